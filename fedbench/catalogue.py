@@ -1,0 +1,133 @@
+"""The built-in parts by name, and how a name or an import path becomes a checked component.
+
+One table, resolved lazily: naming a part imports only the module that holds it.
+"""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from fedbench.component import Component
+from fedbench.errors import ConfigError
+from fedbench.suggestions import did_you_mean
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "dataset": {
+        "digits": "fedbench.data.digits:Digits",
+        "cifar10": "fedbench.data.images:Cifar10",
+        "cifar100": "fedbench.data.images:Cifar100",
+        "mnist": "fedbench.data.images:Mnist",
+        "fashion-mnist": "fedbench.data.images:FashionMnist",
+        "tiny-imagenet": "fedbench.data.images:TinyImageNet",
+        "femnist": "fedbench.data.images:Femnist",
+        "ag-news": "fedbench.data.text:AgNews",
+    },
+    "partition": {
+        "iid": "fedbench.data.partition:Iid",
+        "dirichlet": "fedbench.data.partition:Dirichlet",
+        "shards": "fedbench.data.partition:Shards",
+        "quantity": "fedbench.data.partition:Quantity",
+        "natural": "fedbench.data.partition:Natural",
+    },
+    "model": {
+        "cnn": "fedbench.models.cnn:Cnn",
+        "cnn-bn": "fedbench.models.cnn:CnnBatchNorm",
+        "resnet8": "fedbench.models.resnet:ResNet8",
+        "resnet18": "fedbench.models.resnet:ResNet18",
+        "resnet20": "fedbench.models.resnet20:ResNet20",
+        "resnet20-preact": "fedbench.models.resnet20:ResNet20Preact",
+        "vgg16": "fedbench.models.vgg:Vgg16",
+        "text-transformer": "fedbench.models.transformer:TextTransformer",
+    },
+    "schedule": {
+        "full": "fedbench.schedules:Full",
+        "sequential": "fedbench.schedules:Sequential",
+        "reverse": "fedbench.schedules:Reverse",
+        "random": "fedbench.schedules:Random",
+    },
+    "algorithm": {
+        "fedavg": "fedbench.algorithms.fedavg:FedAvg",
+    },
+    "optimizer": {
+        "sgd": "fedbench.training.optimizers:SGD",
+        "adam": "fedbench.training.optimizers:Adam",
+        "adamw": "fedbench.training.optimizers:AdamW",
+    },
+    "lr_schedule": {
+        "constant": "fedbench.training.optimizers:Constant",
+        "cosine": "fedbench.training.optimizers:Cosine",
+        "step": "fedbench.training.optimizers:Step",
+    },
+}
+
+CONFIG_KEYS = {
+    "dataset": "data.dataset",
+    "partition": "data.partition",
+    "model": "model",
+    "schedule": "schedule",
+    "algorithm": "algorithm",
+    "optimizer": "local.optimizer",
+    "lr_schedule": "local.lr_schedule",
+}
+
+IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
+PRESETS = Path(__file__).parent / "presets"
+
+
+def preset_names() -> list[str]:
+    """The presets that come with fedbench."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def component_class(kind: str, name: str) -> Any:
+    """The class behind a built-in name or an import path ("package.module:Class").
+
+    Raises:
+        ConfigError: unknown name (a near miss is suggested), or an import path that leads nowhere.
+    """
+    key = CONFIG_KEYS[kind]
+    if kind == "model" and name.startswith("torchvision:"):
+        return component_class(kind, IMPORTED_MODEL)
+    target = BUILTIN[kind].get(name)
+    if target is None and ":" not in name:
+        raise ConfigError(f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class')")
+    module_name, _, attribute = (target or name).partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{key}={name}: cannot import {module_name!r} ({error})") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        public = [word for word in vars(module) if not word.startswith("_")]
+        raise ConfigError(f"{key}={name}: {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}") from None
+
+
+def make_component(kind: str, base: type[Component], value: object) -> Component:
+    """Turn a configured value into a component of `base`.
+
+    Args:
+        kind: a key of `BUILTIN`.
+        base: the class that the result must derive from.
+        value: a component already made, a bare name, or a mapping with `name` and parameters.
+
+    Raises:
+        ConfigError: unknown name, unknown or impossible parameter, or a class of another kind.
+    """
+    if isinstance(value, base):
+        return value
+    key = CONFIG_KEYS[kind]
+    parameters = {"name": value} if isinstance(value, str) else value
+    if not isinstance(parameters, dict) or not isinstance(parameters.get("name"), str):
+        raise ConfigError(f"{key}={value}: expected a name or a mapping with 'name'; allowed: {', '.join(BUILTIN[kind])}")
+    found = adapt(kind, component_class(kind, parameters["name"]))
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{key}={parameters['name']}: not a {base.__name__}; derive it from {base.__module__}.{base.__name__}")
+    return found.create(key, parameters)
+
+
+def adapt(kind: str, found: Any) -> Any:
+    """Let a plain `torch.nn.Module` class or a torchvision model name stand where a `Model` is asked for."""
+    if kind != "model" or (isinstance(found, type) and issubclass(found, Component)):
+        return found
+    return component_class(kind, IMPORTED_MODEL)

@@ -1,0 +1,46 @@
+"""The errors that fedbench raises on purpose: each message is one line that a user can act on."""
+
+
+class FedbenchError(Exception):
+    """Base of every deliberate error. `exit_code` is what the command line exits with."""
+
+    exit_code = 2
+
+
+class ConfigError(FedbenchError):
+    """A configuration that cannot be run: names the key, the value and what is allowed."""
+
+
+class DataError(FedbenchError):
+    """Data that is missing, damaged or of another kind than asked for."""
+
+
+class ModelError(FedbenchError):
+    """A model that cannot be built for the task, or has no usable layer groups."""
+
+
+class RunError(FedbenchError):
+    """A run that started and could not go on; it is marked FAILED wherever it is recorded."""
+
+    exit_code = 1
+
+
+class ClientFailure(RunError):
+    """A client's work raised an exception. Carries the client's own traceback.
+
+    Args:
+        client: the client's id.
+        round_index: the round, from 0.
+        message: the exception's type and text, one line.
+        traceback: the traceback as formatted where it happened.
+    """
+
+    def __init__(self, client: int, round_index: int, message: str, traceback: str) -> None:
+        super().__init__(f"client {client} failed in round {round_index}: {message}")
+        self.client = client
+        self.round_index = round_index
+        self.message = message
+        self.traceback = traceback
+
+    def __reduce__(self) -> tuple[type, tuple[int, int, str, str]]:
+        return type(self), (self.client, self.round_index, self.message, self.traceback)
