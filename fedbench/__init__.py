@@ -1,3 +1,29 @@
-"""fedbench: federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for."""
+"""fedbench: federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for.
+
+>>> from fedbench import ExperimentConfig, run
+>>> result = run(ExperimentConfig.load("quickstart", ["rounds=3"]))  # doctest: +SKIP
+>>> result.summary["final_accuracy"]  # doctest: +SKIP
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from fedbench.config import ExperimentConfig
+    from fedbench.experiment import Result, run
+
+__all__ = ["ExperimentConfig", "Result", "__version__", "run"]
+
+
+def __getattr__(name: str) -> Any:
+    # Resolved when asked for, so that `import fedbench.schedules` in an actor does not load everything.
+    if name == "ExperimentConfig":
+        from fedbench.config import ExperimentConfig
+
+        return ExperimentConfig
+    if name in ("Result", "run"):
+        from fedbench import experiment
+
+        return getattr(experiment, name)
+    raise AttributeError(f"module 'fedbench' has no attribute {name!r}")

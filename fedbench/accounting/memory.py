@@ -1,0 +1,80 @@
+"""An estimate of the memory that one client's training step needs, found without computing the step."""
+
+from collections.abc import Collection, Iterable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+from fedbench.models.base import LayerGroup, Task
+from fedbench.models.probe import example_inputs, example_labels, probe
+
+
+def peak_training_bytes(
+    module: nn.Module,
+    groups: Sequence[LayerGroup],
+    task: Task,
+    active: Collection[int],
+    batch_size: int,
+    optimizer_slots: int,
+) -> int:
+    """Estimated peak bytes of one client's training step, in float32.
+
+    Parameters and buffers, the active groups' gradients, the optimizer's state for them, the batch with its
+    labels, and the activations that autograd keeps for the backward pass, each storage once. It is an estimate:
+    short-lived gradients of activations, a kernel's workspace, what an allocator rounds up, and the runtime's own
+    memory (about half a GiB for a CUDA context) are left out.
+
+    Args:
+        module: the network; copied, never changed.
+        groups: its layer groups.
+        task: the data's shape.
+        active: the indices of the groups that train.
+        batch_size: samples of a step.
+        optimizer_slots: values that the optimizer keeps for each active parameter: 0 for SGD, 1 with momentum,
+            2 for Adam.
+
+    Raises:
+        ModelError: the module fails on a batch of the task's shape.
+    """
+    trained = {name for group in active for name in groups[group].parameters}
+
+    def measure(copy: nn.Module, device: torch.device) -> int:
+        for name, parameter in copy.named_parameters():
+            parameter.requires_grad_(name in trained)
+        inputs, labels = example_inputs(task, batch_size, device), example_labels(batch_size, device)
+        state = [*copy.parameters(), *copy.buffers()]
+        gradients = nbytes(parameter for parameter in copy.parameters() if parameter.requires_grad)
+        held = nbytes([*state, inputs, labels])
+        return held + (1 + optimizer_slots) * gradients + saved_bytes(copy, inputs, labels, [*state, inputs, labels])
+
+    return probe(module, measure)
+
+
+def saved_bytes(module: nn.Module, inputs: Tensor, labels: Tensor, held: Sequence[Tensor]) -> int:
+    """Bytes of the distinct storages that a forward pass and its loss save for backward, those in `held` left out."""
+    known = {storage_key(tensor) for tensor in held}
+    sizes: dict[int, int] = {}
+    alive: list[Tensor] = []  # A freed storage's address could be given to another.
+
+    def pack(tensor: Tensor) -> Tensor:
+        key = storage_key(tensor)
+        if key not in known and key not in sizes:
+            sizes[key] = tensor.untyped_storage().nbytes()
+            alive.append(tensor)
+        return tensor
+
+    with saved_tensors_hooks(pack, lambda tensor: tensor):
+        F.cross_entropy(module(inputs), labels)
+    return sum(sizes.values())
+
+
+def storage_key(tensor: Tensor) -> int:
+    """What identifies a tensor's storage, on the meta device too, where every address is 0."""
+    return int(tensor.untyped_storage()._cdata)
+
+
+def nbytes(tensors: Iterable[Tensor]) -> int:
+    """Bytes of the tensors' elements, wherever they lie."""
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -1,0 +1,152 @@
+"""Cost as the FedPart paper counts it, from layer shapes alone.
+
+H. Wang, X. Liu, J. Niu, W. Guo, S. Tang, "Why Go Full? Elevating Federated Learning Through Partial Network
+Updates", NeurIPS 2024, arXiv 2410.11559, Table 1, columns Comm. and Comp. The paper does not spell the counting
+out; these rules and constants reproduce 51 of the table's 56 printed cells, and explain the other five as
+misprints. What training really costs is another figure: `fedbench.accounting.flops`.
+"""
+
+import math
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
+
+from fedbench.models.base import Task
+from fedbench.models.probe import example_inputs, probe
+from fedbench.models.transformer import SelfAttention
+
+# Table 1, Comm.: float32 parameters, in units of 10^6 bytes, of which 1,024 make a "GB".
+BYTES_PER_PARAMETER = 4
+BYTES_PER_MB = 10**6
+MB_PER_GB = 1024
+
+# Table 1, Comp.: a backward pass counts as two forward passes, and a partial round as 2/3 of a full one
+# whichever group it trains (one forward pass and half a backward pass).
+PASSES_PER_FULL_STEP = 3
+PASSES_PER_PARTIAL_STEP = 2
+MACS_PER_TERA = 10**12
+
+# Table 1, Comp.: BatchNorm counts four operations for each element of its output, and adaptive average pooling
+# its kernel's area and a division; max-pools and activations count nothing.
+NORMALISATION_OPERATIONS = 4
+POOLING_DIVISION = 1
+
+
+def forward_macs(module: nn.Module, task: Task) -> int:
+    """Multiply-accumulates of one sample's forward pass, by the paper's rules.
+
+    14,606,080 for ResNet-8 at 32x32x3 with 10 classes. The paper's models are convolutional; counting LayerNorm,
+    GroupNorm, InstanceNorm and RMSNorm as BatchNorm, and attention as its four projections and two matrix
+    products, is this project's extension in the same spirit. Other layers and functions count nothing.
+
+    Raises:
+        ModelError: the module fails on a batch of the task's shape.
+    """
+    return probe(module, lambda copy, device: count(copy, task, device))
+
+
+def count(module: nn.Module, task: Task, device: torch.device) -> int:
+    """The count on a training-mode copy that may be given hooks."""
+    batch_size = 2  # BatchNorm over 1x1 maps cannot train on one sample.
+    total = 0
+
+    def hook(
+        rule: Callable[[nn.Module, Tensor, Tensor], int],
+    ) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
+        def add(child: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+            nonlocal total
+            first = output[0] if isinstance(output, tuple) else output
+            assert isinstance(first, Tensor)
+            total += rule(child, inputs[0], first)
+
+        return add
+
+    for child in module.modules():
+        for kinds, rule in RULES:
+            if isinstance(child, kinds):
+                child.register_forward_hook(hook(rule))
+                break
+    module(example_inputs(task, batch_size, device))
+    return total // batch_size
+
+
+def convolution(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Kernel area x input channels of one group, per output element; the bias is left out."""
+    assert isinstance(module, _ConvNd)
+    return output.numel() * math.prod(module.kernel_size) * module.in_channels // module.groups
+
+
+def transposed_convolution(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Kernel area x output channels of one group, per input element; the bias is left out."""
+    assert isinstance(module, _ConvNd)
+    return inputs.numel() * math.prod(module.kernel_size) * module.out_channels // module.groups
+
+
+def linear(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Input features per output element; the bias is left out."""
+    assert isinstance(module, nn.Linear)
+    return output.numel() * module.in_features
+
+
+def normalisation(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Four per output element."""
+    return NORMALISATION_OPERATIONS * output.numel()
+
+
+def adaptive_average_pool(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Kernel area + 1 per output element."""
+    pooled = output.dim() - 2
+    area = math.prod(inputs.shape[-pooled:]) // math.prod(output.shape[-pooled:])
+    return (area + POOLING_DIVISION) * output.numel()
+
+
+def attention_products(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """Scores and mixing of self-attention [N, L, E]: 2 N L^2 E. Its projections are linear layers of their own."""
+    samples, length, width = inputs.shape
+    return 2 * samples * length * length * width
+
+
+def torch_attention(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """PyTorch's attention used on itself: four projections, which it does not call as layers, and two products."""
+    assert isinstance(module, nn.MultiheadAttention)
+    width = int(module.embed_dim)
+    tokens = inputs.numel() // width
+    length = inputs.shape[-2] if module.batch_first or inputs.dim() == 2 else inputs.shape[0]
+    return 4 * tokens * width * width + 2 * tokens * length * width
+
+
+RULES: tuple[tuple[tuple[type[nn.Module], ...], Callable[[nn.Module, Tensor, Tensor], int]], ...] = (
+    ((_ConvTransposeNd,), transposed_convolution),
+    ((_ConvNd,), convolution),
+    ((nn.Linear,), linear),
+    ((_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm), normalisation),
+    ((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), adaptive_average_pool),
+    ((SelfAttention,), attention_products),
+    ((nn.MultiheadAttention,), torch_attention),
+)
+
+
+def round_comm_gb(learnable_parameters: int, clients: int) -> float:
+    """One round's Comm. in the paper's "GB": the uplink of all clients, running statistics left out.
+
+    Args:
+        learnable_parameters: parameters of the groups that train in this round.
+        clients: clients of the round.
+    """
+    return clients * learnable_parameters * BYTES_PER_PARAMETER / BYTES_PER_MB / MB_PER_GB
+
+
+def round_comp_tflop(macs: int, samples: int, epochs: float, partial: bool) -> float:
+    """One round's Comp. for one client, in 10^12 multiply-accumulates (the paper's "TFLOP").
+
+    Args:
+        macs: `forward_macs` of the model.
+        samples: training samples of one client.
+        epochs: local epochs.
+        partial: whether some groups are frozen; such a round counts exactly 2/3 of a full one.
+    """
+    passes = PASSES_PER_PARTIAL_STEP if partial else PASSES_PER_FULL_STEP
+    return macs * passes * samples * epochs / MACS_PER_TERA

@@ -1,0 +1,385 @@
+"""The configuration of an experiment: sections with defaults, checked whole before anything starts.
+
+Merged as built-in defaults < preset or file < dotted overrides (OmegaConf), then checked (pydantic, unknown keys
+forbidden). Each exchangeable part brings its own parameters (see `fedbench.component`).
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+import yaml
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+
+from fedbench.algorithms.base import Algorithm
+from fedbench.catalogue import CONFIG_KEYS, PRESETS, component_class, make_component, preset_names
+from fedbench.component import Component, explain
+from fedbench.data.augmentation import Augmentation
+from fedbench.data.base import Dataset
+from fedbench.data.partition import Partition
+from fedbench.errors import ConfigError
+from fedbench.models.base import Model
+from fedbench.schedules import Schedule
+from fedbench.suggestions import did_you_mean
+from fedbench.training.optimizers import LearningRate, Optimizer
+
+
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def _component(kind: str, base: type[Component]) -> Any:
+    return BeforeValidator(partial(make_component, kind, base))
+
+
+AnyDataset = Annotated[SerializeAsAny[Dataset], _component("dataset", Dataset)]
+AnyPartition = Annotated[SerializeAsAny[Partition], _component("partition", Partition)]
+AnyModel = Annotated[SerializeAsAny[Model], _component("model", Model)]
+AnySchedule = Annotated[SerializeAsAny[Schedule], _component("schedule", Schedule)]
+AnyAlgorithm = Annotated[SerializeAsAny[Algorithm], _component("algorithm", Algorithm)]
+AnyOptimizer = Annotated[SerializeAsAny[Optimizer], _component("optimizer", Optimizer)]
+AnyLearningRate = Annotated[SerializeAsAny[LearningRate], _component("lr_schedule", LearningRate)]
+
+
+class DataSection(Section):
+    """What the clients hold.
+
+    Attributes:
+        dataset: a name or an import path.
+        root: folder that holds the data sets.
+        clients: size of the population.
+        partition: how the training rows are divided.
+        samples_per_client: rows of each client, where the partition does not fix them.
+        overlap: clients draw independently of each other, so that they may share rows.
+        augment: random transformations of training images.
+        normalize: subtract the data set's mean and divide by its standard deviation; else images are in [0, 1].
+        test_fraction: rows held out, for data without a test split of its own.
+    """
+
+    dataset: AnyDataset = Field(default="digits", validate_default=True)
+    root: Path | None = None
+    clients: int = Field(default=10, ge=1)
+    partition: AnyPartition = Field(default="iid", validate_default=True)
+    samples_per_client: int | None = Field(default=None, ge=1)
+    overlap: bool = False
+    augment: Augmentation = Augmentation()
+    normalize: bool = True
+    test_fraction: float | None = Field(default=None, gt=0, lt=1)
+
+
+class LocalSection(Section):
+    """What a client does in a round it takes part in.
+
+    Attributes:
+        epochs: passes over the client's data; or
+        steps: minibatches, whatever the client's size.
+        batch_size: samples a step.
+        optimizer: made anew every round, over the active parameters only.
+        lr_schedule: factor on the learning rate, by round.
+        batchnorm: running statistics averaged with the parameters (aggregate) or kept by each client (local);
+            None: aggregate where the model has any.
+        precision: float32, or bf16 autocast of the forward pass.
+    """
+
+    epochs: int | None = Field(default=None, ge=1)
+    steps: int | None = Field(default=None, ge=1)
+    batch_size: int = Field(default=32, ge=1)
+    optimizer: AnyOptimizer = Field(default="sgd", validate_default=True)
+    lr_schedule: AnyLearningRate = Field(default="constant", validate_default=True)
+    batchnorm: Literal["aggregate", "local"] | None = None
+    precision: Literal["float32", "bf16"] = "float32"
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError(f"epochs={self.epochs} and steps={self.steps}: set one of the two, the other to null")
+        return self
+
+
+class ParticipationSection(Section):
+    """Who takes part in a round: `clients_per_round` or a `fraction` of the population; everyone when neither is set."""
+
+    clients_per_round: int | None = Field(default=None, ge=1)
+    fraction: float | None = Field(default=None, gt=0, le=1)
+    sampler: Literal["uniform"] = "uniform"
+
+    @model_validator(mode="after")
+    def _one_size(self) -> Self:
+        if self.clients_per_round is not None and self.fraction is not None:
+            raise ValueError(
+                f"clients_per_round={self.clients_per_round} and fraction={self.fraction}: set one of the two"
+            )
+        return self
+
+    def size(self, clients: int) -> int:
+        """Number of participants out of a population of `clients`."""
+        if self.fraction is not None:
+            return max(1, round(self.fraction * clients))
+        return self.clients_per_round or clients
+
+
+class EvaluationSection(Section):
+    """How the global model is scored on the test split.
+
+    Attributes:
+        every: rounds between evaluations; the last round is always evaluated.
+        batch_size: samples a forward pass.
+        batchnorm: running statistics used: the aggregated ones, client 0's own, or recalibrated on training data;
+            None: aggregate, or client0 where clients keep theirs.
+        per_client: also score the global model on each participant's own training rows.
+    """
+
+    every: int = Field(default=1, ge=1)
+    batch_size: int = Field(default=500, ge=1)
+    batchnorm: Literal["aggregate", "client0", "recalibrate"] | None = None
+    per_client: bool = False
+
+
+class RuntimeSection(Section):
+    """Where and how it runs; nothing here changes the result.
+
+    Attributes:
+        executor: ray, or inline: a plain loop in this process, which stops at the failing client.
+        address: a Ray cluster to join; None: the one this process belongs to, or else a local one is started.
+        actors: client actors; or
+        clients_per_actor: clients of a round per actor; None: as many actors as fit.
+        gpus_per_client: fraction of a GPU for each client actor; None: none without GPUs, 0.25 with.
+        cpus_per_client: CPUs for each client actor.
+        torch_threads: threads of each actor on a CPU.
+        deterministic: deterministic kernels only (matters on GPUs).
+        max_failed_clients: failures of clients that a round survives.
+        round_timeout: seconds after which a round is given up.
+    """
+
+    executor: Literal["ray", "inline"] = "ray"
+    address: str | None = None
+    actors: int | None = Field(default=None, ge=1)
+    clients_per_actor: int | None = Field(default=None, ge=1)
+    gpus_per_client: float | None = Field(default=None, ge=0, le=1)
+    cpus_per_client: float = Field(default=1.0, gt=0)
+    torch_threads: int = Field(default=1, ge=1)
+    deterministic: bool = True
+    max_failed_clients: int = Field(default=0, ge=0)
+    round_timeout: float = Field(default=3600.0, gt=0)
+
+    @model_validator(mode="after")
+    def _every_option_has_an_effect(self) -> Self:
+        if self.actors is not None and self.clients_per_actor is not None:
+            raise ValueError(f"actors={self.actors} and clients_per_actor={self.clients_per_actor}: set one of the two")
+        if self.executor == "inline":
+            for key in ("address", "actors", "clients_per_actor", "gpus_per_client"):
+                if getattr(self, key) is not None:
+                    raise ValueError(f"{key}={getattr(self, key)} has no effect with executor=inline; leave it out")
+        return self
+
+
+class TrackingSection(Section):
+    """MLflow.
+
+    Attributes:
+        enabled: record to MLflow at all; the run directory is written in any case.
+        mlflow_uri: tracking store or server; None: MLflow's own default.
+        experiment: name of the MLflow experiment.
+        tags: added to the run.
+    """
+
+    enabled: bool = True
+    mlflow_uri: str | None = None
+    experiment: str = Field(default="fedbench", min_length=1, pattern="^[^/]+$")
+    tags: dict[str, str] = {}
+
+
+class OutputSection(Section):
+    """Where files go. `directory` None: runs/NAME-SEED-SHORTID."""
+
+    directory: Path | None = None
+
+
+class ExperimentConfig(Section):
+    """One experiment, complete and checked.
+
+    >>> config = ExperimentConfig.load("quickstart", ["rounds=3", "seed=7"])
+    >>> config.rounds, config.seed, config.schedule.name
+    (3, 7, 'sequential')
+    """
+
+    name: str = Field(default="experiment", pattern=r"^[A-Za-z0-9._-]+$")
+    seed: int = Field(default=0, ge=0)
+    rounds: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    data: DataSection = DataSection()
+    model: AnyModel = Field(default="cnn-bn", validate_default=True)
+    local: LocalSection = LocalSection()
+    algorithm: AnyAlgorithm = Field(default="fedavg", validate_default=True)
+    schedule: AnySchedule = Field(default="full", validate_default=True)
+    participation: ParticipationSection = ParticipationSection()
+    evaluation: EvaluationSection = EvaluationSection()
+    runtime: RuntimeSection = RuntimeSection()
+    tracking: TrackingSection = TrackingSection()
+    output: OutputSection = OutputSection()
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        asked, there = self.participation.clients_per_round, self.data.clients
+        if asked is not None and asked > there:
+            raise ValueError(f"participation.clients_per_round={asked}: more than data.clients={there}")
+        actors, cohort = self.runtime.actors, self.participation.size(there)
+        if actors is not None and actors > cohort:
+            raise ValueError(f"runtime.actors={actors}: more than the {cohort} clients of a round; the rest would idle")
+        if self.evaluation.batchnorm == "aggregate" and self.local.batchnorm == "local":
+            raise ValueError(
+                "evaluation.batchnorm=aggregate: local.batchnorm=local keeps the statistics with the clients; "
+                "use client0 or recalibrate"
+            )
+        if self.evaluation.batchnorm == "client0" and self.local.batchnorm != "local":
+            raise ValueError(
+                "evaluation.batchnorm=client0: only with local.batchnorm=local do clients keep statistics of their own"
+            )
+        return self
+
+    @classmethod
+    def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> "ExperimentConfig":
+        """Merge a preset or a YAML file with dotted overrides, and check the result.
+
+        Args:
+            source: a preset's name, or the path of a YAML file; None: the built-in defaults.
+            overrides: "section.key=value" texts; values are YAML.
+
+        Raises:
+            ConfigError: one line with the key, the value and what is allowed.
+        """
+        base = read_source(source) if source is not None else {}
+        if source is not None:
+            base.setdefault("name", Path(str(source)).stem)
+        changes = parse_overrides(overrides)
+        drop_parameters_of_replaced_components(base, changes)
+        try:
+            merged = OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(changes))
+            plain = OmegaConf.to_container(merged, resolve=True)
+        except OmegaConfBaseException as error:
+            raise ConfigError(str(error).splitlines()[0]) from None
+        assert isinstance(plain, dict)
+        return cls.from_mapping(plain)
+
+    @classmethod
+    def from_mapping(cls, values: Mapping[Any, Any]) -> "ExperimentConfig":
+        """Check nested plain values.
+
+        Raises:
+            ConfigError: one line with the key, the value and what is allowed.
+        """
+        try:
+            return cls.model_validate(dict(values))
+        except ValidationError as error:
+            raise ConfigError(explain(error, "", _keys_beside(cls, error))) from None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Nested plain values, complete: `from_mapping` of it gives this configuration again."""
+        return self.model_dump(mode="json")
+
+    def to_yaml(self) -> str:
+        """The same as YAML text, in the order of the sections."""
+        text: str = yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
+        return text
+
+    def digest(self) -> str:
+        """Hex digest over everything that can change the result: not names, places, tracking or executors."""
+        values = self.to_mapping()
+        for key in ("name", "runtime", "tracking", "output"):
+            values.pop(key)
+        values["data"].pop("root")
+        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def read_source(source: str | Path) -> dict[str, Any]:
+    """The nested values of a preset or a YAML file."""
+    path = Path(source)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PRESETS / f"{source}.yaml"
+        if not path.is_file():
+            raise ConfigError(f"{source}: no such preset{did_you_mean(str(source), preset_names())} (or a .yaml file)")
+    if not path.is_file():
+        raise ConfigError(f"{source}: no such file")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{source}: expected a mapping of sections, found {type(values).__name__}")
+    return values
+
+
+def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
+    """{"data.clients=20"} -> {"data": {"clients": 20}}."""
+    result: DictConfig = OmegaConf.create({})
+    for text in overrides:
+        key, equals, value = text.partition("=")
+        if not equals or not key:
+            raise ConfigError(f"{text}: an override is written section.key=value")
+        try:
+            parsed = yaml.safe_load(value)
+        except yaml.YAMLError:
+            parsed = value
+        if isinstance(parsed, str):
+            parsed = _number(parsed)
+        if key in CONFIG_KEYS.values() and isinstance(parsed, str):
+            parsed = {"name": parsed}
+        try:
+            OmegaConf.update(result, key, parsed, merge=True)
+        except (OmegaConfBaseException, ValueError, TypeError) as error:
+            raise ConfigError(f"{text}: {str(error).splitlines()[0]}") from None
+    plain = OmegaConf.to_container(result)
+    assert isinstance(plain, dict)
+    return {str(name): part for name, part in plain.items()}
+
+
+def _number(text: str) -> float | str:
+    """YAML 1.1 reads 1e-3 as a text; everyone who writes it means a number."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    """Where an override names another component, forget what the lower layer set for the one that it replaces.
+
+    Parameters that both know (`schedule.cycles` of sequential and reverse) stay; an unknown parameter in the
+    overrides themselves stays too, and is refused later. Changes `base`.
+    """
+    for kind, key in CONFIG_KEYS.items():
+        *sections, leaf = key.split(".")
+        below: Any = base
+        above: Any = changes
+        for section in sections:
+            below = below.get(section, {}) if isinstance(below, dict) else {}
+            above = above.get(section, {}) if isinstance(above, dict) else {}
+        old, new = below.get(leaf), above.get(leaf)
+        if isinstance(old, str):
+            old = below[leaf] = {"name": old}
+        if not isinstance(old, dict) or not isinstance(new, dict) or new.get("name", old.get("name")) == old.get("name"):
+            continue
+        known: set[str] = set()
+        if isinstance(new["name"], str):
+            found = component_class(kind, new["name"])
+            known = set(getattr(found, "model_fields", {}))
+        below[leaf] = {name: value for name, value in old.items() if name in known}
+
+
+def _keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:
+    """The keys that the section of the first offending key does have."""
+    fields = root.model_fields
+    for part in error.errors(include_url=False)[0]["loc"][:-1]:
+        annotation = fields[str(part)].annotation if str(part) in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        fields = annotation.model_fields
+    return list(fields)
+
+

@@ -1,0 +1,152 @@
+"""From a batch of stored pixels to what a network is fed: augmentation, scaling and normalisation."""
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Augmentation(BaseModel):
+    """Random changes to training images, in this order: flip, rotation, crop (Wang et al., NeurIPS 2024).
+
+    Attributes:
+        flip: mirror left to right, with probability 1/2.
+        rotate: turn about the centre by an angle uniform in [-rotate, rotate], in degrees; nearest pixel, zeros
+            outside.
+        crop: shift by up to this many pixels either way, on both axes: a crop of the image's own size out of the image
+            with `crop` zero pixels around it.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    flip: bool = False
+    rotate: float = Field(default=0.0, ge=0, le=180)
+    crop: int = Field(default=0, ge=0)
+
+    @property
+    def active(self) -> bool:
+        """Whether anything is switched on."""
+        return self.flip or self.rotate > 0 or self.crop > 0
+
+
+def prepare(
+    batch: torch.Tensor,
+    augmentation: Augmentation | None,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    rng: np.random.Generator | None,
+) -> torch.Tensor:
+    """Augment, scale to [0, 1] and normalise a batch of images.
+
+    The random parameters are drawn from `rng` with NumPy, and pixels are picked by index, so that the same generator
+    gives the same pixels on every device.
+
+    Args:
+        batch: uint8 [B, H, W, C], contiguous; not changed.
+        augmentation: what to change at random; None: nothing.
+        mean, std: per channel, in units of [0, 1]; both None: scale only.
+        rng: where the random parameters come from; not touched unless the augmentation is active.
+
+    Returns:
+        float32 [B, C, H, W] in channels_last memory format, on the batch's device.
+
+    Raises:
+        ValueError: an active augmentation without `rng`.
+    """
+    if augmentation is not None and augmentation.active:
+        if rng is None:
+            raise ValueError("an active augmentation needs a random generator")
+        batch = augment(batch, augmentation, rng)
+    if mean is None or std is None:
+        return batch.to(torch.float32).div_(255).permute(0, 3, 1, 2)
+    scale, shift = _scale_and_shift(mean, std, batch.shape[2], batch.device)
+    pixels = batch.to(torch.float32).flatten(2)
+    return torch.addcmul(shift, pixels, scale, out=pixels).view(batch.shape).permute(0, 3, 1, 2)
+
+
+def augment(batch: torch.Tensor, augmentation: Augmentation, rng: np.random.Generator) -> torch.Tensor:
+    """Flip, rotate and crop every image of a batch by its own random parameters.
+
+    Args:
+        batch: uint8 [B, H, W, C].
+        augmentation: what to do.
+        rng: gives, in this order and only for what is switched on: flips [B], angles [B] (degrees, counter-clockwise),
+            crop offsets [B, 2] (y, x).
+
+    Returns:
+        uint8 [B, H, W, C].
+    """
+    count, _, _, channels = batch.shape
+    flips = rng.random(count) < 0.5 if augmentation.flip else None
+    angles = rng.uniform(-augmentation.rotate, augmentation.rotate, count) if augmentation.rotate else None
+    offsets = rng.integers(0, 2 * augmentation.crop + 1, (count, 2)) if augmentation.crop else None
+    index = _source_index(batch, flips, angles, offsets, augmentation.crop)
+    # One zero pixel behind the last: where an index points that falls outside the image.
+    pixels = torch.cat([batch.reshape(-1, channels), batch.new_zeros(1, channels)])
+    return pixels.index_select(0, index.flatten()).view(batch.shape)
+
+
+def _source_index(
+    batch: torch.Tensor,
+    flips: npt.NDArray[np.bool_] | None,
+    angles: npt.NDArray[np.float64] | None,
+    offsets: npt.NDArray[np.int64] | None,
+    padding: int,
+) -> torch.Tensor:
+    """For every pixel of the result, the row of `batch.reshape(-1, C)` that it is taken from; B * H * W for none.
+
+    The changes are undone from the last to the first: crop, rotation, flip.
+
+    Returns:
+        int64 [B, H, W].
+    """
+    count, height, width, _ = batch.shape
+    device = batch.device
+    y = torch.arange(height, device=device).view(1, height, 1)
+    x = torch.arange(width, device=device).view(1, 1, width)
+    inside = None
+    if offsets is not None:
+        shift = torch.from_numpy(offsets - padding).to(device)
+        y, x = y + shift[:, 0].view(-1, 1, 1), x + shift[:, 1].view(-1, 1, 1)
+        inside = _within(y, height) & _within(x, width)
+    if angles is not None:
+        y, x = _rotated(y, x, angles, height, width)
+        still_inside = _within(y, height) & _within(x, width)
+        inside = still_inside if inside is None else inside & still_inside
+    if flips is not None:
+        flipped = torch.from_numpy(flips).to(device).view(-1, 1, 1)
+        x = torch.where(flipped, width - 1 - x, x)
+    first = torch.arange(count, device=device).view(-1, 1, 1) * (height * width)
+    index = first + y * width + x
+    return index if inside is None else torch.where(inside, index, count * height * width)
+
+
+def _rotated(
+    y: torch.Tensor, x: torch.Tensor, angles: npt.NDArray[np.float64], height: int, width: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Where the pixels (y, x) of images turned counter-clockwise by `angles` (degrees) come from, to the nearest."""
+    # Sines from NumPy and separate operations in float64 round the same way on every device.
+    radians = np.deg2rad(angles)
+    cos = torch.from_numpy(np.cos(radians)).to(y.device).view(-1, 1, 1)
+    sin = torch.from_numpy(np.sin(radians)).to(y.device).view(-1, 1, 1)
+    down, right = y - (height - 1) / 2, x - (width - 1) / 2
+    source_y = sin * right + cos * down + (height - 1) / 2
+    source_x = cos * right - sin * down + (width - 1) / 2
+    return source_y.round().to(torch.int64), source_x.round().to(torch.int64)
+
+
+def _within(coordinate: torch.Tensor, size: int) -> torch.Tensor:
+    return (coordinate >= 0) & (coordinate < size)
+
+
+@lru_cache(maxsize=32)
+def _scale_and_shift(
+    mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """x/255 normalised is x * scale + shift; each is repeated over a row of pixels (float32 [W * C]), because
+    broadcasting over three numbers is several times slower than over a hundred."""
+    scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32).repeat(width)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32).repeat(width)
+    return scale.to(device), shift.to(device)

@@ -1,0 +1,216 @@
+"""Getting a data set ready: what is there, conversion to Parquet, download through torchvision."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedbench.catalogue import BUILTIN, make_component
+from fedbench.data.base import Dataset
+from fedbench.data.image_source import ImageSource
+from fedbench.data.image_tree import tree_source
+from fedbench.data.images import ImageDataset
+from fedbench.data.parquet import find_splits
+from fedbench.data.parquet_images import ParquetImages
+from fedbench.data.parquet_writer import write_parquet
+from fedbench.data.torchvision_root import torchvision_class, torchvision_source
+from fedbench.errors import ConfigError, DataError
+from fedbench.suggestions import did_you_mean
+
+
+@dataclass(frozen=True)
+class DataReport:
+    """What a data set turned out to be, every row checked.
+
+    Attributes:
+        name: the data set's name.
+        source: in words, where its rows come from.
+        rows: rows per split, {"train": ..., "test": ...}.
+        class_names: in label order.
+        shape: of one row: (H, W, C) of an image, (L,) of a text.
+        bytes: of its files on disk; 0 where it comes with a library.
+        files: their number.
+        fingerprint: hex digest of the content.
+        written: whether Parquet files were written for it just now.
+    """
+
+    name: str
+    source: str
+    rows: dict[str, int]
+    class_names: tuple[str, ...]
+    shape: tuple[int, ...]
+    bytes: int
+    files: int
+    fingerprint: str
+    written: bool = False
+
+
+def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False) -> DataReport:
+    """Load and check a data set, and say what it is.
+
+    Args:
+        dataset: a built-in name, "package.module:Class", the name of a folder of image Parquet under `root`, or a
+            component.
+        root: `data.root`; None for data that comes with a library.
+
+    Raises:
+        ConfigError, DataError: as `Dataset.load`.
+    """
+    component = dataset if isinstance(dataset, Dataset) else _component(dataset, root)
+    data = component.load(root, test_fraction=None, seed=0)
+    files = _files(component, root)
+    return DataReport(
+        name=data.name,
+        source=data.source,
+        rows={"train": len(data.train), "test": len(data.test)},
+        class_names=data.class_names,
+        shape=data.input_shape,
+        bytes=sum(file.stat().st_size for file in files),
+        files=len(files),
+        fingerprint=data.fingerprint,
+        written=written,
+    )
+
+
+def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) -> DataReport:
+    """Make a data set ready under `root` as Parquet, and say what it is.
+
+    In this order: Parquet that is there is checked; else `source`, or what lies under `root` in another form, is
+    converted; else it is downloaded through torchvision and converted. Nothing half-made is left behind.
+
+    Args:
+        dataset_name: a built-in name, or with `source` any name for a data set of one's own, which becomes a folder under
+            `root` (`fedbench.data.parquet_images:ParquetImages` loads it).
+        root: the folder to fill; made where it is missing.
+        source: a torchvision root, the original tree of Tiny-ImageNet, or any tree train/CLASS/* with test/CLASS/* or
+            val/CLASS/*.
+
+    Raises:
+        ConfigError: an unknown name, or a `source` without effect.
+        DataError: nothing to convert, damaged data, or no way to download it.
+    """
+    if source is not None and not source.is_dir():
+        raise DataError(f"--source {source}: no such folder")
+    component = _component(dataset_name, root, new=source is not None)
+    if not isinstance(component, ImageDataset):
+        if source is not None:
+            raise ConfigError(
+                f"--source {source}: has no effect with {dataset_name}, which is not converted from images"
+            )
+        takes_root = dataset_name != "digits"
+        return describe(component, root if takes_root else None)
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise DataError(f"{root}: cannot be made ({error.strerror}); choose another --root") from error
+    if component.find_parquet(root) is not None:
+        if source is not None:
+            raise ConfigError(
+                f"--source {source}: has no effect, {root / component.folders[0]} holds Parquet already; remove that first"
+            )
+        return describe(component, root)
+    if component.owner_column is not None:
+        raise DataError(
+            f"{dataset_name}: cannot be made from images, whose writers are not known; place"
+            f" {root / component.folders[0]}/train-*.parquet with the columns image, {component.owner_column} and"
+            f" {component.label_columns[0]} (the Hugging Face layout)"
+        )
+    found = component.find_other(root) if source is None else _find_in(component, source)
+    if found is not None:
+        _write(component, found, root)
+    else:
+        with _downloaded(component, root) as downloaded:
+            _write(component, downloaded, root)
+    return describe(component, root, written=True)
+
+
+def _component(name: str, root: Path | None, *, new: bool = False) -> Dataset:
+    """The data set of this name: built in, imported, or a folder of image Parquet (to be made, where `new`)."""
+    if name in BUILTIN["dataset"] or ":" in name:
+        component = make_component("dataset", Dataset, name)
+        assert isinstance(component, Dataset)
+        return component
+    plain = Path(name).name == name and not name.startswith(".")
+    if plain and (new or (root is not None and find_splits(root / name))):
+        return ParquetImages(folder=name)
+    raise ConfigError(f"{name}: no such data set{did_you_mean(name, BUILTIN['dataset'])} (or a folder under --root)")
+
+
+def _files(component: Dataset, root: Path | None) -> tuple[Path, ...]:
+    if isinstance(component, ImageDataset):
+        return component.locate(root).files
+    folders: tuple[str, ...] = getattr(component, "folders", ())
+    if root is None:
+        return ()
+    splits: dict[str, Any] = next((found for name in folders if (found := find_splits(root / name))), {})
+    return tuple(file for files in splits.values() for file in files)
+
+
+def _find_in(component: ImageDataset, source: Path) -> ImageSource:
+    """What `--source` holds: a torchvision root, or a tree of images in it or one folder below."""
+    name = component.torchvision_name
+    if name is not None:
+        # The folder that torchvision calls root, or one of those inside it.
+        for root in (source, source.parent, source.parent.parent):
+            found = torchvision_source(root, name)
+            if found is not None and (root == source or source in (*found.files[0].parents,)):
+                return found
+    for folder in (source, *(source / name for name in component.tree_folders)):
+        tree = tree_source(folder, component.kind)
+        if tree is not None:
+            return tree
+    wanted = f"torchvision's files of {name}, or " if name else ""
+    raise DataError(f"--source {source}: expected {wanted}a tree train/CLASS/* with test/CLASS/* or val/CLASS/*")
+
+
+def _write(component: ImageDataset, source: ImageSource, root: Path) -> None:
+    """Read a source and write both splits; they appear together, when both are complete."""
+    train, test, names = component.read(source)
+    assert test is not None, "every source but Parquet has a test split"
+    folder = root / component.folders[0]
+    folder_is_new = not folder.exists()
+    placed: list[Path] = []
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=root) as temporary:
+            for split, rows in (("train", train), ("test", test)):
+                file = f"{split}-00000-of-00001.parquet"
+                write_parquet(
+                    Path(temporary) / file, rows.images, rows.labels, names, label_column=component.label_columns[0]
+                )
+            folder.mkdir(exist_ok=True)
+            for file in sorted(Path(temporary).iterdir()):
+                placed.append(file.replace(folder / file.name))
+    except BaseException as error:
+        for file in placed:
+            file.unlink(missing_ok=True)
+        if folder_is_new and folder.is_dir():
+            shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError):
+            raise DataError(f"{folder}: cannot be written ({error.strerror or error}); check its space") from error
+        raise
+
+
+@contextmanager
+def _downloaded(component: ImageDataset, root: Path) -> Iterator[ImageSource]:
+    """torchvision's files of a data set, downloaded to a temporary folder under `root`."""
+    name = component.torchvision_name
+    folder = root / component.folders[0]
+    place = f"place {folder}/train-00000-of-00001.parquet and test-00000-of-00001.parquet (the Hugging Face layout)"
+    if name is None:
+        trees = [f", or its tree at {root / tree}" for tree in component.tree_folders]
+        raise DataError(f"{component.name}: not found under {root}, and has no download; {place}{''.join(trees)}")
+    with tempfile.TemporaryDirectory(prefix=".download-", dir=root, ignore_cleanup_errors=True) as temporary:
+        try:
+            torchvision_class(name)(temporary, download=True)
+        except (OSError, RuntimeError) as error:
+            reason = " ".join(str(error).split())[:160]
+            raise DataError(
+                f"{component.name}: cannot be downloaded ({reason}); {place}, or torchvision's files of {name} at {root}"
+            ) from error
+        source = torchvision_source(Path(temporary), name)
+        if source is None:
+            raise DataError(f"{component.name}: the download left no files; {place}")
+        yield source

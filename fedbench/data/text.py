@@ -1,0 +1,137 @@
+"""Text data sets as token ids."""
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field
+
+from fedbench.data.base import Dataset, FederatedData, Split
+from fedbench.data.cache import cached
+from fedbench.data.holdout import refuse_test_fraction
+from fedbench.data.images import missing, require_root
+from fedbench.data.parquet import find_splits, read_texts
+from fedbench.errors import DataError
+
+PADDING = 0
+UNKNOWN = 1
+TOKENIZER_VERSION = 1
+"""Part of the cache key: raise it when the same text would give other tokens."""
+
+_TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
+
+
+def tokenize(text: str) -> list[str]:
+    """Lower-cased words: runs of letters and digits, with apostrophes inside them; all else separates.
+
+    Example:
+        >>> tokenize("Don't buy 3.5% -- U.S. stocks_fall")
+        ["don't", 'buy', '3', '5', 'u', 's', 'stocks', 'fall']
+    """
+    return _TOKEN.findall(text.lower())
+
+
+def build_vocabulary(texts: Iterable[Sequence[str]], min_frequency: int) -> dict[str, int]:
+    """Token ids from 2 on, by falling frequency, then alphabetically; 0 is padding, 1 an unknown token.
+
+    Args:
+        texts: tokenized training texts.
+        min_frequency: tokens seen less often are left out.
+
+    Example:
+        >>> build_vocabulary([["b", "a"], ["b", "c"]], min_frequency=1)
+        {'b': 2, 'a': 3, 'c': 4}
+    """
+    counts = Counter(token for tokens in texts for token in tokens)
+    kept = sorted((token for token, count in counts.items() if count >= min_frequency), key=lambda t: (-counts[t], t))
+    return {token: index for index, token in enumerate(kept, start=UNKNOWN + 1)}
+
+
+def encode(texts: Sequence[Sequence[str]], vocabulary: dict[str, int], max_tokens: int) -> npt.NDArray[np.int32]:
+    """Token ids, cut off or padded to the same length. A text without any token becomes one unknown token, because
+    attention over nothing but padding is not defined.
+
+    Returns:
+        int32 [len(texts), max_tokens].
+    """
+    ids = np.full((len(texts), max_tokens), PADDING, dtype=np.int32)
+    for row, tokens in zip(ids, texts, strict=True):
+        known = [vocabulary.get(token, UNKNOWN) for token in tokens[:max_tokens]] or [UNKNOWN]
+        row[: len(known)] = known
+    return ids
+
+
+class AgNews(Dataset):
+    """AG News: 120,000 + 7,600 short news texts, 4 classes (Zhang et al. 2015), as token ids.
+
+    Tokens are lower-cased words (`tokenize`); the vocabulary comes from the training split alone.
+    """
+
+    name: str = "ag-news"
+    max_tokens: int = Field(default=64, ge=1, le=4096)
+    """Length of every row; longer texts are cut off."""
+    min_frequency: int = Field(default=1, ge=1)
+    """Words seen less often in training are unknown."""
+
+    folders: ClassVar[tuple[str, ...]] = ("ag-news", "ag_news")
+    known_classes: ClassVar[tuple[str, ...]] = ("World", "Sports", "Business", "Sci/Tech")
+
+    def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
+        """See `Dataset.load`."""
+        refuse_test_fraction(self.name, test_fraction)
+        folder, train, test = self._find(require_root(root, self.name, self.folders[0]))
+
+        def build() -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+            return self._tokens(train, test)
+
+        parameters = {
+            "tokenizer": TOKENIZER_VERSION,
+            "train": len(train),
+            "max_tokens": self.max_tokens,
+            "min_frequency": self.min_frequency,
+        }
+        entry = cached(self.folders[0], (*train, *test), parameters, build)
+        arrays, facts = entry.arrays, entry.facts
+        return FederatedData(
+            name=self.name,
+            kind="text",
+            train=Split(arrays["train_tokens"], arrays["train_labels"]),
+            test=Split(arrays["test_tokens"], arrays["test_labels"]),
+            class_names=tuple(facts["class_names"]),
+            mean=None,
+            std=None,
+            vocabulary_size=facts["vocabulary_size"],
+            padding_index=PADDING,
+            source=f"Parquet in {folder.name}/",
+            fingerprint=entry.fingerprint,
+        )
+
+    def _find(self, root: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
+        for folder in (root / name for name in self.folders):
+            splits = find_splits(folder)
+            if not splits:
+                continue
+            for split in ("train", "test"):
+                if split not in splits:
+                    raise DataError(f"{folder}: no {split} split; put {split}-00000-of-00001.parquet there too")
+            return folder, splits["train"], splits["test"]
+        raise missing(self.name, root, [root / name / "{train,test}-*.parquet" for name in self.folders])
+
+    def _tokens(
+        self, train: Sequence[Path], test: Sequence[Path]
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+        rows = [read_texts(files, label_columns=("label",), classes=len(self.known_classes)) for files in (train, test)]
+        tokenized = [[tokenize(text) for text in split.texts] for split in rows]
+        vocabulary = build_vocabulary(tokenized[0], self.min_frequency)
+        arrays: dict[str, npt.NDArray[Any]] = {
+            "train_tokens": encode(tokenized[0], vocabulary, self.max_tokens),
+            "train_labels": rows[0].labels,
+            "test_tokens": encode(tokenized[1], vocabulary, self.max_tokens),
+            "test_labels": rows[1].labels,
+        }
+        names = rows[0].class_names or self.known_classes
+        return arrays, {"class_names": names, "vocabulary_size": len(vocabulary) + UNKNOWN + 1}

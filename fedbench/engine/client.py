@@ -1,0 +1,282 @@
+"""A client host: one model, and the clients that train in it one after the other.
+
+On a cluster it is an actor with a fraction of a GPU, inline a plain object; the same code either way.
+"""
+
+import os
+import resource
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedbench.data.augment import prepare
+from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport, HostSpec, WorkOrder
+from fedbench.exact import accumulate, summable
+from fedbench.models.groups import build_module
+from fedbench.parameters import Vector
+from fedbench.training.evaluation import recalibrate, score_batches
+from fedbench.training.flat import FlatModel
+from fedbench.training.local import LocalResult, LocalWork, Transform, train_client
+from fedbench.training.state import ClientState
+
+STATISTICS = "statistics"
+
+
+class ClientHost:
+    """Holds the global parameters as far as it has received them, one model to train in, and client states."""
+
+    def prepare(self, spec: HostSpec, data: FederatedData, rows: Sequence[IntArray]) -> str:
+        """Set the host up.
+
+        Args:
+            data: read-only arrays are used in place on the CPU, and copied once to a GPU.
+            rows: for each client of the population, its rows of the training split.
+
+        Returns:
+            The device's name.
+        """
+        self._spec = spec
+        self._rows = rows
+        self._device = torch.device("cuda" if spec.gpu_fraction > 0 and torch.cuda.is_available() else "cpu")
+        self._configure_torch()
+        layout = spec.layout
+        module = build_module(spec.model, spec.task, spec.seed)
+        self._model = FlatModel(module, layout, self._device)
+        self._received = np.zeros(layout.size, np.float32)
+        self._received_statistics = spec.statistics.copy()
+        self._global = torch.from_numpy(self._received).to(self._device)
+        self._dirty: set[int] = set(layout.all_groups)
+        self._states: dict[int, ClientState] = {}
+        self._train = self._on_device(data.train)
+        self._test = self._on_device(data.test)
+        self._transform = self._make_transform(data.kind)
+        self._work = LocalWork(
+            optimizer=spec.optimizer,
+            objective=spec.algorithm.objective(),
+            batch_size=spec.batch_size,
+            epochs=spec.epochs,
+            steps=spec.steps,
+            bf16=spec.bf16,
+            seed=spec.seed,
+        )
+        return torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
+
+    def _configure_torch(self) -> None:
+        spec = self._spec
+        torch.set_num_threads(spec.torch_threads)
+        if self._device.type != "cuda":
+            return
+        torch.cuda.set_per_process_memory_fraction(min(1.0, spec.gpu_fraction))
+        if spec.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True)
+
+    def _on_device(self, split: Split) -> tuple[Tensor, Tensor]:
+        with warnings.catch_warnings():
+            # The arrays are read-only and stay so: nothing here writes to them.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            inputs, labels = torch.from_numpy(split.inputs), torch.from_numpy(split.labels)
+        return inputs.to(self._device), labels.to(self._device)
+
+    def _make_transform(self, kind: str) -> Transform:
+        if kind == "text":
+            return lambda batch, rng: batch.long()
+        return partial(_prepare, self._spec)
+
+    def train(
+        self, order: WorkOrder, payload: Vector, *states: ClientState
+    ) -> tuple[npt.NDArray[np.int64] | Vector, HostReport]:
+        """Train the order's clients, one after the other.
+
+        Args:
+            payload: the order's stale parts.
+            states: one for each arriving client.
+
+        Returns:
+            The exact sum of the weighted updates (int64 [n]), or the values of each accepted client
+            (float32 [clients, n]); n counts the active groups and, where they travel, the statistics.
+        """
+        began = time.perf_counter()
+        self.load(order.stale, payload)
+        for client, state in zip(order.arriving, states, strict=True):
+            self._states[client] = state
+        reference = self._reference(order.groups)
+        load_seconds = time.perf_counter() - began
+        total = np.zeros(len(reference) if order.combine else 0, np.int64)
+        uploads: list[Vector] = []
+        reports: list[ClientReport] = []
+        for client, weight in zip(order.clients, order.weights, strict=True):
+            started = time.perf_counter()
+            try:
+                result = self._train_one(order, client)
+            except Exception as error:
+                if order.on_failure == "raise":
+                    raise
+                reports.append(_failure(client, len(self._rows[client]), time.perf_counter() - started, error))
+                if order.on_failure == "stop":
+                    break
+                continue
+            trained = time.perf_counter()
+            values = self._values(order.groups)
+            if order.combine:
+                accepted = accumulate(total, values, reference, weight)
+            else:
+                accepted = summable(values, reference)
+                if accepted:
+                    uploads.append(values)
+            if accepted:
+                self._keep_state(client)
+            load_seconds += time.perf_counter() - trained
+            status = "ok" if accepted else "rejected"
+            reports.append(
+                ClientReport(client, status, len(self._rows[client]), result.steps, result.loss, trained - started)
+            )
+        upload = total if order.combine else np.array(uploads, np.float32).reshape(len(uploads), len(reference))
+        report = HostReport(
+            clients=tuple(reports),
+            load_seconds=load_seconds,
+            busy_seconds=time.perf_counter() - began,
+            state_bytes=sum(state.nbytes for state in states),
+        )
+        return upload, report
+
+    def _train_one(self, order: WorkOrder, client: int) -> LocalResult:
+        self._reset_parameters()
+        self._set_statistics(self._own_statistics(client))
+        self._dirty.update(order.groups)
+        return train_client(
+            self._model,
+            *self._train,
+            self._rows[client],
+            self._transform,
+            self._work,
+            groups=order.groups,
+            round_index=order.round,
+            client=client,
+            lr_factor=order.lr_factor,
+        )
+
+    def load(self, stale: tuple[int, ...], payload: Vector) -> None:
+        """Take in the values of `stale` parts."""
+        layout = self._spec.layout
+        groups = [part for part in stale if part < layout.groups]
+        layout.scatter(payload, self._received, groups)
+        if layout.groups in stale:
+            self._received_statistics[:] = payload[layout.count(groups) :]
+        if self._device.type == "cuda":
+            for piece in layout.ranges(groups):
+                self._global[piece].copy_(torch.from_numpy(self._received[piece]))
+        self._dirty.update(groups)
+
+    def _reset_parameters(self) -> None:
+        """Back to the global parameters, copying only what differs from them."""
+        self._model.restore(self._global, self._dirty)
+        self._dirty.clear()
+
+    def _set_statistics(self, statistics: Vector) -> None:
+        self._model.statistics.copy_(torch.from_numpy(statistics))
+
+    def _own_statistics(self, client: int) -> Vector:
+        """What the client's normalisation layers start from."""
+        if not self._spec.keeps_statistics:
+            return self._received_statistics
+        state = self._states.get(client)
+        return self._spec.statistics if state is None else state.arrays[STATISTICS]
+
+    def _keep_state(self, client: int) -> None:
+        if self._spec.keeps_statistics and self._spec.layout.statistics_size:
+            self._states[client] = ClientState({STATISTICS: self._model.statistics.cpu().numpy().copy()})
+
+    def _reference(self, groups: tuple[int, ...]) -> Vector:
+        values = self._spec.layout.gather(self._received, groups)
+        if self._sends_statistics:
+            return np.concatenate([values, self._received_statistics])
+        return values.copy()
+
+    def _values(self, groups: tuple[int, ...]) -> Vector:
+        pieces = [self._model.vector[piece] for piece in self._spec.layout.ranges(groups)]
+        if self._sends_statistics:
+            pieces.append(self._model.statistics)
+        values: Vector = torch.cat(pieces).cpu().numpy()
+        return values
+
+    @property
+    def _sends_statistics(self) -> bool:
+        return not self._spec.keeps_statistics and self._spec.layout.statistics_size > 0
+
+    def evaluate(
+        self,
+        stale: tuple[int, ...],
+        payload: Vector,
+        batches: Sequence[tuple[int, int]],
+        clients: Sequence[int] = (),
+        client0: ClientState | None = None,
+    ) -> EvaluationReport:
+        """Score the global model.
+
+        Args:
+            stale: the parts that come with the call.
+            payload: their values.
+            batches: borders of the test split's minibatches to score.
+            clients: whose own training rows to score, too.
+            client0: client 0's state, where its statistics are to be used and it is not here.
+        """
+        began = time.perf_counter()
+        self.load(stale, payload)
+        self._reset_parameters()
+        self._set_statistics(self._evaluation_statistics(client0))
+        if self._spec.evaluation_statistics == "recalibrate":
+            recalibrate(self._model, self._train[0], np.concatenate(self._rows), self._transform, self._spec.seed)
+        scores = score_batches(self._model, *self._test, list(batches), self._transform)
+        accuracy = {}
+        for client in clients:
+            if self._spec.keeps_statistics:
+                self._set_statistics(self._own_statistics(client))
+            accuracy[client] = self._accuracy(self._rows[client])
+        return EvaluationReport(tuple(scores), accuracy, time.perf_counter() - began)
+
+    def _accuracy(self, rows: IntArray) -> float:
+        size = self._spec.evaluation_batch_size
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        scores = score_batches(self._model, *self._train, batches, self._transform)
+        return sum(score.correct for score in scores) / len(rows)
+
+    def _evaluation_statistics(self, client0: ClientState | None) -> Vector:
+        if self._spec.evaluation_statistics != "client0":
+            return self._received_statistics
+        return client0.arrays[STATISTICS] if client0 is not None else self._own_statistics(0)
+
+    def take_state(self, client: int) -> ClientState:
+        """Give a client's state away, to the host that trains it next."""
+        return self._states.pop(client, None) or self._initial_state()
+
+    def copy_state(self, client: int) -> ClientState:
+        """A client's state, which stays here."""
+        return self._states.get(client) or self._initial_state()
+
+    def _initial_state(self) -> ClientState:
+        return ClientState({STATISTICS: self._spec.statistics})
+
+    def peak_memory(self) -> int:
+        """Largest resident size of this process so far, in bytes; on a GPU, of its allocations there."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> Tensor:
+    return prepare(batch, spec.augmentation if rng is not None else None, spec.mean, spec.std, rng)
+
+
+def _failure(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ClientReport(client, "failed", samples, 0, float("nan"), seconds, text, traceback.format_exc())

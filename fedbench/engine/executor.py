@@ -1,0 +1,177 @@
+"""What runs the rounds: the interface that the coordination is written against, and its plain form without Ray."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from fedbench.data.base import FederatedData, IntArray
+from fedbench.engine.client import ClientHost
+from fedbench.engine.messages import ClientReport, HostSpec, RoundOutcome, RoundPlan, WorkOrder
+from fedbench.engine.server import Server
+from fedbench.errors import ClientFailure
+from fedbench.parameters import Vector
+from fedbench.training.scores import BatchScore, batch_borders
+
+
+@dataclass(frozen=True)
+class TrainingPhase:
+    """What a round's training came to.
+
+    Attributes:
+        reports: one per participant that was begun, ascending by client.
+        transport_bytes: moved between processes: parameters, updates, client states.
+        load_seconds, busy_seconds: of the host that took longest.
+    """
+
+    reports: tuple[ClientReport, ...]
+    transport_bytes: int
+    load_seconds: float
+    busy_seconds: float
+
+
+@dataclass(frozen=True)
+class EvaluationPhase:
+    """Scores of the whole test split, in order, and of single clients on their own rows."""
+
+    scores: tuple[BatchScore, ...]
+    client_accuracy: dict[int, float]
+    transport_bytes: int
+
+
+class Executor(ABC):
+    """Runs rounds, step by step: plan, train, finish, evaluate."""
+
+    @abstractmethod
+    def plan(self, round_index: int) -> RoundPlan:
+        """Open a round."""
+
+    @abstractmethod
+    def train(self, plan: RoundPlan) -> TrainingPhase:
+        """Train the cohort and hand its updates to the server.
+
+        Raises:
+            ClientFailure: as soon as more clients have failed than the run's budget allows.
+            RunError: an actor died, or the round took too long.
+        """
+
+    @abstractmethod
+    def finish(self) -> RoundOutcome:
+        """Close the round: combine what arrived."""
+
+    @abstractmethod
+    def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
+        """Score the global model on the test split, and on the own rows of `clients`."""
+
+    @abstractmethod
+    def model(self) -> tuple[Vector, Vector]:
+        """The global parameters and running statistics."""
+
+    @abstractmethod
+    def peak_memory(self) -> list[int]:
+        """Bytes, one entry per process that trains."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything; may be called twice."""
+
+
+class InlineExecutor(Executor):
+    """A plain loop in this process: one client after the other, each update handed to the server by itself.
+
+    It stops at the failing client, with the exception as it was raised: for debugging, for tests, and as the
+    independent statement that the Ray engine is compared with.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        data: FederatedData,
+        rows: Sequence[IntArray],
+        server_arguments: dict[str, Any],
+        max_failed_clients: int,
+    ) -> None:
+        self._spec = spec
+        self._max_failed = max_failed_clients
+        self._server = Server(**server_arguments)
+        self._threads = torch.get_num_threads()
+        self._host = ClientHost()
+        self._host.prepare(spec, data, rows)
+        self._held = [-1] * len(self._server.versions())
+        self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+
+    def plan(self, round_index: int) -> RoundPlan:
+        return self._server.plan(round_index)
+
+    def train(self, plan: RoundPlan) -> TrainingPhase:
+        reports: list[ClientReport] = []
+        load_seconds = busy_seconds = 0.0
+        for client, weight in zip(plan.cohort, plan.weights, strict=True):
+            stale = self._bring_up_to_date()
+            order = WorkOrder(
+                round=plan.round,
+                groups=plan.active.groups,
+                lr_factor=plan.lr_factor,
+                stale=stale,
+                clients=(client,),
+                weights=(weight,),
+                combine=False,
+                on_failure="continue" if self._max_failed else "raise",
+            )
+            try:
+                upload, report = self._host.train(order, self._server.payload(stale))
+            except Exception as error:
+                text = f"{type(error).__name__}: {error}"
+                raise ClientFailure(client, plan.round, text, "") from error
+            reports += report.clients
+            check_failures(reports, plan.round, self._max_failed)
+            self._server.receive(upload, accepted_clients(report.clients))
+            load_seconds += report.load_seconds
+            busy_seconds += report.busy_seconds
+        return TrainingPhase(tuple(reports), 0, load_seconds, busy_seconds)
+
+    def finish(self) -> RoundOutcome:
+        return self._server.finish()
+
+    def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
+        stale = self._bring_up_to_date()
+        report = self._host.evaluate(stale, self._server.payload(stale), self._borders, clients)
+        return EvaluationPhase(report.scores, report.client_accuracy, 0)
+
+    def _bring_up_to_date(self) -> tuple[int, ...]:
+        stale = stale_parts(self._held, self._server.versions())
+        self._held = list(self._server.versions())
+        return stale
+
+    def model(self) -> tuple[Vector, Vector]:
+        return self._server.model()
+
+    def peak_memory(self) -> list[int]:
+        return [self._host.peak_memory()]
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)
+
+
+def stale_parts(held: Sequence[int], current: Sequence[int]) -> tuple[int, ...]:
+    """The parts whose held version is behind."""
+    return tuple(part for part, (own, new) in enumerate(zip(held, current, strict=True)) if own < new)
+
+
+def accepted_clients(reports: Sequence[ClientReport]) -> tuple[int, ...]:
+    """The clients whose updates a host has sent."""
+    return tuple(report.client for report in reports if report.status == "ok")
+
+
+def check_failures(reports: Sequence[ClientReport], round_index: int, budget: int) -> None:
+    """Raise the first failure once there are more than `budget`.
+
+    Raises:
+        ClientFailure: with the client's own traceback.
+    """
+    failed = [report for report in reports if report.status == "failed"]
+    if len(failed) > budget:
+        first = failed[0]
+        raise ClientFailure(first.client, round_index, first.error, first.traceback)

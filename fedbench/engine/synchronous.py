@@ -1,0 +1,138 @@
+"""Synchronous rounds: plan, train, combine, score, record."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from fedbench.accounting.costs import CostModel
+from fedbench.engine.executor import EvaluationPhase, Executor, TrainingPhase
+from fedbench.engine.messages import ClientReport, RoundPlan
+from fedbench.records import ClientRecord, RoundRecord
+from fedbench.training.scores import total_score
+
+
+@dataclass(frozen=True)
+class FinishedRound:
+    """A round's records."""
+
+    record: RoundRecord
+    clients: tuple[ClientRecord, ...]
+
+
+def synchronous_rounds(
+    executor: Executor,
+    costs: CostModel,
+    *,
+    rounds: int,
+    evaluate_every: int,
+    evaluate_clients: bool,
+    should_stop: Callable[[], bool],
+) -> Iterator[FinishedRound]:
+    """Run rounds until the end, or until `should_stop` says so at the end of one.
+
+    What the consumer does with a record between two rounds is timed as `tracking_seconds` of the next.
+
+    Raises:
+        RunError: a client, an actor or a whole round failed.
+    """
+    comm_gb = comp_tflop = tracking_seconds = 0.0
+    for index in range(rounds):
+        clock = Stopwatch()
+        plan = executor.plan(index)
+        dispatch_seconds = clock.lap()
+        training = executor.train(plan)
+        training_wall = clock.lap()
+        outcome = executor.finish()
+        aggregation_seconds = clock.lap()
+        stopping = should_stop()
+        due = (index + 1) % evaluate_every == 0 or index + 1 == rounds or stopping
+        accepted = [report.client for report in training.reports if report.status == "ok"]
+        evaluation = executor.evaluate(accepted if evaluate_clients else ()) if due else None
+        evaluation_seconds = clock.lap()
+        comm, comp = costs.paper(plan.active, plan.cohort)
+        comm_gb, comp_tflop = comm_gb + comm, comp_tflop + comp
+        clients = client_records(plan, training, evaluation, costs)
+        test_loss, test_accuracy = total_score(evaluation.scores) if evaluation else (None, None)
+        yield FinishedRound(
+            RoundRecord(
+                round=index,
+                phase=plan.active.phase,
+                group=plan.active.label,
+                clients=len(plan.cohort),
+                train_loss=mean_loss(training.reports),
+                test_loss=test_loss,
+                test_accuracy=test_accuracy,
+                uplink_bytes=sum(client.uplink_bytes for client in clients),
+                downlink_bytes=sum(client.downlink_bytes for client in clients),
+                transport_bytes=training.transport_bytes + (evaluation.transport_bytes if evaluation else 0),
+                client_flops=sum(client.flops for client in clients),
+                paper_comm_gb=comm_gb,
+                paper_comp_tflop=comp_tflop,
+                update_norm=outcome.update_norm,
+                wall_seconds=clock.total() + tracking_seconds,
+                virtual_seconds=None,
+                rejected_clients=sum(client.status == "rejected" for client in clients),
+                dispatch_seconds=dispatch_seconds,
+                transfer_seconds=training.load_seconds + max(0.0, training_wall - training.busy_seconds),
+                training_seconds=training.busy_seconds - training.load_seconds,
+                aggregation_seconds=aggregation_seconds,
+                evaluation_seconds=evaluation_seconds,
+                tracking_seconds=tracking_seconds,
+            ),
+            clients,
+        )
+        tracking_seconds = clock.lap()
+        if stopping:
+            return
+
+
+class Stopwatch:
+    """Wall-clock seconds, by laps."""
+
+    def __init__(self) -> None:
+        self._start = self._last = time.perf_counter()
+
+    def lap(self) -> float:
+        """Seconds since the last lap."""
+        now = time.perf_counter()
+        seconds, self._last = now - self._last, now
+        return seconds
+
+    def total(self) -> float:
+        """Seconds since the start."""
+        return time.perf_counter() - self._start
+
+
+def client_records(
+    plan: RoundPlan, training: TrainingPhase, evaluation: EvaluationPhase | None, costs: CostModel
+) -> tuple[ClientRecord, ...]:
+    """One record for each participant that was begun.
+
+    A client that failed has received its download; it sent nothing, and the work that it did before is not counted.
+    """
+    downlink = dict(zip(plan.cohort, plan.downlink_bytes, strict=True))
+    accuracy = evaluation.client_accuracy if evaluation else {}
+    return tuple(
+        ClientRecord(
+            round=plan.round,
+            client=report.client,
+            status=report.status,
+            samples=report.samples,
+            steps=report.steps,
+            train_loss=report.loss,
+            local_accuracy=accuracy.get(report.client),
+            uplink_bytes=0 if report.status == "failed" else plan.uplink_bytes,
+            downlink_bytes=downlink[report.client],
+            flops=0 if report.status == "failed" else costs.client_flops(plan.active.groups, report.client),
+            seconds=report.seconds,
+        )
+        for report in training.reports
+    )
+
+
+def mean_loss(reports: Sequence[ClientReport]) -> float:
+    """Mean training loss over the samples of the accepted clients; NaN when there are none."""
+    counted = [report for report in reports if report.status == "ok"]
+    samples = sum(report.samples for report in counted)
+    return sum(report.loss * report.samples for report in counted) / samples if samples else math.nan

@@ -1,0 +1,202 @@
+"""Layer groups from a network's structure, its parameter layout, and seeded construction."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
+
+from fedbench.errors import ModelError
+from fedbench.models.base import LayerGroup, Model, Task
+from fedbench.models.probe import example_inputs, probe
+from fedbench.parameters import ParameterLayout
+from fedbench.suggestions import did_you_mean
+
+# _NormBase covers BatchNorm, SyncBatchNorm and InstanceNorm of every dimension.
+NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+
+
+def build_module(model: Model, task: Task, seed: int) -> nn.Module:
+    """A module whose initial values are a function of `seed` alone; PyTorch's global random state is left alone.
+
+    Raises:
+        ModelError: the model cannot serve the task, or has parameters that are not float32.
+    """
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        module = model.build(task)
+    for name, parameter in module.named_parameters():
+        if parameter.dtype != torch.float32:
+            raise ModelError(f"model.name={model.name}: parameter {name!r} is {parameter.dtype}, float32 is needed")
+    return module
+
+
+def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
+    """The layer groups of a network, shallow to deep; every parameter is in exactly one.
+
+    A module that defines `layer_groups() -> list[LayerGroup]` names its own. Otherwise a training-mode forward
+    pass is watched, and in the order of first calls
+
+    - a module with parameters of its own opens a group;
+    - a normalisation joins the group before it;
+    - a module that is never called itself (the output projection inside `nn.MultiheadAttention`) joins the
+      nearest called module around it.
+
+    Inside a group the parameters keep the order of `Module.named_parameters()`; tied ones appear once, where
+    they are used first.
+
+    Raises:
+        ModelError: a parameter that takes no part in the output, an output that is not [N, classes], groups of
+            the module's own that miss or repeat a parameter, or a network without parameters.
+    """
+    if not any(True for _ in module.parameters()):
+        raise ModelError(f"{type(module).__name__}: has no parameters")
+    own = getattr(module, "layer_groups", None)
+    if callable(own):
+        groups = [LayerGroup(group.name, tuple(group.parameters)) for group in own()]
+        check_groups(module, groups)
+        return groups
+    calls = probe(module, lambda copy, device: call_order(copy, task, device))
+    return group_by_calls(module, calls)
+
+
+def check_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> None:
+    """Raise ModelError unless the groups, with distinct names, hold every parameter exactly once."""
+    owner = f"{type(module).__name__}.layer_groups()"
+    parameters = dict(module.named_parameters())
+    seen: dict[str, str] = {}
+    names: set[str] = set()
+    for group in groups:
+        if group.name in names:
+            raise ModelError(f"{owner}: two groups are called {group.name!r}")
+        names.add(group.name)
+        if not group.parameters:
+            raise ModelError(f"{owner}: group {group.name!r} is empty")
+        for name in group.parameters:
+            if name not in parameters:
+                raise ModelError(f"{owner}: no parameter is called {name!r}{did_you_mean(name, parameters)}")
+            if name in seen:
+                raise ModelError(f"{owner}: {name!r} is in group {seen[name]!r} and in group {group.name!r}")
+            seen[name] = group.name
+    missing = [name for name in parameters if name not in seen]
+    if missing:
+        raise ModelError(f"{owner}: in no group: {', '.join(missing)}")
+
+
+def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]:
+    """The names of the modules that one forward pass calls, in the order of their first calls.
+
+    Raises:
+        ModelError: an output of another shape than [N, classes], or parameters that it does not depend on.
+    """
+    order: list[str] = []
+    for name, child in module.named_modules():
+
+        def record(_module: nn.Module, _args: object, name: str = name) -> None:
+            if name not in order:
+                order.append(name)
+
+        child.register_forward_pre_hook(record)
+    batch_size = 2
+    output = module(example_inputs(task, batch_size, device))
+    kind = type(module).__name__
+    if not isinstance(output, Tensor):
+        raise ModelError(f"{kind}: returns {type(output).__name__} in training mode; a tensor [N, classes] is needed")
+    if tuple(output.shape) != (batch_size, task.classes):
+        raise ModelError(
+            f"{kind}: returns shape {list(output.shape)} for {batch_size} samples,"
+            f" [{batch_size}, {task.classes}] is needed"
+        )
+    names, parameters = zip(*module.named_parameters(), strict=True)
+    if not output.requires_grad:
+        raise ModelError(f"{kind}: its output depends on no parameter")
+    gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
+    unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
+    if unused:
+        raise ModelError(f"{kind}: parameters that take no part in the output: {', '.join(unused)}")
+    return order
+
+
+def group_by_calls(module: nn.Module, calls: Sequence[str]) -> list[LayerGroup]:
+    """Groups from the order in which modules are called; see `derive_layer_groups`."""
+    called = set(calls)
+    owned: dict[str, list[tuple[str, Tensor]]] = {}
+    for name, child in module.named_modules():
+        caller = name
+        while caller not in called:
+            caller = caller.rpartition(".")[0]
+        prefix = f"{name}." if name else ""
+        direct = [(prefix + leaf, parameter) for leaf, parameter in child.named_parameters(recurse=False)]
+        owned.setdefault(caller, []).extend(direct)
+
+    canonical = {id(parameter): name for name, parameter in module.named_parameters()}
+    position = {name: index for index, name in enumerate(canonical.values())}
+    found: list[tuple[str, list[str]]] = []
+    seen: set[int] = set()
+    for caller in calls:
+        fresh: list[str] = []
+        for _, parameter in owned.get(caller, []):
+            if id(parameter) not in seen:
+                seen.add(id(parameter))
+                fresh.append(canonical[id(parameter)])
+        if not fresh:
+            continue
+        if found and isinstance(module.get_submodule(caller), NORMALISATIONS):
+            found[-1][1].extend(fresh)
+        else:
+            found.append((caller or fresh[0], fresh))
+    return [LayerGroup(name, tuple(sorted(members, key=position.__getitem__))) for name, members in found]
+
+
+def parameter_layout(module: nn.Module, groups: Sequence[LayerGroup]) -> ParameterLayout:
+    """Where each parameter and each running statistic of `module` lies in the flat vectors.
+
+    Statistics are the persistent `running_mean` and `running_var` of normalisation layers, in the order of their
+    layers' groups; `num_batches_tracked` is left out. A normalisation without weights belongs to the group of
+    the weights that are registered before it.
+    """
+    parameters = dict(module.named_parameters())
+    group_of = {name: index for index, group in enumerate(groups) for name in group.parameters}
+    statistics: list[tuple[str, int, tuple[int, ...]]] = []
+    nearest = 0
+    for name, child in module.named_modules():
+        prefix = f"{name}." if name else ""
+        direct = [prefix + leaf for leaf, _ in child.named_parameters(recurse=False)]
+        nearest = next((group_of[leaf] for leaf in direct if leaf in group_of), nearest)
+        if not isinstance(child, _NormBase):
+            continue
+        for leaf in ("running_mean", "running_var"):
+            buffer = child._buffers.get(leaf)
+            if buffer is not None and buffer.is_floating_point() and leaf not in child._non_persistent_buffers_set:
+                statistics.append((prefix + leaf, nearest, tuple(buffer.shape)))
+    return ParameterLayout.build(
+        [(group.name, {name: tuple(parameters[name].shape) for name in group.parameters}) for group in groups],
+        sorted(statistics, key=lambda statistic: statistic[1]),
+    )
+
+
+def feature_layer(module: nn.Module) -> str:
+    """The name of the final classifier: the layer whose input is the pooled penultimate features, float32 [N, F].
+
+    The module's attribute `feature_layer` if it has one, else the last `nn.Linear` that is registered.
+
+    Raises:
+        ModelError: the attribute names no submodule, or there is no linear layer.
+    """
+    modules = dict(module.named_modules())
+    kind = type(module).__name__
+    named = getattr(module, "feature_layer", None)
+    if named is not None:
+        if named not in modules:
+            raise ModelError(f"{kind}.feature_layer={named}: no such submodule{did_you_mean(str(named), modules)}")
+        return str(named)
+    # The output projection inside nn.MultiheadAttention is a Linear by class only: it is never called.
+    linear: list[str] = [
+        name
+        for name, child in modules.items()
+        if isinstance(child, nn.Linear) and not isinstance(child, NonDynamicallyQuantizableLinear)
+    ]
+    if not linear:
+        raise ModelError(f"{kind}: has no linear classifier; name the last layer in an attribute 'feature_layer'")
+    return linear[-1]

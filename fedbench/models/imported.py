@@ -1,0 +1,173 @@
+"""Networks that fedbench does not hold: any `torch.nn.Module` by import path, torchvision's models by name."""
+
+import importlib
+import inspect
+import typing
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from pydantic import ConfigDict, model_validator
+from torch import nn
+
+from fedbench.catalogue import component_class
+from fedbench.errors import ConfigError, ModelError
+from fedbench.models.base import Model, Task
+from fedbench.suggestions import did_you_mean
+
+TORCHVISION = "torchvision:"
+NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+
+
+class ImportedModel(Model):
+    """A `torch.nn.Module` by import path ("package.module:Class"), or "torchvision:NAME", with random weights.
+
+    Every further key is a keyword argument of the constructor, and is checked against its signature. Constructor
+    parameters called `num_classes` or `classes`, `input_shape`, `in_channels` or `channels` (images),
+    `vocabulary_size` and `padding_index` (text) are filled from the data unless they are given.
+
+    Raises:
+        ConfigError: nothing callable behind the name, or a key that the constructor does not have or lacks.
+    """
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The configured keyword arguments."""
+        return dict(self.model_extra or {})
+
+    @property
+    def constructor(self) -> "Constructor":
+        """What builds the module."""
+        if self.name.startswith(TORCHVISION):
+            return torchvision_constructor(self.name)
+        return imported_constructor(self.name)
+
+    @model_validator(mode="after")
+    def check_arguments(self) -> "ImportedModel":
+        """Compare the keys with the constructor's signature."""
+        constructor, given = self.constructor, self.arguments
+        owner = f"with model.name={self.name}"
+        for key, value in given.items():
+            if key in constructor.reserved:
+                raise ConfigError(f"model.{key}={value}: cannot be set {owner}")
+            if key not in constructor.allowed and not constructor.takes_anything:
+                raise ConfigError(f"model.{key}: unknown key {owner}{did_you_mean(key, constructor.allowed)}")
+        missing = [key for key in constructor.required if key not in given and key not in FILLED]
+        if missing:
+            raise ConfigError(f"model.{missing[0]}: must be set {owner}")
+        return self
+
+    def build(self, task: Task) -> nn.Module:
+        constructor = self.constructor
+        filled = {key: value for key, value in constructor.filled(task).items() if key in constructor.allowed}
+        arguments = {**filled, **self.arguments}
+        missing = [key for key in constructor.required if key not in arguments]
+        if missing:
+            raise ModelError(f"model.{missing[0]}: must be set with model.name={self.name} for {task.kind} data")
+        try:
+            module = constructor.call(**arguments)
+        except Exception as error:
+            reason = (str(error).strip() or repr(error)).split("\n")[0]
+            shown = ", ".join(f"{key}={value!r}" for key, value in arguments.items())
+            raise ModelError(
+                f"model.name={self.name}: cannot be built with {shown or 'no arguments'}: {reason}"
+            ) from error
+        if not isinstance(module, nn.Module):
+            raise ModelError(f"model.name={self.name}: gives {type(module).__name__}, not a torch.nn.Module")
+        return module
+
+
+def from_task(task: Task) -> dict[str, Any]:
+    """The constructor parameters that the data decide."""
+    known: dict[str, Any] = {"num_classes": task.classes, "classes": task.classes, "input_shape": task.input_shape}
+    if task.kind == "image":
+        return {**known, "in_channels": task.input_shape[2], "channels": task.input_shape[2]}
+    return {**known, "vocabulary_size": task.vocabulary_size, "padding_index": task.padding_index}
+
+
+FILLED = frozenset(from_task(Task("image", (1, 1, 1), 1))) | frozenset(from_task(Task("text", (1,), 1)))
+
+
+class Constructor:
+    """A callable that gives a module, and the keywords that it takes.
+
+    Attributes:
+        call: the callable.
+        allowed: the keywords that it names.
+        required: those without a default.
+        takes_anything: whether it has `**kwargs` that cannot be looked into.
+        reserved: keywords that a configuration may not set.
+    """
+
+    def __init__(self, call: Callable[..., Any], signature: inspect.Signature) -> None:
+        named = [parameter for parameter in signature.parameters.values() if parameter.kind in NAMED]
+        self.call = call
+        self.allowed = {parameter.name for parameter in named}
+        self.required = [parameter.name for parameter in named if parameter.default is inspect.Parameter.empty]
+        self.takes_anything = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in signature.parameters.values())
+        self.reserved: frozenset[str] = frozenset()
+
+    def filled(self, task: Task) -> dict[str, Any]:
+        """The keywords that the data decide, whether or not this constructor takes them."""
+        return from_task(task)
+
+
+class TorchvisionConstructor(Constructor):
+    """A torchvision builder; the keywords are those of the class that it says it returns.
+
+    torchvision's builders hand `**kwargs` on, and several classes swallow what they do not know: a mistyped key
+    would have no effect.
+    """
+
+    def __init__(self, name: str, builder: Callable[..., Any]) -> None:
+        built = typing.get_type_hints(builder)["return"]
+        super().__init__(builder, inspect.signature(built))
+        self.name = name
+        self.reserved = frozenset({"weights", "progress"})
+        self.allowed |= Constructor(builder, inspect.signature(builder)).allowed - self.reserved
+        self.allowed.add("num_classes")
+        self.required = []
+        self.takes_anything = False
+
+    def filled(self, task: Task) -> dict[str, Any]:
+        if task.kind != "image" or task.input_shape[2] != 3:
+            what = "text" if task.kind != "image" else f"images with {task.input_shape[2]} channel(s)"
+            raise ModelError(
+                f"model.name={self.name}: torchvision's models need images with 3 channels, these are {what}"
+            )
+        # Vision transformers are made for one image size; every other model has no such keyword.
+        return {"num_classes": task.classes, "image_size": task.input_shape[0]}
+
+
+def torchvision_constructor(name: str) -> Constructor:
+    """The builder behind "torchvision:NAME".
+
+    Raises:
+        ConfigError: torchvision is missing, or has no classification model of that name.
+    """
+    try:
+        models: ModuleType = importlib.import_module("torchvision.models")
+    except ImportError as error:
+        raise ConfigError(
+            f"model.name={name}: torchvision cannot be imported ({error}); pip install torchvision"
+        ) from error
+    known: list[str] = models.list_models(module=models)
+    wanted = name.removeprefix(TORCHVISION)
+    if wanted not in known:
+        raise ConfigError(f"model.name={name}: no such torchvision classification model{did_you_mean(wanted, known)}")
+    return TorchvisionConstructor(name, models.get_model_builder(wanted))
+
+
+def imported_constructor(name: str) -> Constructor:
+    """The class or function behind "package.module:Class".
+
+    Raises:
+        ConfigError: the path leads nowhere, or to something that is neither a module class nor a function.
+    """
+    found = component_class("model", name)
+    is_module = isinstance(found, type) and issubclass(found, nn.Module)
+    if not is_module and (isinstance(found, type) or not callable(found)):
+        raise ConfigError(f"model.name={name}: neither a torch.nn.Module class nor a function that returns one")
+    return Constructor(found, inspect.signature(found))

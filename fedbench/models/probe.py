@@ -1,0 +1,76 @@
+"""Running a network without touching it: copies on the meta device, where shapes are computed and values are not."""
+
+import copy
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from fedbench.errors import FedbenchError, ModelError
+from fedbench.models.base import Task
+
+Result = TypeVar("Result")
+
+
+def example_inputs(task: Task, batch_size: int, device: torch.device) -> Tensor:
+    """A batch of the task's shape: float32 [N, C, H, W] of zeros, or valid token ids int64 [N, L]."""
+    if task.kind == "image":
+        height, width, channels = task.input_shape
+        return torch.zeros(batch_size, channels, height, width, device=device)
+    tokens = torch.arange(task.input_shape[0], device=device) % task.vocabulary_size
+    return tokens.expand(batch_size, -1).contiguous()
+
+
+def example_labels(batch_size: int, device: torch.device) -> Tensor:
+    """Labels int64 [N]."""
+    return torch.zeros(batch_size, dtype=torch.int64, device=device)
+
+
+def training_copy(module: nn.Module, device: torch.device) -> nn.Module:
+    """A copy of `module` on `device` in training mode, every parameter trainable, ties kept.
+
+    On the meta device no value is copied, so that the size of the network does not matter.
+    """
+    memo: dict[int, object] = {}
+    for parameter in module.parameters():
+        memo[id(parameter)] = nn.Parameter(moved(parameter, device))
+    for buffer in module.buffers():
+        memo[id(buffer)] = moved(buffer, device)
+    return copy.deepcopy(module, memo).train()
+
+
+def moved(tensor: Tensor, device: torch.device) -> Tensor:
+    """A copy on `device`, strides kept, outside the autograd graph."""
+    if device.type == "meta":
+        return torch.empty_like(tensor, device=device, requires_grad=False)
+    return tensor.detach().to(device, copy=True)
+
+
+def probe(module: nn.Module, measure: Callable[[nn.Module, torch.device], Result]) -> Result:
+    """What `measure` finds on a training copy of `module`: on the meta device, or on the CPU where meta cannot.
+
+    Code that reads values (`Tensor.item`, branches on data) cannot run on the meta device. The global random
+    state is left as it was.
+
+    Raises:
+        ModelError: the network fails on the CPU too.
+    """
+    meta = torch.device("meta")
+    try:
+        return measure(training_copy(module, meta), meta)
+    except FedbenchError:
+        raise
+    except Exception:
+        pass
+    cpu = torch.device("cpu")
+    try:
+        with torch.random.fork_rng(devices=[]):
+            return measure(training_copy(module, cpu), cpu)
+    except FedbenchError:
+        raise
+    except Exception as error:
+        reason = (str(error).strip() or repr(error)).split("\n")[0]
+        raise ModelError(
+            f"{type(module).__name__}: a training step on a batch of the data's shape fails: {reason}"
+        ) from error

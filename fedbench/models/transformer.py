@@ -1,0 +1,184 @@
+"""The FedPart paper's text classifier: three post-norm transformer encoder layers.
+
+H. Wang et al., "Why Go Full? Elevating Federated Learning Through Partial Network Updates", NeurIPS 2024,
+arXiv 2410.11559; the encoder layer is A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
+
+Attention is written as two plain matrix products. A fused kernel would hide them from the FLOP counter on some
+devices, and its backward pass recomputes them on others: the count would depend on the machine.
+"""
+
+import math
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from fedbench.models.base import LayerGroup, Model, Task
+from fedbench.models.requirements import text_length
+
+
+class TextTransformer(Model):
+    """Small transformer encoder for text classification; eight layer groups with three layers.
+
+    6,555,411 parameters with the vocabulary of 30,333 tokens and five outputs, the count of the FedPart paper's
+    AG News model; AG News has four classes, and a model for four has 201 parameters fewer (6,555,210).
+
+    Args:
+        embedding: width of the embedding and of the encoder, even, a multiple of `heads`.
+        layers: number of encoder layers.
+        heads: attention heads.
+        feedforward: hidden units of each feed-forward block.
+        dropout: probability of dropping, for embeddings, attention weights and both feed-forward outputs.
+    """
+
+    name: str = "text-transformer"
+    embedding: int = Field(200, gt=0, multiple_of=2)
+    layers: int = Field(3, gt=0)
+    heads: int = Field(2, gt=0)
+    feedforward: int = Field(2, gt=0)
+    dropout: float = Field(0.1, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def check_heads(self) -> "TextTransformer":
+        """The heads share the embedding's width evenly."""
+        if self.embedding % self.heads:
+            raise ValueError(f"heads={self.heads}: must divide embedding={self.embedding}")
+        return self
+
+    def build(self, task: Task) -> nn.Module:
+        return TransformerClassifier(
+            length=text_length(task, self.name),
+            vocabulary=task.vocabulary_size,
+            padding=task.padding_index,
+            sizes=(self.embedding, self.layers, self.heads, self.feedforward),
+            dropout=self.dropout,
+            classes=task.classes,
+        )
+
+
+class SelfAttention(nn.Module):
+    """Multi-head scaled dot-product self-attention (Vaswani et al., section 3.2)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.in_proj = nn.Linear(width, 3 * width)
+        self.out_proj = nn.Linear(width, width)
+        self.dropout = nn.Dropout(dropout)
+        self.heads = heads
+        nn.init.xavier_uniform_(self.in_proj.weight)
+        nn.init.zeros_(self.in_proj.bias)
+        nn.init.zeros_(self.out_proj.bias)
+
+    def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """Mix each token with the real tokens of its text.
+
+        Args:
+            tokens: float32 [N, L, width].
+            padding: bool [N, L], true where there is no token.
+
+        Returns:
+            float32 [N, L, width].
+        """
+        count, length, width = tokens.shape
+        heads = self.in_proj(tokens).reshape(count, length, 3, self.heads, width // self.heads)
+        query, key, value = heads.permute(2, 0, 3, 1, 4)
+        scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)
+        # The most negative finite value, not -inf: a text of padding alone then gives no NaN.
+        scores = scores.masked_fill(padding[:, None, None, :], torch.finfo(scores.dtype).min)
+        mixed = self.dropout(scores.softmax(dim=-1)) @ value
+        out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(count, length, width))
+        return out
+
+
+class EncoderLayer(nn.Module):
+    """Self-attention and a feed-forward block, each added to its input and normalised after (post-norm)."""
+
+    def __init__(self, width: int, heads: int, feedforward: int, dropout: float) -> None:
+        super().__init__()
+        self.attention = SelfAttention(width, heads, dropout)
+        self.linear1 = nn.Linear(width, feedforward)
+        self.linear2 = nn.Linear(feedforward, width)
+        self.norm1 = nn.LayerNorm(width)
+        self.norm2 = nn.LayerNorm(width)
+        self.relu = nn.ReLU()
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
+        """float32 [N, L, width], bool [N, L] -> float32 [N, L, width]."""
+        tokens = self.norm1(tokens + self.dropout(self.attention(tokens, padding)))
+        hidden = self.dropout(self.relu(self.linear1(tokens)))
+        out: Tensor = self.norm2(tokens + self.dropout(self.linear2(hidden)))
+        return out
+
+
+class TransformerClassifier(nn.Module):
+    """Embedding with sinusoidal positions, encoder layers, mean over the real tokens, linear.
+
+    Args:
+        length: L, the longest text.
+        vocabulary: number of token ids.
+        padding: token id of padding; negative when there is none.
+        sizes: embedding width, layers, heads, feed-forward units.
+        dropout: probability of dropping.
+        classes: number of outputs.
+    """
+
+    positions: Tensor
+
+    def __init__(
+        self,
+        length: int,
+        vocabulary: int,
+        padding: int,
+        sizes: tuple[int, int, int, int],
+        dropout: float,
+        classes: int,
+    ) -> None:
+        super().__init__()
+        width, layers, heads, feedforward = sizes
+        self.padding = padding
+        self.scale = math.sqrt(width)
+        self.embedding = nn.Embedding(vocabulary, width, padding_idx=padding if padding >= 0 else None)
+        self.register_buffer("positions", sinusoids(length, width), persistent=False)
+        self.dropout = nn.Dropout(dropout)
+        self.layers = nn.ModuleList(EncoderLayer(width, heads, feedforward, dropout) for _ in range(layers))
+        self.classifier = nn.Linear(width, classes)
+        with torch.no_grad():
+            # Unit variance after the scaling by sqrt(width) of Vaswani et al., section 3.4.
+            self.embedding.weight.mul_(1 / self.scale)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """int64 [N, L] -> logits float32 [N, classes]."""
+        padding = tokens == self.padding
+        states = self.embedding(tokens) * self.scale + self.positions[: tokens.shape[1]]
+        states = self.dropout(states)
+        for layer in self.layers:
+            states = layer(states, padding)
+        real = (~padding).unsqueeze(-1).to(states.dtype)
+        mean = (states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+        logits: Tensor = self.classifier(mean)
+        return logits
+
+    def layer_groups(self) -> list[LayerGroup]:
+        """The paper's groups: embedding, each layer's attention and its remainder, classifier."""
+        names = [name for name, _ in self.named_parameters()]
+
+        def group(leader: str, *prefixes: str) -> LayerGroup:
+            return LayerGroup(leader, tuple(name for name in names if name.startswith(prefixes)))
+
+        groups = [group("embedding", "embedding.")]
+        for index in range(len(self.layers)):
+            layer = f"layers.{index}"
+            groups.append(group(f"{layer}.attention", f"{layer}.attention."))
+            groups.append(group(f"{layer}.linear1", f"{layer}.linear", f"{layer}.norm"))
+        return [*groups, group("classifier", "classifier.")]
+
+
+def sinusoids(length: int, width: int) -> Tensor:
+    """Sinusoidal positions (Vaswani et al., section 3.5), float32 [length, width]; `width` is even."""
+    position = torch.arange(length, dtype=torch.float32).unsqueeze(1)
+    rate = torch.exp(torch.arange(0, width, 2, dtype=torch.float32) * (-math.log(10_000.0) / width))
+    table = torch.empty(length, width)
+    table[:, 0::2] = torch.sin(position * rate)
+    table[:, 1::2] = torch.cos(position * rate)
+    return table

@@ -1,0 +1,365 @@
+"""The directory that a run leaves: its configuration, its rounds, its clients, its model; nothing is pickled.
+
+Every file is written under a temporary name, flushed to the disk and renamed, so that whoever reads it, while
+the run goes on or after a crash, sees a whole file: the one before or the one after.
+"""
+
+import json
+import math
+import os
+import re
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import yaml
+
+from fedbench.errors import ConfigError, DataError, RunError
+from fedbench.parameters import Vector
+from fedbench.records import CLIENT_SCHEMA, ROUND_SCHEMA, ClientRecord, RoundRecord, RunDescription
+
+T = TypeVar("T")
+
+CONFIG = "config.yaml"
+DESCRIPTION = "description.json"
+ROUNDS = "rounds.parquet"
+CLIENTS = "clients.parquet"
+PARTITION = "partition.parquet"
+SUMMARY = "summary.json"
+MODEL = "model.safetensors"
+PLOTS = "plots"
+CHECKPOINTS = "checkpoints"
+
+WRITING_SHARE = 1 / 20
+"""At most this share of a run's time goes into rewriting its tables."""
+
+
+class RunDirectory:
+    """Keeps a run's files up to date (an `Observer`).
+
+    Make one with `create` or `reopen`. A write that fails while the run goes on (a full disk) is kept in
+    `warning` and tried again later; at the end it raises.
+
+    Attributes:
+        path: the directory, absolute.
+        warning: one line on what could not be written, or None.
+    """
+
+    def __init__(self, path: Path, *, interval: float = 5.0, plots: bool = True) -> None:
+        """Record into the existing directory `path`.
+
+        Args:
+            path: the directory.
+            interval: seconds between two rewrites of the tables, at least.
+            plots: whether to draw the figures of `fedbench.plots` at the end.
+        """
+        self.path = path
+        self.warning: str | None = None
+        self._interval = interval
+        self._plots = plots
+        self._run: RunDescription | None = None
+        self._rounds = _Rows(ROUND_SCHEMA)
+        self._clients = _Rows(CLIENT_SCHEMA)
+        self._next_write = -math.inf
+
+    @classmethod
+    def create(
+        cls,
+        name: str,
+        seed: int,
+        directory: str | Path | None = None,
+        *,
+        root: str | Path = "runs",
+        interval: float = 5.0,
+        plots: bool = True,
+    ) -> "RunDirectory":
+        """A new directory: `directory`, or ROOT/NAME-SEED-SHORTID.
+
+        Raises:
+            ConfigError: `directory` is not empty, or cannot be made.
+        """
+        path = Path(directory if directory is not None else _fresh_name(Path(root), name, seed)).absolute()
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            occupied = any(path.iterdir())
+        except OSError as error:
+            raise ConfigError(f"output.directory={path}: cannot be made a directory: {error.strerror}") from None
+        if occupied:
+            raise ConfigError(
+                f"output.directory={path}: is not empty; name another one, or go on with the run in it: "
+                f"fedbench resume {path}"
+            )
+        return cls(path, interval=interval, plots=plots)
+
+    @classmethod
+    def reopen(
+        cls, directory: str | Path, first_round: int, *, interval: float = 5.0, plots: bool = True
+    ) -> "RunDirectory":
+        """Go on in a recorded run's directory; rows of `first_round` and later rounds are dropped.
+
+        Raises:
+            DataError: the directory is torn or not a run's.
+        """
+        _, rounds, clients, _ = load_run(directory)
+        opened = cls(Path(directory).absolute(), interval=interval, plots=plots)
+        opened._rounds.extend_table(_before(rounds, first_round))
+        opened._clients.extend_table(_before(clients, first_round))
+        return opened
+
+    def run_started(self, run: RunDescription) -> None:
+        """Write the configuration, the partition and empty tables.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        self._run = run
+        with self._must_succeed():
+            self._write_text(CONFIG, yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))
+            self._write_json(DESCRIPTION, {name: getattr(run, name) for name in _DESCRIBED})
+            with _replacing(self.path / PARTITION) as temporary:
+                pq.write_table(partition_table(run), temporary)
+            self._write_json(SUMMARY, {"status": "running"})
+            self._write_tables()
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        """Keep the rows; rewrite the tables if that was not done lately."""
+        self._rounds.append(record)
+        self._clients.append(*clients)
+        if time.monotonic() < self._next_write:
+            return
+        try:
+            self._write_tables()
+            self.warning = None
+        except OSError as error:
+            self.warning = f"{self.path} could not be written: {error}"
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        """Write the tables, the summary and the plots.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        with self._must_succeed():
+            self._write_tables()
+            self._write_json(SUMMARY, summary)
+        if self._plots and self._run is not None:
+            self._draw(self._run)
+
+    def flush(self) -> None:
+        """Write the tables now, so that a checkpoint finds the rounds before it on the disk.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        with self._must_succeed():
+            self._write_tables()
+
+    def write_model(self, tensors: Mapping[str, Vector]) -> None:
+        """Write `model.safetensors` from {name: float32 array}.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        from safetensors.numpy import save_file
+
+        whole = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
+        with self._must_succeed(), _replacing(self.path / MODEL) as temporary:
+            save_file(whole, temporary, metadata={"format": "np"})
+
+    def history(self) -> pa.Table:
+        """All rounds so far, with `ROUND_SCHEMA`."""
+        return self._rounds.table()
+
+    def _write_tables(self) -> None:
+        started = time.monotonic()
+        for name, rows in ((ROUNDS, self._rounds), (CLIENTS, self._clients)):
+            with _replacing(self.path / name) as temporary:
+                pq.write_table(rows.table(), temporary)
+        finished = time.monotonic()
+        self._next_write = finished + max(self._interval, (finished - started) / WRITING_SHARE)
+
+    def _write_text(self, name: str, text: str) -> None:
+        with _replacing(self.path / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+
+    def _write_json(self, name: str, document: Mapping[str, Any]) -> None:
+        self._write_text(name, json.dumps(_plain(document), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+    def _draw(self, run: RunDescription) -> None:
+        from fedbench.plots import save_figures
+
+        try:
+            save_figures(self.history(), run, self.path / PLOTS)
+        except Exception as error:  # a figure is never worth a run
+            self.warning = f"the plots could not be drawn: {type(error).__name__}: {error}"
+
+    @contextmanager
+    def _must_succeed(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise RunError(f"{self.path} could not be written: {error}") from error
+
+
+class _Rows:
+    """Rows of one schema; those already turned into Arrow are not turned again at the next rewrite."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._schema = schema
+        self._batches: list[pa.RecordBatch] = []
+        self._new: list[dict[str, Any]] = []
+
+    def append(self, *records: RoundRecord | ClientRecord) -> None:
+        self._new.extend(vars(record) for record in records)
+
+    def extend_table(self, table: pa.Table) -> None:
+        self._batches.extend(table.to_batches())
+
+    def table(self) -> pa.Table:
+        if self._new:
+            self._batches.append(pa.RecordBatch.from_pylist(self._new, schema=self._schema))
+            self._new = []
+        return pa.Table.from_batches(self._batches, schema=self._schema)
+
+
+def partition_table(run: RunDescription) -> pa.Table:
+    """What each client got: `client`, `samples`, and the samples of each class, one column per class in label order.
+
+    A class whose name is taken (by another class or by the first two columns) gets its label behind it.
+    """
+    counts = np.asarray(run.client_class_counts, np.int64).reshape(-1, len(run.class_names))
+    columns: dict[str, pa.Array] = {
+        "client": pa.array(np.arange(len(counts)), pa.int32()),
+        "samples": pa.array(counts.sum(axis=1), pa.int64()),
+    }
+    for label, name in enumerate(run.class_names):
+        columns[name if name not in columns else f"{name} ({label})"] = pa.array(counts[:, label], pa.int64())
+    return pa.table(columns)
+
+
+def load_run(directory: str | Path) -> tuple[dict[str, Any], pa.Table, pa.Table, dict[str, Any]]:
+    """What a run recorded: (configuration, rounds, clients, summary).
+
+    The summary of a run that goes on, or whose process was killed, has the status "running" and nothing else.
+
+    Raises:
+        DataError: a file is missing, damaged or of another kind.
+    """
+    path = Path(directory)
+    config = _mapping(path, CONFIG, yaml.safe_load)
+    rounds = _table(path, ROUNDS, ROUND_SCHEMA)
+    clients = _table(path, CLIENTS, CLIENT_SCHEMA)
+    summary = _mapping(path, SUMMARY, json.loads)
+    if "status" not in summary:
+        raise DataError(f"{path / SUMMARY}: has no status; is this a run directory?")
+    return config, rounds, clients, summary
+
+
+def load_description(directory: str | Path) -> RunDescription:
+    """The `RunDescription` of a recorded run, for drawing and sending it again.
+
+    Raises:
+        DataError: a file is missing, damaged or of another kind.
+    """
+    path = Path(directory)
+    described = _mapping(path, DESCRIPTION, json.loads)
+    partition = _read(path / PARTITION, _read_parquet)
+    try:
+        counts = list(zip(*(column.to_pylist() for column in partition.columns[2:]), strict=True))
+        return RunDescription(
+            config=_mapping(path, CONFIG, yaml.safe_load),
+            directory=str(path.absolute()),
+            class_names=tuple(described.pop("class_names")),
+            client_class_counts=tuple(counts),
+            **described,
+        )
+    except (KeyError, TypeError) as error:
+        raise DataError(f"{path / DESCRIPTION}: is not a run's description: {error}") from None
+
+
+_DESCRIBED = [
+    field.name
+    for field in fields(RunDescription)
+    if field.name not in ("config", "directory", "client_class_counts")  # these have places of their own
+]
+
+
+def _fresh_name(root: Path, name: str, seed: int) -> Path:
+    plain = re.sub(r"[^\w.+-]+", "_", name)
+    return root / f"{plain}-{seed}-{uuid.uuid4().hex[:8]}"
+
+
+def _before(table: pa.Table, first_round: int) -> pa.Table:
+    return table.filter(pc.less(table["round"], first_round))
+
+
+@contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    """A temporary name to write to; `path` is replaced by it once it is on the disk."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        yield temporary
+        _sync(temporary)
+        os.replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON has it: no NumPy scalars, and null for what is not a number."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value
+
+
+def _read(path: Path, reader: Callable[[Path], T]) -> T:
+    try:
+        return reader(path)
+    except FileNotFoundError:
+        raise DataError(f"{path}: is missing; is {path.parent} a run directory?") from None
+    except (OSError, ValueError, yaml.YAMLError) as error:  # Arrow's and JSON's errors are ValueErrors
+        reason = " ".join(str(error).split())
+        raise DataError(f"{path}: cannot be read: {reason[:200]}") from None
+
+
+def _read_parquet(file: Path) -> pa.Table:
+    # `pq.read_table` opens the path twice, and would mix two files when it is replaced in between.
+    with pq.ParquetFile(file) as opened:
+        return opened.read()
+
+
+def _mapping(path: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
+    document = _read(path / name, lambda file: parse(file.read_text(encoding="utf-8")))
+    if not isinstance(document, dict):
+        raise DataError(f"{path / name}: holds no mapping; is {path} a run directory?")
+    return document
+
+
+def _table(path: Path, name: str, schema: pa.Schema) -> pa.Table:
+    table = _read(path / name, _read_parquet)
+    if missing := [column for column in schema.names if column not in table.column_names]:
+        raise DataError(f"{path / name}: lacks the column {missing[0]}; it is not a run's table, or of another version")
+    return _read(path / name, lambda _: table.select(schema.names).cast(schema))

@@ -1,0 +1,377 @@
+"""Recording a run in MLflow, in the background: the only module that imports mlflow, and only in its thread.
+
+Operations are tried again after a lost answer, and yet nothing is doubled: a metric's timestamp is fixed when its
+round ends, and (key, step, timestamp, value) is the identity of a metric in MLflow's database; parameters, tags,
+inputs and artifacts replace themselves; the run carries a unique tag, by which it is found again.
+"""
+
+import json
+import os
+import re
+import shlex
+import threading
+import time
+import uuid
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+from fedbench.delivery import Delivery
+from fedbench.errors import ConfigError
+from fedbench.records import ClientRecord, RoundRecord, RunDescription
+
+RECORDING_TAG = "fedbench.recording"
+BATCH_SECONDS = 1.0
+"""Metrics are sent at most this often; faster rounds share a batch."""
+
+METRICS_PER_BATCH, PARAMETERS_PER_BATCH = 1000, 100
+LONGEST_PARAMETER, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250
+LONGEST_DATASET_NAME, LONGEST_DIGEST = 500, 36
+
+STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+MLFLOW_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the delivery tries again itself, and knows when to stop
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is the command's
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+}
+"""What the environment does not set otherwise."""
+
+LASTING_ERRORS = frozenset(
+    {
+        "BAD_REQUEST",
+        "CUSTOMER_UNAUTHORIZED",
+        "ENDPOINT_NOT_FOUND",
+        "FEATURE_DISABLED",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "NOT_FOUND",
+        "NOT_IMPLEMENTED",
+        "PERMISSION_DENIED",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",
+        "UNAUTHENTICATED",
+    }
+)
+"""MLflow's error codes that trying again does not change."""
+
+
+@dataclass(frozen=True)
+class _Point:
+    """One value of a metric. `timestamp` is in milliseconds since 1970."""
+
+    key: str
+    value: float
+    timestamp: int
+    step: int
+
+
+class MlflowTracker:
+    """Records one run in an MLflow store (an `Observer`).
+
+    Its calls only queue; `run_finished` alone waits, a bounded time. Register it behind the `RunDirectory`, whose
+    files it stores as artifacts.
+
+    Attributes:
+        run_id: MLflow's id of the run, None until the store has been reached.
+        experiment_id: the same for the experiment.
+        warning: one line on what MLflow lacks and where it is, or None.
+    """
+
+    def __init__(
+        self,
+        mlflow_uri: str | None = None,
+        experiment: str = "fedbench",
+        tags: Mapping[str, str] | None = None,
+        run_name: str | None = None,
+        *,
+        parent_run_id: str | None = None,
+        close_timeout: float = 60.0,
+        away_timeout: float = 3.0,
+    ) -> None:
+        """Describe the recording; nothing is opened before `run_started`.
+
+        Args:
+            mlflow_uri: the store or server; None: MLFLOW_TRACKING_URI, else the store that `mlflow ui` opens in
+                the working directory.
+            experiment: made if it is not there.
+            tags: added to the run's own.
+            run_name: None: the name of the run directory.
+            parent_run_id: the MLflow run under which this one is nested.
+            close_timeout: seconds that `run_finished` waits at most.
+            away_timeout: seconds that it waits at most for a store that is known to be away.
+
+        Raises:
+            ConfigError: the experiment's name is empty, or has a slash, which MLflow's pages take for a path.
+        """
+        if not experiment.strip() or "/" in experiment:
+            raise ConfigError(f"tracking.experiment={experiment}: must be a name without a slash")
+        self.run_id: str | None = None
+        self.experiment_id: str | None = None
+        self.warning: str | None = None
+        self._uri = _absolute_store(mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"))
+        self._experiment = experiment
+        self._tags = dict(tags or {})
+        self._run_name = run_name
+        self._parent_run_id = parent_run_id
+        self._close_timeout = close_timeout
+        self._away_timeout = away_timeout
+        self._delivery = Delivery("mlflow", _is_lasting)
+        self._opened = threading.Event()
+        self._points: deque[_Point] = deque()
+        self._sent_at = 0.0
+        self._run: RunDescription | None = None
+        self._uplink = self._downlink = self._flops = 0
+        self._last_step = 0
+
+    def run_started(self, run: RunDescription) -> None:
+        """Start the background thread, which imports mlflow, opens the store and describes the run."""
+        self._run = run
+        started, key = _now(), uuid.uuid4().hex
+        self._delivery.submit(self._open_store, essential=True)
+        self._delivery.submit(lambda: self._create_run(run, started, key), essential=True)
+        parameters = list(flatten(run.config))
+        for first in range(0, len(parameters), PARAMETERS_PER_BATCH):
+            batch = parameters[first : first + PARAMETERS_PER_BATCH]
+            self._delivery.submit(lambda batch=batch: self._log_parameters(batch))  # type: ignore[misc]
+        self._delivery.submit(lambda: self._log_dataset(run))
+        self._delivery.start()
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        """Queue the round's metrics."""
+        self._uplink += record.uplink_bytes
+        self._downlink += record.downlink_bytes
+        self._flops += record.client_flops
+        metrics: dict[str, float | None] = {
+            "test/accuracy": record.test_accuracy,
+            "test/loss": record.test_loss,
+            "train/loss": record.train_loss,
+            "comm/uplink_mb": self._uplink / 1e6,
+            "comm/downlink_mb": self._downlink / 1e6,
+            "compute/tflop": self._flops / 1e12,
+            "paper/comm_gb": record.paper_comm_gb,
+            "paper/comp_tflop": record.paper_comp_tflop,
+            "schedule/group": record.group,
+            "time/round_s": record.wall_seconds,
+        }
+        self.log(record.round, metrics)
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        """Send the rest and the run directory's files, and wait for it a bounded time; see `warning` then."""
+        if self._run is None:
+            return
+        ended = _now()
+        self.log(self._last_step, {"best/accuracy": summary.get("best_accuracy")})
+        status = STATUS.get(str(summary.get("status")), "FAILED")
+        directory = Path(self._run.directory)
+        for path in recorded_files(directory):
+            self._delivery.submit(lambda path=path: self._log_artifact(directory, path))  # type: ignore[misc]
+        self._delivery.submit(lambda: self._client.set_terminated(self._id(), status, ended))
+        delivered = self._delivery.finish(self._close_timeout, self._away_timeout)
+        if not delivered:
+            reason = self._delivery.last_error or f"it took longer than {self._close_timeout:g} s"
+            self.warning = f"MLflow did not get the whole run ({reason}); everything is in {directory}"
+        elif self._delivery.refused:
+            self.warning = f"MLflow refused part of the run ({self._delivery.refused[0]}); everything is in {directory}"
+
+    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
+        """Queue metrics of one step; None is left out. Returns at once."""
+        self._last_step = step
+        timestamp = _now()
+        self._points.extend(
+            _Point(key, float(value), timestamp, step) for key, value in metrics.items() if value is not None
+        )
+        self._delivery.submit(self._send_points)
+
+    def wait_open(self, timeout: float) -> bool:
+        """Wait up to `timeout` seconds until `run_id` is known: for who nests runs below this one."""
+        return self._opened.wait(timeout)
+
+    def ui_command(self) -> str | None:
+        """The command that opens MLflow's pages on this store; None where a server shows them itself."""
+        if self._uri is None:
+            return "mlflow ui"
+        if _is_server(self._uri):
+            return None
+        return f"mlflow ui --backend-store-uri {shlex.quote(self._uri)}"
+
+    def ui_link_fragment(self) -> str:
+        """What follows the address of MLflow's pages: this experiment's runs, as charts of model training."""
+        if self.experiment_id is None:
+            return "#/experiments"
+        return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+
+    # The rest runs in the background thread.
+
+    def _open_store(self) -> None:
+        for name, value in MLFLOW_SETTINGS.items():
+            os.environ.setdefault(name, value)
+        from mlflow import MlflowClient
+        from mlflow.exceptions import MlflowException
+
+        if database := _sqlite_file(self._uri):
+            database.parent.mkdir(parents=True, exist_ok=True)
+        self._client: MlflowClient = MlflowClient(self._uri)
+        found = self._client.get_experiment_by_name(self._experiment)
+        if found is None:
+            try:
+                self.experiment_id = self._client.create_experiment(self._experiment, self._artifact_location())
+            except MlflowException as error:
+                if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                    raise
+                found = self._client.get_experiment_by_name(self._experiment)  # another run was faster
+        if found is not None:
+            self.experiment_id = found.experiment_id
+
+    def _artifact_location(self) -> str | None:
+        """Beside a SQLite file that was named; else where MLflow puts artifacts by itself."""
+        database = _sqlite_file(self._uri)
+        if database is None:
+            return None
+        return (database.parent / "mlruns" / quote(self._experiment, safe=" ")).as_uri()
+
+    def _create_run(self, run: RunDescription, started: int, key: str) -> None:
+        from mlflow.tracking.context.registry import resolve_tags
+
+        assert self.experiment_id is not None
+        same = self._client.search_runs([self.experiment_id], f"tags.`{RECORDING_TAG}` = '{key}'", max_results=1)
+        if same:  # made by an attempt whose answer was lost
+            self.run_id = same[0].info.run_id
+        else:
+            tags = resolve_tags({**run.tags, **self._tags})
+            tags |= {
+                RECORDING_TAG: key,
+                "fedbench.directory": run.directory,
+                "mlflow.note.content": run.note,
+            }
+            if self._parent_run_id is not None:
+                tags["mlflow.parentRunId"] = self._parent_run_id
+            created = self._client.create_run(
+                self.experiment_id,
+                start_time=started,
+                tags={_plain_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()},
+                run_name=self._run_name or Path(run.directory).name,
+            )
+            self.run_id = created.info.run_id
+        self._opened.set()
+
+    def _log_parameters(self, parameters: Sequence[tuple[str, str]]) -> None:
+        from mlflow.entities import Param
+
+        self._client.log_batch(self._id(), params=[Param(name, value) for name, value in parameters])
+
+    def _log_dataset(self, run: RunDescription) -> None:
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        remote = urlsplit(run.dataset_source).scheme in ("http", "https")
+        profile = {
+            "train_samples": sum(map(sum, run.client_class_counts)),
+            "test_samples": run.test_samples,
+            "clients": len(run.client_class_counts),
+            "classes": len(run.class_names),
+        }
+        dataset = Dataset(
+            name=run.dataset_name[:LONGEST_DATASET_NAME],
+            digest=run.dataset_digest[:LONGEST_DIGEST],
+            source_type="http" if remote else "local",
+            source=json.dumps({"url" if remote else "uri": run.dataset_source}),
+            profile=json.dumps(profile),
+        )
+        self._client.log_inputs(self._id(), [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
+
+    def _send_points(self) -> None:
+        from mlflow.entities import Metric
+
+        if not self._points:
+            return
+        self._delivery.pause(self._sent_at + BATCH_SECONDS - time.monotonic())
+        while batch := list(islice(self._points, METRICS_PER_BATCH)):
+            metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in batch]
+            try:
+                self._client.log_batch(self._id(), metrics=metrics)
+            except Exception as error:
+                if not _is_lasting(error):
+                    raise
+                self._drop(len(batch))  # else they would take every later point down with them
+                raise
+            self._drop(len(batch))
+        self._sent_at = time.monotonic()
+
+    def _drop(self, points: int) -> None:
+        for _ in range(points):
+            self._points.popleft()
+
+    def _log_artifact(self, directory: Path, path: Path) -> None:
+        folder = path.relative_to(directory).parent.as_posix()
+        self._client.log_artifact(self._id(), str(path), None if folder == "." else folder)
+
+    def _id(self) -> str:
+        assert self.run_id is not None
+        return self.run_id
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """A nested configuration as MLflow's parameters: dotted names and text, cut to what MLflow takes.
+
+    >>> list(flatten({"seed": 3, "data": {"root": None, "sizes": [1, 2]}}))
+    [('seed', '3'), ('data.root', 'null'), ('data.sizes', '[1, 2]')]
+    """
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping) and value:
+            yield from flatten(value, f"{name}.")
+        else:
+            text = value if isinstance(value, str) else json.dumps(value, default=str)
+            yield _plain_name(name), text[:LONGEST_PARAMETER]
+
+
+def recorded_files(directory: Path) -> list[Path]:
+    """The files of a run directory without its checkpoints and without files that are being written."""
+    return sorted(
+        path
+        for path in directory.rglob("*")
+        if path.is_file()
+        and path.relative_to(directory).parts[0] != "checkpoints"
+        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
+    )
+
+
+def _is_lasting(error: Exception) -> bool:
+    """Whether trying again will not help. What is not known to be an answer or a fault of the store is a defect."""
+    if (answer := getattr(error, "response", None)) is not None:
+        return 400 <= answer.status_code < 500 and answer.status_code not in (408, 429)
+    if (code := getattr(error, "error_code", None)) is not None:
+        return code in LASTING_ERRORS
+    of_the_store = isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")
+    return isinstance(error, FileNotFoundError) or not of_the_store
+
+
+def _now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def _plain_name(name: str) -> str:
+    """`name` without the characters that MLflow refuses in names."""
+    return re.sub(r"[^\w.\- /:]", "_", name)[:LONGEST_NAME]
+
+
+def _is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https", "databricks")
+
+
+def _sqlite_file(uri: str | None) -> Path | None:
+    """The file of a SQLite address, None for another store."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)) if uri is not None and uri.startswith(prefix) else None
+
+
+def _absolute_store(uri: str | None) -> str | None:
+    """A SQLite address that does not depend on the directory in which the thread happens to open it."""
+    database = _sqlite_file(uri)
+    return uri if database is None else f"sqlite:///{database.absolute()}"

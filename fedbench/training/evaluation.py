@@ -1,0 +1,81 @@
+"""Scoring a model on held-out data, in minibatches whose borders are fixed, so that the sum does not depend on who
+scored which."""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedbench.randomness import generator
+from fedbench.training.flat import FlatModel
+from fedbench.training.local import Transform
+from fedbench.training.scores import BatchScore, batch_borders
+
+RECALIBRATION_ROWS = 2048
+"""Training rows over which `evaluation.batchnorm=recalibrate` takes the running statistics anew."""
+
+RECALIBRATION_BATCH = 256
+
+
+def score_batches(
+    model: FlatModel,
+    inputs: Tensor,
+    labels: Tensor,
+    batches: Sequence[npt.NDArray[np.int64] | tuple[int, int]],
+    transform: Transform,
+) -> list[BatchScore]:
+    """Score the model, in evaluation mode, on some minibatches of a split.
+
+    Args:
+        inputs, labels: the split, on the model's device.
+        batches: borders [start, stop), or row indices.
+    """
+    model.module.eval()
+    scores = []
+    with torch.inference_mode():
+        for batch in batches:
+            if isinstance(batch, tuple):
+                chosen_inputs, chosen_labels = inputs[slice(*batch)], labels[slice(*batch)]
+            else:
+                rows = torch.from_numpy(batch).to(labels.device)
+                chosen_inputs, chosen_labels = inputs.index_select(0, rows), labels.index_select(0, rows)
+            outputs = model.module(transform(chosen_inputs, None))
+            loss = cross_entropy(outputs, chosen_labels, reduction="sum")
+            correct = (outputs.argmax(1) == chosen_labels).sum()
+            scores.append(BatchScore(len(chosen_labels), float(loss), int(correct)))
+    return scores
+
+
+def recalibrate(
+    model: FlatModel,
+    inputs: Tensor,
+    rows: npt.NDArray[np.int64],
+    transform: Transform,
+    seed: int,
+) -> None:
+    """Replace the running statistics by cumulative averages over a seeded sample of training rows, in place.
+
+    Args:
+        rows: the rows to draw from; `RECALIBRATION_ROWS` of them are used, without augmentation.
+        seed: the experiment's.
+    """
+    sample = generator(seed, "recalibration").permutation(np.unique(rows))[:RECALIBRATION_ROWS]
+    layers = [module for module in model.module.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [layer.momentum for layer in layers]
+    model.module.train()
+    with torch.no_grad():
+        for index, batch in enumerate(_chunks(sample)):
+            for layer in layers:
+                layer.momentum = 1.0 / (index + 1)
+            model.module(transform(inputs.index_select(0, torch.from_numpy(batch).to(inputs.device)), None))
+    for layer, momentum in zip(layers, momenta, strict=True):
+        layer.momentum = momentum
+
+
+def _chunks(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    for start, stop in batch_borders(len(rows), RECALIBRATION_BATCH):
+        if stop - start > 1:
+            yield rows[start:stop]

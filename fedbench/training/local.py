@@ -1,0 +1,103 @@
+"""One client's local work in one round: from the global parameters to its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedbench.algorithms.base import Objective
+from fedbench.randomness import generator, torch_seed
+from fedbench.training.flat import FlatModel
+from fedbench.training.minibatches import minibatches
+from fedbench.training.optimizers import Optimizer
+
+Transform = Callable[[Tensor, np.random.Generator | None], Tensor]
+"""Turns a minibatch of stored inputs into what the module takes; the generator draws augmentations."""
+
+
+@dataclass(frozen=True)
+class LocalWork:
+    """What every client does alike.
+
+    Attributes:
+        optimizer: made anew for each client and round.
+        objective: what is minimised.
+        batch_size, epochs, steps: as in `local`.
+        bf16: autocast the forward pass.
+        seed: the experiment's.
+    """
+
+    optimizer: Optimizer
+    objective: Objective
+    batch_size: int
+    epochs: int | None
+    steps: int | None
+    bf16: bool
+    seed: int
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What came of a client's round.
+
+    Attributes:
+        steps: minibatches trained on.
+        loss: mean training loss over the samples of all steps.
+    """
+
+    steps: int
+    loss: float
+
+
+def train_client(
+    model: FlatModel,
+    inputs: Tensor,
+    labels: Tensor,
+    rows: npt.NDArray[np.int64],
+    transform: Transform,
+    work: LocalWork,
+    *,
+    groups: tuple[int, ...],
+    round_index: int,
+    client: int,
+    lr_factor: float,
+) -> LocalResult:
+    """Train `model` in place on one client's rows.
+
+    Minibatches, augmentations and dropout depend on (seed, round, client) alone.
+
+    Args:
+        model: holds the global parameters; its active slices and statistics are changed.
+        inputs, labels: uint8 [N, H, W, C] or int32 [N, L], and int64 [N], of all clients, on the model's device.
+        rows: int64 [n], the client's rows of `inputs`.
+        groups: the active layer groups.
+        lr_factor: factor on the learning rate.
+    """
+    device = model.vector.device
+    optimizer = work.optimizer.make(model.activate(groups), lr_factor)
+    active = [model.gradient[piece] for piece in model.layout.ranges(groups)]
+    order = generator(work.seed, "minibatches", round_index, client)
+    augmentation = generator(work.seed, "augmentation", round_index, client)
+    total = torch.zeros((), dtype=torch.float64, device=device)
+    steps = samples = 0
+    model.module.train()
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(torch_seed(work.seed, "dropout", round_index, client))
+        for positions in minibatches(
+            order, len(rows), work.batch_size, epochs=work.epochs, steps=work.steps, smallest=model.smallest_batch
+        ):
+            chosen = torch.from_numpy(rows[positions]).to(device)
+            batch = transform(inputs.index_select(0, chosen), augmentation)
+            for piece in active:
+                piece.zero_()
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=work.bf16):
+                loss = work.objective.loss(model.module, batch, labels.index_select(0, chosen))
+            loss.backward()
+            optimizer.step()
+            total += loss.detach().double() * len(positions)
+            steps += 1
+            samples += len(positions)
+    return LocalResult(steps, float(total) / max(samples, 1))

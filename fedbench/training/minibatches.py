@@ -1,0 +1,68 @@
+"""Which rows a client trains on in which step: a function of (seed, round, client) and of nothing else."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+
+def minibatches(
+    rng: np.random.Generator,
+    samples: int,
+    batch_size: int,
+    *,
+    epochs: int | None,
+    steps: int | None,
+    smallest: int = 1,
+) -> Iterator[npt.NDArray[np.int64]]:
+    """Positions 0..samples-1 in random order, a new permutation each epoch, cut into minibatches.
+
+    Args:
+        rng: draws the permutations.
+        samples: the client's size.
+        batch_size: samples a step; the last of an epoch may be smaller.
+        epochs: number of passes; or None and
+        steps: number of minibatches.
+        smallest: a shorter last minibatch is left out, unless it is the only one (2 for batch normalisation,
+            which cannot normalise a single value).
+    """
+    sizes = epoch_sizes(samples, batch_size, smallest)
+    left = steps if steps is not None else (epochs or 1) * len(sizes)
+    while left > 0:
+        order = rng.permutation(samples)
+        start = 0
+        for size in sizes[:left]:
+            yield order[start : start + size]
+            start += size
+        left -= len(sizes)
+
+
+def epoch_sizes(samples: int, batch_size: int, smallest: int = 1) -> list[int]:
+    """The minibatch sizes of one epoch.
+
+    >>> epoch_sizes(105, 50)
+    [50, 50, 5]
+    >>> epoch_sizes(101, 50, smallest=2)
+    [50, 50]
+    """
+    full, rest = divmod(samples, batch_size)
+    keep_rest = rest >= smallest or (rest > 0 and full == 0)
+    return [batch_size] * full + ([rest] if keep_rest else [])
+
+
+def steps_by_size(
+    samples: int, batch_size: int, *, epochs: int | None, steps: int | None, smallest: int = 1
+) -> Counter[int]:
+    """How many steps of which minibatch size a client takes in a round; what FLOPs are counted from.
+
+    >>> sorted(steps_by_size(105, 50, epochs=2, steps=None).items())
+    [(5, 2), (50, 4)]
+    """
+    sizes = epoch_sizes(samples, batch_size, smallest)
+    if steps is None:
+        return Counter({size: times * (epochs or 1) for size, times in Counter(sizes).items()})
+    whole, rest = divmod(steps, len(sizes))
+    total = Counter({size: times * whole for size, times in Counter(sizes).items()})
+    total.update(sizes[:rest])
+    return total

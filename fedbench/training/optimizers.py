@@ -1,0 +1,176 @@
+"""Local optimizers and learning-rate schedules, as checked components over PyTorch's own.
+
+An optimizer is made anew every round over the active slices of the flat parameter vector, so a model of a hundred
+tensors is one tensor to it, and fused kernels make one pass.
+"""
+
+import math
+from abc import abstractmethod
+from typing import TYPE_CHECKING, Self
+
+from pydantic import Field, model_validator
+
+from fedbench.component import Component
+
+if TYPE_CHECKING:
+    import torch
+
+
+class Optimizer(Component):
+    """What a client steps with.
+
+    Attributes:
+        lr: learning rate, before the factor of `local.lr_schedule`.
+    """
+
+    lr: float = Field(gt=0)
+
+    @property
+    @abstractmethod
+    def slots(self) -> int:
+        """State values kept per parameter (momentum, moments), for the memory estimate."""
+
+    @abstractmethod
+    def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
+        """A fresh optimizer over `parameters` (flat slices) with learning rate `lr * factor`."""
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, as torch.optim.SGD.
+
+    Attributes:
+        momentum: heavy-ball momentum; nesterov: Nesterov's instead.
+        weight_decay: L2 penalty added to the gradient.
+    """
+
+    name: str = "sgd"
+    lr: float = Field(default=0.01, gt=0)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    nesterov: bool = False
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _nesterov_needs_momentum(self) -> Self:
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov=true has no effect with momentum=0; set momentum in (0, 1)")
+        return self
+
+    @property
+    def slots(self) -> int:
+        return 1 if self.momentum else 0
+
+    def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.SGD(
+            parameters,
+            lr=self.lr * factor,
+            momentum=self.momentum,
+            nesterov=self.nesterov,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+class Adam(Optimizer):
+    """Adam (Kingma and Ba, 2015), as torch.optim.Adam.
+
+    Attributes:
+        betas: decay of the two moments.
+        eps: added to the denominator.
+        weight_decay: L2 penalty added to the gradient.
+    """
+
+    name: str = "adam"
+    lr: float = Field(default=1e-3, gt=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+    weight_decay: float = Field(default=0.0, ge=0)
+
+    @model_validator(mode="after")
+    def _betas_in_range(self) -> Self:
+        if not all(0 <= beta < 1 for beta in self.betas):
+            raise ValueError(f"betas={list(self.betas)}: each must be in [0, 1)")
+        return self
+
+    @property
+    def slots(self) -> int:
+        return 2
+
+    def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.Adam(
+            parameters,
+            lr=self.lr * factor,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), as torch.optim.AdamW."""
+
+    name: str = "adamw"
+    weight_decay: float = Field(default=0.01, ge=0)
+
+    def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
+        import torch
+
+        return torch.optim.AdamW(
+            parameters,
+            lr=self.lr * factor,
+            betas=self.betas,
+            eps=self.eps,
+            weight_decay=self.weight_decay,
+            fused=True,
+        )
+
+
+class LearningRate(Component):
+    """A factor on the learning rate, by round."""
+
+    @abstractmethod
+    def factor(self, round_index: int, rounds: int) -> float:
+        """The factor in round `round_index` (from 0) of `rounds`."""
+
+
+class Constant(LearningRate):
+    """The same learning rate in every round."""
+
+    name: str = "constant"
+
+    def factor(self, round_index: int, rounds: int) -> float:
+        return 1.0
+
+
+class Cosine(LearningRate):
+    """From 1 down to `floor` along half a cosine over the run (Loshchilov and Hutter, 2017).
+
+    Attributes:
+        floor: the factor that the last round approaches.
+    """
+
+    name: str = "cosine"
+    floor: float = Field(default=0.0, ge=0, le=1)
+
+    def factor(self, round_index: int, rounds: int) -> float:
+        return self.floor + (1 - self.floor) * 0.5 * (1 + math.cos(math.pi * round_index / rounds))
+
+
+class Step(LearningRate):
+    """Multiplied by `gamma` at each milestone.
+
+    Attributes:
+        milestones: rounds (from 0) from which on the next factor holds.
+        gamma: the factor at each.
+    """
+
+    name: str = "step"
+    milestones: tuple[int, ...] = Field(min_length=1)
+    gamma: float = Field(default=0.1, gt=0, le=1)
+
+    def factor(self, round_index: int, rounds: int) -> float:
+        return self.gamma ** sum(round_index >= milestone for milestone in self.milestones)
