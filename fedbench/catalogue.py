@@ -90,7 +90,9 @@ def component_class(kind: str, name: str) -> Any:
         return component_class(kind, IMPORTED_MODEL)
     target = BUILTIN[kind].get(name)
     if target is None and ":" not in name:
-        raise ConfigError(f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class')")
+        raise ConfigError(
+            f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class')"
+        )
     module_name, _, attribute = (target or name).partition(":")
     try:
         module = importlib.import_module(module_name)
@@ -100,7 +102,9 @@ def component_class(kind: str, name: str) -> Any:
         return getattr(module, attribute)
     except AttributeError:
         public = [word for word in vars(module) if not word.startswith("_")]
-        raise ConfigError(f"{key}={name}: {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}") from None
+        raise ConfigError(
+            f"{key}={name}: {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}"
+        ) from None
 
 
 def make_component(kind: str, base: type[Component], value: object) -> Component:
@@ -119,10 +123,14 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
     key = CONFIG_KEYS[kind]
     parameters = {"name": value} if isinstance(value, str) else value
     if not isinstance(parameters, dict) or not isinstance(parameters.get("name"), str):
-        raise ConfigError(f"{key}={value}: expected a name or a mapping with 'name'; allowed: {', '.join(BUILTIN[kind])}")
+        raise ConfigError(
+            f"{key}={value}: expected a name or a mapping with 'name'; allowed: {', '.join(BUILTIN[kind])}"
+        )
     found = adapt(kind, component_class(kind, parameters["name"]))
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise ConfigError(f"{key}={parameters['name']}: not a {base.__name__}; derive it from {base.__module__}.{base.__name__}")
+        raise ConfigError(
+            f"{key}={parameters['name']}: not a {base.__name__}; derive it from {base.__module__}.{base.__name__}"
+        )
     return found.create(key, parameters)
 
 

@@ -104,7 +104,7 @@ class LocalSection(Section):
 
 
 class ParticipationSection(Section):
-    """Who takes part in a round: `clients_per_round` or a `fraction` of the population; everyone when neither is set."""
+    """Who takes part in a round: `clients_per_round`, or a `fraction` of the population; neither: everyone."""
 
     clients_per_round: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
@@ -363,7 +363,11 @@ def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mappin
         old, new = below.get(leaf), above.get(leaf)
         if isinstance(old, str):
             old = below[leaf] = {"name": old}
-        if not isinstance(old, dict) or not isinstance(new, dict) or new.get("name", old.get("name")) == old.get("name"):
+        if (
+            not isinstance(old, dict)
+            or not isinstance(new, dict)
+            or new.get("name", old.get("name")) == old.get("name")
+        ):
             continue
         known: set[str] = set()
         if isinstance(new["name"], str):
@@ -381,5 +385,3 @@ def _keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:
             break
         fields = annotation.model_fields
     return list(fields)
-
-

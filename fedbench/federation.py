@@ -44,7 +44,26 @@ def load_federation(config: ExperimentConfig) -> Federation:
         ConfigError: a division that is not possible, or an option without effect on this data.
     """
     section = config.data
-    data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
+    return divide(config, section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed))
+
+
+def outline_federation(config: ExperimentConfig) -> Federation | None:
+    """The same for data of the published size and shape without any content; None where that is not known.
+
+    Raises:
+        ConfigError: as `load_federation`.
+    """
+    outline = config.data.dataset.outline()
+    return None if outline is None else divide(config, outline)
+
+
+def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
+    """Divide a data set over the clients.
+
+    Raises:
+        ConfigError: a division that is not possible, or an option without effect on this data.
+    """
+    section = config.data
     if data.kind == "text" and section.augment.active:
         raise ConfigError(f"data.augment: has no effect on {data.name}, which is text; leave it out")
     if "normalize" in section.model_fields_set and section.normalize and data.mean is None:

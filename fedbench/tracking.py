@@ -12,10 +12,8 @@ import shlex
 import threading
 import time
 import uuid
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -28,7 +26,9 @@ RECORDING_TAG = "fedbench.recording"
 BATCH_SECONDS = 1.0
 """Metrics are sent at most this often; faster rounds share a batch."""
 
-METRICS_PER_BATCH, PARAMETERS_PER_BATCH = 1000, 100
+METRICS_PER_BATCH = 1000
+"""What MLflow takes in one request: a batch is then taken or refused as a whole."""
+
 LONGEST_PARAMETER, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250
 LONGEST_DATASET_NAME, LONGEST_DIGEST = 500, 36
 
@@ -123,7 +123,7 @@ class MlflowTracker:
         self._away_timeout = away_timeout
         self._delivery = Delivery("mlflow", _is_lasting)
         self._opened = threading.Event()
-        self._points: deque[_Point] = deque()
+        self._points: list[_Point] = []
         self._sent_at = 0.0
         self._run: RunDescription | None = None
         self._uplink = self._downlink = self._flops = 0
@@ -135,10 +135,7 @@ class MlflowTracker:
         started, key = _now(), uuid.uuid4().hex
         self._delivery.submit(self._open_store, essential=True)
         self._delivery.submit(lambda: self._create_run(run, started, key), essential=True)
-        parameters = list(flatten(run.config))
-        for first in range(0, len(parameters), PARAMETERS_PER_BATCH):
-            batch = parameters[first : first + PARAMETERS_PER_BATCH]
-            self._delivery.submit(lambda batch=batch: self._log_parameters(batch))  # type: ignore[misc]
+        self._delivery.submit(lambda: self._log_parameters(run))
         self._delivery.submit(lambda: self._log_dataset(run))
         self._delivery.start()
 
@@ -260,10 +257,10 @@ class MlflowTracker:
             self.run_id = created.info.run_id
         self._opened.set()
 
-    def _log_parameters(self, parameters: Sequence[tuple[str, str]]) -> None:
+    def _log_parameters(self, run: RunDescription) -> None:
         from mlflow.entities import Param
 
-        self._client.log_batch(self._id(), params=[Param(name, value) for name, value in parameters])
+        self._client.log_batch(self._id(), params=[Param(name, value) for name, value in flatten(run.config)])
 
     def _log_dataset(self, run: RunDescription) -> None:
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -290,21 +287,16 @@ class MlflowTracker:
         if not self._points:
             return
         self._delivery.pause(self._sent_at + BATCH_SECONDS - time.monotonic())
-        while batch := list(islice(self._points, METRICS_PER_BATCH)):
+        while batch := self._points[:METRICS_PER_BATCH]:
             metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in batch]
             try:
                 self._client.log_batch(self._id(), metrics=metrics)
             except Exception as error:
-                if not _is_lasting(error):
-                    raise
-                self._drop(len(batch))  # else they would take every later point down with them
+                if _is_lasting(error):  # else they would take every later point down with them
+                    del self._points[: len(batch)]
                 raise
-            self._drop(len(batch))
+            del self._points[: len(batch)]
         self._sent_at = time.monotonic()
-
-    def _drop(self, points: int) -> None:
-        for _ in range(points):
-            self._points.popleft()
 
     def _log_artifact(self, directory: Path, path: Path) -> None:
         folder = path.relative_to(directory).parent.as_posix()

@@ -80,6 +80,10 @@ class CostModel:
             self._known[key] = sum(times * self._flops.flops(groups, size) for size, times in steps.items())
         return self._known[key]
 
+    def uplink_bytes(self, groups: Sequence[int]) -> int:
+        """Bytes that one participant sends when `groups` are active."""
+        return TransferLedger(self.layout, aggregates_statistics=self._aggregates, clients=1).upload(groups)
+
     def paper(self, active: ActiveGroups, cohort: Sequence[int]) -> tuple[float, float]:
         """(Comm. in GB, Comp. in TFLOP) of one round, as FedPart's Table 1 counts.
 

@@ -48,9 +48,7 @@ class Objective:
 class ServerRule:
     """How the server combines what the participants sent. Keeps its own state between rounds, if any."""
 
-    def combine(
-        self, previous: npt.NDArray[np.float64], update: npt.NDArray[np.float64]
-    ) -> npt.NDArray[np.float64]:
+    def combine(self, previous: npt.NDArray[np.float64], update: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
         """The new values of the active parameters; the default is averaging.
 
         Args:

@@ -86,3 +86,10 @@ class Dataset(Component):
             DataError: missing, damaged or foreign data; the text says what was looked for and how to get it.
             ConfigError: an option that would have no effect (a `test_fraction` for data with a test split).
         """
+
+    def outline(self) -> FederatedData | None:
+        """Data of the published size and shape, balanced and without content, where that is known beforehand.
+
+        Enough to say what a run will cost.
+        """
+        return None

@@ -10,13 +10,14 @@ from typing import Any
 
 from fedbench.catalogue import BUILTIN, make_component
 from fedbench.data.base import Dataset
+from fedbench.data.digits import Digits
 from fedbench.data.image_source import ImageSource
 from fedbench.data.image_tree import tree_source
 from fedbench.data.images import ImageDataset
 from fedbench.data.parquet import find_splits
 from fedbench.data.parquet_images import ParquetImages
 from fedbench.data.parquet_writer import write_parquet
-from fedbench.data.torchvision_root import torchvision_class, torchvision_source
+from fedbench.data.torchvision_root import torchvision_class, torchvision_folder, torchvision_source
 from fedbench.errors import ConfigError, DataError
 from fedbench.suggestions import did_you_mean
 
@@ -82,8 +83,8 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
     converted; else it is downloaded through torchvision and converted. Nothing half-made is left behind.
 
     Args:
-        dataset_name: a built-in name, or with `source` any name for a data set of one's own, which becomes a folder under
-            `root` (`fedbench.data.parquet_images:ParquetImages` loads it).
+        dataset_name: a built-in name, or with `source` any name for data of one's own, which becomes a folder
+            under `root` (`fedbench.data.parquet_images:ParquetImages` loads it).
         root: the folder to fill; made where it is missing.
         source: a torchvision root, the original tree of Tiny-ImageNet, or any tree train/CLASS/* with test/CLASS/* or
             val/CLASS/*.
@@ -97,11 +98,8 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
     component = _component(dataset_name, root, new=source is not None)
     if not isinstance(component, ImageDataset):
         if source is not None:
-            raise ConfigError(
-                f"--source {source}: has no effect with {dataset_name}, which is not converted from images"
-            )
-        takes_root = dataset_name != "digits"
-        return describe(component, root if takes_root else None)
+            raise ConfigError(f"--source {source}: has no effect with {dataset_name}, which is not made from images")
+        return describe(component, None if isinstance(component, Digits) else root)
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -109,7 +107,7 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
     if component.find_parquet(root) is not None:
         if source is not None:
             raise ConfigError(
-                f"--source {source}: has no effect, {root / component.folders[0]} holds Parquet already; remove that first"
+                f"--source {source}: has no effect, {root / component.folders[0]} has Parquet already; remove that first"
             )
         return describe(component, root)
     if component.owner_column is not None:
@@ -153,10 +151,10 @@ def _find_in(component: ImageDataset, source: Path) -> ImageSource:
     """What `--source` holds: a torchvision root, or a tree of images in it or one folder below."""
     name = component.torchvision_name
     if name is not None:
-        # The folder that torchvision calls root, or one of those inside it.
+        # `source` may be what torchvision calls root, or a folder of that root's.
         for root in (source, source.parent, source.parent.parent):
-            found = torchvision_source(root, name)
-            if found is not None and (root == source or source in (*found.files[0].parents,)):
+            folder = torchvision_folder(root, name)
+            if source in (root, folder, *folder.parents) and (found := torchvision_source(root, name)) is not None:
                 return found
     for folder in (source, *(source / name for name in component.tree_folders)):
         tree = tree_source(folder, component.kind)
@@ -175,17 +173,16 @@ def _write(component: ImageDataset, source: ImageSource, root: Path) -> None:
     placed: list[Path] = []
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=root) as temporary:
+            files = []
             for split, rows in (("train", train), ("test", test)):
-                file = f"{split}-00000-of-00001.parquet"
-                write_parquet(
-                    Path(temporary) / file, rows.images, rows.labels, names, label_column=component.label_columns[0]
-                )
+                files.append(Path(temporary) / f"{split}-00000-of-00001.parquet")
+                write_parquet(files[-1], rows.images, rows.labels, names, label_column=component.label_columns[0])
             folder.mkdir(exist_ok=True)
-            for file in sorted(Path(temporary).iterdir()):
+            for file in files:
                 placed.append(file.replace(folder / file.name))
     except BaseException as error:
-        for file in placed:
-            file.unlink(missing_ok=True)
+        for path in placed:
+            path.unlink(missing_ok=True)
         if folder_is_new and folder.is_dir():
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError):
@@ -208,7 +205,7 @@ def _downloaded(component: ImageDataset, root: Path) -> Iterator[ImageSource]:
         except (OSError, RuntimeError) as error:
             reason = " ".join(str(error).split())[:160]
             raise DataError(
-                f"{component.name}: cannot be downloaded ({reason}); {place}, or torchvision's files of {name} at {root}"
+                f"{component.name}: cannot be downloaded ({reason}); {place}, or torchvision's {name} files at {root}"
             ) from error
         source = torchvision_source(Path(temporary), name)
         if source is None:

@@ -58,9 +58,8 @@ def parquet_source(
 
         return split(train), split(test) if test else None
 
-    description = f"Parquet in {folder.name}/" + (
-        f", {chosen} as the test split" if chosen not in ("test", None) else ""
-    )
+    note = f", {chosen} as the test split" if chosen not in ("test", None) else ""
+    description = f"Parquet in {folder.name}/{note}"
     layout = {"format": "parquet", "train": len(train), "test": len(test)}
     return ImageSource(description, (*train, *test), read, layout)
 
@@ -74,6 +73,6 @@ def _choose(
     chosen = next((split for split in test_splits if split in splits), None)
     if chosen is None and test_required:
         raise DataError(
-            f"{folder}: no {' or '.join(test_splits)} split, found only {there}; put test-00000-of-00001.parquet there too"
+            f"{folder}: no {' or '.join(test_splits)} split, found {there}; put test-00000-of-00001.parquet there too"
         )
     return splits["train"], splits[chosen] if chosen else (), chosen

@@ -4,6 +4,7 @@ import io
 import json
 import os
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +62,8 @@ def write_parquet(
         reason = error.strerror or error
         raise DataError(f"{path}: cannot be written ({reason}); check the folder and its space") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
 
 
 def _schema(class_names: Sequence[str], image: str, label: str, owner: str | None) -> pa.Schema:

@@ -1,5 +1,6 @@
 """Client actors and the server actor on a Ray cluster: the executor that experiments use."""
 
+import logging
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -21,7 +22,15 @@ from fedbench.engine.executor import (
     check_failures,
     stale_parts,
 )
-from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport, HostSpec, RoundOutcome, RoundPlan, WorkOrder
+from fedbench.engine.messages import (
+    ClientReport,
+    EvaluationReport,
+    HostReport,
+    HostSpec,
+    RoundOutcome,
+    RoundPlan,
+    WorkOrder,
+)
 from fedbench.engine.placement import assign, count_actors
 from fedbench.engine.server import Server
 from fedbench.errors import FedbenchError, RunError
@@ -58,7 +67,7 @@ class Cluster:
             connect(runtime.address)
         self._group: PlacementGroup | None = None
         try:
-            resources = ray.cluster_resources()
+            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
             cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
             default = DEFAULT_GPU_FRACTION if gpus else 0.0
             self.gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
@@ -85,7 +94,7 @@ class Cluster:
                 f"{self.actors} actors of {bundle} found no place within {START_TIMEOUT:g} s: "
                 "is another experiment using the cluster?"
             )
-        actor = ray.remote(ClientHost)
+        actor: Any = ray.remote(ClientHost)
         return [
             actor.options(
                 num_cpus=cpus_each,
@@ -114,8 +123,10 @@ def connect(address: str | None) -> None:
     options: dict[str, Any] = {"include_dashboard": False} if local else {"address": address}
     if local:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray guards a local cluster with a token by itself, and would say so every time.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     try:
-        ray.init(log_to_driver=False, logging_level="warning", **options)
+        ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise RunError(f"runtime.address={where}: no Ray cluster answers ({str(error).splitlines()[0]})") from None
@@ -146,16 +157,18 @@ class RayExecutor(Executor):
         self._home: dict[int, int] = {}
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._received: list[Any] = []
-        self._server = ray.remote(Server).options(num_cpus=0).remote(**server_arguments)
+        actor: Any = ray.remote(Server)
+        self._server = actor.options(num_cpus=0).remote(**server_arguments)
         shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         try:
             self.devices: list[str] = ray.get(
                 [client.prepare.remote(*shared) for client in cluster.clients], timeout=START_TIMEOUT
             )
-            self._versions: tuple[int, ...] = ray.get(self._server.versions.remote(), timeout=START_TIMEOUT)
+            versions = ray.get(self._server.versions.remote(), timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as error:
             raise _own_error(error, "the actors did not start") from error
-        self._held = [[-1] * len(self._versions) for _ in cluster.clients]
+        self._versions: tuple[int, ...] = versions
+        self._held = [[-1] * len(versions) for _ in cluster.clients]
 
     def plan(self, round_index: int) -> RoundPlan:
         plan: RoundPlan = self._ask(self._server.plan.remote(round_index))

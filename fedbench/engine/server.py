@@ -100,7 +100,7 @@ class Server:
         """
         assert self._plan is not None
         if upload.dtype == np.int64:
-            self._total += upload
+            np.add(self._total, upload, out=self._total)
         else:
             weights = dict(zip(self._plan.cohort, self._plan.weights, strict=True))
             for client, values in zip(clients, upload, strict=True):

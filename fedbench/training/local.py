@@ -95,7 +95,7 @@ def train_client(
                 piece.zero_()
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=work.bf16):
                 loss = work.objective.loss(model.module, batch, labels.index_select(0, chosen))
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             total += loss.detach().double() * len(positions)
             steps += 1

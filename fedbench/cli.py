@@ -1,0 +1,159 @@
+"""The command line: `fedbench run | cost | data | list`."""
+
+import json
+import logging
+import sys
+import traceback
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedbench.errors import ClientFailure, FedbenchError
+
+DEFAULT_PRESET = "quickstart"
+INTERRUPTED = 130
+"""Exit status after an interrupt that was heeded, as shells report SIGINT."""
+
+app = typer.Typer(
+    name="fedbench",
+    help="Federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PRESET|FILE.yaml] [KEY=VALUE]...",
+        help="What to run, then dotted overrides, e.g. fedpart-cifar10 data.root=DIR seed=3.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+
+
+class Listing(StrEnum):
+    """What `fedbench list` can show."""
+
+    presets = "presets"
+    algorithms = "algorithms"
+    schedules = "schedules"
+    models = "models"
+    datasets = "datasets"
+    partitions = "partitions"
+    optimizers = "optimizers"
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+) -> None:
+    if show_version:
+        typer.echo(f"fedbench {version('fedbench')}")
+        raise typer.Exit
+
+
+@app.command()
+def run(arguments: Arguments = None, as_json: Json = False) -> None:
+    """Run an experiment; without arguments, the quickstart."""
+    from fedbench.console import Progress, console, print_summary
+    from fedbench.experiment import run as run_experiment
+
+    config = load_config(arguments)
+    with Progress(console) as progress:
+        result = run_experiment(config, [progress])
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+    if as_json:
+        print_json(result.summary | {"directory": str(result.directory)})
+    else:
+        print_summary(result)
+    if result.summary["status"] == "interrupted":
+        raise typer.Exit(INTERRUPTED)
+
+
+@app.command()
+def cost(arguments: Arguments = None, as_json: Json = False) -> None:
+    """What a run will cost, in bytes and FLOPs, as measured and as the paper counts, without training."""
+    from fedbench.console import print_cost
+    from fedbench.estimate import estimate
+
+    found = estimate(load_config(arguments))
+    print_json(found.to_mapping()) if as_json else print_cost(found)
+
+
+@app.command()
+def data(
+    dataset: Annotated[str, typer.Argument(help="Name of a data set (see: fedbench list datasets).")],
+    root: Annotated[Path | None, typer.Option(help="Folder that holds, or will hold, the data sets.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="An image tree (train/CLASS/*, test/CLASS/*) or torchvision root to convert.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch or convert a data set to Parquet, check it, and say what is there."""
+    from dataclasses import asdict
+
+    from fedbench.console import print_data
+    from fedbench.data.convert import describe, fetch_or_convert
+
+    report = describe(dataset, None) if root is None else fetch_or_convert(dataset, root, source)
+    print_json(asdict(report)) if as_json else print_data(report)
+
+
+@app.command(name="list")
+def list_(what: Annotated[Listing, typer.Argument()], as_json: Json = False) -> None:
+    """The built-in presets, algorithms, schedules, models, data sets, partitions or optimizers."""
+    from fedbench.console import print_listing
+    from fedbench.listing import listing
+
+    rows = listing(what.value)
+    print_json(rows) if as_json else print_listing(what.value, rows)
+
+
+def load_config(arguments: list[str] | None) -> Any:
+    """The configuration that a command line names."""
+    from fedbench.config import ExperimentConfig
+    from fedbench.errors import ConfigError
+
+    given = list(arguments or [])
+    source = DEFAULT_PRESET if not given or "=" in given[0] else given.pop(0)
+    for text in given:
+        if "=" not in text:
+            raise ConfigError(
+                f"{text}: one preset or file at a time ({source} is given); overrides are written key=value"
+            )
+    return ExperimentConfig.load(source, given)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def main() -> None:
+    """Entry point: errors of fedbench's own are one line, without a traceback unless --debug is given."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    # Parts given by import path may lie beside where the command is run, as with `python -m`.
+    sys.path.insert(0, str(Path.cwd()))
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    try:
+        app()
+    except FedbenchError as error:
+        if debug:
+            traceback.print_exc()
+        elif isinstance(error, ClientFailure):
+            sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,205 @@
+"""What a person sees in the terminal: progress on stderr, results on stdout."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from fedbench.records import ClientRecord, RoundRecord, RunDescription
+
+if TYPE_CHECKING:
+    from fedbench.data.convert import DataReport
+    from fedbench.estimate import Estimate
+    from fedbench.experiment import Result
+
+console = Console(stderr=True)
+results = Console(soft_wrap=True)
+
+
+class Progress:
+    """A bar with round, accuracy, MB and time left; plain lines where stderr is no terminal (an `Observer`)."""
+
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        self._bar: Bar | None = None
+        self._status = screen.status("starting: data, model, actors") if screen.is_terminal else None
+        self._rounds = 0
+        self._bytes = 0
+        self._accuracy: float | None = None
+        self._began = 0.0
+
+    def __enter__(self) -> Self:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._status:
+            self._status.stop()
+        if self._bar:
+            self._bar.stop()
+
+    def run_started(self, run: RunDescription) -> None:
+        """Say what runs."""
+        self._rounds = run.rounds
+        if self._status:
+            self._status.stop()
+        self._screen.print(f"{run.title}: {run.rounds} rounds, {run.directory}", markup=False, highlight=False)
+        if self._screen.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=self._screen,
+                transient=True,
+            )
+            self._bar.add_task("round", total=run.rounds)
+            self._bar.start()
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        """Show the round."""
+        self._bytes += record.uplink_bytes + record.downlink_bytes
+        if record.test_accuracy is not None:
+            self._accuracy = record.test_accuracy
+        done = record.round + 1
+        left = self._time_left(done)
+        what = "full update" if record.phase == "full" else f"group {record.group}"
+        accuracy = "" if self._accuracy is None else f"accuracy {self._accuracy:.4f}  "
+        text = f"{what:<11}  {accuracy}loss {record.train_loss:.4f}  {self._bytes / 1e6:.2f} MB  {left}"
+        if record.rejected_clients:
+            rejected = [client.client for client in clients if client.status == "rejected"]
+            self._screen.print(
+                f"round {record.round}: rejected non-finite updates of clients {rejected}", style="yellow"
+            )
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=done, description=text)
+        else:
+            self._screen.print(f"round {done}/{self._rounds}  {text}", markup=False, highlight=False)
+
+    def _time_left(self, done: int) -> str:
+        """From the second round on: the first one starts kernels and libraries."""
+        now = time.monotonic()
+        if done == 1:
+            self._began = now
+            return ""
+        return f"{duration((now - self._began) / (done - 1) * (self._rounds - done))} left"
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        """Nothing more to show."""
+
+
+def duration(seconds: float) -> str:
+    """For a person.
+
+    >>> duration(75), duration(4000)
+    ('1:15', '1:06:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+def megabytes(count: float) -> str:
+    """Bytes in MB (10^6).
+
+    >>> megabytes(1234567)
+    '1.23 MB'
+    """
+    return f"{count / 1e6:,.2f} MB"
+
+
+def gigaflop(count: float) -> str:
+    """FLOPs in units of 10^9."""
+    return f"{count / 1e9:,.2f} GFLOP"
+
+
+def print_summary(result: "Result") -> None:
+    """The closing summary of a run."""
+    summary, full = result.summary, result.summary["full_updates"]
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    scores = "not evaluated"
+    if summary["best_accuracy"] is not None:
+        scores = f"{summary['best_accuracy']:.2%} best, {summary['final_accuracy']:.2%} final"
+    table.add_row("accuracy", scores)
+    table.add_row("sent up / down", f"{megabytes(summary['uplink_bytes'])} / {megabytes(summary['downlink_bytes'])}")
+    table.add_row("client work", gigaflop(summary["client_flops"]))
+    table.add_row(
+        "as full updates",
+        f"{megabytes(full['uplink_bytes'])} / {megabytes(full['downlink_bytes'])}, {gigaflop(full['client_flops'])}",
+    )
+    if full["client_flops"] and summary["uplink_bytes"] < full["uplink_bytes"]:
+        sent, all_sent = (values["uplink_bytes"] + values["downlink_bytes"] for values in (summary, full))
+        work = summary["client_flops"] / full["client_flops"]
+        table.add_row("saved", f"{1 - sent / all_sent:.0%} of the bytes, {1 - work:.0%} of the FLOPs")
+    table.add_row("time", f"{duration(summary['wall_seconds'])}, {summary['rounds']} rounds ({summary['status']})")
+    table.add_row("files", str(result.directory))
+    if result.ui_command:
+        table.add_row("browse", result.ui_command)
+    results.print(table)
+
+
+def print_cost(estimate: "Estimate") -> None:
+    """What a run will cost."""
+    results.print(estimate.title, markup=False, highlight=False)
+    if estimate.remark:
+        results.print(estimate.remark, markup=False, highlight=False)
+    table = Table(box=None, padding=(0, 2, 0, 0), title="one client, one round", title_justify="left")
+    for column in ("update", "parameters", "up", "work", "of full", "peak memory (estimate)", "rounds"):
+        table.add_column(column, justify="left" if column == "update" else "right")
+    for row in estimate.rounds_by_kind:
+        table.add_row(
+            row.name,
+            f"{row.parameters:,}",
+            megabytes(row.uplink_bytes),
+            gigaflop(row.flops),
+            f"{row.share_of_full:.1%}",
+            megabytes(row.peak_bytes),
+            str(row.rounds),
+        )
+    results.print(table)
+    table = Table(box=None, padding=(0, 2, 0, 0), title="\nall clients, all rounds", title_justify="left")
+    for column in ("", "this run", "as full updates", "saved"):
+        table.add_column(column, justify="right" if column else "left")
+    here, full = estimate.total, estimate.full_updates
+    for name, part, whole, unit, scale in (
+        ("sent up", here.uplink_bytes, full.uplink_bytes, "MB", 1e6),
+        ("sent down", here.downlink_bytes, full.downlink_bytes, "MB", 1e6),
+        ("client work", here.client_flops, full.client_flops, "TFLOP", 1e12),
+        ("paper's Comm.", here.paper_comm_gb, full.paper_comm_gb, "GB", 1),
+        ("paper's Comp. (one client)", here.paper_comp_tflop, full.paper_comp_tflop, "TFLOP", 1),
+    ):
+        table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", f"{1 - part / whole:.1%}")
+    results.print(table)
+
+
+def print_data(report: "DataReport") -> None:
+    """What a data set is."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("data set", report.name)
+    table.add_row("rows", ", ".join(f"{count:,} {split}" for split, count in report.rows.items()))
+    table.add_row("one row", "x".join(map(str, report.shape)))
+    names = ", ".join(report.class_names[:10]) + (", ..." if len(report.class_names) > 10 else "")
+    table.add_row("classes", f"{len(report.class_names)}: {names}")
+    if report.files:
+        table.add_row("on disk", f"{report.files} files, {megabytes(report.bytes)}")
+    table.add_row("source", report.source + (" (written just now)" if report.written else ""))
+    table.add_row("fingerprint", report.fingerprint)
+    results.print(table, markup=False, highlight=False)
+
+
+def print_listing(what: str, rows: Sequence[dict[str, str]]) -> None:
+    """Names, what they are, and their parameters."""
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    screen = Console(width=None if sys.stdout.isatty() else 160)
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*row.values())
+    screen.print(table, markup=False, highlight=False)

@@ -1,0 +1,113 @@
+"""What a run will cost, before it is run."""
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedbench.accounting.costs import Costs, total
+from fedbench.accounting.memory import peak_training_bytes
+from fedbench.config import ExperimentConfig
+from fedbench.errors import DataError
+from fedbench.federation import load_federation, outline_federation
+from fedbench.models.groups import build_module, derive_layer_groups
+from fedbench.problem import build_problem, full_update_costs
+
+
+@dataclass(frozen=True)
+class RoundKind:
+    """One client's round with a given set of active groups.
+
+    Attributes:
+        name: "full", or the layer group's name.
+        parameters: that train and travel.
+        uplink_bytes: sent.
+        flops: of the local work, measured; of the largest client.
+        share_of_full: those FLOPs against a full update's.
+        peak_bytes: estimated peak memory of a training step.
+        rounds: how many rounds of the run are of this kind.
+    """
+
+    name: str
+    parameters: int
+    uplink_bytes: int
+    flops: int
+    share_of_full: float
+    peak_bytes: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost.
+
+    Attributes:
+        title: what it is, in words.
+        remark: what the figures rest on, where not on the data itself; else "".
+        rounds_by_kind: the kinds of rounds of the run, full updates first.
+        per_round: the costs of each round, all clients.
+        total, full_updates: of all rounds, and of the same rounds as full network updates.
+    """
+
+    title: str
+    remark: str
+    rounds_by_kind: tuple[RoundKind, ...]
+    per_round: tuple[Costs, ...]
+    total: Costs
+    full_updates: Costs
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Nested plain values."""
+        return asdict(self)
+
+
+def estimate(config: ExperimentConfig) -> Estimate:
+    """Count what the configured run will cost, without training.
+
+    Where the data is not there but its shape is known, the shape is enough.
+
+    Raises:
+        FedbenchError: as the run itself would.
+    """
+    remark = ""
+    outline = outline_federation(config)
+    try:
+        federation = load_federation(config) if outline is None or config.data.root else outline
+    except DataError:
+        if outline is None:
+            raise
+        federation = outline
+    if federation is outline:
+        remark = f"{federation.data.name} is not there: counted from its published size and shape"
+    problem = build_problem(config, federation)
+    layout, costs = problem.layout, problem.costs
+    module = build_module(config.model, federation.task, 0)
+    groups = derive_layer_groups(module, federation.task)
+    largest = max(range(len(federation.sizes)), key=federation.sizes.__getitem__)
+    seen = Counter(config.schedule.active(r, layout.groups, config.seed).groups for r in range(problem.rounds))
+    whole = costs.client_flops(layout.all_groups, largest)
+    kinds = [
+        RoundKind(
+            name="full" if active == layout.all_groups else " + ".join(layout.group_names[group] for group in active),
+            parameters=layout.count(active),
+            uplink_bytes=costs.uplink_bytes(active),
+            flops=costs.client_flops(active, largest),
+            share_of_full=costs.client_flops(active, largest) / whole,
+            peak_bytes=peak_training_bytes(
+                module,
+                groups,
+                federation.task,
+                active,
+                min(config.local.batch_size, federation.sizes[largest]),
+                config.local.optimizer.slots,
+            ),
+            rounds=rounds,
+        )
+        for active, rounds in sorted(seen.items(), key=lambda item: (-len(item[0]), item[0]))
+    ]
+    per_round = costs.project(config.schedule, problem.rounds, problem.cohort_size, config.seed)
+    title = (
+        f"{config.name}: {config.algorithm.name}, {config.schedule.name} schedule, {config.model.name} "
+        f"({layout.size:,} parameters, {layout.groups} layer groups), {problem.cohort_size} of "
+        f"{config.data.clients} clients in each of {problem.rounds} rounds"
+    )
+    return Estimate(title, remark, tuple(kinds), tuple(per_round), total(per_round), total(full_update_costs(problem)))

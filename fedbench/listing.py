@@ -1,0 +1,36 @@
+"""What `fedbench list` shows, read off the components themselves."""
+
+from pydantic_core import PydanticUndefined
+
+from fedbench.catalogue import BUILTIN, PRESETS, component_class, preset_names
+
+
+def listing(what: str) -> list[dict[str, str]]:
+    """One row for each built-in part.
+
+    Args:
+        what: presets, or the plural of a kind in the catalogue.
+    """
+    if what == "presets":
+        return [{"name": name, "what it is": _first_comment(name)} for name in preset_names()]
+    kind = what.removesuffix("s")
+    return [_component_row(kind, name) for name in BUILTIN[kind]]
+
+
+def _first_comment(preset: str) -> str:
+    first = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("#").strip()
+
+
+def _component_row(kind: str, name: str) -> dict[str, str]:
+    found = component_class(kind, name)
+    parameters = []
+    for key, field in found.model_fields.items():
+        if key == "name":
+            continue
+        default = field.get_default(call_default_factory=True)
+        parameters.append(key if default is PydanticUndefined else f"{key}={default}")
+    row = {"name": name, "what it is": found.summary(), "parameters": ", ".join(parameters)}
+    if paper := getattr(found, "paper", ""):
+        row["paper"] = paper
+    return row
