@@ -70,6 +70,17 @@ CONFIG_KEYS = {
     "lr_schedule": "local.lr_schedule",
 }
 
+DEFAULTS = {
+    "dataset": "digits",
+    "partition": "iid",
+    "model": "cnn-bn",
+    "schedule": "full",
+    "algorithm": "fedavg",
+    "optimizer": "sgd",
+    "lr_schedule": "constant",
+}
+"""What is meant where parameters are given without a name, or nothing at all."""
+
 IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
 PRESETS = Path(__file__).parent / "presets"
 
@@ -113,7 +124,7 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
     Args:
         kind: a key of `BUILTIN`.
         base: the class that the result must derive from.
-        value: a component already made, a bare name, or a mapping with `name` and parameters.
+        value: a component already made, a bare name, or a mapping of parameters, with `name` or of the default.
 
     Raises:
         ConfigError: unknown name, unknown or impossible parameter, or a class of another kind.
@@ -122,7 +133,9 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
         return value
     key = CONFIG_KEYS[kind]
     parameters = {"name": value} if isinstance(value, str) else value
-    if not isinstance(parameters, dict) or not isinstance(parameters.get("name"), str):
+    if isinstance(parameters, dict):
+        parameters = {"name": DEFAULTS[kind]} | parameters
+    if not isinstance(parameters, dict) or not isinstance(parameters["name"], str):
         raise ConfigError(
             f"{key}={value}: expected a name or a mapping with 'name'; allowed: {', '.join(BUILTIN[kind])}"
         )

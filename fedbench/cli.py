@@ -4,15 +4,16 @@ import json
 import logging
 import sys
 import traceback
-from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from fedbench.errors import ClientFailure, FedbenchError
+from fedbench.errors import ClientFailure, ConfigError, FedbenchError
+from fedbench.suggestions import did_you_mean
 
+LISTINGS = ("presets", "algorithms", "schedules", "models", "datasets", "partitions", "optimizers")
 DEFAULT_PRESET = "quickstart"
 INTERRUPTED = 130
 """Exit status after an interrupt that was heeded, as shells report SIGINT."""
@@ -20,7 +21,6 @@ INTERRUPTED = 130
 app = typer.Typer(
     name="fedbench",
     help="Federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for.",
-    no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -37,26 +37,25 @@ Arguments = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
 
 
-class Listing(StrEnum):
-    """What `fedbench list` can show."""
+# Typer may bring its own copy of click; this is the base of all complaints about usage in either.
+UsageError: Any = typer.BadParameter.__base__
 
-    presets = "presets"
-    algorithms = "algorithms"
-    schedules = "schedules"
-    models = "models"
-    datasets = "datasets"
-    partitions = "partitions"
-    optimizers = "optimizers"
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"fedbench {version('fedbench')}")
+        raise typer.Exit
 
 
 @app.callback()
 def options(
     debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
-    show_version: Annotated[bool, typer.Option("--version", help="Show the version and exit.", is_eager=True)] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
+    ] = False,
 ) -> None:
-    if show_version:
-        typer.echo(f"fedbench {version('fedbench')}")
-        raise typer.Exit
+    """Federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for."""
 
 
 @app.command()
@@ -108,19 +107,22 @@ def data(
 
 
 @app.command(name="list")
-def list_(what: Annotated[Listing, typer.Argument()], as_json: Json = False) -> None:
+def list_(
+    what: Annotated[str, typer.Argument(metavar="|".join(LISTINGS), show_default=False)], as_json: Json = False
+) -> None:
     """The built-in presets, algorithms, schedules, models, data sets, partitions or optimizers."""
     from fedbench.console import print_listing
     from fedbench.listing import listing
 
-    rows = listing(what.value)
-    print_json(rows) if as_json else print_listing(what.value, rows)
+    if what not in LISTINGS:
+        raise ConfigError(f"{what}: nothing to list by that name{did_you_mean(what, LISTINGS)}")
+    rows = listing(what)
+    print_json(rows) if as_json else print_listing(rows)
 
 
 def load_config(arguments: list[str] | None) -> Any:
     """The configuration that a command line names."""
     from fedbench.config import ExperimentConfig
-    from fedbench.errors import ConfigError
 
     given = list(arguments or [])
     source = DEFAULT_PRESET if not given or "=" in given[0] else given.pop(0)
@@ -142,11 +144,13 @@ def main() -> None:
     debug = "--debug" in sys.argv
     if debug:
         sys.argv.remove("--debug")
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
     # Parts given by import path may lie beside where the command is run, as with `python -m`.
     sys.path.insert(0, str(Path.cwd()))
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     try:
-        app()
+        status = app(standalone_mode=False)
     except FedbenchError as error:
         if debug:
             traceback.print_exc()
@@ -154,6 +158,11 @@ def main() -> None:
             sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fedbench"
+        sys.stderr.write(f"error: {error.format_message()} (see: {command} --help)\n")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")
         sys.exit(INTERRUPTED)
+    sys.exit(status)

@@ -41,7 +41,7 @@ class Component(BaseModel):
 
 
 def explain(error: ValidationError, prefix: str, known: list[str], owner: str = "") -> str:
-    """One line for pydantic's first complaint: the dotted key, the value given, what is allowed.
+    """One line for one of pydantic's complaints: the dotted key, the value given, what is allowed.
 
     Args:
         error: pydantic's error.
@@ -49,7 +49,8 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
         known: the keys that the object does have, for suggestions.
         owner: what does not know the key, for the text ("schedule.name=full").
     """
-    first, *others = error.errors(include_url=False)
+    # An unknown key is named first: it is often the misspelt one that another error misses.
+    first, *others = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in (prefix, *first["loc"]) if part != "")
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
@@ -58,8 +59,8 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
         return f"{key}: unknown key{whose}{did_you_mean(leaf, known)}{more}"
     if first["type"] == "missing":
         return f"{key}: must be set{f' with {owner}' if owner else ''}{more}"
-    message = first["msg"].removeprefix("Value error, ")
+    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
     given = first.get("input")
     if first["type"] == "value_error" and isinstance(given, dict):
         return f"{key}: {message}{more}" if key else f"{message}{more}"
-    return f"{key}={given}: {message[0].lower()}{message[1:]}{more}"
+    return f"{key}={given}: {message}{more}"

@@ -17,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
 
 from fedbench.algorithms.base import Algorithm
-from fedbench.catalogue import CONFIG_KEYS, PRESETS, component_class, make_component, preset_names
+from fedbench.catalogue import CONFIG_KEYS, DEFAULTS, PRESETS, component_class, make_component, preset_names
 from fedbench.component import Component, explain
 from fedbench.data.augmentation import Augmentation
 from fedbench.data.base import Dataset
@@ -48,6 +48,12 @@ AnyOptimizer = Annotated[SerializeAsAny[Optimizer], _component("optimizer", Opti
 AnyLearningRate = Annotated[SerializeAsAny[LearningRate], _component("lr_schedule", LearningRate)]
 
 
+def _whole_or_auto(value: object) -> object:
+    if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
+        raise ValueError("must be a whole number of at least 1, or auto (the length of the schedule)")
+    return value
+
+
 class DataSection(Section):
     """What the clients hold.
 
@@ -59,18 +65,19 @@ class DataSection(Section):
         samples_per_client: rows of each client, where the partition does not fix them.
         overlap: clients draw independently of each other, so that they may share rows.
         augment: random transformations of training images.
-        normalize: subtract the data set's mean and divide by its standard deviation; else images are in [0, 1].
+        normalize: subtract the data set's mean and divide by its standard deviation; false: images in [0, 1] as
+            they are; None: where a mean and deviation are published.
         test_fraction: rows held out, for data without a test split of its own.
     """
 
-    dataset: AnyDataset = Field(default="digits", validate_default=True)
+    dataset: AnyDataset = Field(default=DEFAULTS["dataset"], validate_default=True)
     root: Path | None = None
     clients: int = Field(default=10, ge=1)
-    partition: AnyPartition = Field(default="iid", validate_default=True)
+    partition: AnyPartition = Field(default=DEFAULTS["partition"], validate_default=True)
     samples_per_client: int | None = Field(default=None, ge=1)
     overlap: bool = False
     augment: Augmentation = Augmentation()
-    normalize: bool = True
+    normalize: bool | None = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
 
 
@@ -91,8 +98,8 @@ class LocalSection(Section):
     epochs: int | None = Field(default=None, ge=1)
     steps: int | None = Field(default=None, ge=1)
     batch_size: int = Field(default=32, ge=1)
-    optimizer: AnyOptimizer = Field(default="sgd", validate_default=True)
-    lr_schedule: AnyLearningRate = Field(default="constant", validate_default=True)
+    optimizer: AnyOptimizer = Field(default=DEFAULTS["optimizer"], validate_default=True)
+    lr_schedule: AnyLearningRate = Field(default=DEFAULTS["lr_schedule"], validate_default=True)
     batchnorm: Literal["aggregate", "local"] | None = None
     precision: Literal["float32", "bf16"] = "float32"
 
@@ -174,8 +181,15 @@ class RuntimeSection(Section):
         if self.actors is not None and self.clients_per_actor is not None:
             raise ValueError(f"actors={self.actors} and clients_per_actor={self.clients_per_actor}: set one of the two")
         if self.executor == "inline":
-            for key in ("address", "actors", "clients_per_actor", "gpus_per_client"):
-                if getattr(self, key) is not None:
+            for key in (
+                "address",
+                "actors",
+                "clients_per_actor",
+                "gpus_per_client",
+                "cpus_per_client",
+                "round_timeout",
+            ):
+                if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"{key}={getattr(self, key)} has no effect with executor=inline; leave it out")
         return self
 
@@ -195,6 +209,14 @@ class TrackingSection(Section):
     experiment: str = Field(default="fedbench", min_length=1, pattern="^[^/]+$")
     tags: dict[str, str] = {}
 
+    @model_validator(mode="after")
+    def _every_option_has_an_effect(self) -> Self:
+        if not self.enabled:
+            for key in ("mlflow_uri", "experiment", "tags"):
+                if getattr(self, key) != type(self).model_fields[key].default:
+                    raise ValueError(f"{key}={getattr(self, key)} has no effect with enabled=false; leave it out")
+        return self
+
 
 class OutputSection(Section):
     """Where files go. `directory` None: runs/NAME-SEED-SHORTID."""
@@ -212,12 +234,12 @@ class ExperimentConfig(Section):
 
     name: str = Field(default="experiment", pattern=r"^[A-Za-z0-9._-]+$")
     seed: int = Field(default=0, ge=0)
-    rounds: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    rounds: Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)] = "auto"
     data: DataSection = DataSection()
-    model: AnyModel = Field(default="cnn-bn", validate_default=True)
+    model: AnyModel = Field(default=DEFAULTS["model"], validate_default=True)
     local: LocalSection = LocalSection()
-    algorithm: AnyAlgorithm = Field(default="fedavg", validate_default=True)
-    schedule: AnySchedule = Field(default="full", validate_default=True)
+    algorithm: AnyAlgorithm = Field(default=DEFAULTS["algorithm"], validate_default=True)
+    schedule: AnySchedule = Field(default=DEFAULTS["schedule"], validate_default=True)
     participation: ParticipationSection = ParticipationSection()
     evaluation: EvaluationSection = EvaluationSection()
     runtime: RuntimeSection = RuntimeSection()
@@ -355,11 +377,7 @@ def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mappin
     """
     for kind, key in CONFIG_KEYS.items():
         *sections, leaf = key.split(".")
-        below: Any = base
-        above: Any = changes
-        for section in sections:
-            below = below.get(section, {}) if isinstance(below, dict) else {}
-            above = above.get(section, {}) if isinstance(above, dict) else {}
+        below, above = _section(base, sections), _section(changes, sections)
         old, new = below.get(leaf), above.get(leaf)
         if isinstance(old, str):
             old = below[leaf] = {"name": old}
@@ -376,10 +394,19 @@ def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mappin
         below[leaf] = {name: value for name, value in old.items() if name in known}
 
 
+def _section(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
+    """The mapping at `path`; an empty one where there is none."""
+    found: Any = values
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found if isinstance(found, dict) else {}
+
+
 def _keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:
     """The keys that the section of the first offending key does have."""
     fields = root.model_fields
-    for part in error.errors(include_url=False)[0]["loc"][:-1]:
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    for part in first["loc"][:-1]:
         annotation = fields[str(part)].annotation if str(part) in fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
             break

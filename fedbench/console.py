@@ -194,7 +194,7 @@ def print_data(report: "DataReport") -> None:
     results.print(table, markup=False, highlight=False)
 
 
-def print_listing(what: str, rows: Sequence[dict[str, str]]) -> None:
+def print_listing(rows: Sequence[dict[str, str]]) -> None:
     """Names, what they are, and their parameters."""
     table = Table(box=None, padding=(0, 2, 0, 0))
     screen = Console(width=None if sys.stdout.isatty() else 160)

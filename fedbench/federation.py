@@ -66,7 +66,7 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     section = config.data
     if data.kind == "text" and section.augment.active:
         raise ConfigError(f"data.augment: has no effect on {data.name}, which is text; leave it out")
-    if "normalize" in section.model_fields_set and section.normalize and data.mean is None:
+    if section.normalize and data.mean is None:
         raise ConfigError(f"data.normalize=true: {data.name} has no published mean and deviation; leave it out")
     rows = section.partition.split(
         data.train.labels,

@@ -107,7 +107,7 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
     if component.find_parquet(root) is not None:
         if source is not None:
             raise ConfigError(
-                f"--source {source}: has no effect, {root / component.folders[0]} has Parquet already; remove that first"
+                f"--source {source}: has no effect, {root / component.folders[0]} has Parquet; remove that first"
             )
         return describe(component, root)
     if component.owner_column is not None:

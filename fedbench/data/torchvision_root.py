@@ -57,4 +57,4 @@ def _read(dataset: Any, root: Path, folder: Path, *, train: bool) -> ImageRows:
         raise DataError(f"{folder}: {len(images)} images and {len(labels)} labels; remove the folder and get it again")
     if images.ndim == 3:
         images = images[..., None]
-    return ImageRows(np.ascontiguousarray(images, dtype=np.uint8), labels, None, tuple(str(c) for c in rows.classes))
+    return ImageRows(np.ascontiguousarray(images, dtype=np.uint8), labels, None, None)
