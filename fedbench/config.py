@@ -6,6 +6,7 @@ forbidden). Each exchangeable part brings its own parameters (see `fedbench.comp
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -363,10 +364,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 def _number(text: str) -> float | str:
     """YAML 1.1 reads 1e-3 as a text; everyone who writes it means a number."""
-    try:
-        return float(text)
-    except ValueError:
-        return text
+    return float(text) if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text) else text
 
 
 def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mapping[str, Any]) -> None:

@@ -35,6 +35,10 @@ NORMALISATION_OPERATIONS = 4
 POOLING_DIVISION = 1
 
 
+# What a layer costs: (layer, first input, output) -> multiply-accumulates of the whole batch.
+Rule = Callable[[nn.Module, Tensor, Tensor], int]
+
+
 def forward_macs(module: nn.Module, task: Task) -> int:
     """Multiply-accumulates of one sample's forward pass, by the paper's rules.
 
@@ -53,21 +57,20 @@ def count(module: nn.Module, task: Task, device: torch.device) -> int:
     batch_size = 2  # BatchNorm over 1x1 maps cannot train on one sample.
     total = 0
 
-    def hook(
-        rule: Callable[[nn.Module, Tensor, Tensor], int],
-    ) -> Callable[[nn.Module, tuple[Tensor, ...], object], None]:
-        def add(child: nn.Module, inputs: tuple[Tensor, ...], output: object) -> None:
+    def hook(rule: Rule) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
+        def add(child: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor], output: object) -> None:
             nonlocal total
+            given = inputs[0] if inputs else next(iter(keywords.values()))
             first = output[0] if isinstance(output, tuple) else output
             assert isinstance(first, Tensor)
-            total += rule(child, inputs[0], first)
+            total += rule(child, given, first)
 
         return add
 
     for child in module.modules():
         for kinds, rule in RULES:
             if isinstance(child, kinds):
-                child.register_forward_hook(hook(rule))
+                child.register_forward_hook(hook(rule), with_kwargs=True)
                 break
     module(example_inputs(task, batch_size, device))
     return total // batch_size
@@ -118,7 +121,7 @@ def torch_attention(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     return 4 * tokens * width * width + 2 * tokens * length * width
 
 
-RULES: tuple[tuple[tuple[type[nn.Module], ...], Callable[[nn.Module, Tensor, Tensor], int]], ...] = (
+RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
     ((_ConvTransposeNd,), transposed_convolution),
     ((_ConvNd,), convolution),
     ((nn.Linear,), linear),

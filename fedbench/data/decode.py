@@ -66,7 +66,7 @@ def decode_image(data: bytes | None, kind: ImageKind, where: str) -> npt.NDArray
         raise DataError(f"{where}: cannot decode the image ({len(data)} bytes): {text}; get the file again") from error
     if pixels.ndim == 2:
         pixels = pixels[..., None]
-    if pixels.dtype != np.uint8 or pixels.shape[2] != kind.channels or _CHANNELS.get(image.mode) != kind.channels:
+    if _CHANNELS.get(image.mode) != kind.channels:
         expected = "1 (grey, mode L)" if kind.channels == 1 else f"{kind.channels} (mode RGB)"
         found = f"{pixels.shape[2]} of {pixels.dtype} (mode {mode})"
         raise DataError(f"{where}: expected 8-bit channels: {expected}, found {found}; convert or drop the image")

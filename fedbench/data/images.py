@@ -19,8 +19,9 @@ from fedbench.data.holdout import DEFAULT_TEST_FRACTION, hold_out, refuse_test_f
 from fedbench.data.image_source import ImageSource, parquet_source
 from fedbench.data.image_tree import tree_source
 from fedbench.data.parquet import ImageRows
+from fedbench.data.root import missing, require_root
 from fedbench.data.torchvision_root import torchvision_folder, torchvision_source
-from fedbench.errors import ConfigError, DataError
+from fedbench.errors import DataError
 
 
 class ImageDataset(Dataset):
@@ -32,6 +33,12 @@ class ImageDataset(Dataset):
     torchvision_name: ClassVar[str | None] = None
     tree_folders: ClassVar[tuple[str, ...]] = ()
     known_classes: ClassVar[tuple[str, ...] | None] = None
+    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = None
+    """Mean and standard deviation per channel, in units of [0, 1]."""
+    published_rows: ClassVar[tuple[int, int] | None] = None
+    """Rows of the training and the test split."""
+    published_classes: ClassVar[int] = 0
+    """Number of classes, where their names come with the data."""
 
     @property
     @abstractmethod
@@ -42,10 +49,6 @@ class ImageDataset(Dataset):
     @abstractmethod
     def kind(self) -> ImageKind:
         """What every image must be."""
-
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """Mean and standard deviation per channel, in units of [0, 1]; None: scale only."""
-        return None
 
     def locate(self, root: Path | None) -> ImageSource:
         """Find the data under `root`.
@@ -119,8 +122,20 @@ class ImageDataset(Dataset):
         train, test, note, digest = _splits(entry, self.name, test_fraction, seed)
         return self._assemble(train, test, tuple(entry.facts["class_names"]), source.description + note, digest)
 
+    def outline(self) -> FederatedData | None:
+        """See `Dataset.outline`."""
+        if self.published_rows is None or self.kind.size is None:
+            return None
+        names = self.known_classes or tuple(str(label) for label in range(self.published_classes))
+        shape = (*self.kind.size, self.kind.channels)
+        train, test = (
+            Split(np.broadcast_to(np.uint8(0), (rows, *shape)), np.arange(rows, dtype=np.int64) % len(names))
+            for rows in self.published_rows
+        )
+        return self._assemble(train, test, names, "its published size and shape", "")
+
     def _assemble(self, train: Split, test: Split, names: tuple[str, ...], source: str, digest: str) -> FederatedData:
-        mean, std = self.normalization() or (None, None)
+        mean, std = self.published or (None, None)
         return FederatedData(
             name=self.name,
             kind="image",
@@ -153,38 +168,26 @@ class ImageDataset(Dataset):
             raise DataError(f"{place}: images of ({height}, {width}) with {channels} channel(s), expected {expected}")
 
 
-class NormalizedImages(ImageDataset):
-    """Images whose mean and standard deviation per channel are published."""
-
-    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]]
-
-    normalize: bool = True
-    """Whether batches are normalised with the published figures; false: only scaled to [0, 1]."""
-
-    def normalization(self) -> tuple[tuple[float, ...], tuple[float, ...]] | None:
-        """See `ImageDataset.normalization`."""
-        return self.published if self.normalize else None
-
-
-class Cifar10(NormalizedImages):
+class Cifar10(ImageDataset):
     """CIFAR-10: 50,000 + 10,000 colour images of 32x32, 10 classes (Krizhevsky 2009)."""
 
     name: str = "cifar10"
     folders: ClassVar[tuple[str, ...]] = ("cifar10", "cifar-10")
     kind: ClassVar[ImageKind] = ImageKind(channels=3, size=(32, 32))
+    published_rows: ClassVar[tuple[int, int] | None] = (50_000, 10_000)
     torchvision_name: ClassVar[str | None] = "CIFAR10"
     known_classes: ClassVar[tuple[str, ...] | None] = (
         *("airplane", "automobile", "bird", "cat", "deer"),
         *("dog", "frog", "horse", "ship", "truck"),
     )
     # Over all pixels of the training split; widely quoted in these four digits.
-    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = (
+    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = (
         (0.4914, 0.4822, 0.4465),
         (0.2470, 0.2435, 0.2616),
     )
 
 
-class Cifar100(NormalizedImages):
+class Cifar100(ImageDataset):
     """CIFAR-100: 50,000 + 10,000 colour images of 32x32, 100 classes in 20 superclasses (Krizhevsky 2009)."""
 
     name: str = "cifar100"
@@ -193,11 +196,15 @@ class Cifar100(NormalizedImages):
 
     folders: ClassVar[tuple[str, ...]] = ("cifar100", "cifar-100")
     kind: ClassVar[ImageKind] = ImageKind(channels=3, size=(32, 32))
+    published_rows: ClassVar[tuple[int, int] | None] = (50_000, 10_000)
     label_columns: ClassVar[tuple[str, ...]] = ("fine_label", "label")
     torchvision_name: ClassVar[str | None] = "CIFAR100"
     known_classes: ClassVar[tuple[str, ...] | None] = FINE_NAMES
     # Wang et al., "Why Go Full?", NeurIPS 2024.
-    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
+    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = (
+        (0.507, 0.487, 0.441),
+        (0.267, 0.256, 0.276),
+    )
 
     def _assemble(self, train: Split, test: Split, names: tuple[str, ...], source: str, digest: str) -> FederatedData:
         if self.labels == "coarse":
@@ -206,43 +213,50 @@ class Cifar100(NormalizedImages):
         return super()._assemble(train, test, names, source, digest)
 
 
-class Mnist(NormalizedImages):
+class Mnist(ImageDataset):
     """MNIST: 60,000 + 10,000 grey images of 28x28, handwritten digits (LeCun et al. 1998)."""
 
     name: str = "mnist"
     folders: ClassVar[tuple[str, ...]] = ("mnist",)
     kind: ClassVar[ImageKind] = ImageKind(channels=1, size=(28, 28))
+    published_rows: ClassVar[tuple[int, int] | None] = (60_000, 10_000)
     torchvision_name: ClassVar[str | None] = "MNIST"
     known_classes: ClassVar[tuple[str, ...] | None] = tuple("0123456789")
     # The figures of PyTorch's own MNIST example.
-    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = ((0.1307,), (0.3081,))
+    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = ((0.1307,), (0.3081,))
 
 
-class FashionMnist(NormalizedImages):
+class FashionMnist(ImageDataset):
     """Fashion-MNIST: 60,000 + 10,000 grey images of 28x28, 10 kinds of clothing (Xiao et al. 2017)."""
 
     name: str = "fashion-mnist"
     folders: ClassVar[tuple[str, ...]] = ("fashion-mnist", "fashion_mnist")
     kind: ClassVar[ImageKind] = ImageKind(channels=1, size=(28, 28))
+    published_rows: ClassVar[tuple[int, int] | None] = (60_000, 10_000)
     torchvision_name: ClassVar[str | None] = "FashionMNIST"
     known_classes: ClassVar[tuple[str, ...] | None] = (
         *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
         *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
     )
     # Over all pixels of the training split; widely quoted in these four digits.
-    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = ((0.2860,), (0.3530,))
+    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = ((0.2860,), (0.3530,))
 
 
-class TinyImageNet(NormalizedImages):
+class TinyImageNet(ImageDataset):
     """Tiny-ImageNet: 100,000 + 10,000 colour images of 64x64, 200 classes; validation is the test split."""
 
     name: str = "tiny-imagenet"
     folders: ClassVar[tuple[str, ...]] = ("tiny-imagenet", "tiny_imagenet")
     kind: ClassVar[ImageKind] = ImageKind(channels=3, size=(64, 64), grey_as_rgb=True)
+    published_rows: ClassVar[tuple[int, int] | None] = (100_000, 10_000)
+    published_classes: ClassVar[int] = 200
     test_splits: ClassVar[tuple[str, ...]] = ("validation", "test")
     tree_folders: ClassVar[tuple[str, ...]] = ("tiny-imagenet-200",)
     # Wang et al., "Why Go Full?", NeurIPS 2024.
-    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]]] = ((0.507, 0.487, 0.441), (0.267, 0.256, 0.276))
+    published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = (
+        (0.507, 0.487, 0.441),
+        (0.267, 0.256, 0.276),
+    )
 
 
 class Femnist(ImageDataset):
@@ -259,31 +273,6 @@ class Femnist(ImageDataset):
     known_classes: ClassVar[tuple[str, ...] | None] = tuple(
         "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
     )
-
-
-def require_root(root: Path | None, name: str, folder: str) -> Path:
-    """`root`, if it is set and there.
-
-    Raises:
-        ConfigError: not set.
-        DataError: no such folder.
-    """
-    if root is None:
-        raise ConfigError(
-            f"data.root: must be set with data.dataset={name}: the folder that holds {folder}/"
-            f" (fedbench data {name} --root DIR fetches it)"
-        )
-    if not root.is_dir():
-        raise DataError(
-            f"data.root={root}: no such folder; make it and fill it with: fedbench data {name} --root {root}"
-        )
-    return root
-
-
-def missing(name: str, root: Path, places: list[Path]) -> DataError:
-    """The error for a data set of which nothing is there."""
-    looked = ", ".join(str(place) for place in places)
-    return DataError(f"{name}: not found, looked for {looked}; get it with: fedbench data {name} --root {root}")
 
 
 def _to_arrays(train: ImageRows, test: ImageRows | None) -> dict[str, npt.NDArray[Any]]:

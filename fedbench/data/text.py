@@ -13,8 +13,8 @@ from pydantic import Field
 from fedbench.data.base import Dataset, FederatedData, Split
 from fedbench.data.cache import cached
 from fedbench.data.holdout import refuse_test_fraction
-from fedbench.data.images import missing, require_root
 from fedbench.data.parquet import find_splits, read_texts
+from fedbench.data.root import missing, require_root
 from fedbench.errors import DataError
 
 PADDING = 0

@@ -94,8 +94,7 @@ def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]
     for name, child in module.named_modules():
 
         def record(_module: nn.Module, _args: object, name: str = name) -> None:
-            if name not in order:
-                order.append(name)
+            order.append(name)
 
         child.register_forward_pre_hook(record)
     batch_size = 2
@@ -115,7 +114,7 @@ def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]
     unused = [name for name, gradient in zip(names, gradients, strict=True) if gradient is None]
     if unused:
         raise ModelError(f"{kind}: parameters that take no part in the output: {', '.join(unused)}")
-    return order
+    return list(dict.fromkeys(order))
 
 
 def group_by_calls(module: nn.Module, calls: Sequence[str]) -> list[LayerGroup]:

@@ -1,0 +1,46 @@
+"""What several tests share: one local Ray, and where real data may lie."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+SUPPORT = Path(__file__).parent / "support"
+
+
+@pytest.fixture(scope="session")
+def local_ray() -> Iterator[None]:
+    """One Ray for all tests that need one; its workers can import `tests/support`."""
+    import logging
+
+    import ray
+
+    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.WARNING,
+        runtime_env={"env_vars": {"PYTHONPATH": path}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """Folder with real data sets as Parquet: FEDBENCH_TEST_DATA, or `shared/data` beside the checkout."""
+    given = os.environ.get("FEDBENCH_TEST_DATA")
+    root = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+    if not root.is_dir():
+        pytest.skip("no real data: set FEDBENCH_TEST_DATA to a folder of Parquet data sets")
+    return root
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working directory, so that runs/ and mlflow.db stay out of the checkout."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,13 @@
+"""The examples in docstrings give what they say."""
+
+import doctest
+import importlib
+
+import pytest
+
+
+@pytest.mark.parametrize("module", ["apportion", "holdout", "partition", "text"])
+def test_examples_run(module: str) -> None:
+    results = doctest.testmod(importlib.import_module(f"fedbench.data.{module}"))
+    assert results.attempted > 0
+    assert results.failed == 0

@@ -1,0 +1,85 @@
+"""Small experiments on digits for tests, and parts that misbehave. Importable by path: "small:Name"."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from fedbench.algorithms.base import Algorithm, Objective
+from fedbench.config import ExperimentConfig
+from fedbench.errors import RunError
+from fedbench.models.base import LayerGroup
+
+
+def config(*overrides: str) -> ExperimentConfig:
+    """The quickstart, cut down to seconds, without tracking."""
+    return ExperimentConfig.load(
+        "quickstart",
+        [
+            "rounds=4",
+            "data.clients=6",
+            *([] if any(override.startswith("model=") for override in overrides) else ["model.width=8"]),
+            "local.epochs=1",
+            "schedule.warmup_rounds=1",
+            "schedule.rounds_per_group=1",
+            "tracking.enabled=false",
+            *overrides,
+        ],
+    )
+
+
+class Faulty(Algorithm):
+    """FedAvg in which some clients misbehave.
+
+    Attributes:
+        bad_label: clients with minibatches of this label alone are bad.
+        how: raise an exception, or send values that are not finite.
+    """
+
+    name: str = "small:Faulty"
+    bad_label: int = 0
+    how: Literal["raise", "nan"] = "raise"
+
+    def objective(self) -> Objective:
+        return FaultyObjective(self.bad_label, self.how)
+
+
+class FaultyObjective(Objective):
+    """Misbehaves on minibatches that consist of one label only, as those of a single-class client do."""
+
+    def __init__(self, bad_label: int, how: str) -> None:
+        self._bad_label = bad_label
+        self._how = how
+
+    def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        loss = super().loss(module, inputs, labels)
+        if bool((labels == self._bad_label).all()):
+            if self._how == "raise":
+                raise ValueError("this client\nis broken")
+            return loss * float("nan")
+        return loss
+
+
+class Exhausted(Algorithm):
+    """Raises fedbench's own error where a client starts."""
+
+    name: str = "small:Exhausted"
+
+    def objective(self) -> Objective:
+        raise RunError("nothing left to minimise")
+
+
+class TwoLayers(nn.Module):
+    """A perceptron whose parameters are easy to tell apart; without running statistics."""
+
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int, hidden: int = 16) -> None:
+        super().__init__()
+        height, width, channels = input_shape
+        self.first = nn.Linear(height * width * channels, hidden)
+        self.second = nn.Linear(hidden, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.second(torch.relu(self.first(images.flatten(1))))
+
+    def layer_groups(self) -> list[LayerGroup]:
+        return [LayerGroup(name, (f"{name}.weight", f"{name}.bias")) for name in ("first", "second")]
