@@ -40,8 +40,9 @@ class Delivery:
         self._thread = threading.Thread(target=self._work, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin with what was submitted so far."""
-        self._thread.start()
+        """Begin with what was submitted so far; once it has begun, nothing more."""
+        if self._thread.ident is None:
+            self._thread.start()
 
     def submit(self, operation: Callable[[], None], essential: bool = False) -> None:
         """Queue an operation; returns at once.

@@ -5,7 +5,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import pyarrow as pa
 from fedbench import __version__
 from fedbench.config import ExperimentConfig
 from fedbench.errors import FedbenchError
-from fedbench.federation import Federation, load_federation
+from fedbench.federation import load_federation
 from fedbench.parameters import ParameterLayout, Vector, model_digest
 from fedbench.records import Observer, RunDescription
 from fedbench.run_directory import RunDirectory
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from fedbench.engine.executor import Executor
     from fedbench.problem import Problem
+
+EARLY_ERRORS = 0.5
+"""Seconds for which a run looks at data and model before it starts Ray beside them."""
 
 
 @dataclass(frozen=True)
@@ -74,44 +77,56 @@ def run(config: ExperimentConfig, observers: Sequence[Observer] = ()) -> Result:
         FedbenchError: bad configuration, data or model (before anything is recorded), or a run that could not go on
             (recorded as failed).
     """
-    federation = load_federation(config)
-    with stop_signal() as should_stop, prepared(config, federation) as (problem, executor):
+    with stop_signal() as should_stop, prepared(config) as (problem, executor):
         return Recording(problem, observers).record(executor, should_stop)
 
 
 @contextmanager
-def prepared(config: ExperimentConfig, federation: Federation) -> "Iterator[tuple[Problem, Executor]]":
-    """The problem and an executor for it; on a cluster, the actors start while the model is laid out."""
+def prepared(config: ExperimentConfig) -> "Iterator[tuple[Problem, Executor]]":
+    """The problem and an executor for it; Ray starts while data and model are being made ready."""
     with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(_build, config)
         if config.runtime.executor == "inline":
-            from fedbench.engine.executor import InlineExecutor
-
-            problem = _build(config, federation)
-            executor: Executor = InlineExecutor(
-                problem.spec, federation.data, federation.rows, problem.server, config.runtime.max_failed_clients
-            )
+            executor = _inline(building.result())
         else:
-            building: Future[Problem] = pool.submit(_build, config, federation)
-            from fedbench.engine.cluster import Cluster, RayExecutor
-
-            cluster = Cluster(config.runtime, config.participation.size(config.data.clients))
-            try:
-                problem = building.result()
-                spec = replace(problem.spec, gpu_fraction=cluster.gpus_each)
-                executor = RayExecutor(cluster, spec, federation.data, federation.rows, problem.server, config.runtime)
-            except BaseException:
-                cluster.close()
-                raise
+            # What is missing or misspelt mostly shows at once; then there is no need to start Ray for it.
+            wait([building], timeout=EARLY_ERRORS)
+            if building.done():
+                building.result()
+            executor = _on_cluster(config, building)
     try:
-        yield problem, executor
+        yield building.result(), executor
     finally:
         executor.close()
 
 
-def _build(config: ExperimentConfig, federation: Federation) -> "Problem":
+def _build(config: ExperimentConfig) -> "Problem":
+    federation = load_federation(config)
+    # PyTorch comes with this import; on a cluster it loads beside Ray.
     from fedbench.problem import build_problem
 
     return build_problem(config, federation)
+
+
+def _inline(problem: "Problem") -> "Executor":
+    from fedbench.engine.executor import InlineExecutor
+
+    federation, budget = problem.federation, problem.config.runtime.max_failed_clients
+    return InlineExecutor(problem.spec, federation.data, federation.rows, problem.server, budget)
+
+
+def _on_cluster(config: ExperimentConfig, building: "Future[Problem]") -> "Executor":
+    from fedbench.engine.cluster import Cluster, RayExecutor
+
+    cluster = Cluster(config.runtime, config.participation.size(config.data.clients))
+    try:
+        problem = building.result()
+        spec = replace(problem.spec, gpu_fraction=cluster.gpus_each)
+        data, rows = problem.federation.data, problem.federation.rows
+        return RayExecutor(cluster, spec, data, rows, problem.server, config.runtime)
+    except BaseException:
+        cluster.close()
+        raise
 
 
 class Recording:

@@ -130,14 +130,17 @@ class MlflowTracker:
         self._last_step = 0
 
     def run_started(self, run: RunDescription) -> None:
-        """Start the background thread, which imports mlflow, opens the store and describes the run."""
+        """Queue the opening of the store and the description of the run.
+
+        The background thread begins with the first metrics: importing mlflow takes seconds of a core, and the first
+        round is waited for.
+        """
         self._run = run
         started, key = _now(), uuid.uuid4().hex
         self._delivery.submit(self._open_store, essential=True)
         self._delivery.submit(lambda: self._create_run(run, started, key), essential=True)
         self._delivery.submit(lambda: self._log_parameters(run))
         self._delivery.submit(lambda: self._log_dataset(run))
-        self._delivery.start()
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Queue the round's metrics."""
@@ -184,9 +187,11 @@ class MlflowTracker:
             _Point(key, float(value), timestamp, step) for key, value in metrics.items() if value is not None
         )
         self._delivery.submit(self._send_points)
+        self._delivery.start()
 
     def wait_open(self, timeout: float) -> bool:
         """Wait up to `timeout` seconds until `run_id` is known: for who nests runs below this one."""
+        self._delivery.start()
         return self._opened.wait(timeout)
 
     def ui_command(self) -> str | None:
