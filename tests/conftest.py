@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 
-SUPPORT = Path(__file__).parent / "support"
+HERE = Path(__file__).parent
+IMPORTABLE = [str(HERE / "support"), str(HERE / "benchmarks")]
 
 
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[None]:
-    """One Ray for all tests that need one; its workers can import `tests/support`."""
+    """One Ray for all tests that need one; its workers can import the tests' own parts."""
     import logging
 
     import ray
 
-    path = os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    path = os.pathsep.join([*IMPORTABLE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     ray.init(
         num_cpus=2,
@@ -33,7 +34,7 @@ def local_ray() -> Iterator[None]:
 def real_data() -> Path:
     """Folder with real data sets as Parquet: FEDBENCH_TEST_DATA, or `shared/data` beside the checkout."""
     given = os.environ.get("FEDBENCH_TEST_DATA")
-    root = Path(given) if given else Path(__file__).parents[2] / "shared" / "data"
+    root = Path(given) if given else HERE.parents[1] / "shared" / "data"
     if not root.is_dir():
         pytest.skip("no real data: set FEDBENCH_TEST_DATA to a folder of Parquet data sets")
     return root

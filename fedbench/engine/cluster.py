@@ -22,6 +22,7 @@ from fedbench.engine.executor import (
     check_failures,
     stale_parts,
 )
+from fedbench.engine.memory import keep_freed_memory
 from fedbench.engine.messages import (
     ClientReport,
     EvaluationReport,
@@ -42,6 +43,17 @@ START_TIMEOUT = 120.0
 
 DEFAULT_GPU_FRACTION = 0.25
 INT64_BYTES = 8
+
+
+class ClientActor(ClientHost):
+    """A client host in a process of its own."""
+
+    def __init__(self) -> None:
+        keep_freed_memory()
+
+
+class ServerActor(Server):
+    """The server in a process of its own."""
 
 
 class Cluster:
@@ -94,7 +106,7 @@ class Cluster:
                 f"{self.actors} actors of {bundle} found no place within {START_TIMEOUT:g} s: "
                 "is another experiment using the cluster?"
             )
-        actor: Any = ray.remote(ClientHost)
+        actor: Any = ray.remote(ClientActor)
         return [
             actor.options(
                 num_cpus=cpus_each,
@@ -157,7 +169,7 @@ class RayExecutor(Executor):
         self._home: dict[int, int] = {}
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._received: list[Any] = []
-        actor: Any = ray.remote(Server)
+        actor: Any = ray.remote(ServerActor)
         self._server = actor.options(num_cpus=0).remote(**server_arguments)
         shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         try:

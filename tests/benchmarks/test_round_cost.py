@@ -1,0 +1,115 @@
+"""What a round of fedbench costs beside the same round in plain PyTorch, and a partial round beside a full one.
+
+Prints ratios of medians over rounds that alternate, so that a machine whose speed drifts slows both. Judges nothing:
+
+    pytest tests/benchmarks -m benchmark -s
+"""
+
+import os
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from bare_loop import BareLoop
+
+from fedbench.config import ExperimentConfig
+from fedbench.engine.executor import Executor
+from fedbench.experiment import prepared
+from fedbench.problem import Problem
+
+pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
+
+PROCESSES = min(2, os.cpu_count() or 1)
+JOBS = {"10 clients x 2,000 images, batch 32": (10, 2000, 32), "50 clients x 50 images, batch 10": (50, 50, 10)}
+
+
+def config(clients: int, samples: int, batch_size: int, *overrides: str) -> ExperimentConfig:
+    return ExperimentConfig.load(
+        None,
+        [
+            "rounds=1000",
+            "data.dataset=random_images:RandomImages",
+            f"data.dataset.rows={clients * samples}",
+            f"data.clients={clients}",
+            "model=bare_loop:BenchmarkCnn",
+            f"local.batch_size={batch_size}",
+            "local.epochs=1",
+            "local.optimizer.lr=0.05",
+            f"runtime.actors={PROCESSES}",
+            *overrides,
+        ],
+    )
+
+
+@contextmanager
+def engine(settings: ExperimentConfig) -> Iterator[tuple[Problem, Executor]]:
+    with prepared(settings) as pair:
+        yield pair
+
+
+def one_round(executor: Executor, index: int) -> None:
+    executor.train(executor.plan(index))
+    executor.finish()
+
+
+def seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+@pytest.mark.usefixtures("local_ray")
+@pytest.mark.parametrize("job", JOBS)
+def test_a_round_against_the_bare_loop(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+    clients, samples, batch_size = JOBS[job]
+    repeats = 7 if samples > 500 else 25
+    with engine(config(clients, samples, batch_size)) as (problem, executor):
+        data = problem.federation.data.train
+        rows = [part.copy() for part in problem.federation.rows]
+        bare = BareLoop(data.inputs, data.labels, rows, batch_size, PROCESSES)
+        try:
+            pairs = []
+            for index in range(repeats + 2):
+                pairs.append(
+                    (
+                        seconds(lambda index=index: one_round(executor, index)),
+                        seconds(lambda index=index: bare.round(index)),
+                    )
+                )
+        finally:
+            bare.close()
+    ours, theirs = zip(*pairs[2:], strict=True)
+    ratios = sorted(own / other for own, other in pairs[2:])
+    with capsys.disabled():
+        print(
+            f"\n{job}, {PROCESSES} processes: fedbench {statistics.median(ours):.3f} s a round, bare loop "
+            f"{statistics.median(theirs):.3f} s; ratio {statistics.median(ratios):.2f} "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f} over {repeats} pairs)"
+        )
+
+
+@pytest.mark.usefixtures("local_ray")
+def test_a_partial_round_against_a_full_one(capsys: pytest.CaptureFixture[str]) -> None:
+    settings = config(
+        10, 500, 32, "schedule=sequential", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1",
+        "schedule.full_rounds_between_cycles=1", "schedule.cycles=6", "rounds=36",
+    )  # fmt: skip
+    with engine(settings) as (problem, executor):
+        times: dict[tuple[int, ...], list[float]] = {}
+        for index in range(problem.rounds):
+            plan = executor.plan(index)
+            times.setdefault(plan.active.groups, []).append(seconds(lambda plan=plan: executor.train(plan)))
+            executor.finish()
+        layout, costs = problem.layout, problem.costs
+        full = layout.all_groups
+        whole = statistics.median(times[full][1:])
+        with capsys.disabled():
+            print("\npartial rounds against full ones (10 clients x 500 images, batch 32): share of time / of FLOPs")
+            for groups in sorted(times, key=lambda groups: (len(groups) < 2, groups)):
+                if groups == full:
+                    continue
+                share = statistics.median(times[groups][1:]) / whole
+                flops = costs.client_flops(groups, 0) / costs.client_flops(full, 0)
+                print(f"  {layout.group_names[groups[0]]:<8} {share:.2f} / {flops:.2f}")
