@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedbench.experiment import Result
 
 console = Console(stderr=True)
-results = Console(soft_wrap=True)
+results = Console(width=None if sys.stdout.isatty() else 120)
 
 
 class Progress:
@@ -152,7 +152,8 @@ def print_cost(estimate: "Estimate") -> None:
         results.print(estimate.remark, markup=False, highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), title="one client, one round", title_justify="left")
     for column in ("update", "parameters", "up", "work", "of full", "peak memory (estimate)", "rounds"):
-        table.add_column(column, justify="left" if column == "update" else "right")
+        name = column == "update"
+        table.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=not name)
     for row in estimate.rounds_by_kind:
         table.add_row(
             row.name,
@@ -197,9 +198,8 @@ def print_data(report: "DataReport") -> None:
 def print_listing(rows: Sequence[dict[str, str]]) -> None:
     """Names, what they are, and their parameters."""
     table = Table(box=None, padding=(0, 2, 0, 0))
-    screen = Console(width=None if sys.stdout.isatty() else 160)
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=column == "name")
     for row in rows:
         table.add_row(*row.values())
-    screen.print(table, markup=False, highlight=False)
+    results.print(table, markup=False, highlight=False)
