@@ -49,7 +49,7 @@ class Progress:
         self._rounds = run.rounds
         if self._status:
             self._status.stop()
-        self._screen.print(f"{run.title}: {run.rounds} rounds, {run.directory}", markup=False, highlight=False)
+        self._say(f"{run.title}: {run.rounds} rounds, {run.directory}")
         if self._screen.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),
@@ -73,13 +73,14 @@ class Progress:
         text = f"{what:<11}  {accuracy}loss {record.train_loss:.4f}  {self._bytes / 1e6:.2f} MB  {left}"
         if record.rejected_clients:
             rejected = [client.client for client in clients if client.status == "rejected"]
-            self._screen.print(
-                f"round {record.round}: rejected non-finite updates of clients {rejected}", style="yellow"
-            )
+            self._say(f"round {record.round}: rejected non-finite updates of clients {rejected}")
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text)
         else:
-            self._screen.print(f"round {done}/{self._rounds}  {text}", markup=False, highlight=False)
+            self._say(f"round {done}/{self._rounds}  {text}")
+
+    def _say(self, line: str) -> None:
+        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _time_left(self, done: int) -> str:
         """From the second round on: the first one starts kernels and libraries."""

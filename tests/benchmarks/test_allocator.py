@@ -45,7 +45,6 @@ def median_seconds(mode: str) -> float:
 
 def test_kept_memory_against_returned_memory(capsys: pytest.CaptureFixture[str]) -> None:
     ratios = sorted(median_seconds("keep") / median_seconds("return") for _ in range(3))
+    low, middle, high = ratios
     with capsys.disabled():
-        print(
-            f"\na round with freed memory kept, against one without: {ratios[1]:.2f} ({ratios[0]:.2f} to {ratios[2]:.2f})"
-        )
+        print(f"\na round with freed memory kept, against one without: {middle:.2f} ({low:.2f} to {high:.2f})")
