@@ -153,8 +153,8 @@ def print_cost(estimate: "Estimate") -> None:
         results.print(estimate.remark, markup=False, highlight=False)
     table = Table(box=None, padding=(0, 2, 0, 0), title="one client, one round", title_justify="left")
     for column in ("update", "parameters", "up", "work", "of full", "peak memory (estimate)", "rounds"):
-        name = column == "update"
-        table.add_column(column, justify="left" if name else "right", overflow="fold", no_wrap=not name)
+        leads = column == "update"
+        table.add_column(column, justify="left" if leads else "right", overflow="fold", no_wrap=not leads)
     for row in estimate.rounds_by_kind:
         table.add_row(
             row.name,
