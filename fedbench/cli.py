@@ -68,7 +68,7 @@ def run(arguments: Arguments = None, as_json: Json = False) -> None:
     with Progress(console) as progress:
         result = run_experiment(config, [progress])
     for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False)
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if as_json:
         print_json(result.summary | {"directory": str(result.directory)})
     else:

@@ -124,33 +124,32 @@ def gigaflop(count: float) -> str:
 def print_summary(result: "Result") -> None:
     """The closing summary of a run."""
     summary, full = result.summary, result.summary["full_updates"]
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    rows: list[tuple[str, str]] = []
     scores = "not evaluated"
     if summary["best_accuracy"] is not None:
         scores = f"{summary['best_accuracy']:.2%} best, {summary['final_accuracy']:.2%} final"
-    table.add_row("accuracy", scores)
-    table.add_row("sent up / down", f"{megabytes(summary['uplink_bytes'])} / {megabytes(summary['downlink_bytes'])}")
-    table.add_row("client work", gigaflop(summary["client_flops"]))
-    table.add_row(
-        "as full updates",
-        f"{megabytes(full['uplink_bytes'])} / {megabytes(full['downlink_bytes'])}, {gigaflop(full['client_flops'])}",
-    )
+    rows.append(("accuracy", scores))
+    rows.append(("sent up / down", f"{megabytes(summary['uplink_bytes'])} / {megabytes(summary['downlink_bytes'])}"))
+    rows.append(("client work", gigaflop(summary["client_flops"])))
+    all_full = f"{megabytes(full['uplink_bytes'])} / {megabytes(full['downlink_bytes'])}"
+    rows.append(("as full updates", f"{all_full}, {gigaflop(full['client_flops'])}"))
     if full["client_flops"] and summary["uplink_bytes"] < full["uplink_bytes"]:
         sent, all_sent = (values["uplink_bytes"] + values["downlink_bytes"] for values in (summary, full))
         work = summary["client_flops"] / full["client_flops"]
-        table.add_row("saved", f"{1 - sent / all_sent:.0%} of the bytes, {1 - work:.0%} of the FLOPs")
-    table.add_row("time", f"{duration(summary['wall_seconds'])}, {summary['rounds']} rounds ({summary['status']})")
-    table.add_row("files", str(result.directory))
+        rows.append(("saved", f"{1 - sent / all_sent:.0%} of the bytes, {1 - work:.0%} of the FLOPs"))
+    rows.append(("time", f"{duration(summary['wall_seconds'])}, {summary['rounds']} rounds ({summary['status']})"))
+    rows.append(("files", str(result.directory)))
     if result.ui_command:
-        table.add_row("browse", result.ui_command)
-    results.print(table)
+        rows.append(("browse", result.ui_command))
+    for name, value in rows:
+        results.print(f"{name:<17}{value}", markup=False, highlight=False, soft_wrap=True)
 
 
 def print_cost(estimate: "Estimate") -> None:
     """What a run will cost."""
-    results.print(estimate.title, markup=False, highlight=False)
+    results.print(estimate.title, markup=False, highlight=False, soft_wrap=True)
     if estimate.remark:
-        results.print(estimate.remark, markup=False, highlight=False)
+        results.print(estimate.remark, markup=False, highlight=False, soft_wrap=True)
     table = Table(box=None, padding=(0, 2, 0, 0), title="one client, one round", title_justify="left")
     for column in ("update", "parameters", "up", "work", "of full", "peak memory (estimate)", "rounds"):
         leads = column == "update"

@@ -123,7 +123,7 @@ class InlineExecutor(Executor):
             try:
                 upload, report = self._host.train(order, self._server.payload(stale))
             except Exception as error:
-                text = f"{type(error).__name__}: {error}"
+                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 raise ClientFailure(client, plan.round, text, "") from error
             reports += report.clients
             check_failures(reports, plan.round, self._max_failed)

@@ -1,0 +1,78 @@
+"""`fedbench cost`: what the paper states, and what the run then really spends."""
+
+import json
+from collections.abc import Callable
+
+import pyarrow.parquet as pq
+import pytest
+from command_line import Finished
+
+Call = Callable[..., Finished]
+
+
+def cost(call: Call, *arguments: str) -> dict:
+    finished = call("cost", "--json", *arguments)
+    assert finished.status == 0, finished.stderr
+    return json.loads(finished.stdout)
+
+
+def test_four_cycles_on_cifar10_cost_what_the_paper_states(call: Call) -> None:
+    """FedPart's Table 1 (arXiv 2410.11559), CIFAR-10 at C = 4: Comm. and Comp. of FedPart and of full updates."""
+    found = cost(call, "fedpart-cifar10")
+    assert len(found["per_round"]) == 100
+    here, full = found["total"], found["full_updates"]
+    assert f"{here['paper_comm_gb']:.2f}" == "5.40"
+    assert f"{here['paper_comp_tflop']:.1f}" == "12.9"
+    assert f"{full['paper_comm_gb']:.1f}" == "19.3"
+    assert f"{full['paper_comp_tflop']:.1f}" == "17.5"
+
+
+@pytest.mark.parametrize(
+    ("cycles", "comm", "full_comm", "full_comp"),
+    [(1, "1.40", "5.02", "17.5"), (5, "7.02", "25.1", "87.7")],
+)
+def test_data_that_is_not_there_is_counted_from_its_published_size(
+    cycles: int, comm: str, full_comm: str, full_comp: str, call: Call
+) -> None:
+    """The same table, Tiny-ImageNet."""
+    found = cost(call, "fedpart-tiny-imagenet", f"schedule.cycles={cycles}")
+    assert found["remark"] == "tiny-imagenet is not there: counted from its published size and shape"
+    assert f"{found['total']['paper_comm_gb']:.2f}" == comm
+    assert f"{found['full_updates']['paper_comm_gb']:.3g}" == full_comm
+    assert f"{found['full_updates']['paper_comp_tflop']:.3g}" == full_comp
+
+
+def test_the_table_names_every_kind_of_round_and_all_totals(call: Call) -> None:
+    finished = call("cost", "quickstart")
+    assert (finished.status, finished.stderr) == (0, "")
+    assert "10 of 10 clients in each of 22 rounds" in finished.stdout.splitlines()[0]
+    assert "published" not in finished.stdout
+    for words in ("full", "conv1", "conv2", "conv3", "fc", "sent up", "sent down", "client work"):
+        assert f"\n{words} " in finished.stdout, words
+    for words in ("paper's Comm.", "paper's Comp. (one client)", "as full updates", "saved"):
+        assert words in finished.stdout, words
+
+
+def test_published_sizes_are_remarked_on(call: Call) -> None:
+    assert "counted from its published size and shape" in call("cost", "fedpart-tiny-imagenet").stdout
+
+
+SMALL = ("data.clients=8", "model.width=4", "local.epochs=1", "schedule.warmup_rounds=2", "rounds=10")
+UNEQUAL = ("data.partition=dirichlet", "data.partition.alpha=0.5", "participation.clients_per_round=3")
+
+
+@pytest.mark.parametrize("statistics", ["aggregate", "local"])
+@pytest.mark.parametrize("cohorts", [(), UNEQUAL], ids=["everyone", "samples of unequal clients"])
+def test_the_prediction_is_what_the_run_records(statistics: str, cohorts: tuple[str, ...], call: Call) -> None:
+    overrides = (*SMALL, *cohorts, f"local.batchnorm={statistics}", "tracking.enabled=false", "runtime.executor=inline")
+    predicted = cost(call, *overrides)
+    run = json.loads(call("run", "--json", *overrides).stdout)
+    rows = pq.read_table(f"{run['directory']}/rounds.parquet").to_pylist()
+    columns = ("uplink_bytes", "downlink_bytes", "client_flops")
+    for row, costs in zip(rows, predicted["per_round"], strict=True):
+        assert [row[column] for column in columns] == [costs[column] for column in columns], row["round"]
+    for key in columns:
+        assert run[key] == predicted["total"][key]
+        assert run["full_updates"][key] == predicted["full_updates"][key]
+    for key in ("paper_comm_gb", "paper_comp_tflop"):
+        assert run[key] == pytest.approx(predicted["total"][key], rel=1e-12)

@@ -1,0 +1,67 @@
+"""`fedbench data`."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Finished, write_cifar10
+from PIL import Image
+
+Call = Callable[..., Finished]
+
+
+def report(call: Call, *arguments: str) -> dict:
+    finished = call("data", "--json", *arguments)
+    assert (finished.status, finished.stderr) == (0, "")
+    return json.loads(finished.stdout)
+
+
+def test_digits_come_with_scikit_learn(call: Call) -> None:
+    found = report(call, "digits")
+    assert found["rows"] == {"train": 1438, "test": 359}
+    assert found["shape"] == [8, 8, 1]
+    assert (found["files"], found["bytes"], found["written"]) == (0, 0, False)
+    words = call("data", "digits").stdout
+    for expected in ("1,438 train, 359 test", "8x8x1", "10: 0, 1, 2", found["fingerprint"]):
+        assert expected in words
+
+
+def test_parquet_that_is_there_is_checked_and_described(call: Call, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = write_cifar10(tmp_path_factory.mktemp("root"))
+    found = report(call, "cifar10", "--root", str(root))
+    assert found["rows"] == {"train": 40, "test": 20}
+    assert found["class_names"][:2] == ["airplane", "automobile"]
+    files = list((root / "cifar10").iterdir())
+    assert (found["files"], found["bytes"]) == (2, sum(file.stat().st_size for file in files))
+    assert not found["written"]
+
+
+def test_a_tree_of_images_becomes_parquet_that_a_run_reads(
+    call: Call, tmp_path_factory: pytest.TempPathFactory, run_folder: Path
+) -> None:
+    tree, root = tmp_path_factory.mktemp("tree"), tmp_path_factory.mktemp("root")
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 12), ("test", 4)):
+        for kind in ("moss", "lichen"):
+            (tree / split / kind).mkdir(parents=True)
+            for index in range(count):
+                pixels = rng.integers(0, 256, (16, 16, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tree / split / kind / f"{index}.png")
+    found = report(call, "plants", "--root", str(root), "--source", str(tree))
+    assert found["rows"] == {"train": 24, "test": 8}
+    assert found["class_names"] == ["lichen", "moss"]
+    assert found["written"]
+    assert {path.name for path in (root / "plants").iterdir()} == {
+        "train-00000-of-00001.parquet",
+        "test-00000-of-00001.parquet",
+    }
+    again = report(call, "plants", "--root", str(root))
+    assert again == found | {"written": False}
+
+    dataset = "data.dataset={name: 'fedbench.data.parquet_images:ParquetImages', folder: plants}"
+    small = ("data.clients=2", "model.width=2", "rounds=1", "runtime.executor=inline", "tracking.enabled=false")
+    finished = call("run", "--json", dataset, f"data.root={root}", *small)
+    assert finished.status == 0, finished.stderr
+    assert json.loads(finished.stdout)["rounds"] == 1

@@ -1,0 +1,24 @@
+"""`fedbench list`."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+from command_line import Finished
+
+from fedbench.catalogue import BUILTIN, preset_names
+
+NAMES = {"presets": preset_names()} | {
+    f"{kind}s": list(BUILTIN[kind]) for kind in ("algorithm", "schedule", "model", "dataset", "partition", "optimizer")
+}
+
+
+@pytest.mark.parametrize("kind", NAMES)
+def test_every_name_is_listed_with_what_it_is(kind: str, call: Callable[..., Finished]) -> None:
+    finished = call("list", kind)
+    assert (finished.status, finished.stderr) == (0, "")
+    starts = {line.split("  ")[0] for line in finished.stdout.splitlines()[1:]}
+    assert set(NAMES[kind]) <= starts
+    rows = json.loads(call("list", kind, "--json").stdout)
+    assert [row["name"] for row in rows] == NAMES[kind]
+    assert all(row["what it is"] for row in rows)

@@ -1,0 +1,93 @@
+"""The `fedbench` command as a process of its own, and small broken data sets to give to it."""
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from fedbench.data.images import Cifar10
+from fedbench.data.parquet_writer import write_parquet
+
+COMMAND = Path(sys.executable).parent / "fedbench"
+SUPPORT = Path(__file__).parent
+TRAIN, TEST = "train-00000-of-00001.parquet", "test-00000-of-00001.parquet"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a command left: its exit status and what it wrote."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def start(folder: Path, *arguments: str, stderr: int = subprocess.PIPE, **settings: str) -> subprocess.Popen[str]:
+    """Start `fedbench ARGUMENTS` in `folder`, by itself: no Ray, tracking store or cache from outside.
+
+    Args:
+        stderr: where its stderr goes; stdout is always a pipe.
+        settings: environment variables.
+    """
+    own = {
+        "FEDBENCH_CACHE": str(folder.parent / f"{folder.name}-cache"),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "PYTHONPATH": str(SUPPORT),
+    }
+    foreign = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
+    return subprocess.Popen(
+        [COMMAND, *arguments],
+        cwd=folder,
+        env={name: value for name, value in os.environ.items() if name not in foreign} | own | settings,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=stderr,
+        text=True,
+    )
+
+
+def fedbench(folder: Path, *arguments: str, timeout: float = 240) -> Finished:
+    """Run `fedbench ARGUMENTS` in `folder` to its end."""
+    with start(folder, *arguments) as process:
+        try:
+            stdout, stderr = process.communicate(timeout=timeout)
+        except BaseException:
+            process.kill()
+            raise
+    return Finished(process.returncode, stdout, stderr)
+
+
+def write_cifar10(root: Path, rows: int = 40, labels: np.ndarray | None = None) -> Path:
+    """A small CIFAR-10 of random pixels in Parquet under `root`: `rows` to train on, 20 to test on."""
+    rng = np.random.default_rng(0)
+    names = Cifar10.known_classes or ()
+    for split, count in ((TRAIN, rows), (TEST, 20)):
+        images = rng.integers(0, 256, (count, 32, 32, 3), dtype=np.uint8)
+        own = np.arange(count, dtype=np.int64) % 10 if labels is None else np.resize(labels, count)
+        write_parquet(root / "cifar10" / split, images, own, names)
+    return root
+
+
+def write_broken_data(root: Path) -> dict[str, Path]:
+    """Data roots that each have one thing wrong with their CIFAR-10, by what it is."""
+    roots = {name: root / name for name in ("empty", "corrupt", "foreign", "cut_image", "labels", "sound")}
+    for place in roots.values():
+        place.mkdir()
+        if place.name != "empty":
+            write_cifar10(place, labels=np.array([3, 10, 5]) if place.name == "labels" else None)
+    corrupt = roots["corrupt"] / "cifar10" / TRAIN
+    corrupt.write_bytes(corrupt.read_bytes()[:-200] + b"\0" * 200)
+    pq.write_table(pa.table({"age": [41, 17], "income": [3.0, 4.0]}), roots["foreign"] / "cifar10" / TRAIN)
+    cut = roots["cut_image"] / "cifar10" / TRAIN
+    table = pq.read_table(cut)
+    images = table.column("image").to_pylist()
+    images[7]["bytes"] = images[7]["bytes"][:300]
+    column = pa.array(images, table.schema.field("image").type)
+    pq.write_table(table.set_column(0, table.schema.field("image"), column), cut)
+    return roots
