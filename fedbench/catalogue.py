@@ -44,9 +44,24 @@ BUILTIN: dict[str, dict[str, str]] = {
         "sequential": "fedbench.schedules:Sequential",
         "reverse": "fedbench.schedules:Reverse",
         "random": "fedbench.schedules:Random",
+        "width": "fedbench.schedules:Width",
+        "importance": "fedbench.schedules:Importance",
+        "per-client": "fedbench.schedules:PerClient",
     },
     "algorithm": {
         "fedavg": "fedbench.algorithms.fedavg:FedAvg",
+        "fedmr": "fedbench.algorithms.fedmr:FedMR",
+        "fedprox": "fedbench.algorithms.fedprox:FedProx",
+        "moon": "fedbench.algorithms.moon:Moon",
+        "scaffold": "fedbench.algorithms.scaffold:Scaffold",
+        "feddyn": "fedbench.algorithms.feddyn:FedDyn",
+        "fednova": "fedbench.algorithms.fednova:FedNova",
+        "fedavgm": "fedbench.algorithms.fedopt:FedAvgM",
+        "fedadagrad": "fedbench.algorithms.fedopt:FedAdagrad",
+        "fedadam": "fedbench.algorithms.fedopt:FedAdam",
+        "fedyogi": "fedbench.algorithms.fedopt:FedYogi",
+        "median": "fedbench.algorithms.robust:Median",
+        "trimmed-mean": "fedbench.algorithms.robust:TrimmedMean",
     },
     "optimizer": {
         "sgd": "fedbench.training.optimizers:SGD",
@@ -58,7 +73,16 @@ BUILTIN: dict[str, dict[str, str]] = {
         "cosine": "fedbench.training.optimizers:Cosine",
         "step": "fedbench.training.optimizers:Step",
     },
+    "compression": {
+        "none": "fedbench.compression:Uncompressed",
+        "fp16": "fedbench.compression:Half",
+        "int8": "fedbench.compression:Int8",
+        "topk": "fedbench.compression:TopK",
+    },
 }
+
+BUILTIN["server"] = BUILTIN["algorithm"]
+"""Any method's rule may be asked for; which go together is checked in `fedbench.algorithms.crossed`."""
 
 CONFIG_KEYS = {
     "dataset": "data.dataset",
@@ -66,8 +90,10 @@ CONFIG_KEYS = {
     "model": "model",
     "schedule": "schedule",
     "algorithm": "algorithm",
+    "server": "server",
     "optimizer": "local.optimizer",
     "lr_schedule": "local.lr_schedule",
+    "compression": "update.compression",
 }
 
 DEFAULTS = {
@@ -76,8 +102,10 @@ DEFAULTS = {
     "model": "cnn-bn",
     "schedule": "full",
     "algorithm": "fedavg",
+    "server": "fedavg",
     "optimizer": "sgd",
     "lr_schedule": "constant",
+    "compression": "none",
 }
 """What is meant where parameters are given without a name, or nothing at all."""
 

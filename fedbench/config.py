@@ -6,6 +6,7 @@ forbidden). Each exchangeable part brings its own parameters (see `fedbench.comp
 
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -15,11 +16,22 @@ from typing import Annotated, Any, Literal, Self
 import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SerializeAsAny, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationError,
+    model_validator,
+)
 
 from fedbench.algorithms.base import Algorithm
+from fedbench.algorithms.crossed import Crossed
 from fedbench.catalogue import CONFIG_KEYS, DEFAULTS, PRESETS, component_class, make_component, preset_names
 from fedbench.component import Component, explain
+from fedbench.compression import Compression
 from fedbench.data.augmentation import Augmentation
 from fedbench.data.base import Dataset
 from fedbench.data.partition import Partition
@@ -28,6 +40,10 @@ from fedbench.models.base import Model
 from fedbench.schedules import Schedule
 from fedbench.suggestions import did_you_mean
 from fedbench.training.optimizers import LearningRate, Optimizer
+from fedbench.updates import UpdatePipeline
+
+TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
+"""What MLflow takes as a tracking URI."""
 
 
 class Section(BaseModel):
@@ -45,6 +61,8 @@ AnyPartition = Annotated[SerializeAsAny[Partition], _component("partition", Part
 AnyModel = Annotated[SerializeAsAny[Model], _component("model", Model)]
 AnySchedule = Annotated[SerializeAsAny[Schedule], _component("schedule", Schedule)]
 AnyAlgorithm = Annotated[SerializeAsAny[Algorithm], _component("algorithm", Algorithm)]
+AnyServer = Annotated[SerializeAsAny[Algorithm], _component("server", Algorithm)]
+AnyCompression = Annotated[SerializeAsAny[Compression], _component("compression", Compression)]
 AnyOptimizer = Annotated[SerializeAsAny[Optimizer], _component("optimizer", Optimizer)]
 AnyLearningRate = Annotated[SerializeAsAny[LearningRate], _component("lr_schedule", LearningRate)]
 
@@ -195,6 +213,13 @@ class RuntimeSection(Section):
         return self
 
 
+def _known_scheme(uri: str | None) -> str | None:
+    scheme, separator, _ = (uri or "").partition("://")
+    if separator and scheme.split("+")[0] not in TRACKING_SCHEMES:
+        raise ValueError(f"no tracking store is known by {scheme}://; allowed: {', '.join(TRACKING_SCHEMES)}")
+    return uri
+
+
 class TrackingSection(Section):
     """MLflow.
 
@@ -206,7 +231,7 @@ class TrackingSection(Section):
     """
 
     enabled: bool = True
-    mlflow_uri: str | None = None
+    mlflow_uri: Annotated[str | None, AfterValidator(_known_scheme)] = None
     experiment: str = Field(default="fedbench", min_length=1, pattern="^[^/]+$")
     tags: dict[str, str] = {}
 
@@ -225,6 +250,39 @@ class OutputSection(Section):
     directory: Path | None = None
 
 
+class UpdateSection(Section):
+    """What is done to a client's update before it is sent, in this order.
+
+    Attributes:
+        clip_norm: largest L2 norm of an update of the parameters; None: not clipped.
+        noise_multiplier: Gaussian noise for differential privacy: the sum over a round's participants gets noise of
+            standard deviation noise_multiplier * clip_norm, an equal share from each; None: none.
+        delta: of the (epsilon, delta) that is reported with noise.
+        compression: of what is sent up.
+    """
+
+    clip_norm: float | None = Field(default=None, gt=0)
+    noise_multiplier: float | None = Field(default=None, gt=0)
+    delta: float = Field(default=1e-5, gt=0, lt=1)
+    compression: AnyCompression = Field(default=DEFAULTS["compression"], validate_default=True)
+
+    @model_validator(mode="after")
+    def _noise_needs_a_bound(self) -> Self:
+        if self.noise_multiplier is not None and self.clip_norm is None:
+            raise ValueError(f"noise_multiplier={self.noise_multiplier}: needs clip_norm, the sensitivity of the sum")
+        if self.noise_multiplier is None and self.delta != type(self).model_fields["delta"].default:
+            raise ValueError(f"delta={self.delta} has no effect without noise_multiplier; leave it out")
+        return self
+
+    def pipeline(self, cohort: int) -> UpdatePipeline:
+        """The same, ready to use, for rounds of `cohort` participants."""
+        std = 0.0
+        if self.noise_multiplier is not None and self.clip_norm is not None:
+            # The server divides the sum of `cohort` updates by their number; each adds its share of the variance.
+            std = self.noise_multiplier * self.clip_norm / math.sqrt(cohort)
+        return UpdatePipeline(self.clip_norm, std, self.compression)
+
+
 class ExperimentConfig(Section):
     """One experiment, complete and checked.
 
@@ -234,13 +292,15 @@ class ExperimentConfig(Section):
     """
 
     name: str = Field(default="experiment", pattern=r"^[A-Za-z0-9._-]+$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     rounds: Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)] = "auto"
     data: DataSection = DataSection()
     model: AnyModel = Field(default=DEFAULTS["model"], validate_default=True)
     local: LocalSection = LocalSection()
     algorithm: AnyAlgorithm = Field(default=DEFAULTS["algorithm"], validate_default=True)
+    server: AnyServer | None = None
     schedule: AnySchedule = Field(default=DEFAULTS["schedule"], validate_default=True)
+    update: UpdateSection = UpdateSection()
     participation: ParticipationSection = ParticipationSection()
     evaluation: EvaluationSection = EvaluationSection()
     runtime: RuntimeSection = RuntimeSection()
@@ -266,6 +326,15 @@ class ExperimentConfig(Section):
             )
         return self
 
+    @property
+    def method(self) -> Algorithm:
+        """The algorithm, with the server rule that replaces its own, if any.
+
+        Raises:
+            ConfigError: the two make no sense together.
+        """
+        return Crossed.of(self.algorithm, self.server)
+
     @classmethod
     def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> "ExperimentConfig":
         """Merge a preset or a YAML file with dotted overrides, and check the result.
@@ -286,7 +355,7 @@ class ExperimentConfig(Section):
             merged = OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(changes))
             plain = OmegaConf.to_container(merged, resolve=True)
         except OmegaConfBaseException as error:
-            raise ConfigError(str(error).splitlines()[0]) from None
+            raise ConfigError(f"{', '.join(overrides) or source}: {str(error).splitlines()[0]}") from None
         assert isinstance(plain, dict)
         return cls.from_mapping(plain)
 

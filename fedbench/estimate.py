@@ -10,7 +10,9 @@ from fedbench.config import ExperimentConfig
 from fedbench.errors import DataError
 from fedbench.federation import load_federation, outline_federation
 from fedbench.models.groups import build_module, derive_layer_groups
+from fedbench.parameters import BYTES_PER_VALUE
 from fedbench.problem import build_problem, full_update_costs
+from fedbench.schedules import Feedback
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,15 @@ def estimate(config: ExperimentConfig) -> Estimate:
         remark = f"{federation.data.name} is not there: counted from its published size and shape"
     problem = build_problem(config, federation)
     layout, costs = problem.layout, problem.costs
+    objective = config.method.objective()
+    vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors
     module = build_module(config.model, federation.task, 0)
     groups = derive_layer_groups(module, federation.task)
     largest = max(range(len(federation.sizes)), key=federation.sizes.__getitem__)
-    seen = Counter(config.schedule.active(r, layout.groups, config.seed).groups for r in range(problem.rounds))
+    seen = Counter(
+        config.schedule.active(r, layout.groups, config.seed, Feedback.none(layout)).groups
+        for r in range(problem.rounds)
+    )
     whole = costs.client_flops(layout.all_groups, largest)
     kinds = [
         RoundKind(
@@ -99,7 +106,8 @@ def estimate(config: ExperimentConfig) -> Estimate:
                 active,
                 min(config.local.batch_size, federation.sizes[largest]),
                 config.local.optimizer.slots,
-            ),
+            )
+            + BYTES_PER_VALUE * layout.size * vectors,
             rounds=rounds,
         )
         for active, rounds in sorted(seen.items(), key=lambda item: (-len(item[0]), item[0]))

@@ -51,11 +51,13 @@ def accumulate(
     return True
 
 
-def summable(values: npt.NDArray[np.float32], reference: npt.NDArray[np.float32]) -> bool:
-    """Whether every |values - reference| is finite and at most `LARGEST_UPDATE`."""
+def summable(
+    values: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], limit: float = LARGEST_UPDATE
+) -> bool:
+    """Whether every |values - reference| is finite and at most `limit`."""
     with np.errstate(invalid="ignore", over="ignore"):
         return all(
-            bool(np.abs(values[start : start + _CHUNK] - reference[start : start + _CHUNK]).max() <= LARGEST_UPDATE)
+            bool(np.abs(values[start : start + _CHUNK] - reference[start : start + _CHUNK]).max() <= limit)
             for start in range(0, len(values), _CHUNK)
         )
 

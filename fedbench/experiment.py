@@ -222,9 +222,21 @@ class Recording:
             "seed": config.seed,
             "parameters": self._problem.layout.size,
             "layer_groups": self._problem.layout.groups,
+            "privacy_epsilon": self._epsilon(history.num_rows),
             "config_hash": config.digest(),
             "versions": versions(),
         }
+
+    def _epsilon(self, rounds: int) -> float | None:
+        """Of the (epsilon, update.delta) that the noise has bought so far; None without noise, or where a share of it
+        went missing with a rejected update."""
+        update = self._problem.config.update
+        if update.noise_multiplier is None or any(self._directory.history().column("rejected_clients").to_pylist()):
+            return None
+        from fedbench.privacy import epsilon
+
+        rate = self._problem.cohort_size / self._problem.config.data.clients
+        return epsilon(update.noise_multiplier, rate, rounds, update.delta)
 
     def _full_updates(self, rounds: int) -> dict[str, float]:
         from fedbench.accounting.costs import total
@@ -240,7 +252,7 @@ class Recording:
         }
 
     def _warnings(self, summary: dict[str, Any]) -> tuple[str, ...]:
-        found = [self._directory.warning, self._tracker.warning if self._tracker else None]
+        found = [*self._problem.remarks, self._directory.warning, self._tracker.warning if self._tracker else None]
         chance = 1 / self._problem.federation.data.classes
         best = summary["best_accuracy"]
         if summary["status"] == "finished" and best is not None and best < 1.5 * chance:
@@ -258,7 +270,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
     """The run in words and plain values."""
     config, data = problem.config, problem.federation.data
     names = {
-        "algorithm": config.algorithm.name,
+        "algorithm": config.method.name,
         "schedule": config.schedule.name,
         "dataset": config.data.dataset.name,
         "model": config.model.name,

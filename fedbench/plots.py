@@ -134,7 +134,7 @@ def _draw_schedule(axes: "Axes", rounds: pa.Table, x: Values) -> None:
     from matplotlib.ticker import MaxNLocator
 
     groups = [int(group) for group in rounds["group"].to_pylist()]
-    height = max(groups) + 1
+    height = max(1, max(groups) + 1)
     edges = np.concatenate([[0.0], x]) if _is_cumulative(x, rounds) else np.concatenate([x - 0.5, x[-1:] + 0.5])
     starts = [0, *(i for i in range(1, len(groups)) if groups[i] != groups[i - 1]), len(groups)]
     for first, stop in pairwise(starts):

@@ -3,21 +3,28 @@
 Whatever can be wrong with an experiment shows here or in `fedbench.federation`, before anything is recorded.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from functools import cache
+
+from torch import nn
 
 from fedbench.accounting.costs import CostModel, Costs
 from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.paper import forward_macs
+from fedbench.algorithms.base import Algorithm
 from fedbench.config import ExperimentConfig
 from fedbench.engine.messages import HostSpec
+from fedbench.engine.server import ServerSpec
 from fedbench.errors import ConfigError
 from fedbench.federation import Federation
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.parameters import ParameterLayout, Vector
+from fedbench.parts import PartTable
 from fedbench.randomness import torch_seed
-from fedbench.schedules import Full
+from fedbench.schedules import Feedback, Full
 from fedbench.training.flat import FlatModel
+from fedbench.training.minibatches import LocalLength
 
 
 @dataclass(frozen=True)
@@ -31,7 +38,8 @@ class Problem:
         rounds: number of rounds.
         cohort_size: participants of a round.
         spec: for client hosts, without their share of a GPU.
-        server: keyword arguments of `fedbench.engine.server.Server`.
+        server: what the server is made from.
+        remarks: what a user should know of this combination, one line each.
     """
 
     config: ExperimentConfig
@@ -43,7 +51,8 @@ class Problem:
     rounds: int
     cohort_size: int
     spec: HostSpec
-    server: dict[str, Any]
+    server: ServerSpec
+    remarks: tuple[str, ...]
 
 
 def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
@@ -63,32 +72,40 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     vector, statistics = model.vector.numpy(), model.statistics.numpy()
     _check_statistics(config, layout)
     rounds = count_rounds(config, layout.groups)
+    method = config.method
+    method.check(config)
     keeps_statistics = config.local.batchnorm == "local"
-    epochs = config.local.epochs if config.local.epochs or config.local.steps else 1
-    data = config.data
+    local, data, cohort_size = config.local, config.data, config.participation.size(config.data.clients)
+    epochs = local.epochs if local.epochs or local.steps else 1
+    length = LocalLength(local.batch_size, epochs, local.steps, model.smallest_batch)
+    update = config.update.pipeline(cohort_size)
+    table = PartTable(layout, not keeps_statistics, method.objective().channels)
+    remarks = tuple(_idle_remarks(config, method, layout, module, rounds))
+    objective = method.objective()
     costs = CostModel(
-        layout,
+        table,
         flops,
         macs,
         sizes=federation.sizes,
-        batch_size=config.local.batch_size,
-        epochs=epochs,
-        steps=config.local.steps,
-        smallest_batch=model.smallest_batch,
-        aggregates_statistics=not keeps_statistics,
+        local=length,
+        update=update,
+        extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
     )
+    _check_privacy(config, table)
     spec = HostSpec(
         model=config.model,
         task=task,
         layout=layout,
+        table=table,
         statistics=statistics,
-        algorithm=config.algorithm,
-        optimizer=config.local.optimizer,
-        batch_size=config.local.batch_size,
+        algorithm=method,
+        optimizer=local.optimizer,
+        batch_size=local.batch_size,
         epochs=epochs,
-        steps=config.local.steps,
-        bf16=config.local.precision == "bf16",
+        steps=local.steps,
+        bf16=local.precision == "bf16",
         keeps_statistics=keeps_statistics,
+        update=update,
         evaluation_statistics=config.evaluation.batchnorm or ("client0" if keeps_statistics else "aggregate"),
         evaluation_batch_size=config.evaluation.batch_size,
         augmentation=data.augment,
@@ -99,21 +116,21 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         deterministic=config.runtime.deterministic,
         gpu_fraction=0.0,
     )
-    cohort_size = config.participation.size(data.clients)
-    server = {
-        "layout": layout,
-        "vector": vector,
-        "statistics": statistics,
-        "aggregates_statistics": not keeps_statistics,
-        "sizes": federation.sizes,
-        "cohort_size": cohort_size,
-        "rounds": rounds,
-        "seed": config.seed,
-        "algorithm": config.algorithm,
-        "schedule": config.schedule,
-        "learning_rate": config.local.lr_schedule,
-    }
-    return Problem(config, federation, layout, vector, statistics, costs, rounds, cohort_size, spec, server)
+    server = ServerSpec(
+        table=table,
+        vector=vector,
+        statistics=statistics,
+        sizes=federation.sizes,
+        cohort_size=cohort_size,
+        rounds=rounds,
+        seed=config.seed,
+        algorithm=method,
+        schedule=config.schedule,
+        learning_rate=local.lr_schedule,
+        local=length,
+        update=update,
+    )
+    return Problem(config, federation, layout, vector, statistics, costs, rounds, cohort_size, spec, server, remarks)
 
 
 def count_rounds(config: ExperimentConfig, groups: int) -> int:
@@ -151,3 +168,36 @@ def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None
             raise ConfigError(
                 f"{key}={value}: has no effect, model.name={config.model.name} has no running statistics; leave it out"
             )
+
+
+def _idle_remarks(
+    config: ExperimentConfig, method: Algorithm, layout: ParameterLayout, module: nn.Module, rounds: int
+) -> Iterator[str]:
+    """One line for each set of active groups with which the method does nothing of its own."""
+    objective = method.objective()
+    actives = (config.schedule.active(r, layout.groups, config.seed, Feedback.none(layout)) for r in range(rounds))
+    for groups in dict.fromkeys(active.groups for active in actives):
+        reason = objective.idle_reason(groups, layout, module)
+        if reason is not None:
+            yield reason
+
+
+def _check_privacy(config: ExperimentConfig, table: PartTable) -> None:
+    """Refuse noise where it would not make the run private (`fedbench.privacy`)."""
+    noise = config.update.noise_multiplier
+    if noise is None:
+        return
+    method, given = config.method, f"update.noise_multiplier={noise}"
+    if len(table.parts) > table.layout.groups:
+        raise ConfigError(
+            f"{given}: running statistics or control variates would be sent without noise; set "
+            "local.batchnorm=local, or choose another algorithm"
+        )
+    if method.weight(1) != method.weight(2):
+        raise ConfigError(f"{given}: needs equal weights; set algorithm.weighting=uniform")
+    if not config.update.compression.lossless:
+        raise ConfigError(f"{given}: shares of noise do not survive update.compression; leave one of them out")
+    if method.rule().individual or method.has_pool():
+        raise ConfigError(f"{given}: {method.name} looks at single updates, of which noise on their sum says nothing")
+    if config.runtime.max_failed_clients:
+        raise ConfigError(f"{given}: every share of noise must arrive; set runtime.max_failed_clients=0")

@@ -9,11 +9,13 @@ A schedule of one's own derives from `Schedule` and says two things: how long it
 """
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from pydantic import Field
 
 from fedbench.component import Component
+from fedbench.parameters import ParameterLayout
 from fedbench.randomness import generator
 
 
@@ -29,6 +31,10 @@ class ActiveGroups:
     groups: tuple[int, ...]
     partial: bool
 
+    def of_all(self, clients: Sequence[tuple[int, ...]]) -> "ActiveGroups":
+        """What a round updates whose participants train these groups."""
+        return ActiveGroups(tuple(sorted(set().union(*clients))), self.partial)
+
     @property
     def phase(self) -> str:
         """full | partial, as in `rounds.parquet`."""
@@ -40,6 +46,35 @@ class ActiveGroups:
         return self.groups[0] if self.partial and len(self.groups) == 1 else -1
 
 
+@dataclass(frozen=True)
+class Feedback:
+    """What a schedule may look at of the rounds so far.
+
+    Attributes:
+        norms: L2 norm of each group's change in the last full round; None before the first.
+        sizes: parameters of each group.
+        idle: rounds since each group was last trained in a partial round (or since the start).
+    """
+
+    norms: tuple[float, ...] | None
+    sizes: tuple[int, ...]
+    idle: tuple[int, ...]
+
+    @classmethod
+    def none(cls, layout: ParameterLayout) -> "Feedback":
+        """Before the first round."""
+        return cls(None, tuple(layout.group_size(group) for group in layout.all_groups), (0,) * layout.groups)
+
+    def after(
+        self, active: ActiveGroups, trained: Sequence[int], norms: Mapping[int, float], layout: ParameterLayout
+    ) -> "Feedback":
+        """After a round in which `trained` changed by `norms`."""
+        if not active.partial:
+            return replace(self, norms=tuple(norms[group] for group in layout.all_groups))
+        idle = tuple(0 if group in trained else rounds + 1 for group, rounds in enumerate(self.idle))
+        return replace(self, idle=idle)
+
+
 class Schedule(Component):
     """Base of all schedules: a pure function from the round to the active layer groups."""
 
@@ -48,8 +83,12 @@ class Schedule(Component):
         """Number of rounds for a model of `groups` layer groups; None when it has no end."""
 
     @abstractmethod
-    def active(self, round_index: int, groups: int, seed: int) -> ActiveGroups:
+    def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
         """What is updated in round `round_index` (from 0), `round_index` < `length`."""
+
+    def client_groups(self, client: int, round_index: int, groups: int, active: ActiveGroups) -> tuple[int, ...]:
+        """What one participant trains, ascending; all train the active groups, unless a schedule says otherwise."""
+        return active.groups
 
 
 def full_update(groups: int) -> ActiveGroups:
@@ -65,7 +104,7 @@ class Full(Schedule):
     def length(self, groups: int) -> int | None:
         return None
 
-    def active(self, round_index: int, groups: int, seed: int) -> ActiveGroups:
+    def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
         return full_update(groups)
 
 
@@ -84,21 +123,36 @@ class Cyclic(Schedule):
     rounds_per_group: int = Field(default=2, ge=1)
     full_rounds_between_cycles: int = Field(default=5, ge=0)
 
-    @abstractmethod
     def order(self, cycle: int, groups: int, seed: int) -> list[int]:
-        """The groups in the order in which cycle `cycle` (from 0) visits them."""
+        """The groups in the order in which cycle `cycle` (from 0) visits them; shallow to deep unless overridden."""
+        return list(range(groups))
 
     def length(self, groups: int) -> int:
-        partial = self.cycles * groups * self.rounds_per_group
+        partial = self.cycles * self.visits(groups) * self.rounds_per_group
         return self.warmup_rounds + partial + (self.cycles - 1) * self.full_rounds_between_cycles
 
-    def active(self, round_index: int, groups: int, seed: int) -> ActiveGroups:
+    def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+        place = self.place(round_index, groups)
+        if place is None:
+            return full_update(groups)
+        return self.visit(*place, groups, seed, feedback)
+
+    def place(self, round_index: int, groups: int) -> tuple[int, int, int] | None:
+        """(cycle, visit within it, round within that), all from 0; None for a full network update."""
         since_warmup = round_index - self.warmup_rounds
-        partial_rounds = groups * self.rounds_per_group
+        partial_rounds = self.visits(groups) * self.rounds_per_group
         cycle, position = divmod(since_warmup, partial_rounds + self.full_rounds_between_cycles)
         if since_warmup < 0 or position >= partial_rounds:
-            return full_update(groups)
-        return ActiveGroups((self.order(cycle, groups, seed)[position // self.rounds_per_group],), partial=True)
+            return None
+        return cycle, *divmod(position, self.rounds_per_group)
+
+    def visits(self, groups: int) -> int:
+        """Visits of a cycle: one to each group."""
+        return groups
+
+    def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+        """What a visit trains."""
+        return ActiveGroups((self.order(cycle, groups, seed)[visit],), partial=True)
 
 
 class Sequential(Cyclic):
@@ -109,14 +163,11 @@ class Sequential(Cyclic):
     >>> schedule = Sequential()
     >>> schedule.length(10)
     25
-    >>> [schedule.active(r, 10, seed=0).label for r in (0, 4, 5, 6, 7, 24)]
-    [-1, -1, 0, 0, 1, 9]
+    >>> [schedule.place(r, 10) for r in (4, 5, 6, 7, 24)]
+    [None, (0, 0, 0), (0, 0, 1), (0, 1, 0), (0, 9, 1)]
     """
 
     name: str = "sequential"
-
-    def order(self, cycle: int, groups: int, seed: int) -> list[int]:
-        return list(range(groups))
 
 
 class Reverse(Cyclic):
@@ -135,3 +186,67 @@ class Random(Cyclic):
 
     def order(self, cycle: int, groups: int, seed: int) -> list[int]:
         return [int(group) for group in generator(seed, "schedule", cycle).permutation(groups)]
+
+
+class Width(Cyclic):
+    """Several consecutive groups at once, shallow to deep: FedPart with a wider window.
+
+    Attributes:
+        k: consecutive groups of a visit; the last visit of a cycle may have fewer.
+
+    >>> Width(k=3, warmup_rounds=0, rounds_per_group=1).length(10)
+    4
+    """
+
+    name: str = "width"
+    k: int = Field(default=2, ge=1)
+
+    def visits(self, groups: int) -> int:
+        return -(-groups // self.k)
+
+    def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+        first = visit * self.k
+        return ActiveGroups(tuple(range(first, min(first + self.k, groups))), partial=True)
+
+
+class Importance(Cyclic):
+    """The group that changed most per byte in the last full round, with a floor so that none starves.
+
+    The norm of a group's mean update in the last full network update, divided by its bytes, decides; before the first
+    full round the order is shallow to deep. A cycle has as many visits as there are groups.
+
+    Attributes:
+        longest_wait: a group that was not trained for this many visits' worth of partial rounds goes first; None:
+            twice the number of groups.
+    """
+
+    name: str = "importance"
+    longest_wait: int | None = Field(default=None, ge=1)
+
+    def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+        if feedback.norms is None:
+            return super().visit(cycle, visit, step, groups, seed, feedback)
+        if step > 0:
+            return ActiveGroups((feedback.idle.index(0),), partial=True)
+        patience = (self.longest_wait or 2 * groups) * self.rounds_per_group
+        starved = [group for group in range(groups) if feedback.idle[group] >= patience]
+        if starved:
+            return ActiveGroups((max(starved, key=lambda group: feedback.idle[group]),), partial=True)
+        scores = [norm / size for norm, size in zip(feedback.norms, feedback.sizes, strict=True)]
+        return ActiveGroups((scores.index(max(scores)),), partial=True)
+
+
+class PerClient(Cyclic):
+    """Each client trains another group in the same round: client c, in visit v, group (v + c) mod M.
+
+    Every group is averaged over those who trained it. A cycle still takes every client through every group once.
+    """
+
+    name: str = "per-client"
+
+    def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+        return ActiveGroups(tuple(range(groups)), partial=True)
+
+    def client_groups(self, client: int, round_index: int, groups: int, active: ActiveGroups) -> tuple[int, ...]:
+        place = self.place(round_index, groups)
+        return active.groups if place is None else ((place[1] + client) % groups,)

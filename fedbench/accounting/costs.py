@@ -1,15 +1,17 @@
 """What rounds cost, before or after the fact: protocol bytes, measured FLOPs, and the FedPart paper's own counting."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.paper import round_comm_gb, round_comp_tflop
-from fedbench.parameters import ParameterLayout
 from fedbench.participation import draw_cohort
-from fedbench.schedules import ActiveGroups, Schedule
-from fedbench.training.minibatches import epoch_sizes, steps_by_size
+from fedbench.parts import PartTable
+from fedbench.schedules import Feedback, Schedule
+from fedbench.training.minibatches import LocalLength
+from fedbench.updates import UpdatePipeline
 
 
 @dataclass(frozen=True)
@@ -43,80 +45,87 @@ class CostModel:
 
     def __init__(
         self,
-        layout: ParameterLayout,
+        table: PartTable,
         flops: StepFlops,
         forward_macs: int,
         *,
         sizes: Sequence[int],
-        batch_size: int,
-        epochs: int | None,
-        steps: int | None,
-        smallest_batch: int,
-        aggregates_statistics: bool,
+        local: LocalLength,
+        update: UpdatePipeline,
+        extra_passes: Callable[[tuple[int, ...]], int] = lambda groups: 0,
     ) -> None:
         """Args:
         forward_macs: multiply-accumulates of one sample's forward pass, as the paper counts them.
         sizes: samples of each client of the population.
-        smallest_batch: as in `minibatches`.
+        local: how many minibatches a client trains on.
+        update: what is done to an update before it is sent.
+        extra_passes: of a client that took part before, when these groups are active.
         """
-        self.layout = layout
+        self._extra_passes = extra_passes
+        self.table = table
+        self.layout = table.layout
         self._flops = flops
         self._macs = forward_macs
         self._sizes = sizes
-        self._batch_size = batch_size
-        self._epochs = epochs
-        self._steps = steps
-        self._smallest = smallest_batch
-        self._aggregates = aggregates_statistics
-        self._known: dict[tuple[tuple[int, ...], int], int] = {}
+        self._local = local
+        self._update = update
+        self._known: dict[tuple[tuple[int, ...], int, int], int] = {}
 
-    def client_flops(self, groups: tuple[int, ...], client: int) -> int:
-        """FLOPs of one client's local work when `groups` are active."""
-        key = (groups, self._sizes[client])
+    def client_flops(self, groups: tuple[int, ...], client: int, passes: int = 0) -> int:
+        """FLOPs of one client's local work when `groups` are active.
+
+        Args:
+            passes: forward passes of every minibatch beside the training step's own.
+        """
+        key = (groups, self._sizes[client], passes)
         if key not in self._known:
-            steps = steps_by_size(
-                self._sizes[client], self._batch_size, epochs=self._epochs, steps=self._steps, smallest=self._smallest
+            self._known[key] = sum(
+                times * (self._flops.flops(groups, size) + passes * self._flops.forward_flops(size))
+                for size, times in self._local.by_size(self._sizes[client]).items()
             )
-            self._known[key] = sum(times * self._flops.flops(groups, size) for size, times in steps.items())
         return self._known[key]
 
     def uplink_bytes(self, groups: Sequence[int]) -> int:
         """Bytes that one participant sends when `groups` are active."""
-        return TransferLedger(self.layout, aggregates_statistics=self._aggregates, clients=1).upload(groups)
+        return self._update.nbytes(self.table, self.table.uploaded(groups))
 
-    def paper(self, active: ActiveGroups, cohort: Sequence[int]) -> tuple[float, float]:
+    def paper(self, cohort: Sequence[int], groups: Sequence[tuple[int, ...]], partial: bool) -> tuple[float, float]:
         """(Comm. in GB, Comp. in TFLOP) of one round, as FedPart's Table 1 counts.
 
         Comp. is one client's: of the cohort's mean size, where sizes differ.
-        """
-        comm = round_comm_gb(self.layout.count(active.groups), len(cohort))
-        passed = sum(self._sizes[client] * self._passes(client) for client in cohort) / len(cohort)
-        return comm, round_comp_tflop(self._macs, 1, passed, active.partial)
 
-    def _passes(self, client: int) -> float:
-        if self._steps is None:
-            return float(self._epochs or 1)
-        return self._steps / len(epoch_sizes(self._sizes[client], self._batch_size, self._smallest))
+        Args:
+            groups: one per participant: the layer groups that it trains.
+        """
+        comm = sum(round_comm_gb(self.layout.count(own), times) for own, times in Counter(groups).items())
+        passed = sum(self._sizes[client] * self._local.passes(self._sizes[client]) for client in cohort) / len(cohort)
+        return comm, round_comp_tflop(self._macs, 1, passed, partial)
 
     def project(self, schedule: Schedule, rounds: int, cohort_size: int, seed: int) -> list[Costs]:
         """The costs of each round under a schedule, without training."""
         population = len(self._sizes)
-        ledger = TransferLedger(self.layout, aggregates_statistics=self._aggregates, clients=population)
+        ledger = TransferLedger(self.table, population)
         costs = []
+        seen: set[int] = set()
         for index in range(rounds):
-            active = schedule.active(index, self.layout.groups, seed)
+            active = schedule.active(index, self.layout.groups, seed, Feedback.none(self.layout))
             cohort = draw_cohort(seed, index, population, cohort_size)
-            comm, comp = self.paper(active, cohort)
+            groups = [schedule.client_groups(client, index, self.layout.groups, active) for client in cohort]
+            comm, comp = self.paper(cohort, groups, active.partial)
             costs.append(
                 Costs(
-                    uplink_bytes=ledger.upload(active.groups) * len(cohort),
+                    uplink_bytes=sum(self.uplink_bytes(own) for own in groups),
                     downlink_bytes=sum(ledger.download(cohort)),
-                    client_flops=sum(self.client_flops(active.groups, client) for client in cohort),
+                    client_flops=sum(
+                        self.client_flops(own, client, self._extra_passes(own) if client in seen else 0)
+                        for client, own in zip(cohort, groups, strict=True)
+                    ),
                     paper_comm_gb=comm,
                     paper_comp_tflop=comp,
                 )
             )
-            ledger.changed(active.groups, index)
+            seen.update(cohort)
+            ledger.changed(self.table.uploaded(active.of_all(groups).groups), index)
         return costs
 
 

@@ -12,25 +12,74 @@ A method of one's own is one file with one class:
             return Half()
 
     class Half(ServerRule):
-        def combine(self, previous, update):
+        def combine(self, previous, update, context):
             return previous + update / 2
 
 and is run with `fedbench run algorithm=mypkg.half:HalfStep`.
 """
 
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbench.component import Component
+from fedbench.parameters import ParameterLayout
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from fedbench.training.flat import FlatModel
+
+Values = npt.NDArray[np.float64]
+
+
+@dataclass
+class LocalContext:
+    """One client's round, as its objective sees it. All vectors are float32 [P], laid out as the parameters are.
+
+    Attributes:
+        model: trains in place: `model.vector`, `model.gradient`, `model.module`.
+        anchor: the global parameters, from which the client started; not to be changed.
+        groups: the active layer groups.
+        pieces: where they lie in the vectors, as few slices as possible.
+        learning_rate: of the local optimizer in this round.
+        shared: the server's further channels, by name; not to be changed.
+        state: what this client keeps, by name; `finish` changes it. Missing before its first round.
+        passes: forward passes of every minibatch beside the training step's own; set by `begin`, counted as FLOPs.
+        outgoing: filled by `finish`: for each of the objective's `channels`, what the client adds to it; only the
+            active pieces are sent.
+    """
+
+    model: "FlatModel"
+    anchor: "Tensor"
+    groups: tuple[int, ...]
+    pieces: list[slice]
+    learning_rate: float
+    shared: "dict[str, Tensor]"
+    state: "dict[str, Tensor]"
+    passes: int = 0
+    outgoing: "dict[str, Tensor]" = field(default_factory=dict)
+
 
 class Objective:
-    """What a client minimises on a minibatch: the mean cross-entropy, unless a method says otherwise."""
+    """What a client minimises: the mean cross-entropy, unless a method says otherwise.
+
+    Attributes:
+        channels: names of vectors that travel beside the parameters, both ways.
+        keeps: names of vectors that a client keeps from round to round.
+        working_vectors: float32 [P] vectors held while a client trains, beside the model's own and those that are
+            kept: for the memory estimate.
+    """
+
+    channels: tuple[str, ...] = ()
+    keeps: tuple[str, ...] = ()
+    working_vectors: int = 0
+
+    def begin(self, context: LocalContext) -> None:
+        """Before a client's first step."""
 
     def loss(self, module: "nn.Module", inputs: "Tensor", labels: "Tensor") -> "Tensor":
         """The scalar loss of one minibatch.
@@ -44,11 +93,63 @@ class Objective:
 
         return cross_entropy(module(inputs), labels)
 
+    def correct(self, context: LocalContext) -> None:
+        """Between backward pass and step: change `context.model.gradient` on `context.pieces`, in place."""
+
+    def idle_reason(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> str | None:
+        """Why the method does nothing of its own while `groups` are active, in one line; None where it does."""
+        return None
+
+    def extra_passes(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> int:
+        """What `context.passes` will be for a client that took part before: to foresee a run's costs."""
+        return 0
+
+    def finish(self, context: LocalContext, steps: int) -> None:
+        """After a client's last step: fill `context.outgoing`, renew `context.state`."""
+
+
+@dataclass(frozen=True)
+class RuleContext:
+    """A round, as the server rule sees it.
+
+    Attributes:
+        layout: of the parameters.
+        groups: the layer groups that were trained, ascending; arrays hold them one after the other.
+        round: from 0.
+        participants: clients whose updates were accepted.
+        population: clients in all.
+    """
+
+    layout: ParameterLayout
+    groups: tuple[int, ...]
+    round: int
+    participants: int
+    population: int
+
+    def gather(self, vector: Values) -> Values:
+        """The active groups of a float64 [P] vector that the rule keeps."""
+        return np.concatenate([vector[piece] for piece in self.layout.ranges(self.groups)])
+
+    def scatter(self, values: Values, vector: Values) -> None:
+        """Write the active groups back."""
+        start = 0
+        for piece in self.layout.ranges(self.groups):
+            length = piece.stop - piece.start
+            vector[piece] = values[start : start + length]
+            start += length
+
 
 class ServerRule:
-    """How the server combines what the participants sent. Keeps its own state between rounds, if any."""
+    """How the server combines what the participants sent. Keeps its own state between rounds, if any.
 
-    def combine(self, previous: npt.NDArray[np.float64], update: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    Attributes:
+        individual: the rule looks at each client's update (`combine_each`) rather than at their mean. The server
+            then holds all of them at once, and actors cannot answer with one sum.
+    """
+
+    individual: bool = False
+
+    def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
         """The new values of the active parameters; the default is averaging.
 
         Args:
@@ -57,11 +158,41 @@ class ServerRule:
         """
         return previous + update
 
+    def combine_each(self, previous: Values, updates: Values, weights: Values, context: RuleContext) -> Values:
+        """The same from single updates, for one layer group at a time (`context.groups` has one).
+
+        Args:
+            updates: float64 [k, n], (client - previous) of the k clients that trained the group, by client.
+            weights: float64 [k], normalised over them.
+        """
+        return self.combine(previous, weights @ updates, context)
+
+    def combine_channel(self, previous: Values, update: Values, context: RuleContext) -> Values:
+        """The new values of a further channel: c + (|S|/N) * mean of what the participants S of N clients added.
+
+        Args:
+            previous: float64 [n], the channel's values in the active groups.
+            update: float64 [n], the weighted mean of what the clients added.
+        """
+        return previous + update * (context.participants / context.population)
+
 
 class Algorithm(Component):
-    """A federated method."""
+    """A federated method.
+
+    Attributes:
+        paper: where it comes from.
+        sends: in words, what travels.
+        keeps: in words, what a client keeps.
+        refuses: in words, what it cannot be combined with.
+        pool: the server keeps one model per participant instead of one for all (`fedbench.engine.pool`).
+    """
 
     paper: ClassVar[str] = ""
+    sends: ClassVar[str] = "the active groups, both ways"
+    keeps: ClassVar[str] = "nothing"
+    refuses: ClassVar[str] = "nothing"
+    pool: ClassVar[bool] = False
 
     def objective(self) -> Objective:
         """The local objective, made once per actor."""
@@ -74,3 +205,46 @@ class Algorithm(Component):
     def weight(self, samples: int) -> float:
         """A participant's weight in the mean, before normalisation over the cohort."""
         return float(samples)
+
+    def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
+        """Factors on the participants' updates, beside their weights.
+
+        Args:
+            weights: normalised over the cohort.
+            steps: minibatches that each participant trains on.
+        """
+        return (1.0,) * len(weights)
+
+    def has_pool(self) -> bool:
+        """Whether the server keeps a pool of models (`fedbench.engine.pool`)."""
+        return self.pool
+
+    def rule_is_special(self) -> bool:
+        """Whether the method brings a server rule other than averaging."""
+        return self.has_pool() or type(self).rule is not Algorithm.rule
+
+    def objective_is_special(self) -> bool:
+        """Whether the method brings a local objective other than the plain one."""
+        return type(self).objective is not Algorithm.objective
+
+    def scales_are_special(self) -> bool:
+        """Whether the method gives each update a factor of its own."""
+        return type(self).scales is not Algorithm.scales
+
+    def averages(self, round_index: int) -> bool:
+        """With a pool: whether this round averages its models instead of recombining them."""
+        return False
+
+    def shuffled_as(self) -> str:
+        """With a pool: what is shuffled as a whole: tensor | group | model."""
+        return "model"
+
+    def check(self, config: Any) -> None:
+        """Refuse combinations that make no sense.
+
+        Args:
+            config: the whole `ExperimentConfig`.
+
+        Raises:
+            ConfigError: names the combination and the reason.
+        """

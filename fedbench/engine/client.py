@@ -19,15 +19,16 @@ from torch import Tensor
 from fedbench.data.augment import prepare
 from fedbench.data.base import FederatedData, IntArray, Split
 from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport, HostSpec, WorkOrder
-from fedbench.exact import accumulate, summable
+from fedbench.exact import summable
 from fedbench.models.groups import build_module
 from fedbench.parameters import Vector
+from fedbench.parts import PARAMETERS, STATISTICS
+from fedbench.randomness import generator
 from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.flat import FlatModel
 from fedbench.training.local import LocalResult, LocalWork, Transform, train_client
 from fedbench.training.state import ClientState
-
-STATISTICS = "statistics"
+from fedbench.updates import add_message
 
 
 class ClientHost:
@@ -50,9 +51,10 @@ class ClientHost:
         layout = spec.layout
         module = build_module(spec.model, spec.task, spec.seed)
         self._model = FlatModel(module, layout, self._device)
-        self._received = np.zeros(layout.size, np.float32)
-        self._received_statistics = spec.statistics.copy()
-        self._global = torch.from_numpy(self._received).to(self._device)
+        self._received = spec.table.zeros()
+        self._received[STATISTICS][:] = spec.statistics
+        self._on_host = {name: torch.from_numpy(vector) for name, vector in self._received.items()}
+        self._global = {name: vector.to(self._device) for name, vector in self._on_host.items()}
         self._dirty: set[int] = set(layout.all_groups)
         self._states: dict[int, ClientState] = {}
         self._train = self._on_device(data.train)
@@ -98,26 +100,31 @@ class ClientHost:
         """Train the order's clients, one after the other.
 
         Args:
-            payload: the order's stale parts.
+            payload: the order's stale parts; with `own_starts`, those of each client, one after the other.
             states: one for each arriving client.
 
         Returns:
-            The exact sum of the weighted updates (int64 [n]), or the values of each accepted client
-            (float32 [clients, n]); n counts the active groups and, where they travel, the statistics.
+            The exact sum of the weighted updates over the parts of all participants together (int64), or the
+            messages of the accepted clients, one after the other (float32).
         """
         began = time.perf_counter()
-        self.load(order.stale, payload)
+        table = self._spec.table
+        starts = np.split(payload, len(order.clients)) if order.own_starts else []
+        if not order.own_starts:
+            self.load(order.stale, payload)
         for client, state in zip(order.arriving, states, strict=True):
             self._states[client] = state
-        reference = self._reference(order.groups)
-        load_seconds = time.perf_counter() - began
-        total = np.zeros(len(reference) if order.combine else 0, np.int64)
-        uploads: list[Vector] = []
+        union = table.uploaded(order.union)
+        total = np.zeros(table.values(union) if order.combine else 0, np.int64)
+        uploads: list[Vector] = [np.empty(0, np.float32)]
         reports: list[ClientReport] = []
-        for client, weight in zip(order.clients, order.weights, strict=True):
+        load_seconds = time.perf_counter() - began
+        for index, client in enumerate(order.clients):
+            if order.own_starts:
+                self.load(order.stale, starts[index])
             started = time.perf_counter()
             try:
-                result = self._train_one(order, client)
+                result, state = self._train_one(order, index)
             except Exception as error:
                 if order.on_failure == "raise":
                     raise
@@ -126,60 +133,85 @@ class ClientHost:
                     break
                 continue
             trained = time.perf_counter()
-            values = self._values(order.groups)
-            if order.combine:
-                accepted = accumulate(total, values, reference, weight)
-            else:
-                accepted = summable(values, reference)
-                if accepted:
+            parts = table.uploaded(order.groups[index])
+            reference = self._reference(parts)
+            values = self._values(parts, result.outgoing)
+            accepted = summable(values, reference)
+            if accepted:
+                rng = generator(self._spec.seed, "update", order.round, client)
+                values = self._spec.update.apply(table, parts, values, reference, state, rng)
+                if order.combine:
+                    weight, scale = order.weights[index], order.scales[index]
+                    accepted = add_message(total, union, table, parts, values, reference, weight, scale)
+                else:
                     uploads.append(values)
             if accepted:
-                self._keep_state(client)
+                self._states[client] = state
             load_seconds += time.perf_counter() - trained
             status = "ok" if accepted else "rejected"
             reports.append(
-                ClientReport(client, status, len(self._rows[client]), result.steps, result.loss, trained - started)
+                ClientReport(
+                    client=client,
+                    status=status,
+                    samples=len(self._rows[client]),
+                    steps=result.steps,
+                    loss=result.loss,
+                    seconds=trained - started,
+                    passes=result.passes,
+                )
             )
-        upload = total if order.combine else np.array(uploads, np.float32).reshape(len(uploads), len(reference))
         report = HostReport(
             clients=tuple(reports),
             load_seconds=load_seconds,
             busy_seconds=time.perf_counter() - began,
             state_bytes=sum(state.nbytes for state in states),
         )
-        return upload, report
+        return (total if order.combine else np.concatenate(uploads)), report
 
-    def _train_one(self, order: WorkOrder, client: int) -> LocalResult:
+    def _train_one(self, order: WorkOrder, index: int) -> tuple[LocalResult, ClientState]:
+        """Train one client; what it keeps is given back, to be stored once its update is accepted."""
+        client, groups = order.clients[index], order.groups[index]
         self._reset_parameters()
         self._set_statistics(self._own_statistics(client))
-        self._dirty.update(order.groups)
-        return train_client(
+        self._dirty.update(groups)
+        kept = self._states.get(client, ClientState())
+        tensors = {
+            name: torch.from_numpy(kept.arrays[name].copy()).to(self._device)
+            for name in self._work.objective.keeps
+            if name in kept.arrays
+        }
+        result = train_client(
             self._model,
             *self._train,
             self._rows[client],
             self._transform,
             self._work,
-            groups=order.groups,
+            anchor=self._global[PARAMETERS],
+            groups=groups,
             round_index=order.round,
             client=client,
             lr_factor=order.lr_factor,
+            shared={name: self._global[name] for name in self._work.objective.channels},
+            state=tensors,
         )
+        state = ClientState(dict(kept.arrays) | {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+        if self._spec.keeps_statistics and self._spec.layout.statistics_size:
+            state.arrays[STATISTICS] = self._model.statistics.cpu().numpy().copy()
+        return result, state
 
     def load(self, stale: tuple[int, ...], payload: Vector) -> None:
         """Take in the values of `stale` parts."""
-        layout = self._spec.layout
-        groups = [part for part in stale if part < layout.groups]
-        layout.scatter(payload, self._received, groups)
-        if layout.groups in stale:
-            self._received_statistics[:] = payload[layout.count(groups) :]
-        if self._device.type == "cuda":
-            for piece in layout.ranges(groups):
-                self._global[piece].copy_(torch.from_numpy(self._received[piece]))
-        self._dirty.update(groups)
+        table = self._spec.table
+        table.scatter(payload, self._received, stale)
+        for part in (table.parts[index] for index in stale):
+            if self._device.type == "cuda":
+                self._global[part.channel][part.piece].copy_(self._on_host[part.channel][part.piece])
+            if part.channel == PARAMETERS:
+                self._dirty.add(part.group)
 
     def _reset_parameters(self) -> None:
         """Back to the global parameters, copying only what differs from them."""
-        self._model.restore(self._global, self._dirty)
+        self._model.restore(self._global[PARAMETERS], self._dirty)
         self._dirty.clear()
 
     def _set_statistics(self, statistics: Vector) -> None:
@@ -188,30 +220,25 @@ class ClientHost:
     def _own_statistics(self, client: int) -> Vector:
         """What the client's normalisation layers start from."""
         if not self._spec.keeps_statistics:
-            return self._received_statistics
+            return self._received[STATISTICS]
         state = self._states.get(client)
-        return self._spec.statistics if state is None else state.arrays[STATISTICS]
+        return self._spec.statistics if state is None else state.arrays.get(STATISTICS, self._spec.statistics)
 
-    def _keep_state(self, client: int) -> None:
-        if self._spec.keeps_statistics and self._spec.layout.statistics_size:
-            self._states[client] = ClientState({STATISTICS: self._model.statistics.cpu().numpy().copy()})
+    def _reference(self, parts: tuple[int, ...]) -> Vector:
+        """What the server holds of a message's parts; a further channel's additions start from zero."""
+        table = self._spec.table
+        message = table.gather(self._received, parts).copy()
+        for part, segment in table.segments(parts, parts):
+            if part.channel in table.channels:
+                message[segment] = 0
+        return message
 
-    def _reference(self, groups: tuple[int, ...]) -> Vector:
-        values = self._spec.layout.gather(self._received, groups)
-        if self._sends_statistics:
-            return np.concatenate([values, self._received_statistics])
-        return values.copy()
-
-    def _values(self, groups: tuple[int, ...]) -> Vector:
-        pieces = [self._model.vector[piece] for piece in self._spec.layout.ranges(groups)]
-        if self._sends_statistics:
-            pieces.append(self._model.statistics)
+    def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:
+        """What the client has arrived at, in the parts that it sends."""
+        vectors = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **outgoing}
+        pieces = [vectors[part.channel][part.piece] for part in (self._spec.table.parts[index] for index in parts)]
         values: Vector = torch.cat(pieces).cpu().numpy()
         return values
-
-    @property
-    def _sends_statistics(self) -> bool:
-        return not self._spec.keeps_statistics and self._spec.layout.statistics_size > 0
 
     def evaluate(
         self,
@@ -252,7 +279,7 @@ class ClientHost:
 
     def _evaluation_statistics(self, client0: ClientState | None) -> Vector:
         if self._spec.evaluation_statistics != "client0":
-            return self._received_statistics
+            return self._received[STATISTICS]
         return client0.arrays[STATISTICS] if client0 is not None else self._own_statistics(0)
 
     def take_state(self, client: int) -> ClientState:
@@ -279,4 +306,6 @@ def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> 
 
 def _failure(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return ClientReport(client, "failed", samples, 0, float("nan"), seconds, text, traceback.format_exc())
+    return ClientReport(
+        client, "failed", samples, 0, float("nan"), seconds, error=text, traceback=traceback.format_exc()
+    )

@@ -33,9 +33,11 @@ from fedbench.engine.messages import (
     WorkOrder,
 )
 from fedbench.engine.placement import assign, count_actors
-from fedbench.engine.server import Server
+from fedbench.engine.pool import PoolServer
+from fedbench.engine.server import Server, ServerSpec
 from fedbench.errors import FedbenchError, RunError
-from fedbench.parameters import BYTES_PER_VALUE, ParameterLayout, Vector
+from fedbench.parameters import Vector
+from fedbench.parts import PartTable
 from fedbench.training.scores import batch_borders
 
 START_TIMEOUT = 120.0
@@ -54,6 +56,10 @@ class ClientActor(ClientHost):
 
 class ServerActor(Server):
     """The server in a process of its own."""
+
+
+class PoolServerActor(PoolServer):
+    """A server with a pool of models, in a process of its own."""
 
 
 class Cluster:
@@ -153,13 +159,13 @@ class RayExecutor(Executor):
         spec: HostSpec,
         data: FederatedData,
         rows: Sequence[IntArray],
-        server_arguments: dict[str, Any],
+        server: ServerSpec,
         runtime: RuntimeSection,
     ) -> None:
         """Args:
         spec: given to every client actor, with its own GPU fraction.
         rows: rows of each client of the population.
-        server_arguments: keyword arguments of `Server`.
+        server: what the server actor is made from.
         """
         self._cluster = cluster
         self._spec = spec
@@ -169,8 +175,9 @@ class RayExecutor(Executor):
         self._home: dict[int, int] = {}
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._received: list[Any] = []
-        actor: Any = ray.remote(ServerActor)
-        self._server = actor.options(num_cpus=0).remote(**server_arguments)
+        self._combines = not (server.algorithm.rule().individual or server.algorithm.has_pool())
+        actor: Any = ray.remote(PoolServerActor if server.algorithm.has_pool() else ServerActor)
+        self._server = actor.options(num_cpus=0).remote(server)
         shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         try:
             self.devices: list[str] = ray.get(
@@ -189,29 +196,23 @@ class RayExecutor(Executor):
 
     def train(self, plan: RoundPlan) -> TrainingPhase:
         self._queues = assign(plan.cohort, self._sizes, self._cluster.actors, self._home)
-        weights = dict(zip(plan.cohort, plan.weights, strict=True))
-        payloads = Payloads(self._server, self._spec.layout)
+        payloads = Payloads(self._server, self._spec.table)
         orders: dict[Any, tuple[int, Any, WorkOrder]] = {}
         for actor, queue in enumerate(self._queues):
             if not queue:
                 continue
-            stale = self._bring_up_to_date(actor)
+            stale = self._start_parts(actor) if plan.own_starts else self._bring_up_to_date(actor)
             arriving = self._arriving(actor, queue)
-            order = WorkOrder(
-                round=plan.round,
-                groups=plan.active.groups,
-                lr_factor=plan.lr_factor,
+            order = plan.order(
+                queue,
                 stale=stale,
-                clients=queue,
-                weights=tuple(weights[client] for client in queue),
-                combine=len(queue) > 1,
+                combine=self._combines and len(queue) > 1,
                 on_failure="continue" if self._runtime.max_failed_clients else "stop",
                 arriving=tuple(arriving),
             )
+            payload = payloads.starts(queue, stale) if plan.own_starts else payloads.reference(stale)
             upload, report = (
-                self._cluster.clients[actor]
-                .train.options(num_returns=2)
-                .remote(order, payloads.reference(stale), *arriving.values())
+                self._cluster.clients[actor].train.options(num_returns=2).remote(order, payload, *arriving.values())
             )
             orders[report] = (actor, upload, order)
         return self._collect(plan, orders, payloads)
@@ -221,7 +222,7 @@ class RayExecutor(Executor):
         moved = {}
         for client in queue:
             home = self._home.get(client, actor)
-            if self._spec.keeps_statistics and home != actor:
+            if self._spec.stateful and home != actor:
                 moved[client] = self._cluster.clients[home].take_state.remote(client)
             self._home[client] = actor
         return moved
@@ -232,7 +233,7 @@ class RayExecutor(Executor):
         reports: list[ClientReport] = []
         hosts: list[HostReport] = []
         transport = payloads.bytes
-        values = plan.uplink_bytes // BYTES_PER_VALUE
+        table = self._spec.table
         self._received = []
         for reference in self._as_completed(list(orders), plan.round):
             actor, upload, order = orders[reference]
@@ -242,7 +243,7 @@ class RayExecutor(Executor):
             check_failures(reports, plan.round, self._runtime.max_failed_clients)
             sent = accepted_clients(host.clients)
             self._received.append(self._server.receive.remote(upload, sent))
-            transport += values * (INT64_BYTES if order.combine else BYTES_PER_VALUE * len(sent)) + host.state_bytes
+            transport += host.state_bytes + message_bytes(table, order, sent)
         return TrainingPhase(
             reports=tuple(sorted(reports, key=lambda report: report.client)),
             transport_bytes=transport,
@@ -269,7 +270,7 @@ class RayExecutor(Executor):
 
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
         actors = self._cluster.actors
-        payloads = Payloads(self._server, self._spec.layout)
+        payloads = Payloads(self._server, self._spec.table)
         bounds = [len(self._borders) * actor // actors for actor in range(actors + 1)]
         asked = set(clients)
         calls = []
@@ -295,6 +296,13 @@ class RayExecutor(Executor):
         if self._spec.evaluation_statistics != "client0" or home == actor:
             return None
         return self._cluster.clients[home].copy_state.remote(0)
+
+    def _start_parts(self, actor: int) -> tuple[int, ...]:
+        """What models of one's own consist of; the host no longer holds the global values of these."""
+        parts: tuple[int, ...] = self._ask(self._server.start_parts.remote())
+        for part in parts:
+            self._held[actor][part] = -1
+        return parts
 
     def _bring_up_to_date(self, actor: int) -> tuple[int, ...]:
         stale = stale_parts(self._held[actor], self._versions)
@@ -330,24 +338,31 @@ class RayExecutor(Executor):
 class Payloads:
     """One object in the store for each distinct set of stale parts, however many actors need it."""
 
-    def __init__(self, server: Any, layout: ParameterLayout) -> None:
+    def __init__(self, server: Any, table: PartTable) -> None:
         self._server = server
-        self._layout = layout
+        self._table = table
         self._references: dict[tuple[int, ...], Any] = {}
         self.bytes = 0
 
     def reference(self, parts: tuple[int, ...]) -> Any:
-        """A reference to the values of `parts`; counts their bytes once per call."""
+        """A reference to the global values of `parts`; counts their bytes once per call."""
         if parts not in self._references:
             self._references[parts] = self._server.payload.remote(parts)
-        self.bytes += BYTES_PER_VALUE * part_values(self._layout, parts)
+        self.bytes += self._table.nbytes(parts)
         return self._references[parts]
 
+    def starts(self, clients: tuple[int, ...], parts: tuple[int, ...]) -> Any:
+        """A reference to the models that `clients` start from, one after the other."""
+        self.bytes += self._table.nbytes(parts) * len(clients)
+        return self._server.starts.remote(clients)
 
-def part_values(layout: ParameterLayout, parts: Sequence[int]) -> int:
-    """Number of values in some parts."""
-    statistics = layout.statistics_size if layout.groups in parts else 0
-    return layout.count(part for part in parts if part < layout.groups) + statistics
+
+def message_bytes(table: PartTable, order: WorkOrder, sent: Sequence[int]) -> int:
+    """Bytes of a host's answer: one exact sum, or the messages of the clients whose updates it sent."""
+    if order.combine:
+        return INT64_BYTES * table.values(table.uploaded(order.union))
+    groups = dict(zip(order.clients, order.groups, strict=True))
+    return sum(table.nbytes(table.uploaded(groups[client])) for client in sent)
 
 
 def _own_error(error: Exception, what: str) -> FedbenchError:

@@ -3,14 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.client import ClientHost
-from fedbench.engine.messages import ClientReport, HostSpec, RoundOutcome, RoundPlan, WorkOrder
-from fedbench.engine.server import Server
+from fedbench.engine.messages import ClientReport, HostSpec, RoundOutcome, RoundPlan
+from fedbench.engine.pool import PoolServer
+from fedbench.engine.server import Server, ServerSpec
 from fedbench.errors import ClientFailure
 from fedbench.parameters import Vector
 from fedbench.training.scores import BatchScore, batch_borders
@@ -90,12 +90,12 @@ class InlineExecutor(Executor):
         spec: HostSpec,
         data: FederatedData,
         rows: Sequence[IntArray],
-        server_arguments: dict[str, Any],
+        server: ServerSpec,
         max_failed_clients: int,
     ) -> None:
         self._spec = spec
         self._max_failed = max_failed_clients
-        self._server = Server(**server_arguments)
+        self._server = make_server(server)
         self._threads = torch.get_num_threads()
         self._host = ClientHost()
         self._host.prepare(spec, data, rows)
@@ -108,20 +108,14 @@ class InlineExecutor(Executor):
     def train(self, plan: RoundPlan) -> TrainingPhase:
         reports: list[ClientReport] = []
         load_seconds = busy_seconds = 0.0
-        for client, weight in zip(plan.cohort, plan.weights, strict=True):
-            stale = self._bring_up_to_date()
-            order = WorkOrder(
-                round=plan.round,
-                groups=plan.active.groups,
-                lr_factor=plan.lr_factor,
-                stale=stale,
-                clients=(client,),
-                weights=(weight,),
-                combine=False,
-                on_failure="continue" if self._max_failed else "raise",
+        for client in plan.cohort:
+            stale = self._start_parts() if plan.own_starts else self._bring_up_to_date()
+            order = plan.order(
+                (client,), stale=stale, combine=False, on_failure="continue" if self._max_failed else "raise"
             )
+            payload = self._server.starts((client,)) if plan.own_starts else self._server.payload(stale)
             try:
-                upload, report = self._host.train(order, self._server.payload(stale))
+                upload, report = self._host.train(order, payload)
             except Exception as error:
                 text = f"{type(error).__name__}: {' '.join(str(error).split())}"
                 raise ClientFailure(client, plan.round, text, "") from error
@@ -140,6 +134,12 @@ class InlineExecutor(Executor):
         report = self._host.evaluate(stale, self._server.payload(stale), self._borders, clients)
         return EvaluationPhase(report.scores, report.client_accuracy, 0)
 
+    def _start_parts(self) -> tuple[int, ...]:
+        parts = self._server.start_parts()
+        for part in parts:
+            self._held[part] = -1
+        return parts
+
     def _bring_up_to_date(self) -> tuple[int, ...]:
         stale = stale_parts(self._held, self._server.versions())
         self._held = list(self._server.versions())
@@ -153,6 +153,11 @@ class InlineExecutor(Executor):
 
     def close(self) -> None:
         torch.set_num_threads(self._threads)
+
+
+def make_server(spec: ServerSpec) -> Server:
+    """The kind of server that the method asks for."""
+    return PoolServer(spec) if spec.algorithm.has_pool() else Server(spec)
 
 
 def stale_parts(held: Sequence[int], current: Sequence[int]) -> tuple[int, ...]:

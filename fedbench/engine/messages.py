@@ -1,19 +1,21 @@
 """What server, clients and driver tell each other, apart from the parameters themselves (those travel as bare arrays).
 
-A *part* is what a transfer consists of: part g < M is layer group g, part M is the vector of running statistics
-(which travels only under `local.batchnorm=aggregate`).
+Parts are numbered as in `fedbench.parts`.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
 from fedbench.models.base import Model, Task
 from fedbench.parameters import ParameterLayout, Vector
+from fedbench.parts import PartTable
 from fedbench.schedules import ActiveGroups
 from fedbench.training.optimizers import Optimizer
 from fedbench.training.scores import BatchScore
+from fedbench.updates import UpdatePipeline
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,9 @@ class HostSpec:
 
     Attributes:
         statistics: float32 [layout.statistics_size], those of the initial model.
+        table: the parts of a transfer.
         keeps_statistics: each client keeps its own running statistics (`local.batchnorm=local`).
+        update: what is done to an update before it is sent.
         evaluation_statistics: aggregate | client0 | recalibrate.
         gpu_fraction: share of a GPU that this host may use; 0: CPU.
     """
@@ -30,6 +34,7 @@ class HostSpec:
     model: Model
     task: Task
     layout: ParameterLayout
+    table: PartTable
     statistics: Vector
     algorithm: Algorithm
     optimizer: Optimizer
@@ -38,6 +43,7 @@ class HostSpec:
     steps: int | None
     bf16: bool
     keeps_statistics: bool
+    update: UpdatePipeline
     evaluation_statistics: str
     evaluation_batch_size: int
     augmentation: Augmentation
@@ -48,6 +54,11 @@ class HostSpec:
     deterministic: bool
     gpu_fraction: float
 
+    @property
+    def stateful(self) -> bool:
+        """Whether clients keep anything between their rounds."""
+        return self.keeps_statistics or bool(self.algorithm.objective().keeps) or self.update.keeps_residual
+
 
 @dataclass(frozen=True)
 class RoundPlan:
@@ -55,23 +66,45 @@ class RoundPlan:
 
     Attributes:
         round: from 0.
-        active: the layer groups that train.
+        active: the layer groups that train, of all participants together.
         cohort: participants, ascending.
+        groups: one per participant: the layer groups that it trains.
         weights: one per participant, normalised over the cohort.
+        scales: one per participant: a further factor on the update of its parameters.
         lr_factor: factor on the learning rate.
         versions: of each part, the round after which it last changed.
         downlink_bytes: one per participant: what it has to download, by what it still holds.
-        uplink_bytes: what each participant sends.
+        uplink_bytes: one per participant: what it sends.
+        own_starts: each participant starts from a model of its own, which comes with its order.
     """
 
     round: int
     active: ActiveGroups
     cohort: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
     weights: tuple[float, ...]
+    scales: tuple[float, ...]
     lr_factor: float
     versions: tuple[int, ...]
     downlink_bytes: tuple[int, ...]
-    uplink_bytes: int
+    uplink_bytes: tuple[int, ...]
+    own_starts: bool = False
+
+    def order(self, clients: Sequence[int], **fields: Any) -> "WorkOrder":
+        """One host's share: these clients, in this order."""
+        place = {client: index for index, client in enumerate(self.cohort)}
+        chosen = [place[client] for client in clients]
+        return WorkOrder(
+            round=self.round,
+            union=self.active.groups,
+            lr_factor=self.lr_factor,
+            clients=tuple(clients),
+            groups=tuple(self.groups[index] for index in chosen),
+            weights=tuple(self.weights[index] for index in chosen),
+            scales=tuple(self.scales[index] for index in chosen),
+            own_starts=self.own_starts,
+            **fields,
+        )
 
 
 @dataclass(frozen=True)
@@ -79,19 +112,23 @@ class WorkOrder:
     """One host's share of a round.
 
     Attributes:
-        stale: the parts that come with the order, for the host to load first.
-        clients: trained in this order; weights: one each.
+        union: the layer groups of all participants together.
+        stale: the parts that come with the order, for the host to load first; with `own_starts`, once per client.
+        clients: trained in this order; groups, weights, scales: one each.
         combine: answer with one exact sum rather than with each client's values.
         on_failure: of a client: raise the exception as it is, stop and report it, or continue with the next.
         arriving: clients whose state comes with the order, from another host.
     """
 
     round: int
-    groups: tuple[int, ...]
+    union: tuple[int, ...]
     lr_factor: float
     stale: tuple[int, ...]
     clients: tuple[int, ...]
+    groups: tuple[tuple[int, ...], ...]
     weights: tuple[float, ...]
+    scales: tuple[float, ...]
+    own_starts: bool
     combine: bool
     on_failure: Literal["raise", "stop", "continue"]
     arriving: tuple[int, ...] = ()
@@ -105,6 +142,7 @@ class ClientReport:
         status: ok | rejected (its update cannot be summed) | failed (its work raised).
         loss: mean training loss over the samples of all steps.
         seconds: of training.
+        passes: forward passes of every minibatch beside the training step's own.
         error, traceback: of a failure, else "".
     """
 
@@ -114,6 +152,7 @@ class ClientReport:
     steps: int
     loss: float
     seconds: float
+    passes: int = 0
     error: str = ""
     traceback: str = ""
 

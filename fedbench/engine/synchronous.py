@@ -50,7 +50,7 @@ def synchronous_rounds(
         accepted = [report.client for report in training.reports if report.status == "ok"]
         evaluation = executor.evaluate(accepted if evaluate_clients else ()) if due else None
         evaluation_seconds = clock.lap()
-        comm, comp = costs.paper(plan.active, plan.cohort)
+        comm, comp = costs.paper(plan.cohort, plan.groups, plan.active.partial)
         comm_gb, comp_tflop = comm_gb + comm, comp_tflop + comp
         clients = client_records(plan, training, evaluation, costs)
         test_loss, test_accuracy = total_score(evaluation.scores) if evaluation else (None, None)
@@ -111,7 +111,7 @@ def client_records(
 
     A client that failed has received its download; it sent nothing, and the work that it did before is not counted.
     """
-    downlink = dict(zip(plan.cohort, plan.downlink_bytes, strict=True))
+    place = {client: index for index, client in enumerate(plan.cohort)}
     accuracy = evaluation.client_accuracy if evaluation else {}
     return tuple(
         ClientRecord(
@@ -122,9 +122,11 @@ def client_records(
             steps=report.steps,
             train_loss=report.loss,
             local_accuracy=accuracy.get(report.client),
-            uplink_bytes=0 if report.status == "failed" else plan.uplink_bytes,
-            downlink_bytes=downlink[report.client],
-            flops=0 if report.status == "failed" else costs.client_flops(plan.active.groups, report.client),
+            uplink_bytes=0 if report.status == "failed" else plan.uplink_bytes[place[report.client]],
+            downlink_bytes=plan.downlink_bytes[place[report.client]],
+            flops=0
+            if report.status == "failed"
+            else costs.client_flops(plan.groups[place[report.client]], report.client, report.passes),
             seconds=report.seconds,
         )
         for report in training.reports

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedbench.algorithms.base import Objective
+from fedbench.algorithms.base import LocalContext, Objective
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.flat import FlatModel
 from fedbench.training.minibatches import minibatches
@@ -46,10 +46,14 @@ class LocalResult:
     Attributes:
         steps: minibatches trained on.
         loss: mean training loss over the samples of all steps.
+        passes: forward passes of every minibatch beside the training step's own.
+        outgoing: what the client adds to further channels, float32 [P] each, meaningful on the active pieces.
     """
 
     steps: int
     loss: float
+    passes: int
+    outgoing: dict[str, Tensor]
 
 
 def train_client(
@@ -60,10 +64,13 @@ def train_client(
     transform: Transform,
     work: LocalWork,
     *,
+    anchor: Tensor,
     groups: tuple[int, ...],
     round_index: int,
     client: int,
     lr_factor: float,
+    shared: dict[str, Tensor] | None = None,
+    state: dict[str, Tensor] | None = None,
 ) -> LocalResult:
     """Train `model` in place on one client's rows.
 
@@ -73,17 +80,26 @@ def train_client(
         model: holds the global parameters; its active slices and statistics are changed.
         inputs, labels: uint8 [N, H, W, C] or int32 [N, L], and int64 [N], of all clients, on the model's device.
         rows: int64 [n], the client's rows of `inputs`.
+        anchor: float32 [P], the global parameters.
         groups: the active layer groups.
         lr_factor: factor on the learning rate.
+        shared: the server's further channels, float32 [P] each.
+        state: what the client keeps; renewed in place by the objective.
     """
     device = model.vector.device
+    objective = work.objective
     optimizer = work.optimizer.make(model.activate(groups), lr_factor)
-    active = [model.gradient[piece] for piece in model.layout.ranges(groups)]
+    pieces = model.layout.ranges(groups)
+    context = LocalContext(
+        model, anchor, groups, pieces, work.optimizer.lr * lr_factor, shared or {}, {} if state is None else state
+    )
+    gradients = [model.gradient[piece] for piece in pieces]
     order = generator(work.seed, "minibatches", round_index, client)
     augmentation = generator(work.seed, "augmentation", round_index, client)
     total = torch.zeros((), dtype=torch.float64, device=device)
     steps = samples = 0
     model.module.train()
+    objective.begin(context)
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         torch.manual_seed(torch_seed(work.seed, "dropout", round_index, client))
         for positions in minibatches(
@@ -91,13 +107,17 @@ def train_client(
         ):
             chosen = torch.from_numpy(rows[positions]).to(device)
             batch = transform(inputs.index_select(0, chosen), augmentation)
-            for piece in active:
-                piece.zero_()
+            for gradient in gradients:
+                gradient.zero_()
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=work.bf16):
-                loss = work.objective.loss(model.module, batch, labels.index_select(0, chosen))
+                loss = objective.loss(model.module, batch, labels.index_select(0, chosen))
             loss.backward()  # type: ignore[no-untyped-call]
+            with torch.no_grad():
+                objective.correct(context)
             optimizer.step()
             total += loss.detach().double() * len(positions)
             steps += 1
             samples += len(positions)
-    return LocalResult(steps, float(total) / max(samples, 1))
+    with torch.no_grad():
+        objective.finish(context, steps)
+    return LocalResult(steps, float(total) / max(samples, 1), context.passes, context.outgoing)

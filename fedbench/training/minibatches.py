@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -36,6 +37,36 @@ def minibatches(
             yield order[start : start + size]
             start += size
         left -= len(sizes)
+
+
+@dataclass(frozen=True)
+class LocalLength:
+    """How long a client trains in a round.
+
+    Attributes:
+        batch_size: samples a step.
+        epochs: passes over its data; or None and steps: minibatches.
+        smallest: as in `minibatches`.
+    """
+
+    batch_size: int
+    epochs: int | None
+    steps: int | None
+    smallest: int = 1
+
+    def steps_of(self, samples: int) -> int:
+        """Minibatches that a client of this size trains on."""
+        return sum(self.by_size(samples).values())
+
+    def by_size(self, samples: int) -> Counter[int]:
+        """The same by minibatch size."""
+        return steps_by_size(samples, self.batch_size, epochs=self.epochs, steps=self.steps, smallest=self.smallest)
+
+    def passes(self, samples: int) -> float:
+        """Epochs that a client of this size trains for."""
+        if self.steps is None:
+            return float(self.epochs or 1)
+        return self.steps / len(epoch_sizes(samples, self.batch_size, self.smallest))
 
 
 def epoch_sizes(samples: int, batch_size: int, smallest: int = 1) -> list[int]:

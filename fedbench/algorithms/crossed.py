@@ -1,0 +1,75 @@
+"""One method's local objective with another's server rule."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pydantic import SerializeAsAny
+
+from fedbench.algorithms.base import Algorithm, Objective, ServerRule
+from fedbench.errors import ConfigError
+
+
+class Crossed(Algorithm):
+    """A local objective crossed with another method's server rule.
+
+    Attributes:
+        local: gives the objective, and what clients keep and send.
+        server: gives the rule, and the weights.
+    """
+
+    local: SerializeAsAny[Algorithm]
+    server: SerializeAsAny[Algorithm]
+
+    @classmethod
+    def of(cls, local: Algorithm, server: Algorithm | None) -> Algorithm:
+        """The cross, or `local` itself where no other rule is asked for.
+
+        Raises:
+            ConfigError: the two make no sense together; names them and the reason.
+        """
+        if server is None:
+            return local
+        pair = f"algorithm.name={local.name} with server.name={server.name}"
+        if local.rule_is_special():
+            raise ConfigError(f"{pair}: the server rule of {local.name} is a part of the method; leave server out")
+        if server.objective_is_special() or server.scales_are_special():
+            raise ConfigError(f"{pair}: {server.name} is a method of its own, not a server rule alone; set algorithm")
+        if server.has_pool() and local.objective().channels:
+            raise ConfigError(
+                f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which a "
+                "pool of models does not average; choose another rule"
+            )
+        if local.scales_are_special() and (server.has_pool() or server.rule().individual):
+            raise ConfigError(
+                f"{pair}: {local.name} gives each update a factor in their mean, and {server.name} takes no such mean; "
+                "choose another rule"
+            )
+        return cls(name=f"{local.name}+{server.name}", local=local, server=server)
+
+    def objective(self) -> Objective:
+        return self.local.objective()
+
+    def rule(self) -> ServerRule:
+        return self.server.rule()
+
+    def weight(self, samples: int) -> float:
+        # Methods that count every client alike (SCAFFOLD) rely on it.
+        return (
+            self.server.weight(samples) if self.local.weight(2) != self.local.weight(1) else self.local.weight(samples)
+        )
+
+    def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
+        return self.local.scales(weights, steps)
+
+    def has_pool(self) -> bool:
+        return self.server.has_pool()
+
+    def averages(self, round_index: int) -> bool:
+        return self.server.averages(round_index)
+
+    def shuffled_as(self) -> str:
+        return self.server.shuffled_as()
+
+    def check(self, config: Any) -> None:
+        self.local.check(config)
+        self.server.check(config)

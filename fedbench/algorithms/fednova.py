@@ -1,0 +1,59 @@
+"""FedNova: J. Wang, Q. Liu, H. Liang, G. Joshi, H. V. Poor, "Tackling the Objective Inconsistency Problem in
+Heterogeneous Federated Optimization", NeurIPS 2020 (arXiv 2007.07481), Section 4, normalised averaging.
+
+Participant i with weight p_i = n_i / n takes tau_i local steps from x and arrives at x + delta_i. Its normalised
+gradient is d_i = G_i a_i / ||a_i||_1, where G_i holds the gradients of its steps and a_i how often each counts in
+delta_i = -lr G_i a_i. The server takes
+
+    x <- x - tau_eff sum_i p_i lr d_i,        tau_eff = sum_i p_i ||a_i||_1.
+
+For plain SGD a_i = [1, ..., 1] and ||a_i||_1 = tau_i, so that with Delta_i = delta_i / tau_i = -lr d_i
+
+    x <- x + tau_eff sum_i p_i delta_i / tau_i,        tau_eff = sum_i p_i tau_i:
+
+FedAvg, each update scaled by tau_eff / tau_i. FedAvg itself would weigh client i's gradient by p_i tau_i, and so
+minimise another sum of the clients' losses than sum_i p_i F_i. Equal steps give factors of exactly 1, hence FedAvg bit
+for bit. A weight decay is part of the gradient and changes nothing.
+
+Bytes: FedAvg's. With n parameters in the active groups and s running statistics (s = 0 where clients keep theirs), a
+participant sends 4 (n + s) and receives 4 bytes for every value that changed since it last downloaded; the server
+knows tau_i from the client's size.
+"""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from fedbench.algorithms.base import Algorithm
+from fedbench.errors import ConfigError
+from fedbench.training.optimizers import SGD
+
+REASON = "algorithm.name=fednova, which divides an update by its number of steps: each gradient must count once"
+
+
+class FedNova(Algorithm):
+    """Updates normalised by the number of local steps (Wang et al., NeurIPS 2020)."""
+
+    paper: ClassVar[str] = "Wang et al., NeurIPS 2020, arXiv 2007.07481"
+    refuses: ClassVar[str] = "optimizers other than sgd without momentum"
+    name: str = "fednova"
+
+    def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
+        """tau_eff / tau_i; 1 for a client that takes no step, whose update is zero."""
+        return tuple(_scale(own, weights, steps) if own else 1.0 for own in steps)
+
+    def check(self, config: Any) -> None:
+        optimizer = config.local.optimizer
+        if type(optimizer) is not SGD:
+            raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {REASON}")
+        if optimizer.momentum:
+            raise ConfigError(f"local.optimizer.momentum={optimizer.momentum}: must be 0 with {REASON}")
+
+
+def _scale(own: int, weights: Sequence[float], steps: Sequence[int]) -> float:
+    """tau_eff / tau_i with tau_i = `own`.
+
+    Written as 1 + sum_j p_j (tau_j - tau_i) / tau_i, the same for weights that sum to 1, it is exactly 1 for equal
+    steps however the weights were rounded.
+    """
+    return 1.0 + math.fsum(p * (tau - own) for p, tau in zip(weights, steps, strict=True)) / own

@@ -1,0 +1,189 @@
+"""Server optimizers: FedAvgM, and the adaptive FedAdagrad, FedAdam and FedYogi.
+
+T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
+Classification", 2019 (arXiv 1909.06335): the server keeps a velocity of the mean updates Delta,
+
+    v <- beta v + Delta,        x <- x + eta v.
+
+S. J. Reddi, Z. Charles, M. Zaheer, Z. Garrett, K. Rush, J. Konecny, S. Kumar, H. B. McMahan, "Adaptive Federated
+Optimization", ICLR 2021 (arXiv 2003.00295), Algorithm 2: the mean update is a pseudo-gradient for an adaptive method,
+
+    m <- beta_1 m + (1 - beta_1) Delta
+    v <- v + Delta^2                                     FedAdagrad
+    v <- v - (1 - beta_2) Delta^2 sign(v - Delta^2)      FedYogi
+    v <- beta_2 v + (1 - beta_2) Delta^2                 FedAdam
+    x <- x + eta m / (sqrt(v) + tau)
+
+from m = 0 and v = tau^2, the smallest start that the algorithm allows, and without bias correction. The paper uses
+beta_1 = 0.9, beta_2 = 0.99 and tau = 0.001, no momentum for FedAdagrad, momentum 0.9 for FedAvgM, and tunes eta for
+each task: the defaults of `server_lr` here are starting points, not the paper's results.
+
+With a partial schedule only the active layer groups take a step, and only their moments change: a group that was not
+trained in a round has no pseudo-gradient, which is not the same as one of zero.
+"""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from fedbench.algorithms.base import RuleContext, ServerRule, Values
+from fedbench.algorithms.fedavg import FedAvg
+
+REDDI = "Reddi et al., ICLR 2021, arXiv 2003.00295"
+
+
+class FedAvgM(FedAvg):
+    """FedAvg with momentum on the server (Hsu et al., 2019).
+
+    With momentum=0 and server_lr=1 it is FedAvg bit for bit.
+
+    Attributes:
+        server_lr: eta, the factor on the velocity; the paper has 1.
+        momentum: beta, the decay of the velocity.
+    """
+
+    paper: ClassVar[str] = "Hsu et al., 2019, arXiv 1909.06335"
+    name: str = "fedavgm"
+    server_lr: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+
+    def rule(self) -> ServerRule:
+        return Momentum(self.server_lr, self.momentum)
+
+
+class FedAdagrad(FedAvg):
+    """Adagrad on the server (Reddi et al., ICLR 2021).
+
+    Attributes:
+        server_lr: eta.
+        beta1: decay of the first moment; the paper has none for this method.
+        tau: adaptivity, added to the denominator; v starts at tau^2.
+    """
+
+    paper: ClassVar[str] = REDDI
+    name: str = "fedadagrad"
+    server_lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    beta1: float = Field(default=0.0, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+
+    def rule(self) -> ServerRule:
+        return Adagrad(self.server_lr, self.beta1, self.tau)
+
+
+class FedAdam(FedAvg):
+    """Adam on the server, without bias correction (Reddi et al., ICLR 2021).
+
+    Attributes:
+        server_lr: eta.
+        beta1: decay of the first moment.
+        beta2: decay of the second moment.
+        tau: adaptivity, added to the denominator; v starts at tau^2.
+    """
+
+    paper: ClassVar[str] = REDDI
+    name: str = "fedadam"
+    server_lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.99, ge=0, lt=1)
+    tau: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+
+    def rule(self) -> ServerRule:
+        return Adam(self.server_lr, self.beta1, self.tau, self.beta2)
+
+
+class FedYogi(FedAdam):
+    """Yogi on the server: v moves by at most (1 - beta2) Delta^2 a round (Reddi et al., ICLR 2021).
+
+    Attributes:
+        server_lr: eta.
+        beta1: decay of the first moment.
+        beta2: 1 - beta2 is how fast the second moment moves.
+        tau: adaptivity, added to the denominator; v starts at tau^2.
+    """
+
+    name: str = "fedyogi"
+
+    def rule(self) -> ServerRule:
+        return Yogi(self.server_lr, self.beta1, self.tau, self.beta2)
+
+
+class Momentum(ServerRule):
+    """x + eta v with v <- beta v + Delta.
+
+    Attributes:
+        velocity: float64 [P], v; empty before the first round.
+    """
+
+    def __init__(self, server_lr: float, momentum: float) -> None:
+        self.velocity: Values = np.empty(0)
+        self._server_lr = server_lr
+        self._momentum = momentum
+
+    def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
+        if not len(self.velocity):
+            self.velocity = np.zeros(context.layout.size)
+        velocity = self._momentum * context.gather(self.velocity) + update
+        context.scatter(velocity, self.velocity)
+        return previous + self._server_lr * velocity
+
+
+class Adaptive(ServerRule, ABC):
+    """x + eta m / (sqrt(v) + tau); `second_moment` says how v is renewed.
+
+    Attributes:
+        first: float64 [P], m; empty before the first round.
+        second: float64 [P], v; empty before the first round.
+    """
+
+    def __init__(self, server_lr: float, beta1: float, tau: float) -> None:
+        self.first: Values = np.empty(0)
+        self.second: Values = np.empty(0)
+        self._server_lr = server_lr
+        self._beta1 = beta1
+        self._tau = tau
+
+    @abstractmethod
+    def second_moment(self, before: Values, squared: Values) -> Values:
+        """The new v of the active groups.
+
+        Args:
+            before: float64 [n], v.
+            squared: float64 [n], Delta^2.
+        """
+
+    def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
+        if not len(self.first):
+            self.first = np.zeros(context.layout.size)
+            self.second = np.full(context.layout.size, self._tau**2)
+        first = self._beta1 * context.gather(self.first) + (1 - self._beta1) * update
+        second = self.second_moment(context.gather(self.second), np.square(update))
+        context.scatter(first, self.first)
+        context.scatter(second, self.second)
+        return previous + self._server_lr * first / (np.sqrt(second) + self._tau)
+
+
+class Adagrad(Adaptive):
+    """v <- v + Delta^2."""
+
+    def second_moment(self, before: Values, squared: Values) -> Values:
+        return before + squared
+
+
+class Adam(Adaptive):
+    """v <- beta_2 v + (1 - beta_2) Delta^2."""
+
+    def __init__(self, server_lr: float, beta1: float, tau: float, beta2: float) -> None:
+        super().__init__(server_lr, beta1, tau)
+        self._beta2 = beta2
+
+    def second_moment(self, before: Values, squared: Values) -> Values:
+        return self._beta2 * before + (1 - self._beta2) * squared
+
+
+class Yogi(Adam):
+    """v <- v - (1 - beta_2) Delta^2 sign(v - Delta^2)."""
+
+    def second_moment(self, before: Values, squared: Values) -> Values:
+        return before - (1 - self._beta2) * squared * np.sign(before - squared)

@@ -1,0 +1,106 @@
+"""SCAFFOLD: S. P. Karimireddy, S. Kale, M. Mohri, S. J. Reddi, S. U. Stich, A. T. Suresh, "SCAFFOLD: Stochastic
+Controlled Averaging for Federated Learning", ICML 2020 (arXiv 1910.06378), Algorithm 1, option II, Eqs. 3 to 5.
+
+The server keeps a control variate c, client i its own c_i, both zero at first: estimates of the mean gradient and of
+the client's. In K local steps from x the client corrects its drift, then renews c_i by the mean gradient of its steps,
+which it recovers from the way that it went:
+
+    y_i  <- y_i - lr (g_i(y_i) + c - c_i)
+    c_i+  = c_i - c + (x - y_i) / (K lr).
+
+Over the set S of participants out of N clients, unweighted, with a global learning rate of 1:
+
+    x <- x + (1/|S|) sum_i (y_i - x)
+    c <- c + (|S|/N) (1/|S|) sum_i (c_i+ - c_i).
+
+With a partial schedule all of this holds on the active layer groups; the control variates of the others stay as they
+are, on both sides. A client that could not take a step keeps its c_i.
+
+With a single client c and c_i are the same sum, c - c_i is exactly 0 and the method is FedAvg bit for bit, as long as
+what is added to c arrives as it was sent: single values below 2**-17 may be rounded to a multiple of 2**-40 (see
+`fedbench.exact`), and from then on the two agree to within such roundings only.
+
+Bytes: with n parameters in the active groups and s running statistics (s = 0 where clients keep theirs), a participant
+sends 4 (2 n + s) and receives 4 bytes for every parameter, statistic and value of c that changed since it last
+downloaded, twice FedAvg's but for the statistics.
+"""
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from fedbench.algorithms.base import Algorithm, LocalContext, Objective
+from fedbench.errors import ConfigError
+from fedbench.training.optimizers import SGD
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+CONTROL = "control"
+REASON = "algorithm.name=scaffold, where a client recovers its mean gradient as (x - y) / (K lr)"
+
+
+class Scaffold(Algorithm):
+    """Control variates against client drift, option II (Karimireddy et al., ICML 2020)."""
+
+    paper: ClassVar[str] = "Karimireddy et al., ICML 2020, arXiv 1910.06378"
+    sends: ClassVar[str] = "the active groups and their control variates, both ways"
+    keeps: ClassVar[str] = "a control variate, one value per parameter"
+    refuses: ClassVar[str] = "optimizers other than sgd without momentum and weight decay"
+    name: str = "scaffold"
+
+    def objective(self) -> Objective:
+        return Controlled()
+
+    def weight(self, samples: int) -> float:
+        return 1.0
+
+    def check(self, config: Any) -> None:
+        optimizer = config.local.optimizer
+        if type(optimizer) is not SGD:
+            raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {REASON}")
+        for key in ("momentum", "weight_decay"):
+            if value := getattr(optimizer, key):
+                raise ConfigError(f"local.optimizer.{key}={value}: must be 0 with {REASON}")
+
+
+class Controlled(Objective):
+    """Cross-entropy, every gradient corrected by c - c_i."""
+
+    channels: tuple[str, ...] = (CONTROL,)
+    keeps: tuple[str, ...] = (CONTROL,)
+    working_vectors: int = 3
+
+    def begin(self, context: LocalContext) -> None:
+        self._corrections = [self._global(context, piece) - self._own(context, piece) for piece in context.pieces]
+
+    def correct(self, context: LocalContext) -> None:
+        for piece, correction in zip(context.pieces, self._corrections, strict=True):
+            context.model.gradient[piece].add_(correction)
+
+    def finish(self, context: LocalContext, steps: int) -> None:
+        from torch import zeros_like
+
+        vector, anchor = context.model.vector, context.anchor
+        change = zeros_like(vector)
+        if steps:
+            for piece in context.pieces:
+                mean_gradient = (anchor[piece] - vector[piece]) / (steps * context.learning_rate)
+                change[piece] = mean_gradient - self._global(context, piece)
+        context.outgoing[CONTROL] = change
+        own = context.state.get(CONTROL)
+        context.state[CONTROL] = change.clone() if own is None else own + change
+
+    @staticmethod
+    def _global(context: LocalContext, piece: slice) -> "Tensor":
+        return _piece(context.shared, context, piece)
+
+    @staticmethod
+    def _own(context: LocalContext, piece: slice) -> "Tensor":
+        return _piece(context.state, context, piece)
+
+
+def _piece(vectors: "dict[str, Tensor]", context: LocalContext, piece: slice) -> "Tensor":
+    """The control variate's values there; zeros before there is one."""
+    from torch import zeros_like
+
+    control = vectors.get(CONTROL)
+    return zeros_like(context.anchor[piece]) if control is None else control[piece]
