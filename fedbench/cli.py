@@ -13,7 +13,7 @@ import typer
 from fedbench.errors import ClientFailure, ConfigError, FedbenchError
 from fedbench.suggestions import did_you_mean
 
-LISTINGS = ("presets", "algorithms", "schedules", "models", "datasets", "partitions", "optimizers")
+LISTINGS = ("presets", "algorithms", "schedules", "models", "datasets", "partitions", "optimizers", "compressions")
 DEFAULT_PRESET = "quickstart"
 INTERRUPTED = 130
 """Exit status after an interrupt that was heeded, as shells report SIGINT."""
@@ -102,7 +102,10 @@ def data(
     from fedbench.console import print_data
     from fedbench.data.convert import describe, fetch_or_convert
 
-    report = describe(dataset, None) if root is None else fetch_or_convert(dataset, root, source)
+    try:
+        report = describe(dataset, None) if root is None else fetch_or_convert(dataset, root, source)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("data.root", "--root")) from error
     print_json(asdict(report)) if as_json else print_data(report)
 
 

@@ -6,6 +6,7 @@ may set, their types and bounds are what is checked, and the docstring's first l
 `fedbench list` shows.
 """
 
+import re
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -59,8 +60,12 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
         return f"{key}: unknown key{whose}{did_you_mean(leaf, known)}{more}"
     if first["type"] == "missing":
         return f"{key}: must be set{f' with {owner}' if owner else ''}{more}"
-    message = first["msg"].removeprefix("Value error, ").replace("Input should", "must", 1)
+    message = first["msg"].removeprefix("Value error, ")
+    message = re.sub(r"^(Input|String|List|Tuple) should", "must", message)
+    message = re.sub(r"valid dictionary or instance of \w+", "mapping of keys to values", message)
     given = first.get("input")
     if first["type"] == "value_error" and isinstance(given, dict):
-        return f"{key}: {message}{more}" if key else f"{message}{more}"
+        # Checks across keys begin with the key that they are about.
+        joint = "." if re.match(r"\w+=", message) else ": "
+        return f"{key}{joint}{message}{more}" if key else f"{message}{more}"
     return f"{key}={given}: {message}{more}"

@@ -21,6 +21,9 @@ console = Console(stderr=True)
 results = Console(width=None if sys.stdout.isatty() else 120)
 
 
+WIDEST_TABLE = 4
+
+
 class Progress:
     """A bar with round, accuracy, MB and time left; plain lines where stderr is no terminal (an `Observer`)."""
 
@@ -49,7 +52,7 @@ class Progress:
         self._rounds = run.rounds
         if self._status:
             self._status.stop()
-        self._say(f"{run.title}: {run.rounds} rounds, {run.directory}")
+        self._say(f"{run.title}: {run.rounds} round{'s' if run.rounds > 1 else ''}, {run.directory}")
         if self._screen.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),
@@ -73,7 +76,7 @@ class Progress:
         text = f"{what:<11}  {accuracy}loss {record.train_loss:.4f}  {self._bytes / 1e6:.2f} MB  {left}"
         if record.rejected_clients:
             rejected = [client.client for client in clients if client.status == "rejected"]
-            self._say(f"round {record.round}: rejected non-finite updates of clients {rejected}")
+            self._say(f"round {done}/{self._rounds}: rejected updates that are not finite, of clients {rejected}")
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text)
         else:
@@ -196,7 +199,15 @@ def print_data(report: "DataReport") -> None:
 
 
 def print_listing(rows: Sequence[dict[str, str]]) -> None:
-    """Names, what they are, and their parameters."""
+    """Names, what they are, and their parameters; with more to say, one paragraph each."""
+    if len(rows[0]) > WIDEST_TABLE:
+        for row in rows:
+            name, summary, *_ = row.values()
+            results.print(f"{name}: {summary}", markup=False, highlight=False)
+            for key, value in list(row.items())[2:]:
+                if value:
+                    results.print(f"    {key}: {value}", markup=False, highlight=False)
+        return
     table = Table(box=None, padding=(0, 2, 0, 0))
     for column in rows[0]:
         table.add_column(column, overflow="fold", no_wrap=column == "name")

@@ -31,6 +31,6 @@ def _component_row(kind: str, name: str) -> dict[str, str]:
         default = field.get_default(call_default_factory=True)
         parameters.append(key if default is PydanticUndefined else f"{key}={default}")
     row = {"name": name, "what it is": found.summary(), "parameters": ", ".join(parameters)}
-    if paper := getattr(found, "paper", ""):
-        row["paper"] = paper
+    if kind == "algorithm":
+        row |= {"paper": found.paper, "sends": found.sends, "keeps": found.keeps, "cannot be with": found.refuses}
     return row

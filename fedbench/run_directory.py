@@ -93,10 +93,7 @@ class RunDirectory:
         except OSError as error:
             raise ConfigError(f"output.directory={path}: cannot be made a directory: {error.strerror}") from None
         if occupied:
-            raise ConfigError(
-                f"output.directory={path}: is not empty; name another one, or go on with the run in it: "
-                f"fedbench resume {path}"
-            )
+            raise ConfigError(f"output.directory={path}: is not empty; name another one")
         return cls(path, interval=interval, plots=plots)
 
     @classmethod

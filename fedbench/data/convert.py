@@ -100,10 +100,27 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
         if source is not None:
             raise ConfigError(f"--source {source}: has no effect with {dataset_name}, which is not made from images")
         return describe(component, None if isinstance(component, Digits) else root)
+    with _folder(root):
+        return _made_ready(dataset_name, component, root, source)
+
+
+@contextmanager
+def _folder(root: Path) -> Iterator[None]:
+    """Make a folder, and take it away again where nothing came of it."""
+    new = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise DataError(f"{root}: cannot be made ({error.strerror}); choose another --root") from error
+    try:
+        yield
+    except BaseException:
+        if new and not any(root.iterdir()):
+            root.rmdir()
+        raise
+
+
+def _made_ready(dataset_name: str, component: ImageDataset, root: Path, source: Path | None) -> DataReport:
     if component.find_parquet(root) is not None:
         if source is not None:
             raise ConfigError(
