@@ -1,6 +1,7 @@
 """`fedbench list`."""
 
 import json
+import re
 from collections.abc import Callable
 
 import pytest
@@ -17,7 +18,7 @@ NAMES = {"presets": preset_names()} | {
 def test_every_name_is_listed_with_what_it_is(kind: str, call: Callable[..., Finished]) -> None:
     finished = call("list", kind)
     assert (finished.status, finished.stderr) == (0, "")
-    starts = {line.split("  ")[0] for line in finished.stdout.splitlines()[1:]}
+    starts = {re.split(": |  ", line)[0] for line in finished.stdout.splitlines()}
     assert set(NAMES[kind]) <= starts
     rows = json.loads(call("list", kind, "--json").stdout)
     assert [row["name"] for row in rows] == NAMES[kind]

@@ -221,6 +221,7 @@ def test_one_client_taking_part_is_centralised_training() -> None:
         federation.rows[0],
         lambda batch, rng: prepare(batch, None, spec.mean, spec.std, rng),
         work,
+        anchor=model.vector.clone(),
         groups=problem.layout.all_groups,
         round_index=0,
         client=0,

@@ -5,33 +5,41 @@ import pytest
 
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.algorithms.fedavg import FedAvg
-from fedbench.engine.server import Server
+from fedbench.compression import Uncompressed
+from fedbench.engine.server import Server, ServerSpec
 from fedbench.errors import RunError
 from fedbench.parameters import ParameterLayout
+from fedbench.parts import PartTable
 from fedbench.schedules import Full, Schedule, Sequential
+from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import Constant
+from fedbench.updates import UpdatePipeline
 
 LAYOUT = ParameterLayout.build(
     [("conv", {"conv.weight": (4, 3, 2, 2)}), ("middle", {"middle.weight": (5, 4)}), ("head", {"head.bias": (7,)})],
     statistics=[("norm.running_mean", 0, (4,))],
 )
 SIZES = (10, 30, 25, 60, 5)
+PLAIN = UpdatePipeline(clip_norm=None, noise_std=0.0, compression=Uncompressed())
 
 
 def server(schedule: Schedule, *, aggregates: bool = True, cohort: int = 5, weighting: str = "samples") -> Server:
     rng = np.random.default_rng(0)
     return Server(
-        LAYOUT,
-        rng.normal(size=LAYOUT.size).astype(np.float32),
-        rng.normal(size=4).astype(np.float32),
-        aggregates_statistics=aggregates,
-        sizes=SIZES,
-        cohort_size=cohort,
-        rounds=20,
-        seed=0,
-        algorithm=FedAvg(weighting=weighting),  # type: ignore[arg-type]
-        schedule=schedule,
-        learning_rate=Constant(),
+        ServerSpec(
+            table=PartTable(LAYOUT, aggregates),
+            vector=rng.normal(size=LAYOUT.size).astype(np.float32),
+            statistics=rng.normal(size=4).astype(np.float32),
+            sizes=SIZES,
+            cohort_size=cohort,
+            rounds=20,
+            seed=0,
+            algorithm=FedAvg(weighting=weighting),  # type: ignore[arg-type]
+            schedule=schedule,
+            learning_rate=Constant(),
+            local=LocalLength(16, epochs=1, steps=None, smallest=1),
+            update=PLAIN,
+        )
     )
 
 
@@ -46,7 +54,7 @@ def test_averaging_equals_a_naive_fedavg_by_name(weighting: str) -> None:
     one = server(Full(), weighting=weighting)
     plan = one.plan(0)
     sent = uploads(one, plan.active.groups, 5, statistics=True)
-    one.receive(sent, plan.cohort)
+    one.receive(sent.ravel(), plan.cohort)
     one.finish()
     vector, statistics = one.model()
     weights = np.array(SIZES, float) if weighting == "samples" else np.ones(5)
@@ -66,7 +74,7 @@ def test_a_masked_round_replaces_exactly_the_active_slice() -> None:
         plan = one.plan(index)
         assert plan.active.groups == (index,)
         sent = uploads(one, plan.active.groups, 5, statistics=False, seed=index)
-        one.receive(sent, plan.cohort)
+        one.receive(sent.ravel(), plan.cohort)
         outcome = one.finish()
         after = one.model()[0]
         piece = LAYOUT.slices[index]
@@ -84,11 +92,11 @@ def test_messages_in_any_order_and_grouping_give_the_same_model() -> None:
     plan = straight.plan(0)
     mixed.plan(0)
     sent = uploads(straight, plan.active.groups, 5, statistics=True)
-    straight.receive(sent, plan.cohort)
+    straight.receive(sent.ravel(), plan.cohort)
     straight.finish()
-    mixed.receive(sent[[3, 1]], (3, 1))
-    mixed.receive(sent[[4]], (4,))
-    mixed.receive(sent[[0, 2]], (0, 2))
+    mixed.receive(sent[[3, 1]].ravel(), (3, 1))
+    mixed.receive(sent[4], (4,))
+    mixed.receive(sent[[0, 2]].ravel(), (0, 2))
     mixed.finish()
     np.testing.assert_array_equal(straight.model()[0], mixed.model()[0])
 
@@ -97,7 +105,7 @@ def test_who_is_left_out_does_not_weigh() -> None:
     one = server(Full(), aggregates=False)
     plan = one.plan(0)
     sent = uploads(one, plan.active.groups, 5, statistics=False)
-    one.receive(sent[[1, 3]], (1, 3))
+    one.receive(sent[[1, 3]].ravel(), (1, 3))
     assert one.finish().accepted == 2
     naive = np.average(sent[[1, 3]].astype(np.float64), axis=0, weights=[SIZES[1], SIZES[3]])
     np.testing.assert_allclose(one.model()[0], naive, rtol=0, atol=5e-7)
@@ -121,7 +129,7 @@ def test_the_model_that_is_handed_out_is_the_model_that_is_held() -> None:
 
 def test_a_client_that_sat_out_pays_for_what_changed_meanwhile() -> None:
     sizes = [4 * LAYOUT.group_size(group) for group in LAYOUT.all_groups]
-    ledger = TransferLedger(LAYOUT, aggregates_statistics=False, clients=3)
+    ledger = TransferLedger(PartTable(LAYOUT, statistics=False), clients=3)
     whole = sum(sizes)
     assert ledger.download([0, 1, 2]) == (whole, whole, whole)
     ledger.changed((0,), 0)
@@ -131,13 +139,14 @@ def test_a_client_that_sat_out_pays_for_what_changed_meanwhile() -> None:
     ledger.changed((1,), 2)
     assert ledger.download([0, 1, 2]) == (sizes[1], sizes[1], sizes[0] + sizes[1])
     assert ledger.download([0, 1, 2]) == (0, 0, 0)
-    assert ledger.upload((0, 2)) == sizes[0] + sizes[2]
+    assert PLAIN.nbytes(PartTable(LAYOUT, statistics=False), (0, 2)) == sizes[0] + sizes[2]
 
 
 def test_statistics_count_when_they_travel() -> None:
-    with_them = TransferLedger(LAYOUT, aggregates_statistics=True, clients=1)
-    without = TransferLedger(LAYOUT, aggregates_statistics=False, clients=1)
-    assert with_them.upload((1,)) == without.upload((1,)) + 16
+    tables = [PartTable(LAYOUT, statistics=travel) for travel in (True, False)]
+    with_them, without = (TransferLedger(table, clients=1) for table in tables)
+    sent = [PLAIN.nbytes(table, table.uploaded((1,))) for table in tables]
+    assert sent == [4 * 20 + 16, 4 * 20]
     assert with_them.download([0])[0] == without.download([0])[0] + 16
-    with_them.changed((1,), 0)
+    with_them.changed(tables[0].uploaded((1,)), 0)
     assert with_them.download([0]) == (4 * 20 + 16,)

@@ -139,5 +139,5 @@ def test_images_and_uneven_heads_are_refused() -> None:
         TextTransformer().build(Task("image", (8, 8, 1), 10))
     parameters: dict[str, object] = {"name": "text-transformer", "heads": 3}
     kind: type[Component] = TextTransformer
-    with pytest.raises(ConfigError, match=r"model: heads=3: must divide embedding=200"):
+    with pytest.raises(ConfigError, match=r"model\.heads=3: must divide embedding=200"):
         kind.create("model", parameters)

@@ -5,10 +5,13 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedbench.algorithms.base import Algorithm, Objective
+from fedbench.algorithms.base import Algorithm, LocalContext, Objective
 from fedbench.config import ExperimentConfig
 from fedbench.errors import RunError
 from fedbench.models.base import LayerGroup
+
+HUGE = 1e4
+"""What a client with too large an update adds to each parameter."""
 
 
 def config(*overrides: str) -> ExperimentConfig:
@@ -20,8 +23,7 @@ def config(*overrides: str) -> ExperimentConfig:
             "data.clients=6",
             *([] if any(override.startswith("model=") for override in overrides) else ["model.width=8"]),
             "local.epochs=1",
-            "schedule.warmup_rounds=1",
-            "schedule.rounds_per_group=1",
+            *([] if "schedule=full" in overrides else ["schedule.warmup_rounds=1", "schedule.rounds_per_group=1"]),
             "tracking.enabled=false",
             *overrides,
         ],
@@ -33,12 +35,12 @@ class Faulty(Algorithm):
 
     Attributes:
         bad_label: clients with minibatches of this label alone are bad.
-        how: raise an exception, or send values that are not finite.
+        how: raise an exception, send values that are not finite, or an update that is far too large.
     """
 
     name: str = "small:Faulty"
     bad_label: int = 0
-    how: Literal["raise", "nan"] = "raise"
+    how: Literal["raise", "nan", "huge"] = "raise"
 
     def objective(self) -> Objective:
         return FaultyObjective(self.bad_label, self.how)
@@ -50,14 +52,24 @@ class FaultyObjective(Objective):
     def __init__(self, bad_label: int, how: str) -> None:
         self._bad_label = bad_label
         self._how = how
+        self._bad = False
+
+    def begin(self, context: LocalContext) -> None:
+        self._bad = False
 
     def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
         loss = super().loss(module, inputs, labels)
         if bool((labels == self._bad_label).all()):
             if self._how == "raise":
                 raise ValueError("this client\nis broken")
-            return loss * float("nan")
+            self._bad = True
+            return loss * float("nan") if self._how == "nan" else loss
         return loss
+
+    def finish(self, context: LocalContext, steps: int) -> None:
+        if self._bad and self._how == "huge":
+            for piece in context.pieces:
+                context.model.vector[piece].add_(HUGE)
 
 
 class Exhausted(Algorithm):

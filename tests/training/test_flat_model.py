@@ -47,7 +47,10 @@ def work(optimizer: Optimizer, epochs: int = 2) -> LocalWork:
 
 
 def train(model: FlatModel, data: tuple[torch.Tensor, torch.Tensor], groups: tuple[int, ...], how: LocalWork) -> None:
-    train_client(model, *data, np.arange(SAMPLES), to_float, how, groups=groups, round_index=2, client=7, lr_factor=1.0)
+    train_client(
+        model, *data, np.arange(SAMPLES), to_float, how, anchor=model.vector.clone(), groups=groups, round_index=2,
+        client=7, lr_factor=1.0,
+    )  # fmt: skip
 
 
 def test_parameters_and_statistics_are_views_that_keep_their_values() -> None:
@@ -119,7 +122,7 @@ def test_a_last_minibatch_of_one_sample_is_left_out_where_batchnorm_could_not_ta
     model = flat()
     assert model.smallest_batch == 2
     result = train_client(
-        model, *data, np.arange(33), to_float, work(SGD(lr=0.1), epochs=1), groups=(0,), round_index=0, client=0,
-        lr_factor=1.0,
+        model, *data, np.arange(33), to_float, work(SGD(lr=0.1), epochs=1),
+        anchor=model.vector.clone(), groups=(0,), round_index=0, client=0, lr_factor=1.0,
     )  # fmt: skip
     assert result.steps == 2
