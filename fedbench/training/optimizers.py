@@ -6,7 +6,7 @@ tensors is one tensor to it, and fused kernels make one pass.
 
 import math
 from abc import abstractmethod
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -81,6 +81,7 @@ class Adam(Optimizer):
         weight_decay: L2 penalty added to the gradient.
     """
 
+    decoupled: ClassVar[bool] = False
     name: str = "adam"
     lr: float = Field(default=1e-3, gt=0)
     betas: tuple[float, float] = (0.9, 0.999)
@@ -100,7 +101,8 @@ class Adam(Optimizer):
     def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
         import torch
 
-        return torch.optim.Adam(
+        kind = torch.optim.AdamW if self.decoupled else torch.optim.Adam
+        return kind(
             parameters,
             lr=self.lr * factor,
             betas=self.betas,
@@ -113,20 +115,9 @@ class Adam(Optimizer):
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), as torch.optim.AdamW."""
 
+    decoupled: ClassVar[bool] = True
     name: str = "adamw"
     weight_decay: float = Field(default=0.01, ge=0)
-
-    def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
-        import torch
-
-        return torch.optim.AdamW(
-            parameters,
-            lr=self.lr * factor,
-            betas=self.betas,
-            eps=self.eps,
-            weight_decay=self.weight_decay,
-            fused=True,
-        )
 
 
 class LearningRate(Component):
