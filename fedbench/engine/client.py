@@ -22,13 +22,36 @@ from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport,
 from fedbench.exact import summable
 from fedbench.models.groups import build_module
 from fedbench.parameters import Vector
-from fedbench.parts import PARAMETERS, STATISTICS
+from fedbench.parts import PARAMETERS, STATISTICS, PartTable
 from fedbench.randomness import generator
 from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.flat import FlatModel
 from fedbench.training.local import LocalResult, LocalWork, Transform, train_client
 from fedbench.training.state import ClientState
 from fedbench.updates import add_message
+
+
+class Answer:
+    """What a host sends back of its share of a round: one exact sum, or one message after the other."""
+
+    def __init__(self, table: PartTable, order: WorkOrder) -> None:
+        self._table = table
+        self._order = order
+        self._union = table.uploaded(order.union)
+        self._total = np.zeros(table.values(self._union) if order.combine else 0, np.int64)
+        self._messages: list[Vector] = [np.empty(0, np.float32)]
+
+    def add(self, index: int, parts: tuple[int, ...], values: Vector, reference: Vector) -> bool:
+        """Add the update of the order's `index`-th client; False when it cannot be summed."""
+        if not self._order.combine:
+            self._messages.append(values)
+            return True
+        weight, scale = self._order.weights[index], self._order.scales[index]
+        return add_message(self._total, self._union, self._table, parts, values, reference, weight, scale)
+
+    def content(self) -> npt.NDArray[np.int64] | Vector:
+        """The sum (int64), or the messages (float32)."""
+        return self._total if self._order.combine else np.concatenate(self._messages)
 
 
 class ClientHost:
@@ -108,65 +131,51 @@ class ClientHost:
             messages of the accepted clients, one after the other (float32).
         """
         began = time.perf_counter()
-        table = self._spec.table
         starts = np.split(payload, len(order.clients)) if order.own_starts else []
         if not order.own_starts:
             self.load(order.stale, payload)
         for client, state in zip(order.arriving, states, strict=True):
             self._states[client] = state
-        union = table.uploaded(order.union)
-        total = np.zeros(table.values(union) if order.combine else 0, np.int64)
-        uploads: list[Vector] = [np.empty(0, np.float32)]
+        answer = Answer(self._spec.table, order)
         reports: list[ClientReport] = []
-        load_seconds = time.perf_counter() - began
-        for index, client in enumerate(order.clients):
+        for index in range(len(order.clients)):
             if order.own_starts:
                 self.load(order.stale, starts[index])
-            started = time.perf_counter()
-            try:
-                result, state = self._train_one(order, index)
-            except Exception as error:
-                if order.on_failure == "raise":
-                    raise
-                reports.append(_failure(client, len(self._rows[client]), time.perf_counter() - started, error))
-                if order.on_failure == "stop":
-                    break
-                continue
-            trained = time.perf_counter()
-            parts = table.uploaded(order.groups[index])
-            reference = self._reference(parts)
-            values = self._values(parts, result.outgoing)
-            accepted = summable(values, reference)
-            if accepted:
-                rng = generator(self._spec.seed, "update", order.round, client)
-                values = self._spec.update.apply(table, parts, values, reference, state, rng)
-                if order.combine:
-                    weight, scale = order.weights[index], order.scales[index]
-                    accepted = add_message(total, union, table, parts, values, reference, weight, scale)
-                else:
-                    uploads.append(values)
-            if accepted:
-                self._states[client] = state
-            load_seconds += time.perf_counter() - trained
-            status = "ok" if accepted else "rejected"
-            reports.append(
-                ClientReport(
-                    client=client,
-                    status=status,
-                    samples=len(self._rows[client]),
-                    steps=result.steps,
-                    loss=result.loss,
-                    seconds=trained - started,
-                    passes=result.passes,
-                )
-            )
+            reports.append(self._serve(order, index, answer))
+            if reports[-1].status == "failed" and order.on_failure == "stop":
+                break
+        busy = time.perf_counter() - began
         report = HostReport(
             clients=tuple(reports),
-            load_seconds=load_seconds,
-            busy_seconds=time.perf_counter() - began,
+            load_seconds=busy - sum(report.seconds for report in reports),
+            busy_seconds=busy,
             state_bytes=sum(state.nbytes for state in states),
         )
-        return (total if order.combine else np.concatenate(uploads)), report
+        return answer.content(), report
+
+    def _serve(self, order: WorkOrder, index: int, answer: "Answer") -> ClientReport:
+        """Train one client and put its update into the answer; what it keeps is stored once that is accepted."""
+        client, table = order.clients[index], self._spec.table
+        samples, started = len(self._rows[client]), time.perf_counter()
+        try:
+            result, state = self._train_one(order, index)
+        except Exception as error:
+            if order.on_failure == "raise":
+                raise
+            return _failure(client, samples, time.perf_counter() - started, error)
+        seconds = time.perf_counter() - started
+        parts = table.uploaded(order.groups[index])
+        reference = self._reference(parts)
+        values = self._values(parts, result.outgoing)
+        accepted = summable(values, reference)
+        if accepted:
+            rng = generator(self._spec.seed, "update", order.round, client)
+            values = self._spec.update.apply(table, parts, values, reference, state, rng)
+            accepted = answer.add(index, parts, values, reference)
+        if accepted:
+            self._states[client] = state
+        status = "ok" if accepted else "rejected"
+        return ClientReport(client, status, samples, result.steps, result.loss, seconds, result.passes)
 
     def _train_one(self, order: WorkOrder, index: int) -> tuple[LocalResult, ClientState]:
         """Train one client; what it keeps is given back, to be stored once its update is accepted."""
