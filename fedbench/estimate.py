@@ -1,6 +1,7 @@
 """What a run will cost, before it is run."""
 
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -70,7 +71,6 @@ def estimate(config: ExperimentConfig) -> Estimate:
     Raises:
         FedbenchError: as the run itself would.
     """
-    remark = ""
     outline = outline_federation(config)
     try:
         federation = load_federation(config) if outline is None or config.data.root else outline
@@ -78,8 +78,9 @@ def estimate(config: ExperimentConfig) -> Estimate:
         if outline is None:
             raise
         federation = outline
+    remarks = list(unforeseeable(config))
     if federation is outline:
-        remark = f"{federation.data.name} is not there: counted from its published size and shape"
+        remarks.insert(0, f"{federation.data.name} is not there: counted from its published size and shape")
     problem = build_problem(config, federation)
     layout, costs = problem.layout, problem.costs
     objective = config.method.objective()
@@ -118,4 +119,14 @@ def estimate(config: ExperimentConfig) -> Estimate:
         f"({layout.size:,} parameters, {layout.groups} layer groups), {problem.cohort_size} of "
         f"{config.data.clients} clients in each of {problem.rounds} rounds"
     )
-    return Estimate(title, remark, tuple(kinds), tuple(per_round), total(per_round), total(full_update_costs(problem)))
+    return Estimate(
+        title, "; ".join(remarks), tuple(kinds), tuple(per_round), total(per_round), total(full_update_costs(problem))
+    )
+
+
+def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
+    """What of a run's costs depends on the run itself, and how it is counted here, one line each."""
+    if config.schedule.name == "importance":
+        yield "schedule.name=importance follows what the run measures: counted shallow to deep"
+    if config.method.has_pool() and config.schedule.name != "full":
+        yield f"the downlink of {config.method.name} depends on who holds which layer: counted as FedAvg's, its least"

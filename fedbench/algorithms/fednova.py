@@ -35,7 +35,9 @@ class FedNova(Algorithm):
     """Updates normalised by the number of local steps (Wang et al., NeurIPS 2020)."""
 
     paper: ClassVar[str] = "Wang et al., NeurIPS 2020, arXiv 2007.07481"
-    refuses: ClassVar[str] = "optimizers other than sgd without momentum"
+    refuses: ClassVar[str] = (
+        "optimizers other than sgd without momentum; rules that do not look at the mean (median, trimmed-mean, fedmr)"
+    )
     name: str = "fednova"
 
     def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:

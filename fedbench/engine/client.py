@@ -19,7 +19,7 @@ from torch import Tensor
 from fedbench.data.augment import prepare
 from fedbench.data.base import FederatedData, IntArray, Split
 from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport, HostSpec, WorkOrder
-from fedbench.exact import summable
+from fedbench.exact import LARGEST_UPDATE, summable
 from fedbench.models.groups import build_module
 from fedbench.parameters import Vector
 from fedbench.parts import PARAMETERS, STATISTICS, PartTable
@@ -43,10 +43,13 @@ class Answer:
 
     def add(self, index: int, parts: tuple[int, ...], values: Vector, reference: Vector) -> bool:
         """Add the update of the order's `index`-th client; False when it cannot be summed."""
-        if not self._order.combine:
-            self._messages.append(values)
-            return True
         weight, scale = self._order.weights[index], self._order.scales[index]
+        if not self._order.combine:
+            # The same judgement as a sum would pass, so that it does not depend on who shares an actor.
+            fits = summable(values, reference, LARGEST_UPDATE / max(scale, 1.0))
+            if fits:
+                self._messages.append(values)
+            return fits
         return add_message(self._total, self._union, self._table, parts, values, reference, weight, scale)
 
     def content(self) -> npt.NDArray[np.int64] | Vector:

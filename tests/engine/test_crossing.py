@@ -17,6 +17,7 @@ from fedbench.errors import ConfigError
 from fedbench.experiment import prepared, run
 from fedbench.parameters import Vector, model_digest
 from fedbench.problem import Problem
+from fedbench.training.scores import BatchScore
 
 OBJECTIVES = ("fedavg", "fedprox", "moon", "scaffold", "feddyn", "fednova")
 RULES = ("own", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "median", "trimmed-mean", "fedmr")
@@ -45,12 +46,13 @@ def inline(*overrides: str) -> ExperimentConfig:
 
 @dataclass(frozen=True)
 class Round:
-    """What a round planned and did, and the global model after it."""
+    """What a round planned and did, the global model after it, and how that does."""
 
     plan: RoundPlan
     reports: tuple[ClientReport, ...]
     vector: Vector
     statistics: Vector
+    scores: tuple[BatchScore, ...]
 
     @property
     def digest(self) -> str:
@@ -64,7 +66,7 @@ def rounds_of(executor: Executor, count: int) -> Iterator[Round]:
         phase = executor.train(plan)
         executor.finish()
         vector, statistics = executor.model()
-        yield Round(plan, phase.reports, vector.copy(), statistics.copy())
+        yield Round(plan, phase.reports, vector.copy(), statistics.copy(), executor.evaluate(()).scores)
 
 
 def followed(one: ExperimentConfig) -> tuple[Problem, list[Round]]:
@@ -103,8 +105,8 @@ def test_they_work_together(objective: str, rule: str, schedule: str) -> None:
             check_round(problem, before, done)
             before = done.vector
             phases.append(done.plan.active.phase)
+            assert all(math.isfinite(score.loss_sum) for score in done.scores)
         assert phases == ["full", *["full" if schedule == "full" else "partial"] * 2]
-        assert all(math.isfinite(score.loss_sum) for score in executor.evaluate(()).scores)
 
 
 @pytest.mark.parametrize(("objective", "rule"), REFUSED)
@@ -161,6 +163,13 @@ def test_with_nothing_added_a_method_is_fedavg_bit_for_bit(overrides: tuple[str,
     assert digest(*PLAIN, *overrides) == digest(*PLAIN, "algorithm=fedavg")
 
 
+def test_a_rule_that_adds_nothing_leaves_a_methods_own_weights_and_factors() -> None:
+    for objective in ("fednova", "scaffold"):
+        plain = digest(*PLAIN, f"algorithm={objective}")
+        assert digest(*PLAIN, f"algorithm={objective}", "server=fedavgm", "server.momentum=0") == plain
+        assert plain != digest(*PLAIN, "algorithm=fedavg")
+
+
 @pytest.mark.parametrize("objective", ["fedavg", "fedprox", "moon"])
 @pytest.mark.parametrize("schedule", ["full", "sequential", "per-client"])
 def test_a_pool_that_always_averages_is_the_uniform_mean_bit_for_bit(objective: str, schedule: str) -> None:
@@ -168,6 +177,14 @@ def test_a_pool_that_always_averages_is_the_uniform_mean_bit_for_bit(objective: 
     pool = digest(*common, "server=fedmr", "server.first_stage_rounds=3")
     assert pool == digest(*common, "server=fedavg", "server.weighting=uniform")
     assert pool != digest(*common, "server=fedmr", "server.first_stage_rounds=1")
+
+
+def test_what_is_scored_is_the_mean_of_a_pool_also_where_clients_started_from_models_of_their_own() -> None:
+    with prepared(inline("algorithm=fedmr", "schedule=sequential")) as (problem, executor):
+        assert isinstance(executor, InlineExecutor)
+        for done in rounds_of(executor, problem.rounds):
+            np.testing.assert_array_equal(executor._host._received["parameters"], done.vector)
+            np.testing.assert_array_equal(executor._host._received["statistics"], done.statistics)
 
 
 def ends(*overrides: str) -> tuple[Vector, Vector]:
@@ -370,6 +387,6 @@ def test_one_model_whatever_the_cluster(actors: int) -> None:
     assert not differing
 
 
-def plain(done: Round) -> tuple[RoundPlan, list[ClientReport]]:
+def plain(done: Round) -> tuple[RoundPlan, list[ClientReport], tuple[BatchScore, ...]]:
     """What does not depend on the machine's speed."""
-    return done.plan, [replace(report, seconds=0.0) for report in done.reports]
+    return done.plan, [replace(report, seconds=0.0) for report in done.reports], done.scores

@@ -1,0 +1,36 @@
+"""A host's answer: whether an update is taken does not depend on how the host answers."""
+
+import numpy as np
+import pytest
+
+from fedbench.engine.client import Answer
+from fedbench.engine.messages import WorkOrder
+from fedbench.exact import LARGEST_UPDATE
+from fedbench.parameters import ParameterLayout
+from fedbench.parts import PartTable
+
+TABLE = PartTable(ParameterLayout.build([("one", {"weight": (3,)}), ("two", {"bias": (2,)})]), statistics=False)
+
+
+def answer(combine: bool, scale: float) -> Answer:
+    order = WorkOrder(
+        round=0, union=(0, 1), lr_factor=1.0, stale=(), clients=(7,), groups=((0, 1),), weights=(1.0,), scales=(scale,),
+        own_starts=False, combine=combine, on_failure="stop",
+    )  # fmt: skip
+    return Answer(TABLE, order)
+
+
+@pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
+@pytest.mark.parametrize("share", [1e-6, 0.25, 0.5, 1.0, 2.0, np.nan])
+def test_a_sum_and_single_messages_take_the_same_updates(scale: float, share: float) -> None:
+    values = np.array([0, 1, share * LARGEST_UPDATE, 0, 0], np.float32)
+    verdicts = [answer(combine, scale).add(0, (0, 1), values, np.zeros(5, np.float32)) for combine in (True, False)]
+    assert verdicts[0] == verdicts[1] == (share * max(scale, 1.0) <= 1)
+
+
+def test_what_is_not_taken_is_not_sent() -> None:
+    values = np.full(5, 2 * LARGEST_UPDATE, np.float32)
+    for combine in (True, False):
+        one = answer(combine, 1.0)
+        one.add(0, (0, 1), values, np.zeros(5, np.float32))
+        assert not one.content().any()
