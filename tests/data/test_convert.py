@@ -32,7 +32,7 @@ def image_folder(tmp_path: Path, random_images: RandomImages, image_bytes: Calla
 
 
 def names_in(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
+    return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
 
 def test_an_image_folder_becomes_parquet_with_the_same_pixels(image_folder: Path, tmp_path: Path) -> None:
@@ -132,7 +132,7 @@ def test_splits_appear_together_or_not_at_all(
     with pytest.raises(DataError, match="No space left on device"):
         fetch_or_convert("cifar10", tmp_path / "root", image_folder)
     assert names_in(tmp_path / "root") == []
-    (tmp_path / "root" / "cifar10").mkdir()
+    (tmp_path / "root" / "cifar10").mkdir(parents=True)
     (tmp_path / "root" / "cifar10" / "notes.txt").touch()
     with pytest.raises(DataError, match="No space left on device"):
         fetch_or_convert("cifar10", tmp_path / "root", image_folder)

@@ -12,6 +12,7 @@ import pytest
 from fedbench import ExperimentConfig, Result, run
 from fedbench.federation import load_federation
 from fedbench.problem import Problem, build_problem
+from fedbench.schedules import Feedback
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder")]
 
@@ -73,7 +74,7 @@ def test_a_partial_round_changes_its_own_slice_alone(load: Load) -> None:
     )
     problem = problem_of(second)
     before, after = (final_vector(run(config), problem) for config in (first, second))
-    group = problem.config.schedule.active(4, problem.layout.groups, 0).groups
+    group = problem.config.schedule.active(4, problem.layout.groups, 0, Feedback.none(problem.layout)).groups
     assert group == (1,)
     changed = np.flatnonzero(before != after)
     active = problem.layout.slices[group[0]]

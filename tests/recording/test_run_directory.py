@@ -36,7 +36,7 @@ def test_the_default_directory_is_named_for_the_run(tmp_path: Path) -> None:
 
 def test_a_directory_in_use_is_refused_in_one_line(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(ConfigError, match=r"output\.directory=.*not empty.*fedbench resume") as refused:
+    with pytest.raises(ConfigError, match=r"output\.directory=.*not empty; name another one") as refused:
         RunDirectory.create("demo", 3, tmp_path)
     assert "\n" not in str(refused.value)
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
