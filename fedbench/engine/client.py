@@ -160,16 +160,16 @@ class ClientHost:
         """Train one client and put its update into the answer; what it keeps is stored once that is accepted."""
         client, table = order.clients[index], self._spec.table
         samples, started = len(self._rows[client]), time.perf_counter()
+        parts = table.uploaded(order.groups[index])
         try:
             result, state = self._train_one(order, index)
+            values = self._values(parts, result.outgoing)
         except Exception as error:
             if order.on_failure == "raise":
                 raise
             return _failure(client, samples, time.perf_counter() - started, error)
         seconds = time.perf_counter() - started
-        parts = table.uploaded(order.groups[index])
         reference = self._reference(parts)
-        values = self._values(parts, result.outgoing)
         accepted = summable(values, reference)
         if accepted:
             rng = generator(self._spec.seed, "update", order.round, client)
@@ -250,6 +250,9 @@ class ClientHost:
         vectors = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **outgoing}
         pieces = [vectors[part.channel][part.piece] for part in (self._spec.table.parts[index] for index in parts)]
         values: Vector = torch.cat(pieces).cpu().numpy()
+        expected = self._spec.table.values(parts)
+        if values.shape != (expected,):
+            raise ValueError(f"the update has shape {list(values.shape)}, [{expected}] is expected")
         return values
 
     def evaluate(

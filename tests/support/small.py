@@ -72,6 +72,25 @@ class FaultyObjective(Objective):
                 context.model.vector[piece].add_(HUGE)
 
 
+class Misshapen(Algorithm):
+    """Some clients send a further channel of the wrong length."""
+
+    name: str = "small:Misshapen"
+
+    def objective(self) -> Objective:
+        return MisshapenObjective()
+
+
+class MisshapenObjective(Objective):
+    """Cuts the channel short where the client took an odd number of steps."""
+
+    channels: tuple[str, ...] = ("extra",)
+
+    def finish(self, context: LocalContext, steps: int) -> None:
+        extra = torch.zeros_like(context.anchor)
+        context.outgoing["extra"] = extra[:7] if steps % 2 else extra
+
+
 class Exhausted(Algorithm):
     """Raises fedbench's own error where a client starts."""
 
