@@ -20,6 +20,8 @@ each task: the defaults of `server_lr` here are starting points, not the paper's
 
 With a partial schedule only the active layer groups take a step, and only their moments change: a group that was not
 trained in a round has no pseudo-gradient, which is not the same as one of zero.
+
+The default hyperparameters are from memory of these papers, not checked against their text.
 """
 
 from abc import ABC, abstractmethod

@@ -1,6 +1,8 @@
 """The 20 superclasses ("coarse labels") of CIFAR-100 and their five classes each.
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, and the data set's page.
+
+The table is from memory; what the data itself can confirm is little, so check it before relying on coarse labels.
 """
 
 import numpy as np
