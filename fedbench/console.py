@@ -76,7 +76,8 @@ class Progress:
         text = f"{what:<11}  {accuracy}loss {record.train_loss:.4f}  {self._bytes / 1e6:.2f} MB  {left}"
         if record.rejected_clients:
             rejected = [client.client for client in clients if client.status == "rejected"]
-            self._say(f"round {done}/{self._rounds}: rejected updates that are not finite, of clients {rejected}")
+            why = "not finite, too large or of the wrong shape"
+            self._say(f"round {done}/{self._rounds}: rejected updates ({why}) of clients {rejected}")
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text)
         else:

@@ -170,7 +170,7 @@ class ClientHost:
             return _failure(client, samples, time.perf_counter() - started, error)
         seconds = time.perf_counter() - started
         reference = self._reference(parts)
-        accepted = summable(values, reference)
+        accepted = values.shape == reference.shape and summable(values, reference)
         if accepted:
             rng = generator(self._spec.seed, "update", order.round, client)
             values = self._spec.update.apply(table, parts, values, reference, state, rng)
@@ -250,9 +250,6 @@ class ClientHost:
         vectors = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **outgoing}
         pieces = [vectors[part.channel][part.piece] for part in (self._spec.table.parts[index] for index in parts)]
         values: Vector = torch.cat(pieces).cpu().numpy()
-        expected = self._spec.table.values(parts)
-        if values.shape != (expected,):
-            raise ValueError(f"the update has shape {list(values.shape)}, [{expected}] is expected")
         return values
 
     def evaluate(

@@ -139,7 +139,7 @@ class ClientReport:
     """How a client's round went.
 
     Attributes:
-        status: ok | rejected (its update cannot be summed) | failed (its work raised).
+        status: ok | rejected (its update is not finite, too large, or of the wrong shape) | failed (its work raised).
         loss: mean training loss over the samples of all steps.
         seconds: of training.
         passes: forward passes of every minibatch beside the training step's own.

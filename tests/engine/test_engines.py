@@ -134,13 +134,19 @@ def test_a_clients_own_traceback_reaches_the_driver() -> None:
     assert "small.py" in error.traceback
 
 
-def test_an_update_of_the_wrong_shape_is_a_failure_of_its_client() -> None:
-    uneven = ("algorithm=small:Misshapen", "data.partition=quantity", "data.partition.alpha=1.0", "rounds=2")
-    with pytest.raises(ClientFailure, match=r"the update has shape \[\d+\], \[\d+\] is expected"):
-        inline(*uneven)
-    survived = inline(*uneven, "runtime.max_failed_clients=5")
-    rows = pq.read_table(survived.directory / "clients.parquet").to_pylist()
-    assert {row["status"] for row in rows} == {"ok", "failed"}
+@pytest.mark.parametrize("rule", ["fedavg", "median", "trimmed-mean"])
+def test_an_update_of_the_wrong_shape_is_rejected_counted_and_named(rule: str) -> None:
+    result = inline(
+        "algorithm=small:Misshapen",
+        *([] if rule == "fedavg" else [f"server={rule}"]),
+        "data.partition=quantity",
+        "data.partition.alpha=1.0",
+        "rounds=2",
+    )
+    rows = pq.read_table(result.directory / "clients.parquet").to_pylist()
+    assert {row["status"] for row in rows} == {"ok", "rejected"}
+    assert all((row["status"] == "rejected") == (row["steps"] % 2 == 1) for row in rows)
+    assert result.summary["rejected_clients"] == sum(row["status"] == "rejected" for row in rows)
 
 
 def test_the_inline_executor_stops_at_the_exception_itself() -> None:
