@@ -31,10 +31,17 @@ ROUND_SCHEMA = pa.schema(
         ("aggregation_seconds", pa.float64()),
         ("evaluation_seconds", pa.float64()),
         ("tracking_seconds", pa.float64()),
+        ("epochs", pa.float64()),
+        ("staleness_mean", pa.float64()),
+        ("staleness_max", pa.int64()),
     ]
 )
 """`rounds.parquet`. Bytes, FLOPs and seconds are of this round; the paper_ columns are cumulative. The *_seconds
-after `rejected_clients` say where the round's wall_seconds went."""
+after `rejected_clients` say where the round's wall_seconds went.
+
+An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients` counts the updates that arrived, group
+is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per
+sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs, and where nothing came."""
 
 CLIENT_SCHEMA = pa.schema(
     [
@@ -52,6 +59,29 @@ CLIENT_SCHEMA = pa.schema(
     ]
 )
 """`clients.parquet`. status: ok | rejected | failed."""
+
+ARRIVAL_SCHEMA = pa.schema(
+    [
+        ("arrival", pa.int64()),
+        ("round", pa.int32()),
+        ("worker", pa.int32()),
+        ("client", pa.int32()),
+        ("status", pa.string()),
+        ("group", pa.int32()),
+        ("index", pa.int64()),
+        ("staleness", pa.int64()),
+        ("dispatched_seconds", pa.float64()),
+        ("arrived_seconds", pa.float64()),
+        ("wall_seconds", pa.float64()),
+        ("uplink_bytes", pa.int64()),
+        ("downlink_bytes", pa.int64()),
+    ]
+)
+"""`events.parquet` of an asynchronous run: one row an arrival, in order; from it the run can be replayed.
+
+worker: the slot, 0..K-1, that the work was in. status: ok | rejected | failed, or lost (the client dropped out; the row
+stands at the time when its slot was free again). group: -1 for several. index: updates applied when the work was
+dispatched; staleness: updates applied between that and its arrival. *_seconds: of the run's clock, and real ones."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +111,28 @@ class RoundRecord:
     aggregation_seconds: float = 0.0
     evaluation_seconds: float = 0.0
     tracking_seconds: float = 0.0
+    epochs: float | None = None
+    staleness_mean: float | None = None
+    staleness_max: int | None = None
+
+
+@dataclass(frozen=True)
+class ArrivalRecord:
+    """One row of `events.parquet` (see `ARRIVAL_SCHEMA`)."""
+
+    arrival: int
+    round: int
+    worker: int
+    client: int
+    status: str
+    group: int
+    index: int
+    staleness: int
+    dispatched_seconds: float
+    arrived_seconds: float
+    wall_seconds: float
+    uplink_bytes: int
+    downlink_bytes: int
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from typing import Any
 
 from pydantic import SerializeAsAny
 
+from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Objective, ServerRule
 from fedbench.errors import ConfigError
 
@@ -34,12 +35,17 @@ class Crossed(Algorithm):
             raise ConfigError(f"{pair}: the server rule of {local.name} is a part of the method; leave server out")
         if server.objective_is_special() or server.scales_are_special():
             raise ConfigError(f"{pair}: {server.name} is a method of its own, not a server rule alone; set algorithm")
+        if server.asynchronous() and local.objective().channels:
+            raise ConfigError(
+                f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which is "
+                "averaged over a round, and arrivals have none; choose another rule"
+            )
         if server.has_pool() and local.objective().channels:
             raise ConfigError(
                 f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which a "
                 "pool of models does not average; choose another rule"
             )
-        if local.scales_are_special() and (server.has_pool() or server.rule().individual):
+        if local.scales_are_special() and (server.asynchronous() or server.has_pool() or server.rule().individual):
             raise ConfigError(
                 f"{pair}: {local.name} gives each update a factor in their mean, and {server.name} takes no such mean; "
                 "choose another rule"
@@ -63,6 +69,9 @@ class Crossed(Algorithm):
 
     def has_pool(self) -> bool:
         return self.server.has_pool()
+
+    def asynchronous(self) -> AsyncAlgorithm | None:
+        return self.server.asynchronous()
 
     def averages(self, round_index: int) -> bool:
         return self.server.averages(round_index)
