@@ -41,7 +41,7 @@ after `rejected_clients` say where the round's wall_seconds went.
 
 An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients` counts the updates that arrived, group
 is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per
-sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs, and where nothing came."""
+sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs and empty rounds."""
 
 CLIENT_SCHEMA = pa.schema(
     [
