@@ -23,6 +23,9 @@ results = Console(width=None if sys.stdout.isatty() else 120)
 
 WIDEST_TABLE = 4
 
+WIDE = 110
+"""Columns from which a bar has room for an asynchronous run's clock and staleness."""
+
 
 class Progress:
     """A bar with round, accuracy, MB and time left; plain lines where stderr is no terminal (an `Observer`)."""
@@ -71,9 +74,10 @@ class Progress:
             self._accuracy = record.test_accuracy
         done = record.round + 1
         left = self._time_left(done)
-        what = "full update" if record.phase == "full" else f"group {record.group}"
-        accuracy = "" if self._accuracy is None else f"accuracy {self._accuracy:.4f}  "
-        text = f"{what:<11}  {accuracy}loss {record.train_loss:.4f}  {self._bytes / 1e6:.2f} MB  {left}"
+        accuracy = "" if self._accuracy is None else f"accuracy {self._accuracy:.4f}"
+        loss, sent = f"loss {record.train_loss:.4f}", f"{self._bytes / 1e6:.2f} MB"
+        clock = "" if self._bar and self._screen.width < WIDE else _clock(record)
+        text = "  ".join(part for part in (f"{_what(record):<11}", accuracy, loss, sent, clock, left) if part)
         if record.rejected_clients:
             rejected = [client.client for client in clients if client.status == "rejected"]
             why = "not finite, too large or of the wrong shape"
@@ -96,6 +100,22 @@ class Progress:
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         """Nothing more to show."""
+
+
+def _what(record: RoundRecord) -> str:
+    """What a round trained."""
+    group = f"group {record.group}"
+    if record.phase != "async":
+        return "full update" if record.phase == "full" else group
+    arrivals = f"{record.clients:,} arrival{'' if record.clients == 1 else 's'}"
+    return f"{arrivals}  {group}" if record.group >= 0 else arrivals
+
+
+def _clock(record: RoundRecord) -> str:
+    """How far an asynchronous run's clock is, and how stale the round's updates were; nothing for a synchronous one."""
+    clock = "" if record.virtual_seconds is None else f"t={record.virtual_seconds:,.1f} s"
+    staleness = "" if record.staleness_mean is None else f"staleness {record.staleness_mean:.1f}"
+    return "  ".join(part for part in (clock, staleness) if part)
 
 
 def duration(seconds: float) -> str:
@@ -142,6 +162,11 @@ def print_summary(result: "Result") -> None:
         work = summary["client_flops"] / full["client_flops"]
         rows.append(("saved", f"{1 - sent / all_sent:.0%} of the bytes, {1 - work:.0%} of the FLOPs"))
     rows.append(("time", f"{duration(summary['wall_seconds'])}, {summary['rounds']} rounds ({summary['status']})"))
+    if "clock" in summary:
+        counts = f"{summary['arrivals']:,} arrivals, {summary['lost_updates']:,} lost"
+        rows.append(("clock", f"{summary['clock']} {summary['virtual_seconds']:,.1f} s, {counts}"))
+        if summary["staleness_mean"] is not None:
+            rows.append(("staleness", f"{summary['staleness_mean']:.1f} mean, {summary['staleness_max']:,} max"))
     rows.append(("files", str(result.directory)))
     if result.ui_command:
         rows.append(("browse", result.ui_command))

@@ -10,11 +10,11 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -22,18 +22,29 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
-from fedbench.errors import ConfigError, DataError, RunError
+from fedbench.errors import ConfigError, RunError
 from fedbench.parameters import Vector
-from fedbench.records import CLIENT_SCHEMA, ROUND_SCHEMA, ClientRecord, RoundRecord, RunDescription
+from fedbench.recorded import (
+    CLIENTS,
+    CONFIG,
+    DESCRIPTION,
+    EVENTS,
+    PARTITION,
+    ROUNDS,
+    SUMMARY,
+    load_events,
+    load_run,
+)
+from fedbench.records import (
+    ARRIVAL_SCHEMA,
+    CLIENT_SCHEMA,
+    ROUND_SCHEMA,
+    ArrivalRecord,
+    ClientRecord,
+    RoundRecord,
+    RunDescription,
+)
 
-T = TypeVar("T")
-
-CONFIG = "config.yaml"
-DESCRIPTION = "description.json"
-ROUNDS = "rounds.parquet"
-CLIENTS = "clients.parquet"
-PARTITION = "partition.parquet"
-SUMMARY = "summary.json"
 MODEL = "model.safetensors"
 PLOTS = "plots"
 CHECKPOINTS = "checkpoints"
@@ -68,6 +79,7 @@ class RunDirectory:
         self._run: RunDescription | None = None
         self._rounds = _Rows(ROUND_SCHEMA)
         self._clients = _Rows(CLIENT_SCHEMA)
+        self._arrivals = _Rows(ARRIVAL_SCHEMA)
         self._next_write = -math.inf
 
     @classmethod
@@ -109,6 +121,8 @@ class RunDirectory:
         opened = cls(Path(directory).absolute(), interval=interval, plots=plots)
         opened._rounds.extend_table(_before(rounds, first_round))
         opened._clients.extend_table(_before(clients, first_round))
+        if (opened.path / EVENTS).exists():
+            opened._arrivals.extend_table(_before(load_events(opened.path / EVENTS), first_round))
         return opened
 
     def run_started(self, run: RunDescription) -> None:
@@ -125,6 +139,10 @@ class RunDirectory:
                 pq.write_table(partition_table(run), temporary)
             self._write_json(SUMMARY, {"status": "running"})
             self._write_tables()
+
+    def arrivals_finished(self, arrivals: Sequence[ArrivalRecord]) -> None:
+        """Keep an asynchronous round's arrivals, in order; `round_finished`, called next, may write them."""
+        self._arrivals.append(*arrivals)
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Keep the rows; rewrite the tables if that was not done lately."""
@@ -177,9 +195,13 @@ class RunDirectory:
 
     def _write_tables(self) -> None:
         started = time.monotonic()
-        for name, rows in ((ROUNDS, self._rounds), (CLIENTS, self._clients)):
+        tables = {ROUNDS: self.history(), CLIENTS: self._clients.table(), EVENTS: self._arrivals.table()}
+        if not tables[EVENTS].num_rows:  # a synchronous run, or one that is run again from its start
+            del tables[EVENTS]
+            (self.path / EVENTS).unlink(missing_ok=True)
+        for name, table in tables.items():
             with _replacing(self.path / name) as temporary:
-                pq.write_table(rows.table(), temporary)
+                pq.write_table(table, temporary)
         finished = time.monotonic()
         self._next_write = finished + max(self._interval, (finished - started) / WRITING_SHARE)
 
@@ -194,7 +216,7 @@ class RunDirectory:
         from fedbench.plots import save_figures
 
         try:
-            save_figures(self.history(), run, self.path / PLOTS)
+            save_figures(self.history(), run, self.path / PLOTS, self._arrivals.table())
         except Exception as error:  # a figure is never worth a run
             self.warning = f"the plots could not be drawn: {type(error).__name__}: {error}"
 
@@ -214,7 +236,7 @@ class _Rows:
         self._batches: list[pa.RecordBatch] = []
         self._new: list[dict[str, Any]] = []
 
-    def append(self, *records: RoundRecord | ClientRecord) -> None:
+    def append(self, *records: RoundRecord | ClientRecord | ArrivalRecord) -> None:
         self._new.extend(vars(record) for record in records)
 
     def extend_table(self, table: pa.Table) -> None:
@@ -240,46 +262,6 @@ def partition_table(run: RunDescription) -> pa.Table:
     for label, name in enumerate(run.class_names):
         columns[name if name not in columns else f"{name} ({label})"] = pa.array(counts[:, label], pa.int64())
     return pa.table(columns)
-
-
-def load_run(directory: str | Path) -> tuple[dict[str, Any], pa.Table, pa.Table, dict[str, Any]]:
-    """What a run recorded: (configuration, rounds, clients, summary).
-
-    The summary of a run that goes on, or whose process was killed, has the status "running" and nothing else.
-
-    Raises:
-        DataError: a file is missing, damaged or of another kind.
-    """
-    path = Path(directory)
-    config = _mapping(path, CONFIG, yaml.safe_load)
-    rounds = _table(path, ROUNDS, ROUND_SCHEMA)
-    clients = _table(path, CLIENTS, CLIENT_SCHEMA)
-    summary = _mapping(path, SUMMARY, json.loads)
-    if "status" not in summary:
-        raise DataError(f"{path / SUMMARY}: has no status; is this a run directory?")
-    return config, rounds, clients, summary
-
-
-def load_description(directory: str | Path) -> RunDescription:
-    """The `RunDescription` of a recorded run, for drawing and sending it again.
-
-    Raises:
-        DataError: a file is missing, damaged or of another kind.
-    """
-    path = Path(directory)
-    described = _mapping(path, DESCRIPTION, json.loads)
-    partition = _read(path / PARTITION, _read_parquet)
-    try:
-        counts = list(zip(*(column.to_pylist() for column in partition.columns[2:]), strict=True))
-        return RunDescription(
-            config=_mapping(path, CONFIG, yaml.safe_load),
-            directory=str(path.absolute()),
-            class_names=tuple(described.pop("class_names")),
-            client_class_counts=tuple(counts),
-            **described,
-        )
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path / DESCRIPTION}: is not a run's description: {error}") from None
 
 
 _DESCRIBED = [
@@ -330,33 +312,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return None
     return value
-
-
-def _read(path: Path, reader: Callable[[Path], T]) -> T:
-    try:
-        return reader(path)
-    except FileNotFoundError:
-        raise DataError(f"{path}: is missing; is {path.parent} a run directory?") from None
-    except (OSError, ValueError, yaml.YAMLError) as error:  # Arrow's and JSON's errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise DataError(f"{path}: cannot be read: {reason[:200]}") from None
-
-
-def _read_parquet(file: Path) -> pa.Table:
-    # `pq.read_table` opens the path twice, and would mix two files when it is replaced in between.
-    with pq.ParquetFile(file) as opened:
-        return opened.read()
-
-
-def _mapping(path: Path, name: str, parse: Callable[[str], Any]) -> dict[str, Any]:
-    document = _read(path / name, lambda file: parse(file.read_text(encoding="utf-8")))
-    if not isinstance(document, dict):
-        raise DataError(f"{path / name}: holds no mapping; is {path} a run directory?")
-    return document
-
-
-def _table(path: Path, name: str, schema: pa.Schema) -> pa.Table:
-    table = _read(path / name, _read_parquet)
-    if missing := [column for column in schema.names if column not in table.column_names]:
-        raise DataError(f"{path / name}: lacks the column {missing[0]}; it is not a run's table, or of another version")
-    return _read(path / name, lambda _: table.select(schema.names).cast(schema))

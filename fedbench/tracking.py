@@ -158,6 +158,10 @@ class MlflowTracker:
             "paper/comp_tflop": record.paper_comp_tflop,
             "schedule/group": record.group,
             "time/round_s": record.wall_seconds,
+            "async/staleness_mean": record.staleness_mean,
+            "async/staleness_max": record.staleness_max,
+            "async/virtual_s": record.virtual_seconds,
+            "async/epochs": record.epochs,
         }
         self.log(record.round, metrics)
 

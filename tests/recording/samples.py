@@ -1,8 +1,9 @@
 """Small recorded runs to test with."""
 
+from dataclasses import replace
 from pathlib import Path
 
-from fedbench.records import ClientRecord, RoundRecord, RunDescription
+from fedbench.records import ArrivalRecord, ClientRecord, RoundRecord, RunDescription
 
 CLASSES = ("cat", "deer", "dog")
 
@@ -44,6 +45,42 @@ def a_round(index: int, *, evaluated: bool = True, group: int = -1) -> RoundReco
         virtual_seconds=None,
         rejected_clients=0,
     )
+
+
+def an_asynchronous_round(index: int, *, evaluated: bool = True, group: int = -1, arrivals: int = 4) -> RoundRecord:
+    """The clock stands at 2.5 s, 5 s, 7.5 s, ...; without arrivals there is no staleness."""
+    return replace(
+        a_round(index, evaluated=evaluated),
+        phase="async",
+        group=group,
+        clients=arrivals,
+        virtual_seconds=2.5 * (index + 1),
+        epochs=0.75 * (index + 1),
+        staleness_mean=1.25 + index if arrivals else None,
+        staleness_max=3 + index if arrivals else None,
+    )
+
+
+def arrival_rows(index: int, each: int = 4) -> list[ArrivalRecord]:
+    """The arrivals of one round; the last one is lost."""
+    return [
+        ArrivalRecord(
+            arrival=number,
+            round=index,
+            worker=number % 3,
+            client=number % 5,
+            status="lost" if number % each == each - 1 else "ok",
+            group=-1,
+            index=max(0, number - 2),
+            staleness=min(2, number),
+            dispatched_seconds=0.5 * number,
+            arrived_seconds=0.5 * number + 1.25,
+            wall_seconds=0.1,
+            uplink_bytes=250_000,
+            downlink_bytes=750_000,
+        )
+        for number in range(each * index, each * (index + 1))
+    ]
 
 
 def client_rows(index: int, clients: int = 2) -> list[ClientRecord]:

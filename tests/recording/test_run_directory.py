@@ -13,8 +13,9 @@ from safetensors.numpy import load_file
 
 from fedbench import run_directory
 from fedbench.errors import ConfigError, DataError, RunError
+from fedbench.recorded import load_description, load_run
 from fedbench.records import CLIENT_SCHEMA, ROUND_SCHEMA
-from fedbench.run_directory import RunDirectory, load_description, load_run, partition_table
+from fedbench.run_directory import RunDirectory, partition_table
 
 from .samples import CLASSES, a_description, a_round, client_rows
 
@@ -170,6 +171,9 @@ def test_foreign_directories_are_refused(tmp_path: Path) -> None:
     path = record_run(tmp_path / "run").path
     pq.write_table(pa.table({"round": [1]}), path / "rounds.parquet")
     with pytest.raises(DataError, match="lacks the column phase"):
+        load_run(path)
+    pq.write_table(pa.table({name: [[1]] for name in ROUND_SCHEMA.names}), path / "rounds.parquet")
+    with pytest.raises(DataError, match=r"rounds\.parquet: cannot be read: Unsupported cast"):
         load_run(path)
     record_run(tmp_path / "other")
     (tmp_path / "other" / "summary.json").write_text(json.dumps({"accuracy": 1}))

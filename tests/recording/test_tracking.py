@@ -16,7 +16,7 @@ from fedbench.errors import ConfigError
 from fedbench.run_directory import RunDirectory
 from fedbench.tracking import MlflowTracker, flatten
 
-from .samples import a_description, a_round, client_rows
+from .samples import a_description, a_round, an_asynchronous_round, arrival_rows, client_rows
 
 ROUND_METRICS = {
     "test/accuracy", "test/loss", "train/loss", "comm/uplink_mb", "comm/downlink_mb", "compute/tflop",
@@ -101,6 +101,28 @@ def test_a_run_is_found_again_through_mlflow(tmp_path: Path) -> None:
     }  # fmt: skip
     assert len(client.list_artifacts(tracker.run_id, "plots")) == 4
     assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "store")
+
+
+def test_clock_and_staleness_of_asynchronous_rounds_are_metrics_where_a_round_has_them(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker()
+    recorder = RunDirectory.create("demo", 3, tmp_path / "run", plots=False)
+    for observer in (recorder, tracker):
+        observer.run_started(a_description(recorder.path))
+    for index in range(3):
+        recorder.arrivals_finished([] if index == 1 else arrival_rows(index // 2))
+        for observer in (recorder, tracker):
+            observer.round_finished(an_asynchronous_round(index, arrivals=0 if index == 1 else 4), client_rows(index))
+    for observer in (recorder, tracker):
+        observer.run_finished({"status": "finished"})
+    assert tracker.warning is None
+    client = MlflowClient()
+    assert values(client, tracker.run_id, "async/staleness_mean") == [(0, 1.25), (2, 3.25)]
+    assert values(client, tracker.run_id, "async/staleness_max") == [(0, 3), (2, 5)]
+    assert values(client, tracker.run_id, "async/virtual_s") == [(0, 2.5), (1, 5.0), (2, 7.5)]
+    assert values(client, tracker.run_id, "async/epochs") == [(0, 0.75), (1, 1.5), (2, 2.25)]
+    assert "events.parquet" in {file.path for file in client.list_artifacts(tracker.run_id)}
 
 
 @pytest.mark.parametrize(("status", "expected"), [("interrupted", "KILLED"), ("failed", "FAILED"), ("?", "FAILED")])
