@@ -87,6 +87,12 @@ BUILTIN: dict[str, dict[str, str]] = {
         "cosine": "fedbench.training.optimizers:Cosine",
         "step": "fedbench.training.optimizers:Step",
     },
+    "delay": {
+        "constant": "fedbench.delays:Constant",
+        "gamma": "fedbench.delays:Gamma",
+        "lognormal": "fedbench.delays:LogNormal",
+        "pareto": "fedbench.delays:Pareto",
+    },
     "compression": {
         "none": "fedbench.compression:Uncompressed",
         "fp16": "fedbench.compression:Half",
@@ -108,6 +114,7 @@ CONFIG_KEYS = {
     "optimizer": "local.optimizer",
     "lr_schedule": "local.lr_schedule",
     "compression": "update.compression",
+    "delay": "delays.distribution",
 }
 
 DEFAULTS = {
@@ -120,6 +127,7 @@ DEFAULTS = {
     "optimizer": "sgd",
     "lr_schedule": "constant",
     "compression": "none",
+    "delay": "gamma",
 }
 """What is meant where parameters are given without a name, or nothing at all."""
 

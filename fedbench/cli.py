@@ -13,7 +13,17 @@ import typer
 from fedbench.errors import ClientFailure, ConfigError, FedbenchError
 from fedbench.suggestions import did_you_mean
 
-LISTINGS = ("presets", "algorithms", "schedules", "models", "datasets", "partitions", "optimizers", "compressions")
+LISTINGS = (
+    "presets",
+    "algorithms",
+    "schedules",
+    "models",
+    "datasets",
+    "partitions",
+    "optimizers",
+    "compressions",
+    "delays",
+)
 DEFAULT_PRESET = "quickstart"
 INTERRUPTED = 130
 """Exit status after an interrupt that was heeded, as shells report SIGINT."""

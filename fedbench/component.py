@@ -15,6 +15,12 @@ from fedbench.errors import ConfigError
 from fedbench.suggestions import did_you_mean
 
 
+class Section(BaseModel):
+    """A part of the configuration: frozen, unknown keys forbidden."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
 class Component(BaseModel):
     """A part of an experiment that is chosen by name and checked with its own parameters."""
 

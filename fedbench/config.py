@@ -19,7 +19,6 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -29,11 +28,12 @@ from pydantic import (
 from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.crossed import Crossed
 from fedbench.catalogue import DEFAULTS, make_component
-from fedbench.component import Component, explain
+from fedbench.component import Component, Section, explain
 from fedbench.compression import Compression
 from fedbench.data.augmentation import Augmentation
 from fedbench.data.base import Dataset
 from fedbench.data.partition import Partition
+from fedbench.delays import DelaysSection
 from fedbench.errors import ConfigError
 from fedbench.merging import drop_parameters_of_replaced_components, parse_overrides, read_source
 from fedbench.models.base import Model
@@ -43,12 +43,6 @@ from fedbench.updates import UpdatePipeline
 
 TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
 """What MLflow takes as a tracking URI."""
-
-
-class Section(BaseModel):
-    """A part of the configuration: frozen, unknown keys forbidden."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _component(kind: str, base: type[Component]) -> Any:
@@ -232,7 +226,7 @@ class TrackingSection(Section):
     enabled: bool = True
     mlflow_uri: Annotated[str | None, AfterValidator(_known_scheme)] = None
     experiment: str = Field(default="fedbench", min_length=1, pattern="^[^/]+$")
-    tags: dict[str, str] = {}
+    tags: dict[str, str] = Field(default={})
 
     @model_validator(mode="after")
     def _every_option_has_an_effect(self) -> Self:
@@ -301,6 +295,7 @@ class ExperimentConfig(Section):
     schedule: AnySchedule = Field(default=DEFAULTS["schedule"], validate_default=True)
     update: UpdateSection = UpdateSection()
     participation: ParticipationSection = ParticipationSection()
+    delays: DelaysSection = DelaysSection()
     evaluation: EvaluationSection = EvaluationSection()
     runtime: RuntimeSection = RuntimeSection()
     tracking: TrackingSection = TrackingSection()
@@ -324,6 +319,12 @@ class ExperimentConfig(Section):
                 "evaluation.batchnorm=client0: only with local.batchnorm=local do clients keep statistics of their own"
             )
         return self
+
+    def slots(self) -> int:
+        """Clients that work at the same time: the participants of a round, or of an asynchronous run."""
+        if self.method.asynchronous():
+            return self.delays.concurrency or self.data.clients
+        return self.participation.size(self.data.clients)
 
     @property
     def method(self) -> Algorithm:
@@ -385,6 +386,7 @@ class ExperimentConfig(Section):
         for key in ("name", "runtime", "tracking", "output"):
             values.pop(key)
         values["data"].pop("root")
+        values["delays"].pop("replay")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedbench.accounting.costs import Costs, total
 from fedbench.accounting.memory import peak_training_bytes
+from fedbench.accounting.totals import Costs, total
 from fedbench.config import ExperimentConfig
 from fedbench.errors import DataError
 from fedbench.federation import load_federation, outline_federation

@@ -15,18 +15,21 @@ import numpy as np
 import pyarrow as pa
 
 from fedbench import __version__
+from fedbench.accounting.totals import Costs
 from fedbench.config import ExperimentConfig
 from fedbench.errors import FedbenchError
 from fedbench.federation import load_federation
 from fedbench.parameters import ParameterLayout, Vector, model_digest
-from fedbench.records import Observer, RunDescription
+from fedbench.records import ArrivalRecord, Observer, RunDescription
 from fedbench.run_directory import RunDirectory
 from fedbench.tracking import MlflowTracker
 
 if TYPE_CHECKING:
     import torch
 
+    from fedbench.engine.clocks import Clock
     from fedbench.engine.executor import Executor
+    from fedbench.engine.synchronous import FinishedRound
     from fedbench.problem import Problem
 
 EARLY_ERRORS = 0.5
@@ -110,19 +113,26 @@ def _build(config: ExperimentConfig) -> "Problem":
 
 def _inline(problem: "Problem") -> "Executor":
     from fedbench.engine.executor import InlineExecutor
+    from fedbench.engine.inline_arrivals import InlineArrivals
 
-    federation, budget = problem.federation, problem.config.runtime.max_failed_clients
-    return InlineExecutor(problem.spec, federation.data, federation.rows, problem.server, budget)
+    data, rows, budget = problem.federation.data, problem.federation.rows, problem.config.runtime.max_failed_clients
+    if problem.arrivals is not None:
+        return InlineArrivals(problem.spec, data, rows, problem.arrival_server, budget)
+    return InlineExecutor(problem.spec, data, rows, problem.server, budget)
 
 
 def _on_cluster(config: ExperimentConfig, building: "Future[Problem]") -> "Executor":
-    from fedbench.engine.cluster import Cluster, RayExecutor
+    from fedbench.engine.cluster import Cluster
+    from fedbench.engine.ray_arrivals import RayArrivals
+    from fedbench.engine.ray_rounds import RayExecutor
 
-    cluster = Cluster(config.runtime, config.participation.size(config.data.clients))
+    cluster = Cluster(config.runtime, config.slots())
     try:
         problem = building.result()
         spec = replace(problem.spec, gpu_fraction=cluster.gpus_each)
         data, rows = problem.federation.data, problem.federation.rows
+        if problem.arrivals is not None:
+            return RayArrivals(cluster, spec, data, rows, problem.arrival_server, config.runtime)
         return RayExecutor(cluster, spec, data, rows, problem.server, config.runtime)
     except BaseException:
         cluster.close()
@@ -142,6 +152,8 @@ class Recording:
             self._tracker = MlflowTracker(tracking.mlflow_uri, tracking.experiment, tracking.tags)
         recorders: list[Observer] = [self._directory, *([self._tracker] if self._tracker else [])]
         self._observers: list[Observer] = [*recorders, *observers]
+        self._arrivals: list[ArrivalRecord] = []
+        self._full = Costs()
 
     def record(self, executor: "Executor", should_stop: Callable[[], bool]) -> Result:
         """Run to the end, an interrupt or a failure; record whichever it was.
@@ -178,22 +190,38 @@ class Recording:
         )
 
     def _run_rounds(self, executor: "Executor", should_stop: Callable[[], bool]) -> bool:
+        done = 0
+        for finished in self._rounds(executor, should_stop):
+            done += 1
+            self._full += finished.full or Costs()
+            self._arrivals += finished.arrivals
+            self._directory.arrivals_finished(finished.arrivals)
+            for observer in self._observers:
+                observer.round_finished(finished.record, finished.clients)
+        return done < self._problem.rounds
+
+    def _rounds(self, executor: "Executor", should_stop: Callable[[], bool]) -> "Iterator[FinishedRound]":
+        from fedbench.engine.asynchronous import Arrivals
+        from fedbench.engine.executor import ArrivalExecutor, RoundExecutor
         from fedbench.engine.synchronous import synchronous_rounds
 
         problem, evaluation = self._problem, self._problem.config.evaluation
-        done = 0
-        for finished in synchronous_rounds(
+        if isinstance(executor, ArrivalExecutor):
+            assert problem.arrivals is not None
+            clock = make_clock(problem.config, executor.ready)
+            budget = problem.config.runtime.max_failed_clients
+            return Arrivals(problem.arrivals, executor, clock, problem.costs, budget).rounds(
+                evaluation.every, should_stop
+            )
+        assert isinstance(executor, RoundExecutor)
+        return synchronous_rounds(
             executor,
             problem.costs,
             rounds=problem.rounds,
             evaluate_every=evaluation.every,
             evaluate_clients=evaluation.per_client,
             should_stop=should_stop,
-        ):
-            done += 1
-            for observer in self._observers:
-                observer.round_finished(finished.record, finished.clients)
-        return done < problem.rounds
+        )
 
     def _finish(self, summary: dict[str, Any]) -> None:
         for observer in self._observers:
@@ -225,6 +253,20 @@ class Recording:
             "privacy_epsilon": self._epsilon(history.num_rows),
             "config_hash": config.digest(),
             "versions": versions(),
+            **(self._of_arrivals(columns) if self._problem.arrivals is not None else {}),
+        }
+
+    def _of_arrivals(self, columns: dict[str, list[Any]]) -> dict[str, Any]:
+        """What the summary of an asynchronous run has besides."""
+        accepted = [arrival.staleness for arrival in self._arrivals if arrival.status == "ok"]
+        return {
+            "clock": self._problem.config.delays.clock,
+            "virtual_seconds": columns["virtual_seconds"][-1] if columns["virtual_seconds"] else 0.0,
+            "arrivals": sum(columns["clients"]),
+            "lost_updates": sum(arrival.status == "lost" for arrival in self._arrivals),
+            "staleness_mean": sum(accepted) / len(accepted) if accepted else None,
+            "staleness_max": max(accepted, default=None),
+            "epochs": columns["epochs"][-1] if columns["epochs"] else 0.0,
         }
 
     def _epsilon(self, rounds: int) -> float | None:
@@ -239,10 +281,12 @@ class Recording:
         return epsilon(update.noise_multiplier, rate, rounds, update.delta)
 
     def _full_updates(self, rounds: int) -> dict[str, float]:
-        from fedbench.accounting.costs import total
+        from fedbench.accounting.totals import total
         from fedbench.problem import full_update_costs
 
-        costs = total(full_update_costs(self._problem)[:rounds])
+        costs = self._full
+        if self._problem.arrivals is None:
+            costs = total(full_update_costs(self._problem)[:rounds])
         return {
             "uplink_bytes": costs.uplink_bytes,
             "downlink_bytes": costs.downlink_bytes,
@@ -258,6 +302,25 @@ class Recording:
         if summary["status"] == "finished" and best is not None and best < 1.5 * chance:
             found.append(f"the best accuracy, {best:.1%}, is close to chance ({chance:.1%}): look at lr and rounds")
         return tuple(warning for warning in found if warning)
+
+
+def make_clock(config: ExperimentConfig, ready: Callable[[float], int | None]) -> "Clock":
+    """The clock of an asynchronous run.
+
+    Args:
+        ready: waits for a finished work, as an executor does.
+
+    Raises:
+        DataError: `delays.replay` names no record of arrivals.
+    """
+    from fedbench.engine.clocks import ReplayClock, VirtualClock, WallClock
+
+    delays = config.delays
+    if delays.replay is not None:
+        return ReplayClock(delays.replay, delays.clock)
+    if delays.clock == "wall":
+        return WallClock(ready)
+    return VirtualClock(delays, config.seed, config.data.clients)
 
 
 def named_tensors(layout: ParameterLayout, vector: Vector, statistics: Vector) -> dict[str, Vector]:
@@ -281,7 +344,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
     note = (
         f"**{title}**\n\n"
         f"{len(sizes)} clients ({config.data.partition.name} partition, {size} samples each), "
-        f"{problem.cohort_size} in each of {problem.rounds} rounds. "
+        f"{pace(problem)}. "
         f"The model has {problem.layout.size:,} parameters in {problem.layout.groups} layer groups. "
         f"Seed {config.seed}; configuration {config.digest()}.\n\n"
         f"Files: `{directory}`"
@@ -300,6 +363,15 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         client_class_counts=problem.federation.counts,
         test_samples=len(data.test),
     )
+
+
+def pace(problem: "Problem") -> str:
+    """Who works how often, in words."""
+    if problem.arrivals is None:
+        return f"{problem.cohort_size} in each of {problem.rounds} rounds"
+    plan, clock = problem.arrivals, problem.config.delays.clock
+    length = f"{plan.seconds_per_round:g} s" if plan.seconds_per_round else f"{plan.arrivals_per_round} arrivals"
+    return f"{plan.workers} at work at a time, {problem.rounds} rounds of {length} on the {clock} clock"
 
 
 def versions() -> dict[str, str]:

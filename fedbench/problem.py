@@ -9,11 +9,15 @@ from functools import cache
 
 from torch import nn
 
-from fedbench.accounting.costs import CostModel, Costs
+from fedbench.accounting.costs import CostModel
 from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.paper import forward_macs
+from fedbench.accounting.totals import Costs
 from fedbench.algorithms.base import Algorithm
+from fedbench.arrival_problem import arrival_plan
 from fedbench.config import ExperimentConfig
+from fedbench.engine.arrival_server import ArrivalServerSpec
+from fedbench.engine.asynchronous import ArrivalPlan
 from fedbench.engine.messages import HostSpec
 from fedbench.engine.server import ServerSpec
 from fedbench.errors import ConfigError
@@ -33,12 +37,13 @@ class Problem:
 
     Attributes:
         layout: of the model's parameters.
-        vector, statistics: the initial model.
+        vector, statistics: the initial model; retention: as `FlatModel.retention`.
         costs: of clients and rounds.
         rounds: number of rounds.
         cohort_size: participants of a round.
         spec: for client hosts, without their share of a GPU.
-        server: what the server is made from.
+        server: what the server is made from, where there are rounds.
+        arrivals: an asynchronous run, apart from where it runs; None where there are rounds.
         remarks: what a user should know of this combination, one line each.
     """
 
@@ -47,12 +52,29 @@ class Problem:
     layout: ParameterLayout
     vector: Vector
     statistics: Vector
+    retention: Vector
     costs: CostModel
     rounds: int
     cohort_size: int
     spec: HostSpec
     server: ServerSpec
+    arrivals: ArrivalPlan | None
     remarks: tuple[str, ...]
+
+    @property
+    def arrival_server(self) -> ArrivalServerSpec:
+        """What the server of an asynchronous run is made from."""
+        assert self.arrivals is not None
+        plan = self.arrivals
+        return ArrivalServerSpec(
+            table=self.spec.table,
+            vector=self.vector,
+            statistics=self.statistics,
+            retention=self.retention,
+            share=1.0 if plan.gradient else 1.0 / plan.workers,
+            workers=plan.workers,
+            method=plan.method,
+        )
 
 
 def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
@@ -75,7 +97,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     method = config.method
     method.check(config)
     keeps_statistics = config.local.batchnorm == "local"
-    local, data, cohort_size = config.local, config.data, config.participation.size(config.data.clients)
+    local, data, cohort_size = config.local, config.data, config.slots()
     epochs = local.epochs if local.epochs or local.steps else 1
     length = LocalLength(local.batch_size, epochs, local.steps, model.smallest_batch)
     update = config.update.pipeline(cohort_size)
@@ -92,6 +114,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
     )
     _check_privacy(config, table)
+    arrivals = arrival_plan(config, federation.sizes, length, rounds)
     spec = HostSpec(
         model=config.model,
         task=task,
@@ -106,6 +129,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         bf16=local.precision == "bf16",
         keeps_statistics=keeps_statistics,
         update=update,
+        weight_decay=getattr(local.optimizer, "weight_decay", 0.0),
         evaluation_statistics=config.evaluation.batchnorm or ("client0" if keeps_statistics else "aggregate"),
         evaluation_batch_size=config.evaluation.batch_size,
         augmentation=data.augment,
@@ -130,7 +154,21 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         local=length,
         update=update,
     )
-    return Problem(config, federation, layout, vector, statistics, costs, rounds, cohort_size, spec, server, remarks)
+    return Problem(
+        config=config,
+        federation=federation,
+        layout=layout,
+        vector=vector,
+        statistics=statistics,
+        retention=model.retention().numpy(),
+        costs=costs,
+        rounds=rounds,
+        cohort_size=cohort_size,
+        spec=spec,
+        server=server,
+        arrivals=arrivals,
+        remarks=remarks,
+    )
 
 
 def count_rounds(config: ExperimentConfig, groups: int) -> int:
@@ -153,7 +191,7 @@ def count_rounds(config: ExperimentConfig, groups: int) -> int:
 
 
 def full_update_costs(problem: Problem) -> list[Costs]:
-    """What the same rounds would cost as full network updates."""
+    """What the same rounds would cost as full network updates; of asynchronous runs see `FinishedRound.full`."""
     return problem.costs.project(Full(), problem.rounds, problem.cohort_size, problem.config.seed)
 
 

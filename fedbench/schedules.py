@@ -11,6 +11,7 @@ A schedule of one's own derives from `Schedule` and says two things: how long it
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -76,7 +77,13 @@ class Feedback:
 
 
 class Schedule(Component):
-    """Base of all schedules: a pure function from the round to the active layer groups."""
+    """Base of all schedules: a pure function from the round to the active layer groups.
+
+    Attributes:
+        follows_training: what is active depends on how earlier rounds went (`Feedback`).
+    """
+
+    follows_training: ClassVar[bool] = False
 
     @abstractmethod
     def length(self, groups: int) -> int | None:
@@ -220,6 +227,7 @@ class Importance(Cyclic):
             twice the number of groups.
     """
 
+    follows_training: ClassVar[bool] = True
     name: str = "importance"
     longest_wait: int | None = Field(default=None, ge=1)
 

@@ -2,42 +2,16 @@
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.paper import round_comm_gb, round_comp_tflop
+from fedbench.accounting.totals import Costs
 from fedbench.participation import draw_cohort
 from fedbench.parts import PartTable
 from fedbench.schedules import Feedback, Schedule
 from fedbench.training.minibatches import LocalLength
 from fedbench.updates import UpdatePipeline
-
-
-@dataclass(frozen=True)
-class Costs:
-    """What some rounds cost.
-
-    Attributes:
-        uplink_bytes, downlink_bytes: all participants, protocol.
-        client_flops: all participants, as measured on the step that runs.
-        paper_comm_gb, paper_comp_tflop: as FedPart's tables count (uplink of all clients; one client's computation).
-    """
-
-    uplink_bytes: int = 0
-    downlink_bytes: int = 0
-    client_flops: int = 0
-    paper_comm_gb: float = 0.0
-    paper_comp_tflop: float = 0.0
-
-    def __add__(self, other: "Costs") -> "Costs":
-        return Costs(
-            self.uplink_bytes + other.uplink_bytes,
-            self.downlink_bytes + other.downlink_bytes,
-            self.client_flops + other.client_flops,
-            self.paper_comm_gb + other.paper_comm_gb,
-            self.paper_comp_tflop + other.paper_comp_tflop,
-        )
 
 
 class CostModel:
@@ -61,7 +35,7 @@ class CostModel:
         update: what is done to an update before it is sent.
         extra_passes: of a client that took part before, when these groups are active.
         """
-        self._extra_passes = extra_passes
+        self.extra_passes = extra_passes
         self.table = table
         self.layout = table.layout
         self._flops = flops
@@ -85,6 +59,10 @@ class CostModel:
             )
         return self._known[key]
 
+    def minibatch_flops(self, groups: tuple[int, ...], samples: int) -> int:
+        """FLOPs of the gradient of one minibatch when `groups` are active."""
+        return self._flops.flops(groups, samples)
+
     def uplink_bytes(self, groups: Sequence[int]) -> int:
         """Bytes that one participant sends when `groups` are active."""
         return self._update.nbytes(self.table, self.table.uploaded(groups))
@@ -100,6 +78,18 @@ class CostModel:
         comm = sum(round_comm_gb(self.layout.count(own), times) for own, times in Counter(groups).items())
         passed = sum(self._sizes[client] * self._local.passes(self._sizes[client]) for client in cohort) / len(cohort)
         return comm, round_comp_tflop(self._macs, 1, passed, partial)
+
+    def paper_arrival(
+        self, groups: tuple[int, ...], samples: float, partial: bool, workers: int
+    ) -> tuple[float, float]:
+        """(Comm., Comp.) of one arrival, counted alike; Comp. is one worker's, so an arrival is a K-th of a round.
+
+        Args:
+            samples: trained on, each as often as it was.
+            workers: K.
+        """
+        comm = round_comm_gb(self.layout.count(groups), 1)
+        return comm, round_comp_tflop(self._macs, 1, samples, partial) / workers
 
     def project(self, schedule: Schedule, rounds: int, cohort_size: int, seed: int) -> list[Costs]:
         """The costs of each round under a schedule, without training."""
@@ -117,7 +107,7 @@ class CostModel:
                     uplink_bytes=sum(self.uplink_bytes(own) for own in groups),
                     downlink_bytes=sum(ledger.download(cohort)),
                     client_flops=sum(
-                        self.client_flops(own, client, self._extra_passes(own) if client in seen else 0)
+                        self.client_flops(own, client, self.extra_passes(own) if client in seen else 0)
                         for client, own in zip(cohort, groups, strict=True)
                     ),
                     paper_comm_gb=comm,
@@ -127,8 +117,3 @@ class CostModel:
             seen.update(cohort)
             ledger.changed(self.table.uploaded(active.of_all(groups).groups), index)
         return costs
-
-
-def total(costs: Sequence[Costs]) -> Costs:
-    """The sum over rounds."""
-    return sum(costs, Costs())

@@ -39,3 +39,7 @@ class TransferLedger:
     def changed(self, parts: Sequence[int], round_index: int) -> None:
         """Round `round_index` (from 0) has replaced the global values of `parts`."""
         self._versions[list(parts)] = round_index + 1
+
+    def invalidate(self, client: int, parts: Sequence[int]) -> None:
+        """What the client has of `parts` is not the server's, and has to be sent again."""
+        self._held[client, list(parts)] = -1

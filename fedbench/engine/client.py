@@ -162,12 +162,12 @@ class ClientHost:
         samples, started = len(self._rows[client]), time.perf_counter()
         parts = table.uploaded(order.groups[index])
         try:
-            result, state = self._train_one(order, index)
-            values = self._values(parts, result.outgoing)
+            result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor)
+            values = self._values(parts, {PARAMETERS: self._model.vector, **result.outgoing})
         except Exception as error:
             if order.on_failure == "raise":
                 raise
-            return _failure(client, samples, time.perf_counter() - started, error)
+            return failure(client, samples, time.perf_counter() - started, error)
         seconds = time.perf_counter() - started
         reference = self._reference(parts)
         accepted = values.shape == reference.shape and summable(values, reference)
@@ -180,9 +180,10 @@ class ClientHost:
         status = "ok" if accepted else "rejected"
         return ClientReport(client, status, samples, result.steps, result.loss, seconds, result.passes)
 
-    def _train_one(self, order: WorkOrder, index: int) -> tuple[LocalResult, ClientState]:
+    def _train_one(
+        self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float
+    ) -> tuple[LocalResult, ClientState]:
         """Train one client; what it keeps is given back, to be stored once its update is accepted."""
-        client, groups = order.clients[index], order.groups[index]
         self._reset_parameters()
         self._set_statistics(self._own_statistics(client))
         self._dirty.update(groups)
@@ -200,16 +201,20 @@ class ClientHost:
             self._work,
             anchor=self._global[PARAMETERS],
             groups=groups,
-            round_index=order.round,
+            round_index=round_index,
             client=client,
-            lr_factor=order.lr_factor,
+            lr_factor=lr_factor,
             shared={name: self._global[name] for name in self._work.objective.channels},
             state=tensors,
         )
-        state = ClientState(dict(kept.arrays) | {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+        return result, self._renewed(kept, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+
+    def _renewed(self, kept: ClientState, arrays: dict[str, Vector]) -> ClientState:
+        """What a client keeps after its work: `arrays`, and the running statistics where they are its own."""
+        state = ClientState(dict(kept.arrays) | arrays)
         if self._spec.keeps_statistics and self._spec.layout.statistics_size:
             state.arrays[STATISTICS] = self._model.statistics.cpu().numpy().copy()
-        return result, state
+        return state
 
     def load(self, stale: tuple[int, ...], payload: Vector) -> None:
         """Take in the values of `stale` parts."""
@@ -246,8 +251,8 @@ class ClientHost:
         return message
 
     def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:
-        """What the client has arrived at, in the parts that it sends."""
-        vectors = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **outgoing}
+        """A message: the running statistics that the client has arrived at, and `outgoing` by channel."""
+        vectors = {STATISTICS: self._model.statistics, **outgoing}
         pieces = [vectors[part.channel][part.piece] for part in (self._spec.table.parts[index] for index in parts)]
         values: Vector = torch.cat(pieces).cpu().numpy()
         return values
@@ -316,7 +321,7 @@ def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> 
     return prepare(batch, spec.augmentation if rng is not None else None, spec.mean, spec.std, rng)
 
 
-def _failure(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
+def failure(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
     text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return ClientReport(
         client, "failed", samples, 0, float("nan"), seconds, error=text, traceback=traceback.format_exc()

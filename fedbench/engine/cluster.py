@@ -1,9 +1,8 @@
-"""Client actors and the server actor on a Ray cluster: the executor that experiments use."""
+"""A Ray cluster and the actors of one experiment on it; who works for rounds and for arrivals builds on this."""
 
 import logging
 import os
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import ray
@@ -13,41 +12,23 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from fedbench.config import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
-from fedbench.engine.client import ClientHost
-from fedbench.engine.executor import (
-    EvaluationPhase,
-    Executor,
-    TrainingPhase,
-    accepted_clients,
-    check_failures,
-    stale_parts,
-)
+from fedbench.engine.arrival_host import ArrivalHost
 from fedbench.engine.memory import keep_freed_memory
-from fedbench.engine.messages import (
-    ClientReport,
-    EvaluationReport,
-    HostReport,
-    HostSpec,
-    RoundOutcome,
-    RoundPlan,
-    WorkOrder,
-)
-from fedbench.engine.placement import assign, count_actors
+from fedbench.engine.messages import HostSpec
+from fedbench.engine.placement import count_actors
 from fedbench.engine.pool import PoolServer
-from fedbench.engine.server import Server, ServerSpec
+from fedbench.engine.server import Server
 from fedbench.errors import FedbenchError, RunError
 from fedbench.parameters import Vector
-from fedbench.parts import PartTable
 from fedbench.training.scores import batch_borders
 
 START_TIMEOUT = 120.0
 """Seconds to wait for actors that the cluster has room for."""
 
 DEFAULT_GPU_FRACTION = 0.25
-INT64_BYTES = 8
 
 
-class ClientActor(ClientHost):
+class ClientActor(ArrivalHost):
     """A client host in a process of its own."""
 
     def __init__(self) -> None:
@@ -98,29 +79,37 @@ class Cluster:
                 cpus=cpus,
                 gpus=gpus,
             )
-            self.clients = self._create_clients(runtime.cpus_per_client)
+            self._cpus_each = runtime.cpus_per_client
+            self.clients = self._create_clients()
         except BaseException:
             self.close()
             raise
 
-    def _create_clients(self, cpus_each: float) -> list[Any]:
+    def _create_clients(self) -> list[Any]:
         # All or nothing: two experiments that took actors one by one could wait for each other for ever.
-        bundle = {"CPU": cpus_each} | ({"GPU": self.gpus_each} if self.gpus_each else {})
+        bundle = {"CPU": self._cpus_each} | ({"GPU": self.gpus_each} if self.gpus_each else {})
         self._group = placement_group([bundle] * self.actors)
         if not self._group.wait(START_TIMEOUT):
             raise RunError(
                 f"{self.actors} actors of {bundle} found no place within {START_TIMEOUT:g} s: "
                 "is another experiment using the cluster?"
             )
+        return [self._create_client(index) for index in range(self.actors)]
+
+    def _create_client(self, index: int) -> Any:
+        assert self._group is not None
         actor: Any = ray.remote(ClientActor)
-        return [
-            actor.options(
-                num_cpus=cpus_each,
-                num_gpus=self.gpus_each,
-                scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
-            ).remote()
-            for index in range(self.actors)
-        ]
+        return actor.options(
+            num_cpus=self._cpus_each,
+            num_gpus=self.gpus_each,
+            scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
+        ).remote()
+
+    def replace_client(self, index: int) -> Any:
+        """A new actor in the place of one that died."""
+        ray.kill(self.clients[index])
+        self.clients[index] = self._create_client(index)
+        return self.clients[index]
 
     def close(self) -> None:
         """Give the actors' resources back, and end a Ray that was started here."""
@@ -150,8 +139,8 @@ def connect(address: str | None) -> None:
         raise RunError(f"runtime.address={where}: no Ray cluster answers ({str(error).splitlines()[0]})") from None
 
 
-class RayExecutor(Executor):
-    """Rounds on a cluster: one call per actor and round, parameters by reference through the object store."""
+class OnCluster:
+    """The server actor and the client actors of one experiment, set up and asked."""
 
     def __init__(
         self,
@@ -159,8 +148,9 @@ class RayExecutor(Executor):
         spec: HostSpec,
         data: FederatedData,
         rows: Sequence[IntArray],
-        server: ServerSpec,
         runtime: RuntimeSection,
+        server_class: type,
+        server: Any,
     ) -> None:
         """Args:
         spec: given to every client actor, with its own GPU fraction.
@@ -170,154 +160,29 @@ class RayExecutor(Executor):
         self._cluster = cluster
         self._spec = spec
         self._runtime = runtime
-        self._sizes = [len(part) for part in rows]
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
-        self._home: dict[int, int] = {}
-        self._queues: tuple[tuple[int, ...], ...] = ()
-        self._received: list[Any] = []
-        self._combines = not (server.algorithm.rule().individual or server.algorithm.has_pool())
-        actor: Any = ray.remote(PoolServerActor if server.algorithm.has_pool() else ServerActor)
+        actor: Any = ray.remote(server_class)
         self._server = actor.options(num_cpus=0).remote(server)
-        shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
+        self._shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         try:
             self.devices: list[str] = ray.get(
-                [client.prepare.remote(*shared) for client in cluster.clients], timeout=START_TIMEOUT
+                [client.prepare.remote(*self._shared) for client in cluster.clients], timeout=START_TIMEOUT
             )
-            versions = ray.get(self._server.versions.remote(), timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as error:
-            raise _own_error(error, "the actors did not start") from error
-        self._versions: tuple[int, ...] = versions
-        self._held = [[-1] * len(versions) for _ in cluster.clients]
-
-    def plan(self, round_index: int) -> RoundPlan:
-        plan: RoundPlan = self._ask(self._server.plan.remote(round_index))
-        self._versions = plan.versions
-        return plan
-
-    def train(self, plan: RoundPlan) -> TrainingPhase:
-        self._queues = assign(plan.cohort, self._sizes, self._cluster.actors, self._home)
-        payloads = Payloads(self._server, self._spec.table)
-        orders: dict[Any, tuple[int, Any, WorkOrder]] = {}
-        for actor, queue in enumerate(self._queues):
-            if not queue:
-                continue
-            stale = self._start_parts(actor) if plan.own_starts else self._bring_up_to_date(actor)
-            arriving = self._arriving(actor, queue)
-            order = plan.order(
-                queue,
-                stale=stale,
-                combine=self._combines and len(queue) > 1,
-                on_failure="continue" if self._runtime.max_failed_clients else "stop",
-                arriving=tuple(arriving),
-            )
-            payload = payloads.starts(queue, stale) if plan.own_starts else payloads.reference(stale)
-            upload, report = (
-                self._cluster.clients[actor].train.options(num_returns=2).remote(order, payload, *arriving.values())
-            )
-            orders[report] = (actor, upload, order)
-        return self._collect(plan, orders, payloads)
-
-    def _arriving(self, actor: int, queue: Sequence[int]) -> dict[int, Any]:
-        """The states of clients that were last trained elsewhere, on their way from there."""
-        moved = {}
-        for client in queue:
-            home = self._home.get(client, actor)
-            if self._spec.stateful and home != actor:
-                moved[client] = self._cluster.clients[home].take_state.remote(client)
-            self._home[client] = actor
-        return moved
-
-    def _collect(
-        self, plan: RoundPlan, orders: dict[Any, tuple[int, Any, WorkOrder]], payloads: "Payloads"
-    ) -> TrainingPhase:
-        reports: list[ClientReport] = []
-        hosts: list[HostReport] = []
-        transport = payloads.bytes
-        table = self._spec.table
-        self._received = []
-        for reference in self._as_completed(list(orders), plan.round):
-            actor, upload, order = orders[reference]
-            host = self._result(reference, f"the actor that trains clients {list(order.clients)} died", actor)
-            hosts.append(host)
-            reports += host.clients
-            check_failures(reports, plan.round, self._runtime.max_failed_clients)
-            sent = accepted_clients(host.clients)
-            self._received.append(self._server.receive.remote(upload, sent))
-            transport += host.state_bytes + message_bytes(table, order, sent)
-        return TrainingPhase(
-            reports=tuple(sorted(reports, key=lambda report: report.client)),
-            transport_bytes=transport,
-            load_seconds=max(host.load_seconds for host in hosts),
-            busy_seconds=max(host.busy_seconds for host in hosts),
-        )
-
-    def _as_completed(self, references: list[Any], round_index: int) -> Iterator[Any]:
-        deadline = time.monotonic() + self._runtime.round_timeout
-        while references:
-            ready, references = ray.wait(references, timeout=max(0.0, deadline - time.monotonic()))
-            if not ready:
-                raise RunError(
-                    f"round {round_index} took longer than runtime.round_timeout={self._runtime.round_timeout:g} s; "
-                    f"{len(references)} of {self._cluster.actors} actors had not answered"
-                )
-            yield from ready
-
-    def finish(self) -> RoundOutcome:
-        self._ask(self._received)
-        outcome: RoundOutcome = self._ask(self._server.finish.remote())
-        self._versions = outcome.versions
-        return outcome
-
-    def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
-        actors = self._cluster.actors
-        payloads = Payloads(self._server, self._spec.table)
-        bounds = [len(self._borders) * actor // actors for actor in range(actors + 1)]
-        asked = set(clients)
-        calls = []
-        for actor, client in enumerate(self._cluster.clients):
-            batches = self._borders[bounds[actor] : bounds[actor + 1]]
-            own = [client for client in self._queues[actor] if client in asked]
-            if not batches and not own:
-                continue
-            stale = self._bring_up_to_date(actor)
-            state = self._client0_for(actor)
-            calls.append(client.evaluate.remote(stale, payloads.reference(stale), batches, own, state))
-        reports: list[EvaluationReport] = self._ask(calls)
-        return EvaluationPhase(
-            scores=tuple(score for report in reports for score in report.scores),
-            client_accuracy={
-                client: accuracy for report in reports for client, accuracy in report.client_accuracy.items()
-            },
-            transport_bytes=payloads.bytes,
-        )
-
-    def _client0_for(self, actor: int) -> Any:
-        home = self._home.get(0, actor)
-        if self._spec.evaluation_statistics != "client0" or home == actor:
-            return None
-        return self._cluster.clients[home].copy_state.remote(0)
-
-    def _start_parts(self, actor: int) -> tuple[int, ...]:
-        """What models of one's own consist of; the host no longer holds the global values of these."""
-        parts: tuple[int, ...] = self._ask(self._server.start_parts.remote())
-        for part in parts:
-            self._held[actor][part] = -1
-        return parts
-
-    def _bring_up_to_date(self, actor: int) -> tuple[int, ...]:
-        stale = stale_parts(self._held[actor], self._versions)
-        self._held[actor] = list(self._versions)
-        return stale
+            raise own_error(error, "the actors did not start") from error
 
     def model(self) -> tuple[Vector, Vector]:
+        """The global parameters and running statistics."""
         model: tuple[Vector, Vector] = self._ask(self._server.model.remote())
         return model
 
     def peak_memory(self) -> list[int]:
+        """Bytes, one entry per process that trains."""
         peaks: list[int] = self._ask([client.peak_memory.remote() for client in self._cluster.clients])
         return peaks
 
     def close(self) -> None:
+        """Release everything; may be called twice."""
         ray.kill(self._server)
         self._cluster.close()
 
@@ -325,47 +190,10 @@ class RayExecutor(Executor):
         try:
             return ray.get(references, timeout=self._runtime.round_timeout)
         except (RayError, GetTimeoutError) as error:
-            raise _own_error(error, "an actor died") from error
-
-    def _result(self, reference: Any, what: str, actor: int) -> HostReport:
-        try:
-            report: HostReport = ray.get(reference)
-        except RayError as error:
-            raise _own_error(error, what) from error
-        return report
+            raise own_error(error, "an actor died") from error
 
 
-class Payloads:
-    """One object in the store for each distinct set of stale parts, however many actors need it."""
-
-    def __init__(self, server: Any, table: PartTable) -> None:
-        self._server = server
-        self._table = table
-        self._references: dict[tuple[int, ...], Any] = {}
-        self.bytes = 0
-
-    def reference(self, parts: tuple[int, ...]) -> Any:
-        """A reference to the global values of `parts`; counts their bytes once per call."""
-        if parts not in self._references:
-            self._references[parts] = self._server.payload.remote(parts)
-        self.bytes += self._table.nbytes(parts)
-        return self._references[parts]
-
-    def starts(self, clients: tuple[int, ...], parts: tuple[int, ...]) -> Any:
-        """A reference to the models that `clients` start from, one after the other."""
-        self.bytes += self._table.nbytes(parts) * len(clients)
-        return self._server.starts.remote(clients)
-
-
-def message_bytes(table: PartTable, order: WorkOrder, sent: Sequence[int]) -> int:
-    """Bytes of a host's answer: one exact sum, or the messages of the clients whose updates it sent."""
-    if order.combine:
-        return INT64_BYTES * table.values(table.uploaded(order.union))
-    groups = dict(zip(order.clients, order.groups, strict=True))
-    return sum(table.nbytes(table.uploaded(groups[client])) for client in sent)
-
-
-def _own_error(error: Exception, what: str) -> FedbenchError:
+def own_error(error: Exception, what: str) -> FedbenchError:
     """What to raise for a Ray error: the error that fedbench raised over there, or one line of its own."""
     if isinstance(error, RayTaskError) and isinstance(error.cause, FedbenchError):
         return error.cause

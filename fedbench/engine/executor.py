@@ -8,7 +8,7 @@ import torch
 
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.client import ClientHost
-from fedbench.engine.messages import ClientReport, HostSpec, RoundOutcome, RoundPlan
+from fedbench.engine.messages import ArrivalOrder, ClientReport, HostSpec, RoundOutcome, RoundPlan
 from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server, ServerSpec
 from fedbench.errors import ClientFailure
@@ -42,6 +42,22 @@ class EvaluationPhase:
 
 
 class Executor(ABC):
+    """Where an experiment runs."""
+
+    @abstractmethod
+    def model(self) -> tuple[Vector, Vector]:
+        """The global parameters and running statistics."""
+
+    @abstractmethod
+    def peak_memory(self) -> list[int]:
+        """Bytes, one entry per process that trains."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Release everything; may be called twice."""
+
+
+class RoundExecutor(Executor):
     """Runs rounds, step by step: plan, train, finish, evaluate."""
 
     @abstractmethod
@@ -65,20 +81,62 @@ class Executor(ABC):
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
         """Score the global model on the test split, and on the own rows of `clients`."""
 
-    @abstractmethod
-    def model(self) -> tuple[Vector, Vector]:
-        """The global parameters and running statistics."""
+
+class ArrivalExecutor(Executor):
+    """Does works that are given out one at a time, and applies them in the order in which it is told to.
+
+    The first argument of most is the number of the work.
+    """
 
     @abstractmethod
-    def peak_memory(self) -> list[int]:
-        """Bytes, one entry per process that trains."""
+    def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
+        """Begin a work on the current parameters.
+
+        Args:
+            versions: of each part, as the ledger counts them; a host is sent what it holds an older version of.
+        """
 
     @abstractmethod
-    def close(self) -> None:
-        """Release everything; may be called twice."""
+    def ready(self, timeout: float) -> int | None:
+        """The number of a finished work that was not collected, the earliest dispatched of several.
+
+        Args:
+            timeout: seconds to wait at most; inf: until there is one.
+
+        Returns:
+            None when there is none in time.
+
+        Raises:
+            RunError: no work was finished within `runtime.round_timeout`.
+        """
+
+    @abstractmethod
+    def collect(self, number: int) -> ClientReport:
+        """Wait for a work. Its update stays until `apply` or `discard`.
+
+        Raises:
+            ClientFailure: in the plain loop, at the failing client.
+            RunError: it took too long, or its actor died too often.
+        """
+
+    @abstractmethod
+    def apply(self, number: int, lr: float, steps: int) -> None:
+        """Apply a collected update of so many local steps; `lr` is the factor on it."""
+
+    @abstractmethod
+    def discard(self, number: int) -> None:
+        """Forget a collected work that sends nothing."""
+
+    @abstractmethod
+    def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
+        """Score the global model on the test split."""
+
+    @abstractmethod
+    def end_round(self) -> tuple[float, int]:
+        """L2 norm of the parameters' change, and bytes moved between processes, since the last call."""
 
 
-class InlineExecutor(Executor):
+class InlineExecutor(RoundExecutor):
     """A plain loop in this process: one client after the other, each update handed to the server by itself.
 
     It stops at the failing client, with the exception as it was raised: for debugging, for tests, and as the

@@ -27,6 +27,7 @@ class HostSpec:
         table: the parts of a transfer.
         keeps_statistics: each client keeps its own running statistics (`local.batchnorm=local`).
         update: what is done to an update before it is sent.
+        weight_decay: of the local optimizer, where clients send gradients.
         evaluation_statistics: aggregate | client0 | recalibrate.
         gpu_fraction: share of a GPU that this host may use; 0: CPU.
     """
@@ -44,6 +45,7 @@ class HostSpec:
     bf16: bool
     keeps_statistics: bool
     update: UpdatePipeline
+    weight_decay: float
     evaluation_statistics: str
     evaluation_batch_size: int
     augmentation: Augmentation
@@ -132,6 +134,34 @@ class WorkOrder:
     combine: bool
     on_failure: Literal["raise", "stop", "continue"]
     arriving: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class ArrivalOrder:
+    """One work of an asynchronous run.
+
+    Attributes:
+        number: of the work, from 0, in the order of dispatch.
+        worker: the slot that it is in, 0..K-1.
+        client: who does it; visit: how many works the client has had before.
+        groups: the layer groups that it trains.
+        stale: the parts that come with the order, for the host to load first.
+        lr_factor: factor on the local learning rate.
+        gradient: one minibatch's gradient is asked for, rather than the delta of local training.
+        on_failure: of the client: raise the exception as it is, or report it.
+        arriving: the client's state comes with the order, from another host.
+    """
+
+    number: int
+    worker: int
+    client: int
+    visit: int
+    groups: tuple[int, ...]
+    stale: tuple[int, ...]
+    lr_factor: float
+    gradient: bool
+    on_failure: Literal["raise", "report"] = "report"
+    arriving: bool = False
 
 
 @dataclass(frozen=True)

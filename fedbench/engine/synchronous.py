@@ -6,22 +6,30 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from fedbench.accounting.costs import CostModel
-from fedbench.engine.executor import EvaluationPhase, Executor, TrainingPhase
+from fedbench.accounting.totals import Costs
+from fedbench.engine.executor import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import ClientReport, RoundPlan
-from fedbench.records import ClientRecord, RoundRecord
+from fedbench.records import ArrivalRecord, ClientRecord, RoundRecord
 from fedbench.training.scores import total_score
 
 
 @dataclass(frozen=True)
 class FinishedRound:
-    """A round's records."""
+    """A round's records.
+
+    Attributes:
+        arrivals: of an asynchronous run.
+        full: what the same arrivals would have cost as full updates.
+    """
 
     record: RoundRecord
     clients: tuple[ClientRecord, ...]
+    arrivals: tuple[ArrivalRecord, ...] = ()
+    full: Costs | None = None
 
 
 def synchronous_rounds(
-    executor: Executor,
+    executor: RoundExecutor,
     costs: CostModel,
     *,
     rounds: int,

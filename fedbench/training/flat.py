@@ -92,6 +92,17 @@ class FlatModel:
         for piece in self.layout.ranges(groups):
             self.vector[piece].copy_(source[piece])
 
+    def retention(self) -> Tensor:
+        """float32 [layout.statistics_size]: the share of its value that each statistic keeps in a training step.
+
+        0 where a layer averages over all it has seen, whose share changes with every step.
+        """
+        kept = torch.zeros_like(self.statistics)
+        for slot in self.layout.statistics:
+            momentum = getattr(self.module.get_submodule(slot.name.rpartition(".")[0]), "momentum", None)
+            kept[slot.offset : slot.stop] = 0.0 if momentum is None else 1.0 - momentum
+        return kept
+
     @property
     def smallest_batch(self) -> int:
         """The least minibatch that can train: 2 where a layer normalises over the minibatch, else 1."""

@@ -1,11 +1,13 @@
 """Which rows a client trains on in which step: a function of (seed, round, client) and of nothing else."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+
+from fedbench.randomness import generator
 
 
 def minibatches(
@@ -39,6 +41,19 @@ def minibatches(
         left -= len(sizes)
 
 
+def nth_minibatch(seed: int, client: int, visit: int, samples: int, sizes: Sequence[int]) -> npt.NDArray[np.int64]:
+    """The minibatch of a client's `visit`-th work (from 0), where each work is one: epoch after epoch, each shuffled.
+
+    Args:
+        samples: the client's size.
+        sizes: of the minibatches of an epoch, as `epoch_sizes` gives them.
+    """
+    epoch, place = divmod(visit, len(sizes))
+    order = generator(seed, "minibatches", epoch, client).permutation(samples)
+    start = sum(sizes[:place])
+    return order[start : start + sizes[place]]
+
+
 @dataclass(frozen=True)
 class LocalLength:
     """How long a client trains in a round.
@@ -61,6 +76,10 @@ class LocalLength:
     def by_size(self, samples: int) -> Counter[int]:
         """The same by minibatch size."""
         return steps_by_size(samples, self.batch_size, epochs=self.epochs, steps=self.steps, smallest=self.smallest)
+
+    def epoch(self, samples: int) -> list[int]:
+        """The minibatch sizes of an epoch of a client of this size."""
+        return epoch_sizes(samples, self.batch_size, self.smallest)
 
     def passes(self, samples: int) -> float:
         """Epochs that a client of this size trains for."""

@@ -367,7 +367,8 @@ def test_one_model_whatever_the_cluster(actors: int) -> None:
     """Actors are made once for all methods; they forget everything when they are prepared for the next."""
     import ray
 
-    from fedbench.engine.cluster import Cluster, RayExecutor
+    from fedbench.engine.cluster import Cluster
+    from fedbench.engine.ray_rounds import RayExecutor
 
     sampled = ("data.clients=7", "participation.clients_per_round=4", "rounds=4")
     on_ray = config(*SMALL, *sampled, *SGD, *TWO_STEPS, f"runtime.actors={actors}", "runtime.cpus_per_client=0.2")

@@ -65,11 +65,11 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
     statistics: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ray's own account of every object that goes to or comes from a client actor, next to the protocol's."""
-    from fedbench.engine import cluster
+    from fedbench.engine import ray_rounds
 
     sizes: list[list[int]] = []
 
-    class Watched(cluster.RayExecutor):
+    class Watched(ray_rounds.RayExecutor):
         def train(self, plan):  # type: ignore[no-untyped-def]
             self.seen: list[object] = []
             phase = super().train(plan)
@@ -81,7 +81,7 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
                 self.seen += [payloads._references[order.stale], upload]
             return super()._collect(plan, orders, payloads)
 
-    monkeypatch.setattr(cluster, "RayExecutor", Watched)
+    monkeypatch.setattr(ray_rounds, "RayExecutor", Watched)
     result = on_ray(4, "data.clients=4", "evaluation.every=100", f"local.batchnorm={statistics}", "model.width=64")
     empty = array_overhead()
     for index, objects in enumerate(sizes):

@@ -1,0 +1,105 @@
+"""Asynchronous runs without Ray: each work is done when it is given out, and waits for its turn to be applied."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from fedbench.data.base import FederatedData, IntArray
+from fedbench.engine.arrival_host import ArrivalHost
+from fedbench.engine.arrival_server import ArrivalServer, ArrivalServerSpec
+from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, stale_parts
+from fedbench.engine.messages import ArrivalOrder, ClientReport, HostSpec
+from fedbench.errors import ClientFailure
+from fedbench.parameters import Vector
+from fedbench.training.scores import batch_borders
+
+
+class InlineArrivals(ArrivalExecutor):
+    """A plain loop in this process; the independent statement that the Ray engine is compared with.
+
+    It stops at the failing client, with the exception as it was raised, unless failures are allowed. On the wall clock
+    works arrive in the order in which they were given out.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        data: FederatedData,
+        rows: Sequence[IntArray],
+        server: ArrivalServerSpec,
+        max_failed_clients: int,
+    ) -> None:
+        self._spec = spec
+        self._raises = max_failed_clients == 0
+        self._estimates = server.method.estimates
+        self._server = ArrivalServer(server)
+        self._threads = torch.get_num_threads()
+        self._host = ArrivalHost()
+        self._host.prepare(spec, data, rows)
+        self._held = [-1] * len(spec.table.parts)
+        self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+        self._done: dict[int, tuple[Vector, ClientReport]] = {}
+        self._uploads: dict[int, Vector] = {}
+
+    def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
+        stale = stale_for_work(self._held, versions, order.groups, self._estimates)
+        payload = self._server.send(order.number, order.worker, order.groups, stale)
+        work = replace(order, stale=stale, on_failure="raise" if self._raises else "report")
+        try:
+            self._done[order.number] = self._host.work(work, payload)
+        except Exception as error:
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ClientFailure(order.client, order.visit, text, "") from error
+
+    def ready(self, timeout: float) -> int | None:
+        return min(self._done)
+
+    def collect(self, number: int) -> ClientReport:
+        upload, report = self._done.pop(number)
+        self._uploads[number] = upload
+        return report
+
+    def apply(self, number: int, lr: float, steps: int) -> None:
+        self._server.apply(number, self._uploads.pop(number), lr, steps)
+
+    def discard(self, number: int) -> None:
+        self._server.forget(number)
+        del self._uploads[number]
+
+    def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
+        stale = stale_parts(self._held, versions)
+        self._held = list(versions)
+        payload = self._server.current(stale) if stale else np.empty(0, np.float32)
+        report = self._host.evaluate(stale, payload, self._borders)
+        return EvaluationPhase(report.scores, report.client_accuracy, 0)
+
+    def end_round(self) -> tuple[float, int]:
+        return self._server.end_round(), 0
+
+    def model(self) -> tuple[Vector, Vector]:
+        return self._server.model()
+
+    def peak_memory(self) -> list[int]:
+        return [self._host.peak_memory()]
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)
+
+
+def stale_for_work(
+    held: list[int], versions: tuple[int, ...], groups: Sequence[int], estimates: bool
+) -> tuple[int, ...]:
+    """The parts that a host has to be sent for a work; `held` is brought up to date in place.
+
+    Args:
+        held: of each part, the version that the host has.
+        groups: that the work trains.
+        estimates: what is sent of these is made for the worker, and no version of the server's.
+    """
+    own = set(groups) if estimates else set()
+    stale = tuple(part for part, new in enumerate(versions) if held[part] < new or part in own)
+    for part in stale:
+        held[part] = -1 if part in own else versions[part]
+    return stale
