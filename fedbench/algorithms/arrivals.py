@@ -64,7 +64,7 @@ class ArrivalRule(ABC):
         Returns:
             As `pull`.
         """
-        self.apply(update, index, worker, lr)
+        self.apply(update, index, worker, float(lr))
         self.index += 1
         return self.pull(worker)
 

@@ -1,0 +1,78 @@
+"""DANA-Zero: I. Hakimi, S. Barkai, M. Gabel, A. Schuster, "Taming Momentum in a Distributed Asynchronous Environment",
+2019 (arXiv 1907.11612).
+
+One momentum buffer per worker k, and a worker is sent where the buffers of all will have carried the parameters,
+
+    v_k <- beta v_k + g,        w <- w - eta v_k,        send  w - eta beta sum_j v_j.
+
+With K = 1, w follows SGD with heavy-ball momentum, and what is sent follows SGD with Nesterov's momentum (as PyTorch
+has it), each on the same gradients. The eta of what is sent is that of the last update; before the first one all v
+are 0.
+
+The server keeps K + 1 buffers of the parameters' size: the sum is kept, too. In federated runs k is a slot among the
+updates in flight: the buffer stays with the slot when another client takes it.
+
+The default momentum is from memory of common practice, not checked against the paper's text.
+"""
+
+from typing import ClassVar
+
+import numpy as np
+from pydantic import Field
+
+from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm
+
+
+class DanaZero(AsyncAlgorithm):
+    """Asynchronous SGD with a momentum buffer for each worker and a look-ahead over all (Hakimi et al., 2019).
+
+    Attributes:
+        momentum: beta.
+    """
+
+    paper: ClassVar[str] = "Hakimi et al., 2019, arXiv 1907.11612"
+    sends: ClassVar[str] = "one update at a time: the active groups up, an estimate of them down"
+    estimates: ClassVar[bool] = True
+    name: str = "dana-zero"
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+
+    def machine(self, parameters: Array, workers: int) -> ArrivalRule:
+        return LookAhead(parameters, workers, self.momentum)
+
+
+class LookAhead(ArrivalRule):
+    """The state above.
+
+    Attributes:
+        momentum: beta.
+        buffers: float [K, n], v.
+        total: float [n], the sum of v over the workers.
+    """
+
+    def __init__(self, parameters: Array, workers: int, momentum: float) -> None:
+        super().__init__(parameters, workers)
+        self.momentum = momentum
+        self.buffers = np.zeros((workers, *parameters.shape), parameters.dtype)
+        self.total = np.zeros_like(parameters)
+        self._lr = 0.0
+
+    def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
+        self._lr = lr
+        buffer = self.buffers[worker]
+        self.total -= buffer
+        buffer *= self.momentum
+        buffer += update
+        self.total += buffer
+        self.parameters = self.parameters - lr * buffer
+        if (self.index + 1) % self.workers == 0:
+            self._sum_afresh()
+
+    def pull(self, worker: int) -> tuple[Array, int]:
+        return self.parameters - self._lr * self.momentum * self.total, self.index
+
+    def _sum_afresh(self) -> None:
+        """Drop the rounding errors of the sum, which do not decay as the buffers do: one addition per update."""
+        self.total.fill(0)
+        # Not np.sum, whose order of addition depends on n.
+        for buffer in self.buffers:
+            self.total += buffer
