@@ -69,12 +69,19 @@ def options(
 
 
 @app.command()
-def run(arguments: Arguments = None, as_json: Json = False) -> None:
+def run(
+    arguments: Arguments = None,
+    as_json: Json = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(help="events.parquet of an asynchronous run, whose order of arrivals is followed again."),
+    ] = None,
+) -> None:
     """Run an experiment; without arguments, the quickstart."""
     from fedbench.console import Progress, console, print_summary
     from fedbench.experiment import run as run_experiment
 
-    config = load_config(arguments)
+    config = load_config([*(arguments or []), *([f"delays.replay={replay}"] if replay else [])])
     with Progress(console) as progress:
         result = run_experiment(config, [progress])
     for warning in result.warnings:

@@ -179,7 +179,7 @@ def print_cost(estimate: "Estimate") -> None:
     results.print(estimate.title, markup=False, highlight=False, soft_wrap=True)
     if estimate.remark:
         results.print(estimate.remark, markup=False, highlight=False, soft_wrap=True)
-    table = Table(box=None, padding=(0, 2, 0, 0), title="one client, one round", title_justify="left")
+    table = Table(box=None, padding=(0, 2, 0, 0), title="one client at a time", title_justify="left")
     for column in ("update", "parameters", "up", "work", "of full", "peak memory (estimate)", "rounds"):
         leads = column == "update"
         table.add_column(column, justify="left" if leads else "right", overflow="fold", no_wrap=not leads)
@@ -205,8 +205,11 @@ def print_cost(estimate: "Estimate") -> None:
         ("paper's Comm.", here.paper_comm_gb, full.paper_comm_gb, "GB", 1),
         ("paper's Comp. (one client)", here.paper_comp_tflop, full.paper_comp_tflop, "TFLOP", 1),
     ):
-        table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", f"{1 - part / whole:.1%}")
+        saved = round(1 - part / whole, 4) + 0.0  # no minus sign before a zero
+        table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", f"{saved:.1%}")
     results.print(table)
+    if estimate.virtual_seconds is not None:
+        results.print(f"\non the run's clock: {estimate.virtual_seconds:,.1f} s", markup=False, highlight=False)
 
 
 def print_data(report: "DataReport") -> None:

@@ -331,6 +331,8 @@ def named_tensors(layout: ParameterLayout, vector: Vector, statistics: Vector) -
 
 def describe(problem: "Problem", directory: Path) -> RunDescription:
     """The run in words and plain values."""
+    from fedbench.problem import pace
+
     config, data = problem.config, problem.federation.data
     names = {
         "algorithm": config.method.name,
@@ -363,15 +365,6 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         client_class_counts=problem.federation.counts,
         test_samples=len(data.test),
     )
-
-
-def pace(problem: "Problem") -> str:
-    """Who works how often, in words."""
-    if problem.arrivals is None:
-        return f"{problem.cohort_size} in each of {problem.rounds} rounds"
-    plan, clock = problem.arrivals, problem.config.delays.clock
-    length = f"{plan.seconds_per_round:g} s" if plan.seconds_per_round else f"{plan.arrivals_per_round} arrivals"
-    return f"{plan.workers} at work at a time, {problem.rounds} rounds of {length} on the {clock} clock"
 
 
 def versions() -> dict[str, str]:

@@ -195,6 +195,16 @@ def full_update_costs(problem: Problem) -> list[Costs]:
     return problem.costs.project(Full(), problem.rounds, problem.cohort_size, problem.config.seed)
 
 
+def pace(problem: Problem) -> str:
+    """Who works how often, in words."""
+    who = f"{problem.cohort_size} of {problem.config.data.clients} clients"
+    if problem.arrivals is None:
+        return f"{who} in each of {problem.rounds} rounds"
+    plan, clock = problem.arrivals, problem.config.delays.clock
+    length = f"{plan.seconds_per_round:g} s" if plan.seconds_per_round else f"{plan.arrivals_per_round} arrivals"
+    return f"{who} at work at a time, {problem.rounds} rounds of {length} on the {clock} clock"
+
+
 def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None:
     if layout.statistics_size:
         return

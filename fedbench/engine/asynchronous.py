@@ -242,6 +242,7 @@ class Arrivals:
         )
         self._arrived += 1
         row.downlink_bytes += flight.downlink_bytes
+        row.full += Costs(downlink_bytes=flight.full.downlink_bytes)
         if report is not None:
             self._take(flight, report, row)
         self._release(order.worker, status)
@@ -273,7 +274,7 @@ class Arrivals:
             comm, comp = costs.paper_arrival(order.groups, passed, flight.active.partial, plan.workers)
             self._comm_gb, self._comp_tflop = self._comm_gb + comm, self._comp_tflop + comp
             comm, comp = costs.paper_arrival(self._groups, passed, False, plan.workers)
-            row.full += flight.full + Costs(paper_comm_gb=comm, paper_comp_tflop=comp)
+            row.full += replace(flight.full, downlink_bytes=0, paper_comm_gb=comm, paper_comp_tflop=comp)
         if report.status != "ok":
             self._executor.discard(order.number)
             return
