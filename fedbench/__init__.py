@@ -11,9 +11,10 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fedbench.config import ExperimentConfig
-    from fedbench.experiment import Result, run
+    from fedbench.experiment import resume, run
+    from fedbench.recording import Result
 
-__all__ = ["ExperimentConfig", "Result", "__version__", "run"]
+__all__ = ["ExperimentConfig", "Result", "__version__", "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:
@@ -22,7 +23,11 @@ def __getattr__(name: str) -> Any:
         from fedbench.config import ExperimentConfig
 
         return ExperimentConfig
-    if name in ("Result", "run"):
+    if name == "Result":
+        from fedbench.recording import Result
+
+        return Result
+    if name in ("resume", "run"):
         from fedbench import experiment
 
         return getattr(experiment, name)

@@ -1,4 +1,4 @@
-"""The command line: `fedbench run | cost | data | list`."""
+"""The command line: `fedbench run | resume | cost | data | list`."""
 
 import json
 import logging
@@ -78,20 +78,33 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment; without arguments, the quickstart."""
-    from fedbench.console import Progress, console, print_summary
+    from fedbench.console import Progress, console
     from fedbench.experiment import run as run_experiment
 
     config = load_config([*(arguments or []), *([f"delays.replay={replay}"] if replay else [])])
     with Progress(console) as progress:
         result = run_experiment(config, [progress])
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
-    if as_json:
-        print_json(result.summary | {"directory": str(result.directory)})
-    else:
-        print_summary(result)
-    if result.summary["status"] == "interrupted":
-        raise typer.Exit(INTERRUPTED)
+    conclude(result, as_json)
+
+
+@app.command()
+def resume(
+    directory: Annotated[Path, typer.Argument(help="The run directory.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Of runtime and tracking, e.g. runtime.actors=2.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was interrupted or killed, from its last checkpoint."""
+    from fedbench.console import Progress, console
+    from fedbench.experiment import resume as resume_run
+
+    with Progress(console) as progress:
+        result = resume_run(directory, overrides or [], [progress])
+    conclude(result, as_json)
 
 
 @app.command()
@@ -138,6 +151,21 @@ def list_(
         raise ConfigError(f"{what}: nothing to list by that name{did_you_mean(what, LISTINGS)}")
     rows = listing(what)
     print_json(rows) if as_json else print_listing(rows)
+
+
+def conclude(result: Any, as_json: bool) -> None:
+    """Show what a run came to, and exit as it asks for."""
+    from fedbench.console import console, print_summary
+
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(result.summary | {"directory": str(result.directory)})
+    else:
+        print_summary(result)
+    if result.summary["status"] == "interrupted":
+        console.print(f"go on with: fedbench resume {result.directory}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
 
 
 def load_config(arguments: list[str] | None) -> Any:

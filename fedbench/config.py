@@ -175,6 +175,9 @@ class RuntimeSection(Section):
         deterministic: deterministic kernels only (matters on GPUs).
         max_failed_clients: failures of clients that a round survives.
         round_timeout: seconds after which a round is given up.
+        max_retries: losses of actors or nodes that a run survives by doing again what was lost.
+        checkpoint_every: rounds between two checkpoints; None: by time, so that they cost less than 1 %; an
+            interrupted run leaves one in any case.
     """
 
     executor: Literal["ray", "inline"] = "ray"
@@ -187,6 +190,8 @@ class RuntimeSection(Section):
     deterministic: bool = True
     max_failed_clients: int = Field(default=0, ge=0)
     round_timeout: float = Field(default=3600.0, gt=0)
+    max_retries: int = Field(default=3, ge=0)
+    checkpoint_every: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _every_option_has_an_effect(self) -> Self:
@@ -200,6 +205,7 @@ class RuntimeSection(Section):
                 "gpus_per_client",
                 "cpus_per_client",
                 "round_timeout",
+                "max_retries",
             ):
                 if getattr(self, key) != type(self).model_fields[key].default:
                     raise ValueError(f"{key}={getattr(self, key)} has no effect with executor=inline; leave it out")

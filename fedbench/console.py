@@ -15,7 +15,7 @@ from fedbench.records import ClientRecord, RoundRecord, RunDescription
 if TYPE_CHECKING:
     from fedbench.data.convert import DataReport
     from fedbench.estimate import Estimate
-    from fedbench.experiment import Result
+    from fedbench.recording import Result
 
 console = Console(stderr=True)
 results = Console(width=None if sys.stdout.isatty() else 120)

@@ -25,6 +25,10 @@ class RunError(FedbenchError):
     exit_code = 1
 
 
+class LostActor(RunError):
+    """An actor, or what it held, is gone: what the run did since its last checkpoint can be done again."""
+
+
 class ClientFailure(RunError):
     """A client's work raised an exception. Carries the client's own traceback.
 

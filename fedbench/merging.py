@@ -32,6 +32,15 @@ def read_source(source: str | Path) -> dict[str, Any]:
     return values
 
 
+def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values, with those of `changes` over those of `base`."""
+    result = dict(base)
+    for key, value in changes.items():
+        below = result.get(key)
+        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+    return result
+
+
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
     """{"data.clients=20"} -> {"data": {"clients": 20}}."""
     result: DictConfig = OmegaConf.create({})

@@ -47,7 +47,6 @@ from fedbench.records import (
 
 MODEL = "model.safetensors"
 PLOTS = "plots"
-CHECKPOINTS = "checkpoints"
 
 WRITING_SHARE = 1 / 20
 """At most this share of a run's time goes into rewriting its tables."""
@@ -124,6 +123,15 @@ class RunDirectory:
         if (opened.path / EVENTS).exists():
             opened._arrivals.extend_table(_before(load_events(opened.path / EVENTS), first_round))
         return opened
+
+    def rewind(self, first_round: int) -> None:
+        """Forget the rows of `first_round` and later rounds, which will come again."""
+        for rows in (self._rounds, self._clients, self._arrivals):
+            rows.keep_before(first_round)
+
+    def arrivals(self) -> pa.Table:
+        """All arrivals so far, with `ARRIVAL_SCHEMA`."""
+        return self._arrivals.table()
 
     def run_started(self, run: RunDescription) -> None:
         """Write the configuration, the partition and empty tables.
@@ -241,6 +249,9 @@ class _Rows:
 
     def extend_table(self, table: pa.Table) -> None:
         self._batches.extend(table.to_batches())
+
+    def keep_before(self, first_round: int) -> None:
+        self._batches = _before(self.table(), first_round).to_batches()
 
     def table(self) -> pa.Table:
         if self._new:

@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+import pyarrow as pa
+
 from fedbench.delivery import Delivery
 from fedbench.errors import ConfigError
 from fedbench.records import ClientRecord, RoundRecord, RunDescription
@@ -91,6 +93,7 @@ class MlflowTracker:
         run_name: str | None = None,
         *,
         parent_run_id: str | None = None,
+        recording: str | None = None,
         close_timeout: float = 60.0,
         away_timeout: float = 3.0,
     ) -> None:
@@ -103,6 +106,7 @@ class MlflowTracker:
             tags: added to the run's own.
             run_name: None: the name of the run directory.
             parent_run_id: the MLflow run under which this one is nested.
+            recording: by which the run is known again when it goes on later; None: made up.
             close_timeout: seconds that `run_finished` waits at most.
             away_timeout: seconds that it waits at most for a store that is known to be away.
 
@@ -119,6 +123,8 @@ class MlflowTracker:
         self._tags = dict(tags or {})
         self._run_name = run_name
         self._parent_run_id = parent_run_id
+        self._recording = recording or uuid.uuid4().hex
+        self._through = -1
         self._close_timeout = close_timeout
         self._away_timeout = away_timeout
         self._delivery = Delivery("mlflow", _is_lasting)
@@ -136,11 +142,19 @@ class MlflowTracker:
         round is waited for.
         """
         self._run = run
-        started, key = _now(), uuid.uuid4().hex
+        started, key = _now(), self._recording
         self._delivery.submit(self._open_store, essential=True)
         self._delivery.submit(lambda: self._create_run(run, started, key), essential=True)
         self._delivery.submit(lambda: self._log_parameters(run))
         self._delivery.submit(lambda: self._log_dataset(run))
+
+    def resumed(self, history: pa.Table) -> None:
+        """The run goes on after these rounds. What the store has of later ones is not sent again."""
+        columns = {
+            name: history.column(name).to_pylist() for name in ("uplink_bytes", "downlink_bytes", "client_flops")
+        }
+        self._uplink, self._downlink, self._flops = (sum(values) for values in columns.values())
+        self._last_step = max(history.num_rows - 1, 0)
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Queue the round's metrics."""
@@ -248,6 +262,9 @@ class MlflowTracker:
         same = self._client.search_runs([self.experiment_id], f"tags.`{RECORDING_TAG}` = '{key}'", max_results=1)
         if same:  # made by an attempt whose answer was lost
             self.run_id = same[0].info.run_id
+            points = self._client.get_metric_history(self.run_id, "time/round_s")
+            self._through = max((point.step for point in points), default=-1)
+            self._client.update_run(self.run_id, "RUNNING")
         else:
             tags = resolve_tags({**run.tags, **self._tags})
             tags |= {
@@ -297,7 +314,11 @@ class MlflowTracker:
             return
         self._delivery.pause(self._sent_at + BATCH_SECONDS - time.monotonic())
         while batch := self._points[:METRICS_PER_BATCH]:
-            metrics = [Metric(point.key, point.value, point.timestamp, point.step) for point in batch]
+            metrics = [
+                Metric(point.key, point.value, point.timestamp, point.step)
+                for point in batch
+                if point.step > self._through
+            ]
             try:
                 self._client.log_batch(self._id(), metrics=metrics)
             except Exception as error:

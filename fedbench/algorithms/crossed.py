@@ -55,6 +55,9 @@ class Crossed(Algorithm):
     def objective(self) -> Objective:
         return self.local.objective()
 
+    def objective_is_special(self) -> bool:
+        return self.local.objective_is_special()
+
     def rule(self) -> ServerRule:
         return self.server.rule()
 

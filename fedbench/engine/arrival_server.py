@@ -6,13 +6,14 @@ what that costs is decided in `fedbench.engine.asynchronous`; here are the value
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from fedbench.algorithms.arrivals import Array, AsyncAlgorithm
 from fedbench.parameters import Vector
 from fedbench.parts import STATISTICS, PartTable
+from fedbench.snapshots import Tree, attributes, restore_attributes
 
 
 @dataclass(frozen=True)
@@ -137,6 +138,21 @@ class ArrivalServer:
         )
         self._before = now
         return math.sqrt(squares)
+
+    def state(self) -> Tree:
+        """All that the server keeps while works are in flight whose results are kept elsewhere."""
+        return {
+            "machines": [attributes(machine) for machine in self._machines],
+            "statistics": self._statistics,
+            "sent": {number: replace(sent, pieces=sent.pieces[-1:]) for number, sent in self._sent.items()},
+        }
+
+    def restore(self, state: Tree) -> None:
+        """Go on from what `state` gave; what was sent can then be applied, but not sent again."""
+        for machine, kept in zip(self._machines, state["machines"], strict=True):
+            restore_attributes(machine, kept)
+        self._statistics, self._sent = state["statistics"], state["sent"]
+        self._before = self._parameters()
 
     def model(self) -> tuple[Vector, Vector]:
         """The global parameters and running statistics."""

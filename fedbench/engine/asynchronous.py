@@ -16,9 +16,29 @@ from fedbench.errors import RunError
 from fedbench.randomness import generator
 from fedbench.records import ArrivalRecord, ClientRecord, RoundRecord
 from fedbench.schedules import ActiveGroups, Feedback, Schedule
+from fedbench.snapshots import Tree, attributes, restore_attributes
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import LearningRate
 from fedbench.training.scores import total_score
+
+KEPT = (
+    "_next_round",
+    "_step_round",
+    "_updates",
+    "_visits",
+    "_idle",
+    "_free",
+    "_waiting",
+    "_flying",
+    "_dispatched",
+    "_arrived",
+    "_applied",
+    "_now",
+    "_samples",
+    "_comm_gb",
+    "_comp_tflop",
+)
+"""What `Arrivals` keeps between two rounds."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +142,7 @@ class Arrivals:
         self._free = list(range(plan.workers))
         self._waiting: list[int] = []
         self._flying: dict[int, Flight] = {}
+        self._next_round = self._step_round = 0
         self._dispatched = self._arrived = self._applied = 0
         self._now = 0.0
         self._samples = 0.0
@@ -136,13 +157,13 @@ class Arrivals:
             RunError: a client failed, an actor could not be brought back, or a whole round came to nothing.
         """
         plan, tracking_seconds = self._plan, 0.0
-        for index in range(plan.rounds):
+        for index in range(self._next_round, plan.rounds):
             clock = Stopwatch()
             row = Row(index)
             self._fill(row)
             training_seconds = clock.lap()
             stopping = should_stop()
-            due = (index + 1) % evaluate_every == 0 or index + 1 == plan.rounds or stopping
+            due = (index + 1) % evaluate_every == 0 or index + 1 == plan.rounds
             evaluation = self._executor.evaluate(self._ledger.versions) if due else None
             evaluation_seconds = clock.lap()
             norm, transport_bytes = self._executor.end_round()
@@ -155,18 +176,35 @@ class Arrivals:
                 tracking_seconds=tracking_seconds,
                 wall_seconds=clock.total() + tracking_seconds,
             )
+            self._next_round = index + 1
             yield FinishedRound(record, tuple(row.clients), tuple(row.arrivals), row.full)
             tracking_seconds = clock.lap()
             if stopping:
                 return
+
+    def state(self) -> Tree:
+        """All that is kept between two rounds, the clock's state with it."""
+        kept = {name: getattr(self, name) for name in KEPT}
+        ledgers = [attributes(self._ledger), attributes(self._full_ledger)]
+        return {"kept": kept, "ledgers": ledgers, "clock": self._clock.state()}
+
+    def restore(self, state: Tree) -> None:
+        """Go on from what `state` gave."""
+        for name in KEPT:
+            setattr(self, name, state["kept"][name])
+        for ledger, own in zip((self._ledger, self._full_ledger), state["ledgers"], strict=True):
+            restore_attributes(ledger, own)
+        self._clock.restore(state["clock"])
 
     def _fill(self, row: Row) -> None:
         plan = self._plan
         until = NEVER if plan.seconds_per_round is None else (row.round + 1) * plan.seconds_per_round
         goal = plan.arrivals_per_round if plan.seconds_per_round is None else None
         while goal is None or len(row.reports) < goal:
+            if not plan.method.barrier or len(self._free) == plan.workers:
+                self._step_round = row.round
             for slot in self._free:
-                self._dispatch(slot, row.round)
+                self._dispatch(slot, self._step_round)
             self._free = []
             due = self._clock.next(until)
             if due is None:
@@ -196,9 +234,10 @@ class Arrivals:
         )
         self._dispatched += 1
         self._visits[client] += 1
+        own = groups if plan.method.estimates else ()
+        self._ledger.invalidate(client, own)
         down, up = self._ledger.download((client,))[0], self._costs.uplink_bytes(groups)
-        if plan.method.estimates:
-            self._ledger.invalidate(client, groups)
+        self._ledger.invalidate(client, own)
         whole = self._costs.uplink_bytes(self._groups)
         full = Costs(whole, self._full_ledger.download((client,))[0], self._flops(self._groups, client, order.visit))
         share = self._flops(groups, client, order.visit) / self._full_share
@@ -220,7 +259,7 @@ class Arrivals:
         if len(self._plan.sizes) != self._plan.workers:
             self._idle = sorted([*self._idle, order.client])
         waited = Stopwatch()
-        report = None if due.lost else self._executor.collect(order.number)
+        report = None if due.lost else self._executor.collect(order.number, row.round)
         row.waited += waited.total()
         status = "lost" if report is None else report.status
         row.arrivals.append(
@@ -287,11 +326,14 @@ class Arrivals:
             if self._updates[group] % self._period == 0:
                 changed.append(group)
         self._ledger.changed(costs.table.uploaded(changed), self._applied)
-        if self._applied % self._period == 0:
-            self._full_ledger.changed(costs.table.uploaded(self._groups), self._applied)
+        whole = self._groups if self._applied % self._period == 0 else ()
+        self._full_ledger.changed(costs.table.uploaded(whole), self._applied)
 
     def _release(self, slot: int, status: str) -> None:
-        """A slot is free; in lock-step it waits for the others, unless it has nothing to show yet."""
+        """A slot is free; in lock-step it waits for the others, unless it has nothing to show yet.
+
+        Then it works again on what the others have trained, whatever the schedule has reached meanwhile.
+        """
         if not self._plan.method.barrier or status != "ok":
             self._free.append(slot)
             return

@@ -307,6 +307,14 @@ class ClientHost:
         """A client's state, which stays here."""
         return self._states.get(client) or self._initial_state()
 
+    def all_states(self) -> dict[int, ClientState]:
+        """The states of all clients that are here."""
+        return self._states
+
+    def put_states(self, states: dict[int, ClientState]) -> None:
+        """Take clients in."""
+        self._states.update(states)
+
     def _initial_state(self) -> ClientState:
         return ClientState({STATISTICS: self._spec.statistics})
 

@@ -13,6 +13,9 @@ from fedbench.delays import DelaysSection
 from fedbench.engine.messages import ArrivalOrder
 from fedbench.errors import ConfigError, RunError
 from fedbench.randomness import generator
+from fedbench.snapshots import Tree
+
+NEVER = math.inf
 
 
 @dataclass(frozen=True, order=True)
@@ -52,6 +55,14 @@ class Clock(ABC):
     def next(self, until: float) -> Due | None:
         """The next end of a work; None where that is after `until` seconds of the clock."""
 
+    @abstractmethod
+    def state(self) -> Tree:
+        """All that the clock keeps."""
+
+    @abstractmethod
+    def restore(self, state: Tree) -> None:
+        """Go on from what `state` gave."""
+
 
 class VirtualClock(Clock):
     """Service times are functions of (seed, client, how many works it has had); ties go to the earlier dispatch."""
@@ -86,6 +97,12 @@ class VirtualClock(Clock):
             return None
         return heapq.heappop(self._heap)
 
+    def state(self) -> Tree:
+        return {"heap": self._heap}
+
+    def restore(self, state: Tree) -> None:
+        self._heap = state["heap"]
+
 
 class WallClock(Clock):
     """Updates are applied as they come."""
@@ -104,7 +121,13 @@ class WallClock(Clock):
 
     def next(self, until: float) -> Due | None:
         number = self._ready(max(0.0, until - self._now()))
-        return None if number is None else Due(self._now(), number)
+        return None if number is None else Due(min(self._now(), until), number)
+
+    def state(self) -> Tree:
+        return {"seconds": self._now()}
+
+    def restore(self, state: Tree) -> None:
+        self._began = time.perf_counter() - state["seconds"]
 
     def _now(self) -> float:
         return time.perf_counter() - self._began
@@ -146,6 +169,8 @@ class ReplayClock(Clock):
         return not lost
 
     def next(self, until: float) -> Due | None:
+        if not self._rows and until < NEVER:
+            return None
         if not self._rows:
             raise RunError(f"delays.replay={self._path}: ends before the run does; lower rounds, or run it anew")
         if self._rows[0]["arrived_seconds"] > until:
@@ -156,5 +181,13 @@ class ReplayClock(Clock):
             raise ConfigError(f"delays.replay={self._path}: has {row['worker']} for a worker that has no work here")
         return Due(row["arrived_seconds"], order.number, row["status"] == "lost")
 
+    def state(self) -> Tree:
+        return {"rows": len(self._rows), "flying": self._flying}
 
-NEVER = math.inf
+    def restore(self, state: Tree) -> None:
+        self._flying = state["flying"]
+        while len(self._rows) > state["rows"]:
+            self._of_worker[self._rows.popleft()["worker"]].popleft()
+        for worker in self._flying:
+            if self._of_worker.get(worker):
+                self._of_worker[worker].popleft()

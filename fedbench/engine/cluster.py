@@ -2,11 +2,12 @@
 
 import logging
 import os
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, RayActorError, RayError, RayTaskError
+from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
@@ -15,12 +16,14 @@ from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrival_host import ArrivalHost
 from fedbench.engine.memory import keep_freed_memory
 from fedbench.engine.messages import HostSpec
-from fedbench.engine.placement import count_actors
+from fedbench.engine.placement import count_actors, fitting_on_node
 from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server
-from fedbench.errors import FedbenchError, RunError
+from fedbench.errors import FedbenchError, LostActor, RunError
 from fedbench.parameters import Vector
+from fedbench.snapshots import Tree
 from fedbench.training.scores import batch_borders
+from fedbench.training.state import ClientState
 
 START_TIMEOUT = 120.0
 """Seconds to wait for actors that the cluster has room for."""
@@ -66,20 +69,22 @@ class Cluster:
             connect(runtime.address)
         self._group: PlacementGroup | None = None
         try:
-            resources: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-            cpus, gpus = resources.get("CPU", 0.0), resources.get("GPU", 0.0)
+            self._cpus_each = runtime.cpus_per_client
+            nodes = node_resources()
+            cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
             default = DEFAULT_GPU_FRACTION if gpus else 0.0
             self.gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
             self.actors = count_actors(
                 cohort=cohort,
                 actors=runtime.actors,
                 clients_per_actor=runtime.clients_per_actor,
-                cpus_each=runtime.cpus_per_client,
+                cpus_each=self._cpus_each,
                 gpus_each=self.gpus_each,
                 cpus=cpus,
                 gpus=gpus,
+                room=self._room(),
             )
-            self._cpus_each = runtime.cpus_per_client
+            self._most = self.actors if runtime.actors or runtime.clients_per_actor else cohort
             self.clients = self._create_clients()
         except BaseException:
             self.close()
@@ -111,6 +116,33 @@ class Cluster:
         self.clients[index] = self._create_client(index)
         return self.clients[index]
 
+    def recreate(self) -> None:
+        """All client actors anew: as many as were asked for, or as there is room for now, if that is less.
+
+        Raises:
+            RunError: there is no room for a single one, and none comes.
+        """
+        if self._group is not None:
+            remove_placement_group(self._group)
+        deadline = time.monotonic() + START_TIMEOUT
+        while not (room := self._room()):
+            if time.monotonic() > deadline:
+                raise RunError(f"the cluster has lost its nodes: no place for an actor within {START_TIMEOUT:g} s")
+            time.sleep(1.0)
+        self.actors = min(self._most, room)
+        self.clients = self._create_clients()
+
+    def could_grow(self) -> bool:
+        """Whether nodes have come that would let more actors work."""
+        return self.actors < min(self._most, self._room())
+
+    def _room(self) -> int:
+        """Actors that the nodes have room for, all their resources counted."""
+        return sum(
+            fitting_on_node(node.get("CPU", 0.0), node.get("GPU", 0.0), self._cpus_each, self.gpus_each)
+            for node in node_resources()
+        )
+
     def close(self) -> None:
         """Give the actors' resources back, and end a Ray that was started here."""
         if self._group is not None and ray.is_initialized():
@@ -118,6 +150,12 @@ class Cluster:
         self._group = None
         if self._owns_ray:
             ray.shutdown()
+
+
+def node_resources() -> list[dict[str, float]]:
+    """What each living node has in all."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def connect(address: str | None) -> None:
@@ -160,13 +198,18 @@ class OnCluster:
         self._cluster = cluster
         self._spec = spec
         self._runtime = runtime
+        self._server_class, self._server_spec = server_class, server
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
-        actor: Any = ray.remote(server_class)
-        self._server = actor.options(num_cpus=0).remote(server)
         self._shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
+        self._start()
+
+    def _start(self) -> None:
+        """Create the server and set the clients up; everything is as before the first round."""
+        actor: Any = ray.remote(self._server_class)
+        self._server = actor.options(num_cpus=0).remote(self._server_spec)
         try:
             self.devices: list[str] = ray.get(
-                [client.prepare.remote(*self._shared) for client in cluster.clients], timeout=START_TIMEOUT
+                [client.prepare.remote(*self._shared) for client in self._cluster.clients], timeout=START_TIMEOUT
             )
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "the actors did not start") from error
@@ -186,11 +229,61 @@ class OnCluster:
         ray.kill(self._server)
         self._cluster.close()
 
+    def rebuild(self) -> None:
+        """Start all actors anew, as many as the cluster has room for now.
+
+        Raises:
+            RunError: they do not start.
+        """
+        ray.kill(self._server)
+        self._cluster.recreate()
+        self._start()
+
+    def _placed(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
+        """What each actor holds and where each client is, of a state; from scratch for another number of actors."""
+        actors, parts = self._cluster.actors, len(self._spec.table.parts)
+        if len(state["held"]) == actors:
+            home = state.get("home", {})
+            return state["held"], home | {client: client % actors for client in state["clients"] if client not in home}
+        return [[-1] * parts for _ in range(actors)], {client: client % actors for client in state["clients"]}
+
+    def _client_states(self) -> dict[int, ClientState]:
+        """Of all clients, wherever they are."""
+        states: dict[int, ClientState] = {}
+        if self._spec.stateful:
+            for own in self._ask([client.all_states.remote() for client in self._cluster.clients]):
+                states |= own
+        return states
+
+    def _put_client_states(self, states: dict[int, ClientState], home: Mapping[int, int], payload: Any) -> None:
+        """Give every actor its clients, and the current parameters, which count as nothing sent.
+
+        Args:
+            payload: a reference to all parts.
+        """
+        calls = []
+        everything = tuple(range(len(self._spec.table.parts)))
+        for actor, client in enumerate(self._cluster.clients):
+            calls.append(client.load.remote(everything, payload))
+            own = {number: state for number, state in states.items() if home.get(number) == actor}
+            if own:
+                calls.append(client.put_states.remote(own))
+        self._ask(calls)
+
     def _ask(self, references: Any) -> Any:
         try:
             return ray.get(references, timeout=self._runtime.round_timeout)
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "an actor died") from error
+
+
+LOSSES = (RayActorError, ObjectLostError)
+"""What Ray raises when a process or a node is gone."""
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether a process or a node, or what it held, is gone."""
+    return isinstance(error, LOSSES) or (isinstance(error, RayTaskError) and isinstance(error.cause, LOSSES))
 
 
 def own_error(error: Exception, what: str) -> FedbenchError:
@@ -199,6 +292,6 @@ def own_error(error: Exception, what: str) -> FedbenchError:
         return error.cause
     if isinstance(error, GetTimeoutError):
         return RunError(f"{what}: no answer in time")
-    if isinstance(error, RayActorError):
-        return RunError(f"{what}: {str(error).splitlines()[0]}")
+    if is_loss(error):
+        return LostActor(f"{what}: {str(error).strip().splitlines()[0]}")
     return RunError(f"{what}: {type(error).__name__}: {str(error).strip().splitlines()[-1]}")

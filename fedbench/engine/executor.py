@@ -11,8 +11,9 @@ from fedbench.engine.client import ClientHost
 from fedbench.engine.messages import ArrivalOrder, ClientReport, HostSpec, RoundOutcome, RoundPlan
 from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server, ServerSpec
-from fedbench.errors import ClientFailure
+from fedbench.errors import ClientFailure, RunError
 from fedbench.parameters import Vector
+from fedbench.snapshots import Tree
 from fedbench.training.scores import BatchScore, batch_borders
 
 
@@ -51,6 +52,22 @@ class Executor(ABC):
     @abstractmethod
     def peak_memory(self) -> list[int]:
         """Bytes, one entry per process that trains."""
+
+    @abstractmethod
+    def state(self) -> Tree:
+        """All that server and clients keep between two rounds; works in flight are waited for."""
+
+    @abstractmethod
+    def restore(self, state: Tree) -> None:
+        """Go on from what `state` gave, with as many processes or more or fewer."""
+
+    def rebuild(self) -> None:
+        """Start all processes anew, as before the first round.
+
+        Raises:
+            RunError: there are none, or they do not start.
+        """
+        raise RunError("there is no process to start anew")
 
     @abstractmethod
     def close(self) -> None:
@@ -111,8 +128,8 @@ class ArrivalExecutor(Executor):
         """
 
     @abstractmethod
-    def collect(self, number: int) -> ClientReport:
-        """Wait for a work. Its update stays until `apply` or `discard`.
+    def collect(self, number: int, round_index: int) -> ClientReport:
+        """Wait for a work, which arrives in round `round_index`. Its update stays until `apply` or `discard`.
 
         Raises:
             ClientFailure: in the plain loop, at the failing client.
@@ -202,6 +219,16 @@ class InlineExecutor(RoundExecutor):
         stale = stale_parts(self._held, self._server.versions())
         self._held = list(self._server.versions())
         return stale
+
+    def state(self) -> Tree:
+        return {"server": self._server.state(), "clients": self._host.all_states(), "held": [self._held]}
+
+    def restore(self, state: Tree) -> None:
+        self._server.restore(state["server"])
+        self._host.put_states(state["clients"])
+        everything = tuple(range(len(self._held)))
+        self._host.load(everything, self._server.payload(everything))
+        self._held = state["held"][0] if len(state["held"]) == 1 else [-1] * len(self._held)
 
     def model(self) -> tuple[Vector, Vector]:
         return self._server.model()

@@ -5,6 +5,7 @@ from fedbench.engine.asynchronous import ArrivalPlan
 from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase
 from fedbench.engine.messages import ArrivalOrder, ClientReport
 from fedbench.parameters import Vector
+from fedbench.snapshots import Tree
 from fedbench.training.scores import BatchScore
 
 
@@ -22,7 +23,7 @@ class Foresight(ArrivalExecutor):
     def ready(self, timeout: float) -> int | None:
         return min(self._flying)
 
-    def collect(self, number: int) -> ClientReport:
+    def collect(self, number: int, round_index: int) -> ClientReport:
         order, plan = self._flying.pop(number), self._plan
         size = plan.sizes[order.client]
         epoch = plan.local.epoch(size)
@@ -42,6 +43,12 @@ class Foresight(ArrivalExecutor):
 
     def end_round(self) -> tuple[float, int]:
         return 0.0, 0
+
+    def state(self) -> Tree:
+        raise NotImplementedError("nothing was trained")
+
+    def restore(self, state: Tree) -> None:
+        raise NotImplementedError("nothing was trained")
 
     def model(self) -> tuple[Vector, Vector]:
         raise NotImplementedError("nothing was trained")

@@ -10,9 +10,10 @@ from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrival_host import ArrivalHost
 from fedbench.engine.arrival_server import ArrivalServer, ArrivalServerSpec
 from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, stale_parts
-from fedbench.engine.messages import ArrivalOrder, ClientReport, HostSpec
+from fedbench.engine.messages import ArrivalOrder, ClientReport, Finished, HostSpec
 from fedbench.errors import ClientFailure
 from fedbench.parameters import Vector
+from fedbench.snapshots import Tree
 from fedbench.training.scores import batch_borders
 
 
@@ -40,7 +41,8 @@ class InlineArrivals(ArrivalExecutor):
         self._host.prepare(spec, data, rows)
         self._held = [-1] * len(spec.table.parts)
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
-        self._done: dict[int, tuple[Vector, ClientReport]] = {}
+        self._done: dict[int, Finished] = {}
+        self._raised: dict[int, tuple[int, Exception]] = {}
         self._uploads: dict[int, Vector] = {}
 
     def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
@@ -48,18 +50,21 @@ class InlineArrivals(ArrivalExecutor):
         payload = self._server.send(order.number, order.worker, order.groups, stale)
         work = replace(order, stale=stale, on_failure="raise" if self._raises else "report")
         try:
-            self._done[order.number] = self._host.work(work, payload)
+            self._done[order.number] = Finished(work, *self._host.work(work, payload))
         except Exception as error:
-            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ClientFailure(order.client, order.visit, text, "") from error
+            self._raised[order.number] = (order.client, error)
 
     def ready(self, timeout: float) -> int | None:
-        return min(self._done)
+        return min([*self._done, *self._raised])
 
-    def collect(self, number: int) -> ClientReport:
-        upload, report = self._done.pop(number)
-        self._uploads[number] = upload
-        return report
+    def collect(self, number: int, round_index: int) -> ClientReport:
+        if number in self._raised:
+            client, error = self._raised[number]
+            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ClientFailure(client, round_index, text, "") from error
+        finished = self._done.pop(number)
+        self._uploads[number] = finished.upload
+        return finished.report
 
     def apply(self, number: int, lr: float, steps: int) -> None:
         self._server.apply(number, self._uploads.pop(number), lr, steps)
@@ -77,6 +82,18 @@ class InlineArrivals(ArrivalExecutor):
 
     def end_round(self) -> tuple[float, int]:
         return self._server.end_round(), 0
+
+    def state(self) -> Tree:
+        states = self._host.all_states()
+        return {"server": self._server.state(), "clients": states, "held": [self._held], "finished": self._done}
+
+    def restore(self, state: Tree) -> None:
+        self._server.restore(state["server"])
+        self._host.put_states(state["clients"])
+        everything = tuple(range(len(self._held)))
+        self._host.load(everything, self._server.current(everything))
+        self._held = state["held"][0] if len(state["held"]) == 1 else [-1] * len(self._held)
+        self._done = state["finished"]
 
     def model(self) -> tuple[Vector, Vector]:
         return self._server.model()

@@ -188,6 +188,15 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
+class Finished:
+    """A work of an asynchronous run that is done and not yet applied: what was asked, what came of it."""
+
+    order: ArrivalOrder
+    upload: Vector
+    report: ClientReport
+
+
+@dataclass(frozen=True)
 class HostReport:
     """How a host's share of a round went.
 

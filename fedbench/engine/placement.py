@@ -42,6 +42,7 @@ def count_actors(
     gpus_each: float,
     cpus: float,
     gpus: float,
+    room: int,
 ) -> int:
     """How many client actors a run gets.
 
@@ -50,15 +51,13 @@ def count_actors(
         actors, clients_per_actor: as configured; both None: as many as fit, at most one per participant.
         cpus_each, gpus_each: what one actor takes.
         cpus, gpus: what the cluster has.
+        room: actors that its nodes have room for, none of them on two nodes at once.
 
     Raises:
         ConfigError: more asked than there is, with the numbers and the way out.
     """
     asked = actors if actors is not None else (-(-cohort // clients_per_actor) if clients_per_actor else None)
-    fitting = int(cpus / cpus_each + 1e-9)
-    if gpus_each:
-        fitting = min(fitting, fitting_on_gpus(gpus, gpus_each))
-    count = asked if asked is not None else min(cohort, max(1, fitting))
+    count = asked if asked is not None else min(cohort, max(1, room))
     if gpus_each and count > fitting_on_gpus(gpus, gpus_each):
         raise ConfigError(
             f"{count} actors x {gpus_each:g} GPU = {count * gpus_each:g} GPUs asked, {gpus:g} present: set "
@@ -69,7 +68,23 @@ def count_actors(
             f"{count} actors x {cpus_each:g} CPU = {count * cpus_each:g} CPUs asked, {cpus:g} present: set "
             f"runtime.cpus_per_client<={cpus / count:.3g} or runtime.actors<={int(cpus / cpus_each)}"
         )
+    if count > room:
+        what = f"{cpus_each:g} CPU" + (f" and {gpus_each:g} GPU" if gpus_each else "")
+        raise ConfigError(
+            f"{count} actors of {what} asked, the nodes have room for {room}, none of them on two nodes at once: set "
+            f"runtime.actors<={room}, or less for each"
+        )
     return count
+
+
+def fitting_on_node(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
+    """Actors that fit on one node.
+
+    >>> fitting_on_node(cpus=8, gpus=2, cpus_each=1, gpus_each=0.4)
+    4
+    """
+    fitting = int(cpus / cpus_each + 1e-9)
+    return min(fitting, fitting_on_gpus(gpus, gpus_each)) if gpus_each else fitting
 
 
 def fitting_on_gpus(gpus: float, gpus_each: float) -> int:

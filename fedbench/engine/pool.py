@@ -16,6 +16,7 @@ from fedbench.engine.server import Server, ServerSpec
 from fedbench.parameters import BYTES_PER_VALUE, Vector
 from fedbench.parts import PARAMETERS, STATISTICS, PartTable
 from fedbench.randomness import generator
+from fedbench.snapshots import Tree
 
 
 class PoolServer(Server):
@@ -48,6 +49,17 @@ class PoolServer(Server):
             counts.append(int(sizes[self._held[client] != wanted].sum()) * BYTES_PER_VALUE)
             self._held[client] = wanted
         return tuple(counts)
+
+    def state(self) -> Tree:
+        """All that the server keeps between two rounds."""
+        own = {"pool": self._pool, "identities": self._identities, "held": self._held, "next": self._next_identity}
+        return super().state() | own
+
+    def restore(self, state: Tree) -> None:
+        """Go on from what `state` gave."""
+        super().restore(state)
+        self._pool, self._identities, self._held = state["pool"], state["identities"], state["held"]
+        self._next_identity = state["next"]
 
     def start_parts(self) -> tuple[int, ...]:
         """What a pool model consists of: everything that travels."""

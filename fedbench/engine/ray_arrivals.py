@@ -15,11 +15,12 @@ from fedbench.engine.arrival_server import ArrivalServer, ArrivalServerSpec
 from fedbench.engine.cluster import START_TIMEOUT, Cluster, OnCluster, own_error
 from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, stale_parts
 from fedbench.engine.inline_arrivals import stale_for_work
-from fedbench.engine.messages import ArrivalOrder, ClientReport, EvaluationReport, HostSpec
+from fedbench.engine.messages import ArrivalOrder, ClientReport, EvaluationReport, Finished, HostSpec
 from fedbench.errors import RunError
+from fedbench.snapshots import Tree
 
-MAX_RESTARTS = 3
-"""Client actors that may die in a run."""
+NOWHERE = -1
+"""Where a work is that was done before the run was interrupted."""
 
 
 class ArrivalServerActor(ArrivalServer):
@@ -61,15 +62,42 @@ class RayArrivals(OnCluster, ArrivalExecutor):
         rows: rows of each client of the population.
         server: what the server actor is made from.
         """
-        super().__init__(cluster, spec, data, rows, runtime, ArrivalServerActor, server)
         self._estimates = server.method.estimates
-        self._held = [[-1] * len(spec.table.parts) for _ in cluster.clients]
+        self._restarts = 0
+        super().__init__(cluster, spec, data, rows, runtime, ArrivalServerActor, server)
+
+    def _start(self) -> None:
+        super()._start()
+        self._held = [[-1] * len(self._spec.table.parts) for _ in self._cluster.clients]
         self._tasks: dict[int, Task] = {}
         self._uploads: dict[int, Any] = {}
         self._home: dict[int, int] = {}
         self._pending: list[Any] = []
-        self._restarts = 0
         self._bytes = 0
+
+    def state(self) -> Tree:
+        server = self._ask(self._server.state.remote())
+        finished = {}
+        for number in sorted(self._tasks):
+            report = self._report(number)
+            finished[number] = Finished(self._tasks[number].order, self._ask(self._tasks[number].upload), report)
+        return {
+            "server": server,
+            "clients": self._client_states(),
+            "held": self._held,
+            "home": self._home,
+            "finished": finished,
+            "bytes": self._bytes,
+        }
+
+    def restore(self, state: Tree) -> None:
+        self._ask(self._server.restore.remote(state["server"]))
+        self._held, self._home = self._placed(state)
+        everything = tuple(range(len(self._spec.table.parts)))
+        self._put_client_states(state["clients"], self._home, self._server.current.remote(everything))
+        for number, done in state["finished"].items():
+            self._tasks[number] = Task(done.order, NOWHERE, ray.put(done.report), ray.put(done.upload))
+        self._bytes = state.get("bytes", 0)
 
     def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
         actor = self._choose_actor(order.client)
@@ -104,28 +132,32 @@ class RayArrivals(OnCluster, ArrivalExecutor):
             raise RunError(f"no update arrived within runtime.round_timeout={limit:g} s")
         return None
 
-    def collect(self, number: int) -> ClientReport:
-        while True:
-            task = self._tasks[number]
-            try:
-                report: ClientReport = ray.get(task.report, timeout=self._runtime.round_timeout)
-                break
-            except RayActorError as error:
-                self._revive(task.actor, error)
-            except (RayError, GetTimeoutError) as error:
-                raise own_error(error, f"the work of client {task.order.client}") from error
-        del self._tasks[number]
+    def collect(self, number: int, round_index: int) -> ClientReport:
+        report = self._report(number)
+        task = self._tasks.pop(number)
         self._uploads[number] = task.upload
         if report.status == "ok":
             table = self._spec.table
             self._bytes += table.nbytes(table.uploaded(task.order.groups))
         return report
 
+    def _report(self, number: int) -> ClientReport:
+        """Wait for a work; again, where its actor has died."""
+        while True:
+            task = self._tasks[number]
+            try:
+                report: ClientReport = ray.get(task.report, timeout=self._runtime.round_timeout)
+                return report
+            except RayActorError as error:
+                self._revive(task.actor, error)
+            except (RayError, GetTimeoutError) as error:
+                raise own_error(error, f"the work of client {task.order.client}") from error
+
     def _revive(self, actor: int, error: RayActorError) -> None:
         """Put a new actor in the place of a dead one and give it again what was in flight there."""
         lost = [task for _, task in sorted(self._tasks.items()) if task.actor == actor and not _is_done(task)]
         self._restarts += 1
-        if self._restarts > MAX_RESTARTS or self._spec.stateful:
+        if self._restarts > self._runtime.max_retries or self._spec.stateful:
             clients = [task.order.client for task in lost]
             what = f"the actor with the works of clients {clients} died"
             if self._spec.stateful:
@@ -152,7 +184,7 @@ class RayArrivals(OnCluster, ArrivalExecutor):
     def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
         actors = self._cluster.actors
         bounds = [len(self._borders) * actor // actors for actor in range(actors + 1)]
-        for attempt in range(MAX_RESTARTS + 1):
+        while True:
             calls = {}
             for actor, client in enumerate(self._cluster.clients):
                 batches = self._borders[bounds[actor] : bounds[actor + 1]]
@@ -166,8 +198,6 @@ class RayArrivals(OnCluster, ArrivalExecutor):
                 reports: list[EvaluationReport] = ray.get(list(calls.values()), timeout=self._runtime.round_timeout)
                 break
             except RayActorError as error:
-                if attempt == MAX_RESTARTS:
-                    raise own_error(error, "an actor died while it scored the model") from error
                 for actor, call in calls.items():
                     if _has_died(call):
                         self._revive(actor, error)

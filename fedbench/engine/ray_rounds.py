@@ -31,6 +31,7 @@ from fedbench.engine.placement import assign
 from fedbench.engine.server import ServerSpec
 from fedbench.errors import RunError
 from fedbench.parts import PartTable
+from fedbench.snapshots import Tree
 
 INT64_BYTES = 8
 
@@ -53,14 +54,28 @@ class RayExecutor(OnCluster, RoundExecutor):
         server: what the server actor is made from.
         """
         kind = PoolServerActor if server.algorithm.has_pool() else ServerActor
-        super().__init__(cluster, spec, data, rows, runtime, kind, server)
         self._sizes = [len(part) for part in rows]
+        self._combines = not (server.algorithm.rule().individual or server.algorithm.has_pool())
+        super().__init__(cluster, spec, data, rows, runtime, kind, server)
+
+    def _start(self) -> None:
+        super()._start()
         self._home: dict[int, int] = {}
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._received: list[Any] = []
-        self._combines = not (server.algorithm.rule().individual or server.algorithm.has_pool())
         self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
-        self._held = [[-1] * len(self._versions) for _ in cluster.clients]
+        self._held = [[-1] * len(self._versions) for _ in self._cluster.clients]
+
+    def state(self) -> Tree:
+        server = self._ask(self._server.state.remote())
+        return {"server": server, "clients": self._client_states(), "held": self._held, "home": self._home}
+
+    def restore(self, state: Tree) -> None:
+        self._ask(self._server.restore.remote(state["server"]))
+        self._versions = self._ask(self._server.versions.remote())
+        self._held, self._home = self._placed(state)
+        everything = tuple(range(len(self._versions)))
+        self._put_client_states(state["clients"], self._home, self._server.payload.remote(everything))
 
     def plan(self, round_index: int) -> RoundPlan:
         plan: RoundPlan = self._ask(self._server.plan.remote(round_index))

@@ -19,6 +19,7 @@ from fedbench.parameters import ParameterLayout, Vector
 from fedbench.participation import draw_cohort
 from fedbench.parts import PARAMETERS, STATISTICS, PartTable
 from fedbench.schedules import Feedback, Schedule
+from fedbench.snapshots import Tree, attributes, restore_attributes
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import LearningRate
 from fedbench.updates import UpdatePipeline, add_message
@@ -272,6 +273,22 @@ class Server:
     def versions(self) -> tuple[int, ...]:
         """Of each part, the round after which it last changed; 0 for the initial model."""
         return self._ledger.versions
+
+    def state(self) -> Tree:
+        """All that the server keeps between two rounds."""
+        return {
+            "vectors": self._vectors,
+            "rule": attributes(self._rule),
+            "ledger": attributes(self._ledger),
+            "feedback": self._feedback,
+        }
+
+    def restore(self, state: Tree) -> None:
+        """Go on from what `state` gave."""
+        self._vectors = state["vectors"]
+        restore_attributes(self._rule, state["rule"])
+        restore_attributes(self._ledger, state["ledger"])
+        self._feedback = state["feedback"]
 
     def model(self) -> tuple[Vector, Vector]:
         """The global parameters and running statistics."""
