@@ -194,6 +194,10 @@ class Recording:
             self._take(finished)
             if done < last:
                 self._saving.save_if_due(done, snapshot)
+                if executor.could_grow():
+                    kept = executor.state()
+                    executor.rebuild()
+                    executor.restore(kept)
         if done < last:
             self._saving.save(done, snapshot)
         return done < last

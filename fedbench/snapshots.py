@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from fedbench.component import Component
 from fedbench.errors import DataError, RunError
 
 FORMAT = "fedbench checkpoint 1"
@@ -175,9 +176,22 @@ class Checkpoints:
             raise DataError(f"{path}: is torn: {' '.join(str(error).split())[:200]}") from None
 
 
+def writable(value: Any) -> Any:
+    """The same nested values with arrays of their own: what came through an object store cannot be written to."""
+    if isinstance(value, np.ndarray):
+        return value.copy()
+    if isinstance(value, dict):
+        return {key: writable(item) for key, item in value.items()}
+    if type(value) in (list, tuple):
+        return type(value)(writable(item) for item in value)
+    return value
+
+
 def attributes(thing: object) -> Tree:
-    """What an object holds, by name, but for functions; for `restore_attributes`."""
-    return {name: value for name, value in vars(thing).items() if not callable(value)}
+    """What an object holds, by name, but for functions and settings; for `restore_attributes`."""
+    return {
+        name: value for name, value in vars(thing).items() if not callable(value) and not isinstance(value, Component)
+    }
 
 
 def restore_attributes(thing: object, state: Tree) -> None:

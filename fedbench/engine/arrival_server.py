@@ -13,7 +13,7 @@ import numpy as np
 from fedbench.algorithms.arrivals import Array, AsyncAlgorithm
 from fedbench.parameters import Vector
 from fedbench.parts import STATISTICS, PartTable
-from fedbench.snapshots import Tree, attributes, restore_attributes
+from fedbench.snapshots import Tree, attributes, restore_attributes, writable
 
 
 @dataclass(frozen=True)
@@ -149,6 +149,7 @@ class ArrivalServer:
 
     def restore(self, state: Tree) -> None:
         """Go on from what `state` gave; what was sent can then be applied, but not sent again."""
+        state = writable(state)
         for machine, kept in zip(self._machines, state["machines"], strict=True):
             restore_attributes(machine, kept)
         self._statistics, self._sent = state["statistics"], state["sent"]

@@ -28,6 +28,9 @@ from fedbench.training.state import ClientState
 START_TIMEOUT = 120.0
 """Seconds to wait for actors that the cluster has room for."""
 
+LOOK_INTERVAL = 10.0
+"""Seconds between two looks at whether the cluster has grown."""
+
 DEFAULT_GPU_FRACTION = 0.25
 
 
@@ -200,6 +203,7 @@ class OnCluster:
         self._runtime = runtime
         self._server_class, self._server_spec = server_class, server
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+        self._next_look = time.monotonic() + LOOK_INTERVAL
         self._shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         self._start()
 
@@ -238,6 +242,13 @@ class OnCluster:
         ray.kill(self._server)
         self._cluster.recreate()
         self._start()
+
+    def could_grow(self) -> bool:
+        """Whether nodes have come that would let more actors work; looked at now and then."""
+        if time.monotonic() < self._next_look:
+            return False
+        self._next_look = time.monotonic() + LOOK_INTERVAL
+        return self._cluster.could_grow()
 
     def _placed(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
         """What each actor holds and where each client is, of a state; from scratch for another number of actors."""
@@ -293,5 +304,6 @@ def own_error(error: Exception, what: str) -> FedbenchError:
     if isinstance(error, GetTimeoutError):
         return RunError(f"{what}: no answer in time")
     if is_loss(error):
-        return LostActor(f"{what}: {str(error).strip().splitlines()[0]}")
+        loss = error.cause if isinstance(error, RayTaskError) else error
+        return LostActor(f"{what}: {str(loss).strip().splitlines()[0]}")
     return RunError(f"{what}: {type(error).__name__}: {str(error).strip().splitlines()[-1]}")

@@ -61,6 +61,10 @@ class Executor(ABC):
     def restore(self, state: Tree) -> None:
         """Go on from what `state` gave, with as many processes or more or fewer."""
 
+    def could_grow(self) -> bool:
+        """Whether more processes could work than do."""
+        return False
+
     def rebuild(self) -> None:
         """Start all processes anew, as before the first round.
 

@@ -16,7 +16,7 @@ from fedbench.engine.server import Server, ServerSpec
 from fedbench.parameters import BYTES_PER_VALUE, Vector
 from fedbench.parts import PARAMETERS, STATISTICS, PartTable
 from fedbench.randomness import generator
-from fedbench.snapshots import Tree
+from fedbench.snapshots import Tree, writable
 
 
 class PoolServer(Server):
@@ -57,6 +57,7 @@ class PoolServer(Server):
 
     def restore(self, state: Tree) -> None:
         """Go on from what `state` gave."""
+        state = writable(state)
         super().restore(state)
         self._pool, self._identities, self._held = state["pool"], state["identities"], state["held"]
         self._next_identity = state["next"]

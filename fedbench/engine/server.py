@@ -19,7 +19,7 @@ from fedbench.parameters import ParameterLayout, Vector
 from fedbench.participation import draw_cohort
 from fedbench.parts import PARAMETERS, STATISTICS, PartTable
 from fedbench.schedules import Feedback, Schedule
-from fedbench.snapshots import Tree, attributes, restore_attributes
+from fedbench.snapshots import Tree, attributes, restore_attributes, writable
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import LearningRate
 from fedbench.updates import UpdatePipeline, add_message
@@ -285,6 +285,7 @@ class Server:
 
     def restore(self, state: Tree) -> None:
         """Go on from what `state` gave."""
+        state = writable(state)
         self._vectors = state["vectors"]
         restore_attributes(self._rule, state["rule"])
         restore_attributes(self._ledger, state["ledger"])

@@ -15,7 +15,7 @@ import pytest
 from bare_loop import BareLoop
 
 from fedbench.config import ExperimentConfig
-from fedbench.engine.executor import Executor
+from fedbench.engine.executor import RoundExecutor
 from fedbench.experiment import prepared
 from fedbench.problem import Problem
 
@@ -44,12 +44,12 @@ def config(clients: int, samples: int, batch_size: int, *overrides: str) -> Expe
 
 
 @contextmanager
-def engine(settings: ExperimentConfig) -> Iterator[tuple[Problem, Executor]]:
+def engine(settings: ExperimentConfig) -> Iterator[tuple[Problem, RoundExecutor]]:
     with prepared(settings) as pair:
         yield pair
 
 
-def one_round(executor: Executor, index: int) -> None:
+def one_round(executor: RoundExecutor, index: int) -> None:
     executor.train(executor.plan(index))
     executor.finish()
 

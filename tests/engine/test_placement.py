@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedbench.engine.placement import assign, count_actors
+from fedbench.engine.placement import assign, count_actors, fitting_on_node
 from fedbench.errors import ConfigError
 
 
@@ -34,6 +34,7 @@ def actors(**changes: float | None) -> int:
         "cohort": 10, "actors": None, "clients_per_actor": None,
         "cpus_each": 1.0, "gpus_each": 0.0, "cpus": 2.0, "gpus": 0.0,
     } | changes  # fmt: skip
+    given["room"] = fitting_on_node(given["cpus"], given["gpus"], given["cpus_each"], given["gpus_each"])
     return count_actors(**given)  # type: ignore[arg-type]
 
 
