@@ -87,7 +87,8 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
         )
     if config.evaluation.per_client:
         yield f"evaluation.per_client=true: has no effect with {given}, where no cohort ends together; leave it out"
-    if config.runtime.executor == "inline" and delays.clock == "wall" and delays.seconds_per_round:
+    timed = delays.clock == "wall" and delays.seconds_per_round is not None and delays.replay is None
+    if config.runtime.executor == "inline" and timed:
         yield (
             "delays.seconds_per_round with clock=wall: runtime.executor=inline works one thing after the other and "
             "cannot keep to the time; set arrivals_per_round"

@@ -38,6 +38,7 @@ class Progress:
         self._bytes = 0
         self._accuracy: float | None = None
         self._began = 0.0
+        self._first: int | None = None
 
     def __enter__(self) -> Self:
         if self._status:
@@ -91,12 +92,12 @@ class Progress:
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _time_left(self, done: int) -> str:
-        """From the second round on: the first one starts kernels and libraries."""
+        """From the second round seen on: the first one starts kernels and libraries."""
         now = time.monotonic()
-        if done == 1:
-            self._began = now
+        if self._first is None:
+            self._first, self._began = done, now
             return ""
-        return f"{duration((now - self._began) / (done - 1) * (self._rounds - done))} left"
+        return f"{duration((now - self._began) / (done - self._first) * (self._rounds - done))} left"
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         """Nothing more to show."""

@@ -90,6 +90,7 @@ class Recording:
         self._full = Costs()
         self._earlier_seconds = 0.0
         self._notes: list[str] = []
+        self._last_accuracy: float | None = None
 
     @classmethod
     def create(cls, problem: "Problem", observers: Sequence[Observer]) -> "Recording":
@@ -185,11 +186,12 @@ class Recording:
             course.restore(state["course"])
             self._full = state["full"]
         last, done = self._problem.rounds, len(self._directory.history())
+        every = self._problem.config.evaluation.every
 
         def snapshot() -> "Tree":
             return {"executor": executor.state(), "course": course.state(), "full": self._full}
 
-        for finished in course.rounds(self._problem.config.evaluation.every, should_stop):
+        for finished in course.rounds(every, should_stop):
             done += 1
             self._take(finished)
             if done < last:
@@ -200,6 +202,8 @@ class Recording:
                     executor.restore(kept)
         if done < last:
             self._saving.save(done, snapshot)
+            if every > 1:
+                self._last_accuracy = course.accuracy()  # not a row: the run that goes on has none there
         return done < last
 
     def _take(self, finished: "FinishedRound") -> None:
@@ -234,7 +238,7 @@ class Recording:
         config = self._problem.config
         history = self._directory.history()
         columns = {name: history.column(name).to_pylist() for name in history.column_names}
-        scores = [score for score in columns["test_accuracy"] if score is not None]
+        scores = [score for score in [*columns["test_accuracy"], self._last_accuracy] if score is not None]
         return {
             "name": config.name,
             "status": status,

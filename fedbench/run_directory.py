@@ -88,16 +88,17 @@ class RunDirectory:
         seed: int,
         directory: str | Path | None = None,
         *,
-        root: str | Path = "runs",
+        root: str | Path | None = None,
         interval: float = 5.0,
         plots: bool = True,
     ) -> "RunDirectory":
-        """A new directory: `directory`, or ROOT/NAME-SEED-SHORTID.
+        """A new directory: `directory`, or ROOT/NAME-SEED-SHORTID, with `runs_root()` for a root that is not given.
 
         Raises:
             ConfigError: `directory` is not empty, or cannot be made.
         """
-        path = Path(directory if directory is not None else _fresh_name(Path(root), name, seed)).absolute()
+        fresh = _fresh_name(Path(root or runs_root()), name, seed)
+        path = Path(fresh if directory is None else directory).absolute()
         try:
             path.mkdir(parents=True, exist_ok=True)
             occupied = any(path.iterdir())
@@ -258,6 +259,17 @@ class _Rows:
             self._batches.append(pa.RecordBatch.from_pylist(self._new, schema=self._schema))
             self._new = []
         return pa.Table.from_batches(self._batches, schema=self._schema)
+
+
+def runs_root() -> Path:
+    """Where runs go by default: FEDBENCH_RUNS, or `runs` in the working directory.
+
+    A Ray job's working directory is a copy that Ray deletes, so there it is `fedbench/runs` in the home directory.
+    """
+    if own := os.environ.get("FEDBENCH_RUNS"):
+        return Path(own)
+    in_a_job = "working_dir_files" in Path.cwd().parts
+    return Path.home() / "fedbench" / "runs" if in_a_job else Path("runs")
 
 
 def partition_table(run: RunDescription) -> pa.Table:

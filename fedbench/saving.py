@@ -99,7 +99,9 @@ class Saving:
 
     def release(self) -> None:
         """Let other processes write here."""
-        self._lock.close()
+        if not self._lock.closed:
+            Path(self._lock.name).unlink(missing_ok=True)
+            self._lock.close()
 
 
 def codec() -> Codec:

@@ -125,6 +125,7 @@ class MlflowTracker:
         self._parent_run_id = parent_run_id
         self._recording = recording or uuid.uuid4().hex
         self._through = -1
+        self._earlier: list[RoundRecord] = []
         self._close_timeout = close_timeout
         self._away_timeout = away_timeout
         self._delivery = Delivery("mlflow", _is_lasting)
@@ -147,14 +148,12 @@ class MlflowTracker:
         self._delivery.submit(lambda: self._create_run(run, started, key), essential=True)
         self._delivery.submit(lambda: self._log_parameters(run))
         self._delivery.submit(lambda: self._log_dataset(run))
+        for record in self._earlier:
+            self.round_finished(record, ())
 
     def resumed(self, history: pa.Table) -> None:
-        """The run goes on after these rounds. What the store has of later ones is not sent again."""
-        columns = {
-            name: history.column(name).to_pylist() for name in ("uplink_bytes", "downlink_bytes", "client_flops")
-        }
-        self._uplink, self._downlink, self._flops = (sum(values) for values in columns.values())
-        self._last_step = max(history.num_rows - 1, 0)
+        """The run goes on after these rounds: what the store does not have of them is sent, too."""
+        self._earlier = [RoundRecord(**row) for row in history.to_pylist()]
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Queue the round's metrics."""

@@ -89,7 +89,8 @@ class AsyncAlgorithm(Algorithm):
     work: ClassVar[tuple[Work, ...]] = ("gradient", "delta")
     barrier: ClassVar[bool] = False
     estimates: ClassVar[bool] = False
-    sends: ClassVar[str] = "one update at a time: the active groups, both ways"
+    sends: ClassVar[str] = "one update at a time: the active groups up, what a worker lacks down"
+    refuses: ClassVar[str] = "schedule importance, noise for differential privacy, objectives with channels (SCAFFOLD)"
 
     @abstractmethod
     def machine(self, parameters: Array, workers: int) -> ArrivalRule:

@@ -150,6 +150,10 @@ class Arrivals:
         self._full_share = sum(self._flops(self._groups, client) for client in range(clients)) / clients
         self._watch = Stopwatch()
 
+    def accuracy(self) -> float:
+        """Of the model as it is, in 0..1."""
+        return total_score(self._executor.evaluate(self._ledger.versions).scores)[1]
+
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
         """Run until the end, or until `should_stop` says so at the end of a round.
 
@@ -239,6 +243,7 @@ class Arrivals:
         down, up = self._ledger.download((client,))[0], self._costs.uplink_bytes(groups)
         self._ledger.invalidate(client, own)
         whole = self._costs.uplink_bytes(self._groups)
+        self._full_ledger.invalidate(client, self._groups if plan.method.estimates else ())
         full = Costs(whole, self._full_ledger.download((client,))[0], self._flops(self._groups, client, order.visit))
         share = self._flops(groups, client, order.visit) / self._full_share
         expected = self._clock.dispatched(order, self._now, share, down + up)
@@ -290,8 +295,9 @@ class Arrivals:
         """What arrived: into the books, and to the server if it can be applied."""
         plan, order, costs = self._plan, flight.order, self._costs
         row.reports.append(report)
-        check_failures(row.reports, row.round, self._max_failed)
         failed = report.status == "failed"
+        if failed:
+            check_failures(row.reports, row.round, self._max_failed)
         passed = report.samples * (1.0 if plan.gradient else plan.local.passes(report.samples))
         row.clients.append(
             ClientRecord(

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import signal
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -173,8 +175,11 @@ def connect(address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray guards a local cluster with a token by itself, and would say so every time.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which ends the process at once
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise RunError(f"runtime.address={where}: no Ray cluster answers ({str(error).splitlines()[0]})") from None
@@ -215,6 +220,7 @@ class OnCluster:
             self.devices: list[str] = ray.get(
                 [client.prepare.remote(*self._shared) for client in self._cluster.clients], timeout=START_TIMEOUT
             )
+            ray.get(self._server.__ray_ready__.remote(), timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "the actors did not start") from error
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -59,12 +60,15 @@ class InlineArrivals(ArrivalExecutor):
 
     def collect(self, number: int, round_index: int) -> ClientReport:
         if number in self._raised:
-            client, error = self._raised[number]
-            text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            raise ClientFailure(client, round_index, text, "") from error
+            self._fail(number, round_index)
         finished = self._done.pop(number)
         self._uploads[number] = finished.upload
         return finished.report
+
+    def _fail(self, number: int, round_index: int) -> NoReturn:
+        client, error = self._raised[number]
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ClientFailure(client, round_index, text, "") from error
 
     def apply(self, number: int, lr: float, steps: int) -> None:
         self._server.apply(number, self._uploads.pop(number), lr, steps)
@@ -84,6 +88,8 @@ class InlineArrivals(ArrivalExecutor):
         return self._server.end_round(), 0
 
     def state(self) -> Tree:
+        if self._raised:  # it would come up soon, and an exception is nothing to keep
+            self._fail(min(self._raised), 0)
         states = self._host.all_states()
         return {"server": self._server.state(), "clients": states, "held": [self._held], "finished": self._done}
 

@@ -149,7 +149,6 @@ class ArrivalOrder:
         lr_factor: factor on the local learning rate.
         gradient: one minibatch's gradient is asked for, rather than the delta of local training.
         on_failure: of the client: raise the exception as it is, or report it.
-        arriving: the client's state comes with the order, from another host.
     """
 
     number: int
@@ -161,7 +160,6 @@ class ArrivalOrder:
     lr_factor: float
     gradient: bool
     on_failure: Literal["raise", "report"] = "report"
-    arriving: bool = False
 
 
 @dataclass(frozen=True)

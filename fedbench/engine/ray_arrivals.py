@@ -193,7 +193,8 @@ class RayArrivals(OnCluster, ArrivalExecutor):
                 stale = stale_parts(self._held[actor], versions)
                 self._held[actor] = list(versions)
                 self._bytes += self._spec.table.nbytes(stale)
-                calls[actor] = client.evaluate.remote(stale, self._server.current.remote(stale), batches)
+                payload = self._server.current.remote(stale)
+                calls[actor] = client.evaluate.remote(stale, payload, batches, (), self._client0_for(actor))
             try:
                 reports: list[EvaluationReport] = ray.get(list(calls.values()), timeout=self._runtime.round_timeout)
                 break
@@ -204,6 +205,12 @@ class RayArrivals(OnCluster, ArrivalExecutor):
             except (RayError, GetTimeoutError) as error:
                 raise own_error(error, "scoring the model") from error
         return EvaluationPhase(tuple(score for report in reports for score in report.scores), {}, 0)
+
+    def _client0_for(self, actor: int) -> Any:
+        home = self._home.get(0, actor)
+        if self._spec.evaluation_statistics != "client0" or home == actor:
+            return None
+        return self._cluster.clients[home].copy_state.remote(0)
 
     def end_round(self) -> tuple[float, int]:
         self._ask(self._pending)

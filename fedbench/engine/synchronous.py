@@ -51,6 +51,10 @@ class Rounds:
         self._next_round = state["next_round"]
         self._comm_gb, self._comp_tflop = state["paper"]
 
+    def accuracy(self) -> float:
+        """Of the model as it is, in 0..1."""
+        return total_score(self._executor.evaluate(()).scores)[1]
+
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
         """Run rounds until the end, or until `should_stop` says so at the end of one.
 

@@ -1,5 +1,6 @@
 """Small experiments on digits for tests, and parts that misbehave. Importable by path: "small:Name"."""
 
+import os
 from typing import Literal
 
 import torch
@@ -28,6 +29,31 @@ def config(*overrides: str) -> ExperimentConfig:
             *overrides,
         ],
     )
+
+
+def asynchronous(*overrides: str) -> ExperimentConfig:
+    """OrMo with four workers on a few digits each, a tenth of a second long, without tracking."""
+    model = [] if any(override.startswith("model=") for override in overrides) else ["model=cnn-bn", "model.width=2"]
+    algorithm = [] if any(override.startswith(("algorithm=", "server=")) for override in overrides) else ["ormo"]
+    return ExperimentConfig.load(
+        None,
+        [
+            "rounds=3",
+            "data.clients=4",
+            "data.samples_per_client=40",
+            "local.batch_size=16",
+            "local.optimizer.lr=0.05",
+            "tracking.enabled=false",
+            *model,
+            *(f"algorithm={name}" for name in algorithm),
+            *overrides,
+        ],
+    )
+
+
+def process_of(actor: object) -> int:
+    """The id of the process that an actor is; to be called there."""
+    return os.getpid()
 
 
 class Faulty(Algorithm):

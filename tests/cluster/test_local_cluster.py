@@ -1,0 +1,136 @@
+"""cluster/local.py: nodes of their own, a loss that is final, and nothing left behind."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from local import MARK, ClusterError, LocalCluster
+from network_namespaces import Bridge, NoNamespacesError
+from process_trees import all_processes, environment_of, is_alive, kill_all
+
+SCRIPT = Path(__file__).parents[2] / "cluster" / "local.py"
+OWN = [sys.executable, str(SCRIPT), "--cpus=1", "--dashboard-port=0"]
+
+WHERE_TASKS_RUN = """
+import json, ray
+ray.init(log_to_driver=False, logging_level="ERROR")
+where = ray.remote(ray.util.get_node_ip_address)
+print(json.dumps([ray.get(where.options(resources={name: 1}).remote()) for name in ("left", "right")]))
+"""
+
+
+def left_of(mark: str) -> list[int]:
+    """Processes that live on and were started with the mark."""
+    entry = f"{MARK}={mark}".encode()
+    return [pid for pid in all_processes() if entry in environment_of(pid) and is_alive(pid)]
+
+
+@pytest.mark.slow
+def test_nodes_have_addresses_and_resources_of_their_own(cluster: LocalCluster, on_cluster: dict[str, str]) -> None:
+    assert len(set(cluster.alive())) == 3
+    said = subprocess.run(
+        [sys.executable, "-c", WHERE_TASKS_RUN], env=on_cluster, check=True, capture_output=True, text=True
+    )
+    assert json.loads(said.stdout) == [cluster.nodes[1].address, cluster.nodes[2].address]
+
+
+@pytest.mark.slow
+def test_dashboard_asks_for_the_token_and_listens_on_loopback_alone(cluster: LocalCluster) -> None:
+    with pytest.raises(urllib.error.HTTPError, match="401"):
+        urllib.request.urlopen(f"{cluster.job_address}/api/v0/nodes", timeout=10)
+    port = int(cluster.job_address.rsplit(":", 1)[1])
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((cluster.nodes[0].address, port), timeout=10)
+
+
+@pytest.mark.slow
+def test_a_killed_node_is_gone_for_good_and_another_may_come(cluster: LocalCluster) -> None:
+    lost = cluster.nodes[2]
+    tree = lost.process.pid
+    cluster.kill_node(2)
+    assert not is_alive(tree)
+    assert not left_of(lost.mark)
+    cluster.wait_alive(2, timeout=30)
+    assert lost.address not in cluster.alive()
+    index = cluster.add_node(resources={"right": 1})
+    assert sorted(cluster.alive()) == sorted(node.address for node in cluster.nodes if not node.killed)
+    assert cluster.nodes[index].address != lost.address
+
+
+@pytest.mark.slow
+def test_a_command_runs_on_the_cluster_and_its_exit_code_is_carried(tmp_path: Path) -> None:
+    command = 'test -n "$RAY_ADDRESS" && ls "$TMPDIR" && command -v fedbench && exit 7'
+    done = subprocess.run(
+        [*OWN, "--nodes=1", "--namespaces=off", "--command", command],
+        env={**os.environ, "TMPDIR": "/tmp"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 7, done.stderr
+    assert "1 nodes (loopback addresses)" in done.stderr
+
+
+@pytest.mark.slow
+def test_sigterm_leaves_no_process_no_namespace_and_no_file() -> None:
+    process = subprocess.Popen([*OWN, "--nodes=2"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    said = ""
+    while "Ctrl-C" not in said:
+        line = process.stderr.readline()
+        assert line, said
+        said += line
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    entries = [entry.decode() for child in children for entry in environment_of(int(child))]
+    marks = [entry.split("=")[1] for entry in entries if entry.startswith(MARK)]
+    assert len(marks) == 2
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 128 + signal.SIGTERM
+    assert not [pid for mark in marks for pid in left_of(mark)]
+    if "namespaces of their own" in said:
+        identity = marks[0].split("-")[0]
+        assert identity not in subprocess.check_output(["ip", "netns", "list"], text=True)
+        assert identity not in subprocess.check_output(["ip", "link"], text=True)
+
+
+def test_processes_that_left_the_tree_are_ended_too() -> None:
+    mark = f"{MARK}=test-{os.getpid()}"
+    name, value = mark.split("=")
+    root = subprocess.Popen(["/bin/sh", "-c", "setsid sleep 100 & sleep 100 & wait"], env={**os.environ, name: value})
+    time.sleep(0.2)
+    assert len(left_of(value)) == 3
+    kill_all([root], [mark])
+    assert not left_of(value)
+
+
+def test_bridged_namespaces_reach_each_other_and_go_away() -> None:
+    try:
+        bridge = Bridge.create("test")
+    except NoNamespacesError as error:
+        pytest.skip(str(error))
+    try:
+        namespace = bridge.add(1)
+        ping = "import socket; socket.create_server(('', 5)).accept()[0].send(b'hello')"
+        server = subprocess.Popen(["ip", "netns", "exec", namespace, sys.executable, "-c", ping])
+        for _ in range(100):
+            try:
+                assert socket.create_connection((f"{bridge.prefix}.2", 5), timeout=5).recv(5) == b"hello"
+                break
+            except ConnectionRefusedError:
+                time.sleep(0.1)
+        assert server.wait(10) == 0
+    finally:
+        bridge.remove()
+    assert bridge.name not in subprocess.check_output(["ip", "netns", "list"], text=True)
+
+
+def test_resources_of_another_number_of_nodes_are_refused() -> None:
+    with pytest.raises(ClusterError, match="3 nodes with the resources of 2"):
+        LocalCluster(nodes=3, resources=[{"a": 1}, {}])
