@@ -4,6 +4,7 @@ import json
 import logging
 import sys
 import traceback
+from contextlib import redirect_stdout
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any
@@ -82,7 +83,8 @@ def run(
     from fedbench.experiment import run as run_experiment
 
     config = load_config([*(arguments or []), *([f"delays.replay={replay}"] if replay else [])])
-    with Progress(console) as progress:
+    # Ray tells of lost nodes on stdout, which is the result's.
+    with redirect_stdout(sys.stderr), Progress(console) as progress:
         result = run_experiment(config, [progress])
     conclude(result, as_json)
 
@@ -102,7 +104,7 @@ def resume(
     from fedbench.console import Progress, console
     from fedbench.experiment import resume as resume_run
 
-    with Progress(console) as progress:
+    with redirect_stdout(sys.stderr), Progress(console) as progress:
         result = resume_run(directory, overrides or [], [progress])
     conclude(result, as_json)
 

@@ -30,6 +30,9 @@ from fedbench.training.state import ClientState
 START_TIMEOUT = 120.0
 """Seconds to wait for actors that the cluster has room for."""
 
+RESERVE_TIMEOUT = 5.0
+"""Seconds to wait for places after a loss, before the nodes are counted again."""
+
 LOOK_INTERVAL = 10.0
 """Seconds between two looks at whether the cluster has grown."""
 
@@ -96,15 +99,23 @@ class Cluster:
             raise
 
     def _create_clients(self) -> list[Any]:
-        # All or nothing: two experiments that took actors one by one could wait for each other for ever.
-        bundle = {"CPU": self._cpus_each} | ({"GPU": self.gpus_each} if self.gpus_each else {})
-        self._group = placement_group([bundle] * self.actors)
-        if not self._group.wait(START_TIMEOUT):
+        if not self._reserve(START_TIMEOUT):
             raise RunError(
-                f"{self.actors} actors of {bundle} found no place within {START_TIMEOUT:g} s: "
+                f"{self.actors} actors of {self._bundle()} found no place within {START_TIMEOUT:g} s: "
                 "is another experiment using the cluster?"
             )
         return [self._create_client(index) for index in range(self.actors)]
+
+    def _bundle(self) -> dict[str, float]:
+        return {"CPU": self._cpus_each} | ({"GPU": self.gpus_each} if self.gpus_each else {})
+
+    def _reserve(self, timeout: float) -> bool:
+        """A place for each actor; whether they were to be had in time."""
+        # All or nothing: two experiments that took actors one by one could wait for each other for ever.
+        if self._group is not None:
+            remove_placement_group(self._group)
+        self._group = placement_group([self._bundle()] * self.actors)
+        return bool(self._group.wait(timeout))
 
     def _create_client(self, index: int) -> Any:
         assert self._group is not None
@@ -127,15 +138,16 @@ class Cluster:
         Raises:
             RunError: there is no room for a single one, and none comes.
         """
-        if self._group is not None:
-            remove_placement_group(self._group)
         deadline = time.monotonic() + START_TIMEOUT
-        while not (room := self._room()):
+        while True:
+            self.actors = min(self._most, self._room())
+            # A node that is gone is counted for some seconds more, and has no place to give.
+            if self.actors and self._reserve(RESERVE_TIMEOUT):
+                break
             if time.monotonic() > deadline:
                 raise RunError(f"the cluster has lost its nodes: no place for an actor within {START_TIMEOUT:g} s")
             time.sleep(1.0)
-        self.actors = min(self._most, room)
-        self.clients = self._create_clients()
+        self.clients = [self._create_client(index) for index in range(self.actors)]
 
     def could_grow(self) -> bool:
         """Whether nodes have come that would let more actors work."""

@@ -1,0 +1,84 @@
+"""Real processes killed in the middle of runs: the model is that of the undisturbed run."""
+
+import os
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from small import process_of
+
+from fedbench.config import ExperimentConfig
+from fedbench.engine.executor import Executor
+from fedbench.errors import LostActor
+from fedbench.experiment import prepared, run
+from fedbench.randomness import generator
+from fedbench.recording import Recording
+from fedbench.records import ClientRecord, RoundRecord, RunDescription
+
+pytestmark = pytest.mark.slow
+
+SMALL = (
+    "data.dataset=digits", "data.clients=6", "data.samples_per_client=20", "model.width=4", "local.batch_size=10",
+    "rounds=6", "tracking.enabled=false", "runtime.checkpoint_every=2",
+)  # fmt: skip
+RUNS = {
+    "fedavg, partial": ("schedule=sequential", "schedule.warmup_rounds=2", "schedule.cycles=2"),
+    "scaffold, fedadam": ("algorithm=scaffold", "server=fedadam"),
+    "fedmr": ("algorithm=fedmr",),
+    "fedbuff": ("algorithm=fedbuff", "algorithm.buffer_size=4", "local.steps=2"),
+}
+
+
+class Killer:
+    """Kills an actor's process after a round (an observer)."""
+
+    def __init__(self, executor: Executor, which: str, round_index: int) -> None:
+        self._executor: Any = executor
+        self._which = which
+        self._round = round_index
+        self.killed: list[int] = []
+
+    def run_started(self, run: RunDescription) -> None:
+        pass
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        import ray
+
+        if record.round == self._round:
+            actor = self._executor._server if self._which == "server" else self._executor._cluster.clients[1]
+            self.killed.append(ray.get(actor.__ray_call__.remote(process_of)))
+            # A moment into the next round, or into what follows this one.
+            threading.Timer(0.05, os.kill, (self.killed[-1], signal.SIGKILL)).start()
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        pass
+
+
+def with_a_death(which: str, round_index: int, *overrides: str) -> tuple[Any, Killer]:
+    config = ExperimentConfig.load(None, [*SMALL, "runtime.actors=2", *overrides])
+    with prepared(config) as (problem, executor):
+        killer = Killer(executor, which, round_index)
+        return Recording.create(problem, [killer]).record(executor, lambda: False), killer
+
+
+@pytest.mark.usefixtures("local_ray", "run_folder")
+@pytest.mark.parametrize("which", ["client", "server"])
+@pytest.mark.parametrize("method", RUNS)
+def test_an_actor_killed_at_any_point_changes_nothing(method: str, which: str) -> None:
+    undisturbed = run(ExperimentConfig.load(None, [*SMALL, *RUNS[method], "runtime.executor=inline"]))
+    point = int(generator(0, f"{method} {which}").integers(5))
+    result, killer = with_a_death(which, point, *RUNS[method])
+    assert len(killer.killed) == 1
+    assert result.summary["model_sha256"] == undisturbed.summary["model_sha256"]
+    assert result.summary["uplink_bytes"] == undisturbed.summary["uplink_bytes"]
+    assert result.history.column("round").to_pylist() == list(range(6))
+    accuracy = undisturbed.history.column("test_accuracy")
+    assert result.history.column("test_accuracy").equals(accuracy)
+
+
+@pytest.mark.usefixtures("local_ray", "run_folder")
+def test_a_loss_without_retries_left_ends_the_run() -> None:
+    with pytest.raises(LostActor):
+        with_a_death("server", 1, *RUNS["scaffold, fedadam"], "runtime.max_retries=0")
