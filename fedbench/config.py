@@ -171,6 +171,8 @@ class RuntimeSection(Section):
         clients_per_actor: clients of a round per actor; None: as many actors as fit.
         gpus_per_client: fraction of a GPU for each client actor; None: none without GPUs, 0.25 with.
         cpus_per_client: CPUs for each client actor.
+        placement: pack the actors onto few nodes, or spread them over many.
+        wait_for_nodes: seconds to wait for nodes that an autoscaler may add, where there is no room yet.
         torch_threads: threads of each actor on a CPU.
         deterministic: deterministic kernels only (matters on GPUs).
         max_failed_clients: failures of clients that a round survives.
@@ -186,6 +188,8 @@ class RuntimeSection(Section):
     clients_per_actor: int | None = Field(default=None, ge=1)
     gpus_per_client: float | None = Field(default=None, ge=0, le=1)
     cpus_per_client: float = Field(default=1.0, gt=0)
+    placement: Literal["pack", "spread"] = "pack"
+    wait_for_nodes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     torch_threads: int = Field(default=1, ge=1)
     deterministic: bool = True
     max_failed_clients: int = Field(default=0, ge=0)
@@ -204,6 +208,8 @@ class RuntimeSection(Section):
                 "clients_per_actor",
                 "gpus_per_client",
                 "cpus_per_client",
+                "placement",
+                "wait_for_nodes",
                 "round_timeout",
                 "max_retries",
             ):

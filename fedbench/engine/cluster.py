@@ -3,6 +3,7 @@
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from fedbench.engine.messages import HostSpec
 from fedbench.engine.placement import count_actors, fitting_on_node
 from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server
-from fedbench.errors import FedbenchError, LostActor, RunError
+from fedbench.errors import ConfigError, FedbenchError, LostActor, RunError
 from fedbench.parameters import Vector
 from fedbench.snapshots import Tree
 from fedbench.training.scores import batch_borders
@@ -78,25 +79,40 @@ class Cluster:
         self._group: PlacementGroup | None = None
         try:
             self._cpus_each = runtime.cpus_per_client
-            nodes = node_resources()
-            cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-            default = DEFAULT_GPU_FRACTION if gpus else 0.0
-            self.gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
-            self.actors = count_actors(
-                cohort=cohort,
-                actors=runtime.actors,
-                clients_per_actor=runtime.clients_per_actor,
-                cpus_each=self._cpus_each,
-                gpus_each=self.gpus_each,
-                cpus=cpus,
-                gpus=gpus,
-                room=self._room(),
-            )
+            self._strategy = runtime.placement.upper()
+            self.actors = self._count(runtime, cohort)
             self._most = self.actors if runtime.actors or runtime.clients_per_actor else cohort
             self.clients = self._create_clients()
         except BaseException:
             self.close()
             raise
+
+    def _count(self, runtime: RuntimeSection, cohort: int) -> int:
+        """Actors that are asked for and have room, now or within `runtime.wait_for_nodes`."""
+        deadline, told = time.monotonic() + runtime.wait_for_nodes, False
+        while True:
+            nodes = node_resources()
+            cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
+            default = DEFAULT_GPU_FRACTION if gpus else 0.0
+            self.gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
+            try:
+                return count_actors(
+                    cohort=cohort,
+                    actors=runtime.actors,
+                    clients_per_actor=runtime.clients_per_actor,
+                    cpus_each=self._cpus_each,
+                    gpus_each=self.gpus_each,
+                    cpus=cpus,
+                    gpus=gpus,
+                    room=self._room(),
+                )
+            except ConfigError as error:
+                if time.monotonic() >= deadline:
+                    raise
+                if not told:
+                    sys.stderr.write(f"waiting up to {runtime.wait_for_nodes:g} s for nodes: {error}\n")
+                    told = True
+                time.sleep(1.0)
 
     def _create_clients(self) -> list[Any]:
         if not self._reserve(START_TIMEOUT):
@@ -114,7 +130,7 @@ class Cluster:
         # All or nothing: two experiments that took actors one by one could wait for each other for ever.
         if self._group is not None:
             remove_placement_group(self._group)
-        self._group = placement_group([self._bundle()] * self.actors)
+        self._group = placement_group([self._bundle()] * self.actors, strategy=self._strategy)
         return bool(self._group.wait(timeout))
 
     def _create_client(self, index: int) -> Any:
