@@ -9,7 +9,7 @@ from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.totals import Costs
 from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.engine.clocks import NEVER, Clock, Due
-from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, check_failures
+from fedbench.engine.executor import EvaluationPhase, Works, check_failures
 from fedbench.engine.messages import ArrivalOrder, ClientReport
 from fedbench.engine.synchronous import FinishedRound, Stopwatch, mean_loss
 from fedbench.errors import RunError
@@ -123,7 +123,7 @@ class Arrivals:
     """
 
     def __init__(
-        self, plan: ArrivalPlan, executor: ArrivalExecutor, clock: Clock, costs: CostModel, max_failed_clients: int = 0
+        self, plan: ArrivalPlan, executor: Works, clock: Clock, costs: CostModel, max_failed_clients: int = 0
     ) -> None:
         self._plan = plan
         self._executor = executor

@@ -103,7 +103,7 @@ class RoundExecutor(Executor):
         """Score the global model on the test split, and on the own rows of `clients`."""
 
 
-class ArrivalExecutor(Executor):
+class Works(ABC):
     """Does works that are given out one at a time, and applies them in the order in which it is told to.
 
     The first argument of most is the number of the work.
@@ -155,6 +155,10 @@ class ArrivalExecutor(Executor):
     @abstractmethod
     def end_round(self) -> tuple[float, int]:
         """L2 norm of the parameters' change, and bytes moved between processes, since the last call."""
+
+
+class ArrivalExecutor(Works, Executor):
+    """Does the works of an asynchronous run."""
 
 
 class InlineExecutor(RoundExecutor):

@@ -2,14 +2,12 @@
 
 from fedbench.accounting.costs import CostModel
 from fedbench.engine.asynchronous import ArrivalPlan
-from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase
+from fedbench.engine.executor import EvaluationPhase, Works
 from fedbench.engine.messages import ArrivalOrder, ClientReport
-from fedbench.parameters import Vector
-from fedbench.snapshots import Tree
 from fedbench.training.scores import BatchScore
 
 
-class Foresight(ArrivalExecutor):
+class Foresight(Works):
     """Every work succeeds at once; the clock alone decides when it arrives."""
 
     def __init__(self, plan: ArrivalPlan, costs: CostModel) -> None:
@@ -43,18 +41,3 @@ class Foresight(ArrivalExecutor):
 
     def end_round(self) -> tuple[float, int]:
         return 0.0, 0
-
-    def state(self) -> Tree:
-        raise NotImplementedError("nothing was trained")
-
-    def restore(self, state: Tree) -> None:
-        raise NotImplementedError("nothing was trained")
-
-    def model(self) -> tuple[Vector, Vector]:
-        raise NotImplementedError("nothing was trained")
-
-    def peak_memory(self) -> list[int]:
-        return []
-
-    def close(self) -> None:
-        pass

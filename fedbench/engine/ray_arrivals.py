@@ -57,11 +57,7 @@ class RayArrivals(OnCluster, ArrivalExecutor):
         server: ArrivalServerSpec,
         runtime: RuntimeSection,
     ) -> None:
-        """Args:
-        spec: given to every client actor, with its own GPU fraction.
-        rows: rows of each client of the population.
-        server: what the server actor is made from.
-        """
+        """Start the actors; arguments as for `OnCluster`."""
         self._estimates = server.method.estimates
         self._restarts = 0
         super().__init__(cluster, spec, data, rows, runtime, ArrivalServerActor, server)

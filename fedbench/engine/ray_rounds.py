@@ -48,11 +48,7 @@ class RayExecutor(OnCluster, RoundExecutor):
         server: ServerSpec,
         runtime: RuntimeSection,
     ) -> None:
-        """Args:
-        spec: given to every client actor, with its own GPU fraction.
-        rows: rows of each client of the population.
-        server: what the server actor is made from.
-        """
+        """Start the actors; arguments as for `OnCluster`."""
         kind = PoolServerActor if server.algorithm.has_pool() else ServerActor
         self._sizes = [len(part) for part in rows]
         self._combines = not (server.algorithm.rule().individual or server.algorithm.has_pool())
