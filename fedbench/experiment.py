@@ -15,7 +15,7 @@ from fedbench.federation import load_federation
 from fedbench.merging import merged, parse_overrides
 from fedbench.recorded import load_run
 from fedbench.recording import Recording, Result
-from fedbench.records import Observer
+from fedbench.records import ALONE, Membership, Observer
 
 if TYPE_CHECKING:
     from fedbench.engine.executor import Executor
@@ -25,20 +25,21 @@ EARLY_ERRORS = 0.5
 """Seconds for which a run looks at data and model before it starts Ray beside them."""
 
 
-def run(config: ExperimentConfig, observers: Sequence[Observer] = ()) -> Result:
+def run(config: ExperimentConfig, observers: Sequence[Observer] = (), member: Membership = ALONE) -> Result:
     """Run an experiment: train, score and record it.
 
     An interrupt (Ctrl-C, SIGTERM) ends it at the end of the round; a second one at once.
 
     Args:
         observers: told of every round, besides the run directory and MLflow.
+        member: what the run is part of.
 
     Raises:
         FedbenchError: bad configuration, data or model (before anything is recorded), or a run that could not go on
             (recorded as failed).
     """
     with stop_signal() as should_stop, prepared(config) as (problem, executor):
-        return Recording.create(problem, observers).record(executor, should_stop)
+        return Recording.create(problem, observers, member).record(executor, should_stop)
 
 
 def resume(directory: str | Path, overrides: Sequence[str] = (), observers: Sequence[Observer] = ()) -> Result:

@@ -16,7 +16,7 @@ from fedbench.accounting.totals import Costs
 from fedbench.config import ExperimentConfig
 from fedbench.errors import FedbenchError, LostActor
 from fedbench.parameters import ParameterLayout, Vector, model_digest
-from fedbench.records import Observer, RunDescription
+from fedbench.records import ALONE, Membership, Observer, RunDescription
 from fedbench.run_directory import RunDirectory
 from fedbench.saving import Saving
 from fedbench.tracking import MlflowTracker
@@ -68,12 +68,19 @@ class Recording:
     """Runs the rounds of one problem and tells everyone who should know. Make one with `create` or `reopen`."""
 
     def __init__(
-        self, problem: "Problem", directory: RunDirectory, saving: Saving, observers: Sequence[Observer], key: str
+        self,
+        problem: "Problem",
+        directory: RunDirectory,
+        saving: Saving,
+        observers: Sequence[Observer],
+        key: str,
+        member: Membership = ALONE,
     ) -> None:
         """Args:
         saving: its checkpoints.
         observers: told of every round, besides the run directory and MLflow.
         key: by which MLflow knows the recording again.
+        member: what the run is part of.
         """
         config = problem.config
         self._problem = problem
@@ -82,7 +89,14 @@ class Recording:
         self._tracker: MlflowTracker | None = None
         if config.tracking.enabled:
             tracking = config.tracking
-            self._tracker = MlflowTracker(tracking.mlflow_uri, tracking.experiment, tracking.tags, recording=key)
+            self._tracker = MlflowTracker(
+                tracking.mlflow_uri,
+                tracking.experiment,
+                {**member.tags, **tracking.tags},
+                member.run_name,
+                parent_run_id=member.parent_run_id,
+                recording=key,
+            )
         self._others: list[Observer] = [*([self._tracker] if self._tracker else []), *observers]
         self._observers: list[Observer] = [directory, *self._others]
         self._restored: Tree | None = None
@@ -93,7 +107,7 @@ class Recording:
         self._last_accuracy: float | None = None
 
     @classmethod
-    def create(cls, problem: "Problem", observers: Sequence[Observer]) -> "Recording":
+    def create(cls, problem: "Problem", observers: Sequence[Observer], member: Membership = ALONE) -> "Recording":
         """A new run.
 
         Raises:
@@ -104,7 +118,7 @@ class Recording:
         saving = Saving(directory, config)
         key = uuid.uuid4().hex
         saving.remember(key)
-        return cls(problem, directory, saving, observers, key)
+        return cls(problem, directory, saving, observers, key, member)
 
     @classmethod
     def reopen(cls, problem: "Problem", path: Path, observers: Sequence[Observer]) -> "Recording":

@@ -1,7 +1,7 @@
 """What is recorded of a run: one row a round, one row a client and round, one summary; and who is told of it."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -181,6 +181,24 @@ class RunDescription:
     class_names: tuple[str, ...]
     client_class_counts: tuple[tuple[int, ...], ...]
     test_samples: int
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a run is part of: a sweep's trial, a suite's cell. Changes nothing but how MLflow shows it.
+
+    Attributes:
+        parent_run_id: the MLflow run under which this one is nested.
+        run_name: of the MLflow run; None: the name of the run directory.
+        tags: added to the run's own.
+    """
+
+    parent_run_id: str | None = None
+    run_name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+
+ALONE = Membership()
 
 
 class Observer(Protocol):
