@@ -212,7 +212,7 @@ def main() -> None:
             traceback.print_exc()
         elif isinstance(error, ClientFailure):
             sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]) + "\n")
         sys.exit(error.exit_code)
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "fedbench"

@@ -13,7 +13,7 @@ from fedbench.accounting.totals import Costs
 from fedbench.config import ExperimentConfig
 from fedbench.deadlines import Drops, recorded_drops
 from fedbench.description import describe, versions
-from fedbench.errors import FedbenchError, HangingClients, LostActor
+from fedbench.errors import FedbenchError, HangingClients, LostActor, RunError
 from fedbench.parameters import ParameterLayout, Vector, model_digest
 from fedbench.recorded import CLIENTS
 from fedbench.records import ALONE, Membership, Observer
@@ -165,6 +165,8 @@ class Recording:
             summary = self._summary("interrupted" if interrupted else "failed", began)
             summary["error"] = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
             self._finish(summary)
+            if isinstance(error, RunError):
+                error.add_note(f"go on with: fedbench resume {self._directory.path}")
             raise
         finally:
             self._saving.release()
@@ -190,8 +192,8 @@ class Recording:
                 return self._go_on(executor, should_stop, state)
             except LostActor as error:
                 losses += 1
-                if losses > self._problem.config.runtime.max_retries:
-                    raise
+                if losses > (most := self._problem.config.runtime.max_retries):
+                    raise LostActor(f"{error}; runtime.max_retries={most} is used up") from error
                 next_round, state = self._saving.latest() or (0, None)
                 if isinstance(error, HangingClients):
                     self._drops.hang(error.round_index, error.clients)

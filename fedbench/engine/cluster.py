@@ -29,6 +29,7 @@ from fedbench.engine.messages import HostSpec
 from fedbench.engine.placement import count_actors, fitting_on_node
 from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server
+from fedbench.engine.waiting import Patience
 from fedbench.errors import ConfigError, FedbenchError, LostActor, RunError
 from fedbench.parameters import Vector
 from fedbench.runtime import RuntimeSection
@@ -279,6 +280,7 @@ class OnCluster:
         self._server_class, self._server_spec = server_class, server
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
         self._next_look = time.monotonic() + LOOK_INTERVAL
+        self._patience = Patience()
         self._shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         self._start()
 
@@ -286,10 +288,10 @@ class OnCluster:
         """Create the server and set the clients up; everything is as before the first round."""
         self._server = self._cluster.create_server(self._server_class, self._server_spec)
         try:
-            self.devices: list[str] = ray.get(
+            self.devices: list[str] = self._patience.get(
                 [client.prepare.remote(*self._shared) for client in self._cluster.clients], timeout=START_TIMEOUT
             )
-            ray.get(self._server.__ray_ready__.remote(), timeout=START_TIMEOUT)
+            self._patience.get(self._server.__ray_ready__.remote(), timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "the actors did not start") from error
 
@@ -305,6 +307,8 @@ class OnCluster:
 
     def close(self) -> None:
         """Release everything; may be called twice."""
+        if self._patience.gone:
+            return
         ray.kill(self._server)
         self._cluster.close()
 
@@ -314,6 +318,7 @@ class OnCluster:
         Raises:
             RunError: they do not start.
         """
+        self._patience.hear()
         ray.kill(self._server)
         self._cluster.recreate()
         self._start()
@@ -323,6 +328,7 @@ class OnCluster:
         if time.monotonic() < self._next_look:
             return False
         self._next_look = time.monotonic() + LOOK_INTERVAL
+        self._patience.hear()
         return self._cluster.could_grow()
 
     def _placed(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
@@ -358,7 +364,7 @@ class OnCluster:
 
     def _ask(self, references: Any) -> Any:
         try:
-            return ray.get(references, timeout=self._runtime.round_timeout)
+            return self._patience.get(references, timeout=self._runtime.round_timeout)
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "an actor died") from error
 
