@@ -128,23 +128,29 @@ def test_what_mlflow_missed_arrives_later_and_once(
 ) -> None:
     from mlflow import MlflowClient
 
-    server = MlflowServer(tmp_path)
+    rounds, server = 1500, MlflowServer(tmp_path)
     server.start()
+    client = MlflowClient(server.uri)
+
+    def kill_once_in_use() -> None:
+        while client.get_experiment_by_name("fedbench") is None:
+            time.sleep(0.2)
+        server.kill()
+
     try:
         outcome = fedbench_run(
             tmp_path,
             on_cluster,
             *SMALL,
-            *["rounds=300", f"tracking.mlflow_uri={server.uri}", "output.directory=run"],
-            events={40: server.kill, 200: server.start},
+            *[f"rounds={rounds}", f"tracking.mlflow_uri={server.uri}", "output.directory=run"],
+            events={200: kill_once_in_use, 300: server.start},
         )
-        client = MlflowClient(server.uri)
         found = client.search_runs([client.get_experiment_by_name("fedbench").experiment_id])
         points = client.get_metric_history(found[0].info.run_id, "test/accuracy")
     finally:
         server.kill()
     assert outcome.status == 0, outcome.text
-    assert [point.step for point in sorted(points, key=lambda point: point.step)] == list(range(300))
+    assert [point.step for point in sorted(points, key=lambda point: point.step)] == list(range(rounds))
     assert len(found) == 1
     assert found[0].info.status == "FINISHED"
 

@@ -59,11 +59,14 @@ def fedbench_run(
         )
         assert process.stderr is not None
         lines = []
-        for line in process.stderr:
-            lines.append(line)
-            if line.startswith("round ") and (happens := to_come.pop(int(line.split()[1].split("/")[0]), None)):
-                happens()
-        status = process.wait()
+        try:
+            for line in process.stderr:
+                lines.append(line)
+                if line.startswith("round ") and (happens := to_come.pop(int(line.split()[1].split("/")[0]), None)):
+                    happens()
+            status = process.wait()
+        finally:
+            process.kill()
         output.seek(0)
         text = output.read()
     assert not to_come, f"rounds {sorted(to_come)} were not seen:\n{''.join(lines)}"

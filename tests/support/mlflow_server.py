@@ -32,7 +32,7 @@ class MlflowServer:
             stderr=subprocess.DEVNULL,
             start_new_session=True,
         )
-        for _ in range(240):
+        for _ in range(720):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
                 return
