@@ -10,7 +10,7 @@ from html import escape
 from fedbench.comparison.tables import Cell, Table
 
 CSV_COLUMNS = (
-    "row", "column", "text", "unit", "n", "mean", "std", "values", "published", "difference", "within_two_se",
+    "table", "row", "column", "text", "unit", "n", "mean", "std", "values", "published", "difference", "within_two_se",
     "note", "banner",
 )  # fmt: skip
 
@@ -109,7 +109,7 @@ def csv(table: Table) -> str:
     writer.writerow(CSV_COLUMNS)
     for label, cells in table.rows:
         for column, cell in zip(table.columns, cells, strict=True):
-            writer.writerow([label, column, *_csv_figures(table, cell), cell.note, table.banner])
+            writer.writerow([slug(table), label, column, *_csv_figures(table, cell), cell.note, table.banner])
     return text.getvalue()
 
 
