@@ -1,7 +1,8 @@
-"""The command line: `fedbench run | resume | cost | data | list`."""
+"""The command line: `fedbench run | resume | cost | data | report | list`."""
 
 import json
 import logging
+import shlex
 import sys
 import traceback
 from contextlib import redirect_stdout
@@ -139,6 +140,63 @@ def data(
     except ConfigError as error:
         raise ConfigError(str(error).replace("data.root", "--root")) from error
     print_json(asdict(report)) if as_json else print_data(report)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN_DIR",
+            help="Run directories, or folders that hold some; without any, and without --experiment: runs.",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="An MLflow experiment whose runs are read, too.")] = None,
+    mlflow_uri: Annotated[str | None, typer.Option("--mlflow-uri", help="Where that experiment is.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Accuracy (0..1) to be reached; else 90 % of the worst method's best.", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Label of the method that others are measured against; else plain FedAvg.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the report; else report.", show_default=False)] = None,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="No report: send to MLflow what it lacks of these runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare recorded runs: tables, charts, differences seed by seed, and what cannot be compared."""
+    from fedbench.reporting.command import Wanted, report_on, upload_all
+    from fedbench.reporting.terminal import print_report, print_uploaded
+    from fedbench.reporting.text import document
+
+    if upload:
+        for name, value in (("target", target), ("baseline", baseline), ("output", output)):
+            if value is not None:
+                raise ConfigError(f"--{name} {value}: has no effect with --upload; leave it out")
+        if not runs:
+            raise ConfigError("--upload: name the run directories to send")
+        sent = upload_all(runs, mlflow_uri, experiment)
+        print_json(sent) if as_json else print_uploaded(sent)
+        return
+    if mlflow_uri is not None and experiment is None:
+        raise ConfigError(f"--mlflow-uri {mlflow_uri}: has no effect without --experiment or --upload")
+    paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
+    command = shlex.join(["fedbench", *sys.argv[1:]])
+    found, files = report_on(Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report"))
+    if as_json:
+        print_json(document(found) | {"files": files})
+    else:
+        print_report(found, files)
+
+
+def default_runs() -> Path:
+    """Where runs go by themselves."""
+    from fedbench.run_directory import runs_root
+
+    return runs_root()
 
 
 @app.command(name="list")

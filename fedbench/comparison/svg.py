@@ -152,7 +152,7 @@ def _band(line: Line, x: Scale, y: Scale) -> str:
 
 def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
     course = line.course
-    if len(course.x) > MOST_DOTS:
+    if course.is_stepped or len(course.x) > MOST_DOTS:
         return
     for at, mean, low, high in zip(course.x, course.mean, course.low, course.high, strict=True):
         between = f" ({100 * low:.2f} to {100 * high:.2f} %)" if high > low else ""
@@ -164,15 +164,32 @@ def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
 
 
 def _letters(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[str]:
-    """Each line's letter behind its end, moved apart where two would cover each other."""
-    ends = [(y.place(100 * float(line.course.mean[-1])), x.place(float(line.course.x[-1])), line) for line in lines]
-    placed: list[tuple[float, float]] = []
-    for height, end, line in sorted(ends, key=lambda entry: entry[:2]):
-        for other_end, other_height in placed:
-            if abs(other_end - end) < 1.2 * LETTER_HEIGHT and height - other_height < LETTER_HEIGHT:
-                height = other_height + LETTER_HEIGHT
-        placed.append((end, height))
-        yield (
-            f'<text class="letter {classes(line.style)}" x="{end + 5:.1f}" y="{height + 4.5:.1f}">'
-            f"{escape(line.letter)}</text>"
-        )
+    """Each line's letter behind its end; where some would cover each other, they are stacked around their middle."""
+    ends = sorted(
+        ((y.place(100 * float(line.course.mean[-1])), x.place(float(line.course.x[-1])), line) for line in lines),
+        key=lambda end: end[:2],
+    )
+    stacks: list[list[tuple[float, float, Line]]] = []
+    for end in ends:
+        stacks.append([end])
+        while len(stacks) > 1 and _touch(stacks[-2], stacks[-1]):
+            last = stacks.pop()
+            stacks[-1] += last
+    for stack in stacks:
+        for height, (_, place, line) in zip(_heights(stack), stack, strict=True):
+            yield (
+                f'<text class="letter {classes(line.style)}" x="{place + 5:.1f}" y="{height + 4.5:.1f}">'
+                f"{escape(line.letter)}</text>"
+            )
+
+
+def _heights(stack: Sequence[tuple[float, float, Line]]) -> list[float]:
+    middle = sum(height for height, _, _ in stack) / len(stack)
+    top = max(middle - LETTER_HEIGHT * (len(stack) - 1) / 2, TOP)
+    return [top + LETTER_HEIGHT * index for index in range(len(stack))]
+
+
+def _touch(above: Sequence[tuple[float, float, Line]], below: Sequence[tuple[float, float, Line]]) -> bool:
+    """Whether letters of two stacks would cover each other."""
+    near = any(abs(one[1] - other[1]) < 1.2 * LETTER_HEIGHT for one in above for other in below)
+    return near and _heights(below)[0] - _heights(above)[-1] < LETTER_HEIGHT

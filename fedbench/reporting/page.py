@@ -31,7 +31,7 @@ def _body(report: Report) -> Iterator[str]:
     yield from _problems(report.comparison.problems)
     yield from _section("Results", report.results)
     yield from _charts(report.charts, methods, report.chart_note)
-    yield from _section(f"Until {report.target:.1%} accuracy", report.reached)
+    yield from _section("Until the target", report.reached)
     yield from _section("Differences, seed by seed", report.differences)
     yield from _section("In what the methods differ", report.settings)
     if report.partitions:

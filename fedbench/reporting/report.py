@@ -18,7 +18,7 @@ from fedbench.comparison.runs import RecordedRun
 from fedbench.comparison.svg import Chart
 from fedbench.comparison.tables import Table
 from fedbench.errors import ConfigError
-from fedbench.reporting.tables import paired_table, reached_table, results_table, runs_table, settings_table
+from fedbench.reporting.tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
 
 MOST_PARTITIONS = 4
 """Pictures of who holds what."""
@@ -164,7 +164,7 @@ def _chart_note(methods: Sequence[Method], target: float) -> str:
             "Bands: from the worst to the best seed. Where seeds spent different amounts, each keeps its last score "
             "until its next one, and a seed that ended earlier keeps its last one to the end."
         )
-    said.append(f"Dotted: the target, {target:.1%}.")
+    said.append(f"Dotted: the target, {ABOUT.show(target)}.")
     if len(methods) > MOST_LINES:
         said.append(f"Only the first {MOST_LINES} of {len(methods)} methods are drawn.")
     return " ".join(said)

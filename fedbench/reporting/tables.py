@@ -21,7 +21,7 @@ from fedbench.comparison.spread import Paired, Spread, paired
 from fedbench.comparison.tables import Cell, Table
 
 POINTS = Number(2, 100, "points")
-SHARE = Number(1, 100, "%")
+SHARE = ABOUT = Number(1, 100, "%")
 
 COSTS = (
     "Bytes, work and virtual time are sums over all clients and rounds; paper's Comm. and Comp. count as FedPart's "
@@ -63,7 +63,7 @@ def results_table(methods: Sequence[Method]) -> Table:
     columns = tuple(
         f"{measure.heading} ({number.unit})" for measure, number in zip(shown_measures, numbers, strict=True)
     )
-    return Table("Results", "method", columns, rows, (COSTS, WALL), label="results")
+    return Table("Accuracy and cost of each method", "method", columns, rows, (COSTS, WALL), label="results")
 
 
 def _figure(method: Method, measure: Measure, number: Number) -> Cell:
@@ -148,7 +148,9 @@ def reached_table(methods: Sequence[Method], target: float, explanation: str) ->
     notes = [explanation, "What was spent by the end of the round that was first scored at the target or above."]
     if any(method.config.get("evaluation", {}).get("every", 1) != 1 for method in methods):
         notes.append("Not every round was scored, so the target may have been reached up to so many rounds earlier.")
-    return Table(f"Until {target:.1%} accuracy", "method", columns, rows, tuple(notes), label="target")
+    return Table(
+        f"What it took to reach {ABOUT.show(target)} accuracy", "method", columns, rows, tuple(notes), label="target"
+    )
 
 
 def _reached_cells(
