@@ -1,4 +1,4 @@
-"""The command line: `fedbench run | resume | cost | data | report | list`."""
+"""The command line: `fedbench run | resume | suite | cost | data | report | list`."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ from fedbench.suggestions import did_you_mean
 
 LISTINGS = (
     "presets",
+    "suites",
     "algorithms",
     "schedules",
     "models",
@@ -108,6 +109,41 @@ def resume(
     with redirect_stdout(sys.stderr), Progress(console) as progress:
         result = resume_run(directory, overrides or [], [progress])
     conclude(result, as_json)
+
+
+@app.command()
+def suite(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUITE|FILE.yaml [KEY=VALUE]...",
+            help="Which table, then dotted overrides, e.g. fedpart-table1 data.root=DIR.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2; else the suite's own.", show_default=False)] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="ROW/COLUMN, a row or a column; with wildcards, e.g. 'cifar10/FedAvg*'.", show_default=False),
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Of rounds and data, for a smaller table, which says so.")] = 1.0,
+    dry: Annotated[bool, typer.Option("--dry-run", help="What would run, and at which cost.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A paper's table: every cell run that is not recorded yet, mean and deviation beside the published figures."""
+    from fedbench.suiting.command import carry_out, dry_run, make_plan
+
+    plan = make_plan(arguments, seeds, only, scale)
+    if dry:
+        from fedbench.suiting.terminal import print_foreseen
+
+        document, found = dry_run(plan)
+        print_json(document) if as_json else print_foreseen(plan, found)
+        return
+    status, document = carry_out(plan, as_json)
+    if as_json:
+        print_json(document)
+    raise typer.Exit(status)
 
 
 @app.command()
@@ -203,7 +239,7 @@ def default_runs() -> Path:
 def list_(
     what: Annotated[str, typer.Argument(metavar="|".join(LISTINGS), show_default=False)], as_json: Json = False
 ) -> None:
-    """The built-in presets, algorithms, schedules, models, data sets, partitions or optimizers."""
+    """The built-in presets, suites, algorithms, schedules, models, data sets, partitions or optimizers."""
     from fedbench.console import print_listing
     from fedbench.listing import listing
 

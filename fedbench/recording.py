@@ -121,7 +121,9 @@ class Recording:
         return cls(problem, directory, saving, observers, key, member)
 
     @classmethod
-    def reopen(cls, problem: "Problem", path: Path, observers: Sequence[Observer]) -> "Recording":
+    def reopen(
+        cls, problem: "Problem", path: Path, observers: Sequence[Observer], member: Membership = ALONE
+    ) -> "Recording":
         """A run that goes on from its last checkpoint, or from its start if there is none.
 
         Raises:
@@ -131,7 +133,7 @@ class Recording:
         next_round, state = found or (0, None)
         directory = RunDirectory.reopen(path, next_round)
         saving.attach(directory)
-        recording = cls(problem, directory, saving, observers, saving.key)
+        recording = cls(problem, directory, saving, observers, saving.key, member)
         history = directory.history()
         if recording._tracker is not None:
             recording._tracker.resumed(history)
