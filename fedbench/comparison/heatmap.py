@@ -12,6 +12,9 @@ SHADES = 8
 """Shades of the samples' number, besides none."""
 
 WIDTH, LEFT_MOST, TOP, BOTTOM = 640, 120, 6, 56
+KEY = 16 * SHADES + 130
+"""Width of what says what the shades mean."""
+
 LETTER = 7.2
 """Width of a letter."""
 
@@ -49,10 +52,10 @@ class Heatmap:
         across = min(44.0, (WIDTH - left - 4) / clients)
         down = max(2.0, min(20.0, MOST_ROWS / max(1, classes)))
         height = TOP + down * classes + BOTTOM
+        width = max(left + across * clients + 4, left + KEY)
         most = int(cells.max(initial=0))
         parts = [
-            f'<svg class="heatmap" viewBox="0 0 {left + across * clients + 4:.0f} {height:.0f}" role="img" '
-            f'style="max-width:{left + across * clients + 4:.0f}px" '
+            f'<svg class="heatmap" viewBox="0 0 {width:.0f} {height:.0f}" role="img" style="max-width:{width:.0f}px" '
             f'aria-labelledby="{self.name}-title {self.name}-desc">',
             f'<title id="{self.name}-title">{escape(self.title)}</title>',
             f'<desc id="{self.name}-desc">{escape(self._description(cells.sum(axis=0).tolist()))}</desc>',
@@ -111,17 +114,15 @@ def _ticks(clients: int, across: float, bottom: float) -> Iterator[str]:
 def _numbers(cells: np.ndarray, across: float, down: float, most: int) -> Iterator[str]:
     for (row, column), count in np.ndenumerate(cells):
         if count:
-            shade = "dark" if _shade(int(count), most) > SHADES / 2 else "light"
             yield (
-                f'<text class="on-{shade}" x="{(column + 0.5) * across:.1f}" y="{(row + 0.5) * down + 4:.1f}" '
-                f'text-anchor="middle">{count}</text>'
+                f'<text class="n{_shade(int(count), most)}" x="{(column + 0.5) * across:.1f}" '
+                f'y="{(row + 0.5) * down + 4:.1f}" text-anchor="middle">{count}</text>'
             )
 
 
 def _key(left: float, height: float, most: int) -> Iterator[str]:
     """What the shades mean."""
     top = height - 20
-    yield f'<text x="{left - 5:.1f}" y="{top + 11:.1f}" text-anchor="end">samples</text>'
     for shade in range(1, SHADES + 1):
         yield f'<path class="shade s{shade}" d="M{left + 16 * (shade - 1):.1f} {top:.1f}h16v12h-16z"/>'
-    yield f'<text x="{left + 16 * SHADES + 6:.1f}" y="{top + 11:.1f}">up to {most:,}; client across, class down</text>'
+    yield f'<text x="{left + 16 * SHADES + 6:.1f}" y="{top + 11:.1f}">up to {most:,} samples</text>'

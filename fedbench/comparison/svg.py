@@ -5,7 +5,7 @@ legible on a light and on a dark page.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
@@ -165,31 +165,46 @@ def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
 
 def _letters(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[str]:
     """Each line's letter behind its end; where some would cover each other, they are stacked around their middle."""
-    ends = sorted(
-        ((y.place(100 * float(line.course.mean[-1])), x.place(float(line.course.x[-1])), line) for line in lines),
-        key=lambda end: end[:2],
-    )
-    stacks: list[list[tuple[float, float, Line]]] = []
-    for end in ends:
-        stacks.append([end])
-        while len(stacks) > 1 and _touch(stacks[-2], stacks[-1]):
-            last = stacks.pop()
-            stacks[-1] += last
-    for stack in stacks:
-        for height, (_, place, line) in zip(_heights(stack), stack, strict=True):
+    ends = [_End(x.place(float(line.course.x[-1])), y.place(100 * float(line.course.mean[-1])), line) for line in lines]
+    for column in _parted(sorted(ends, key=lambda end: end.x), lambda end: end.x, 1.2 * LETTER_HEIGHT):
+        for height, end in _stacked(sorted(column, key=lambda end: end.y)):
             yield (
-                f'<text class="letter {classes(line.style)}" x="{place + 5:.1f}" y="{height + 4.5:.1f}">'
-                f"{escape(line.letter)}</text>"
+                f'<text class="letter {classes(end.line.style)}" x="{end.x + 5:.1f}" y="{height + 4.5:.1f}">'
+                f"{escape(end.line.letter)}</text>"
             )
 
 
-def _heights(stack: Sequence[tuple[float, float, Line]]) -> list[float]:
-    middle = sum(height for height, _, _ in stack) / len(stack)
+@dataclass(frozen=True)
+class _End:
+    x: float
+    y: float
+    line: Line
+
+
+def _parted(ends: Sequence[_End], key: Callable[[_End], float], gap: float) -> list[list[_End]]:
+    """Ends in ascending order, parted wherever two neighbours are at least `gap` apart."""
+    parts: list[list[_End]] = []
+    for end in ends:
+        if parts and key(end) - key(parts[-1][-1]) < gap:
+            parts[-1].append(end)
+        else:
+            parts.append([end])
+    return parts
+
+
+def _stacked(column: Sequence[_End]) -> Iterator[tuple[float, _End]]:
+    """(place, end) of each, from the top, at least a letter apart."""
+    stacks: list[list[_End]] = []
+    for end in column:
+        stacks.append([end])
+        while len(stacks) > 1 and _heights(stacks[-1])[0] - _heights(stacks[-2])[-1] < LETTER_HEIGHT:
+            last = stacks.pop()
+            stacks[-1] += last
+    for stack in stacks:
+        yield from zip(_heights(stack), stack, strict=True)
+
+
+def _heights(stack: Sequence[_End]) -> list[float]:
+    middle = sum(end.y for end in stack) / len(stack)
     top = max(middle - LETTER_HEIGHT * (len(stack) - 1) / 2, TOP)
     return [top + LETTER_HEIGHT * index for index in range(len(stack))]
-
-
-def _touch(above: Sequence[tuple[float, float, Line]], below: Sequence[tuple[float, float, Line]]) -> bool:
-    """Whether letters of two stacks would cover each other."""
-    near = any(abs(one[1] - other[1]) < 1.2 * LETTER_HEIGHT for one in above for other in below)
-    return near and _heights(below)[0] - _heights(above)[-1] < LETTER_HEIGHT

@@ -138,7 +138,7 @@ def _plain(table: Table, cell: Cell) -> str:
     number, spread = cell.number, cell.measured
     text = cell.shown
     if spread is not None:
-        text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
+        text = number.bare(spread.mean) + (f" ± {number.unsigned(spread.std)}" if spread.n > 1 else "")
     if count := table.count(cell):
         text += f" ({count})"
     if published := _published(cell):
@@ -177,7 +177,7 @@ def _tex_cell(table: Table, cell: Cell) -> str:
     number, spread = cell.number, cell.measured
     text = _tex(cell.shown)
     if spread is not None:
-        deviation = rf" \pm {_tex_number(number.bare(spread.std))}" if spread.n > 1 else ""
+        deviation = rf" \pm {_tex_number(number.unsigned(spread.std))}" if spread.n > 1 else ""
         text = f"${_tex_number(number.bare(spread.mean))}{deviation}$"
     if count := table.count(cell):
         text += f" ({_tex(count)})"
@@ -197,7 +197,7 @@ def _html_cell(table: Table, cell: Cell, name: str) -> str:
     number, spread = cell.number, cell.measured
     text = escape(cell.shown)
     if spread is not None:
-        text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
+        text = number.bare(spread.mean) + (f" ± {number.unsigned(spread.std)}" if spread.n > 1 else "")
     if count := table.count(cell):
         text += f" <small>({count})</small>"
     if published := _published(cell):

@@ -37,8 +37,8 @@ def _body(report: Report) -> Iterator[str]:
     if report.partitions:
         yield "<h2>What each client holds</h2>"
         for picture in report.partitions:
-            yield f'<figure class="partition"><figcaption>{escape(picture.title)}</figcaption>'
-            yield f"{picture.to_svg()}</figure>"
+            caption = f"{picture.title}; clients across, classes down"
+            yield f"<figure><figcaption>{escape(caption)}</figcaption>\n{picture.to_svg()}</figure>"
             if picture.clients < len(picture.counts):
                 yield f"<p>The first {picture.clients} of {len(picture.counts)} clients.</p>"
     yield "<h2>To reproduce it</h2>"

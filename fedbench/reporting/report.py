@@ -181,7 +181,7 @@ def _partitions(runs: Sequence[RecordedRun]) -> list[Heatmap]:
         division = run.config.get("data", {}).get("partition", {}).get("name", "?")
         picture = Heatmap(
             f"partition-{len(pictures) + 1}",
-            f"What each client holds: {told.dataset_name}, {division} partition, seed {seed}",
+            f"{told.dataset_name}, {division} partition, seed {seed}",
             told.client_class_counts,
             told.class_names,
         )

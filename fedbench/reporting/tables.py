@@ -20,7 +20,7 @@ from fedbench.comparison.runs import RecordedRun
 from fedbench.comparison.spread import Paired, Spread, paired
 from fedbench.comparison.tables import Cell, Table
 
-POINTS = Number(2, 100, "points")
+POINTS = Number(2, 100, "points", is_change=True)
 SHARE = ABOUT = Number(1, 100, "%")
 
 COSTS = (
@@ -108,7 +108,7 @@ def _paired_cells(method: Method, baseline: Method) -> list[Cell]:
 def _verdict(found: Paired) -> str:
     if found.zero_is_within is None:
         return "cannot be judged" + (" (one seed)" if found.difference.n == 1 else "")
-    error = POINTS.bare(found.difference.standard_error)
+    error = POINTS.unsigned(found.difference.standard_error)
     return f"{'no' if found.zero_is_within else 'yes'} (SE {error})"
 
 
@@ -181,7 +181,7 @@ def settings_table(methods: Sequence[Method]) -> Table | None:
     rows = tuple((key, tuple(Cell(shown(flat.get(key, ABSENT))) for flat in flats)) for key in keys)
     notes = ("absent: the method has no such setting. All other settings that can change a result are equal.",)
     return Table(
-        "In what the methods differ",
+        "Settings that are not the same for all methods",
         "setting",
         tuple(method.title for method in methods),
         rows,
