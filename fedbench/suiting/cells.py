@@ -13,7 +13,7 @@ from fedbench.errors import ConfigError
 from fedbench.merging import drop_parameters_of_replaced_components, merged, parse_overrides, read_source
 from fedbench.schedules import Cyclic
 from fedbench.suggestions import did_you_mean
-from fedbench.suiting.format import Figure, Path_, SuiteFile, Until, leaves, path_name
+from fedbench.suiting.format import Figure, Path_, Place, SuiteFile, Until, leaves, path_name
 from fedbench.suiting.measures import Measure
 from fedbench.suiting.scaling import LayerCounts, rounds_of, scaled
 
@@ -154,9 +154,11 @@ class _Expansion:
         self._groups = LayerCounts()
         self._sources: dict[str, dict[str, Any]] = {}
         self._scaling: dict[str, None] = {}
+        self._places: list[tuple[set[tuple[str, str]], Place]] = []
 
     def plan(self, only: str | None) -> Plan:
         published = self._published()
+        self._places = [(self._match(place.at, f"suite {self._name}: cells.at"), place) for place in self._suite.cells]
         chosen = self._match(only, "--only") if only else {(row, col) for row in self._rows for col in self._columns}
         rows = tuple(row for row in self._rows if any(row == one for one, _ in chosen))
         columns = tuple(column for column in self._columns if any(column == one for _, one in chosen))
@@ -173,7 +175,7 @@ class _Expansion:
                 {seed: digests[place, seed] for seed in self._seeds},
                 through,
                 published.get(place),
-                self._note(*place),
+                " ".join(about.note for about in self._about(*place) if about.note),
             )
             for place, (_, through) in configs.items()
         }
@@ -204,13 +206,8 @@ class _Expansion:
             )
         return {(one, other) for one in rows for other in columns}
 
-    def _note(self, row: str, column: str) -> str:
-        return " ".join(
-            place.note for place in self._suite.cells if place.note and self._applies(place.at, row, column)
-        )
-
-    def _applies(self, at: str, row: str, column: str) -> bool:
-        return (row, column) in self._match(at, f"suite {self._name}: cells.at")
+    def _about(self, row: str, column: str) -> list[Place]:
+        return [place for cells, place in self._places if (row, column) in cells]
 
     def _published(self) -> dict[tuple[str, str], Figure]:
         found: dict[tuple[str, str], Figure] = {}
@@ -242,9 +239,9 @@ class _Expansion:
         where = f"suite {self._name}: {row}/{column}"
         path = (*self._rows[row], *self._columns[column])
         try:
-            values = self._base(where, path)
+            values = self._base(path)
             layers = [self._suite.set, *(part.set for part in path)]
-            layers += [place.set for place in self._suite.cells if place.set and self._applies(place.at, row, column)]
+            layers += [place.set for place in self._about(row, column)]
             for layer in layers:
                 values = _over(values, [f"{key}={_as_text(value)}" for key, value in layer.items()])
             values = _over(values, self._overrides)
@@ -253,13 +250,13 @@ class _Expansion:
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
 
-    def _base(self, where: str, path: Path_) -> dict[str, Any]:
+    def _base(self, path: Path_) -> dict[str, Any]:
         own = [part.base for part in path if part.base is not None]
         if len(own) > 1:
-            raise ConfigError(f"{where}: base is set {len(own)} times on the way to this cell; set it once")
+            raise ConfigError(f"base is set {len(own)} times on the way to this cell; set it once")
         base = own[0] if own else self._suite.base
         if base is None:
-            raise ConfigError(f"{where}: base must be set by the suite, the row or the column")
+            raise ConfigError("base must be set by the suite, the row or the column")
         if isinstance(base, dict):
             return base
         if base not in self._sources:

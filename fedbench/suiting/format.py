@@ -129,26 +129,25 @@ class Published(Section):
     def _figures(cls, values: object) -> object:
         if not isinstance(values, dict):
             return values
-        return {
-            row: (
-                {column: _figure(figure) for column, figure in cells.items()}
-                if isinstance(cells, dict)
-                else [_figure(figure) for figure in cells]
-                if isinstance(cells, list)
-                else cells
-            )
-            for row, cells in values.items()
-        }
+        read: dict[str, object] = {}
+        for row, cells in values.items():
+            if isinstance(cells, dict):
+                read[row] = {column: _figure(given, f"{row}.{column}") for column, given in cells.items()}
+            elif isinstance(cells, list):
+                read[row] = [_figure(given, f"{row}.{place}") for place, given in enumerate(cells)]
+            else:
+                raise ValueError(f"{row}: must be a mapping of columns to figures, or a list of figures")
+        return read
 
 
-def _figure(given: object) -> object:
+def _figure(given: object, where: str) -> object:
     if isinstance(given, int | float):
         return {"value": given}
     if isinstance(given, str):
-        mean, found, std = given.partition("+-")
-        if not re.fullmatch(r"\s*\d+(\.\d+)?\s*", mean) or (found and not re.fullmatch(r"\s*\d+(\.\d+)?\s*", std)):
-            raise ValueError(f"{given!r} is no figure; write a number or 'MEAN +- STD'")
-        return {"value": float(mean)} | ({"std": float(std)} if found else {})
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(?: *\+- *(\d+(?:\.\d+)?))?", given.strip())
+        if found is None:
+            raise ValueError(f"{where}: {given!r} is no figure; write a number or 'MEAN +- STD'")
+        return {"value": float(found[1])} | ({"std": float(found[2])} if found[2] else {})
     return given
 
 
