@@ -54,7 +54,7 @@ def _other_data(methods: Sequence[Method]) -> Iterable[Problem]:
     data = different_data([run for method in methods for run in method.runs])
     if len(data) > 1:
         sides = "; ".join(
-            f"{_data(some[0])}: {_titles(method for method in methods if set(_each(method.runs)) & set(_each(some)))}"
+            f"{_data(some[0])}: {_letters(method for method in methods if set(_each(method.runs)) & set(_each(some)))}"
             for some in data
         )
         yield warn(f"the methods were run on different data, so their accuracies cannot be compared ({sides})")
@@ -94,7 +94,7 @@ def _other_partitions(methods: Sequence[Method]) -> Iterable[Problem]:
         seeds = ", ".join(map(str, differing))
         yield warn(
             "the data was not divided among clients in the same way for all methods "
-            f"(seed{'s' if len(differing) > 1 else ''} {seeds}; with seed {seed}: {' | '.join(map(_titles, sides))})"
+            f"(seed{'s' if len(differing) > 1 else ''} {seeds}; with seed {seed}: {' | '.join(map(_letters, sides))})"
         )
 
 
@@ -106,19 +106,19 @@ def _other_lengths(methods: Sequence[Method]) -> Iterable[Problem]:
         for method in some:
             by_rounds[method.runs[0].rounds.num_rows].append(method)
         if len(by_rounds) > 1:
-            sides = "; ".join(f"{rounds}: {_titles(same)}" for rounds, same in sorted(by_rounds.items()))
-            yield note(f"the methods ran for different numbers of rounds ({sides})")
+            sides = "; ".join(f"{rounds} rounds: {_letters(same)}" for rounds, same in sorted(by_rounds.items()))
+            yield note(f"the methods did not run equally long ({sides})")
     if cohorts and arrivals:
         yield note(
             "a round of an asynchronous method is a stretch of arrivals, not a cohort: compare by bytes, FLOPs or "
-            f"time, not by rounds (asynchronous: {_titles(arrivals)})"
+            f"time, not by rounds (asynchronous: {_letters(arrivals)})"
         )
 
 
 def _missing_seeds(methods: Sequence[Method]) -> Iterable[Problem]:
     every = sorted({seed for method in methods for seed in method.asked})
     lacking = [(method, [seed for seed in every if seed not in method.seeds]) for method in methods]
-    said = [f"{method.title} lacks {', '.join(map(str, seeds))}" for method, seeds in lacking if seeds]
+    said = [f"{method.letter} lacks {', '.join(map(str, seeds))}" for method, seeds in lacking if seeds]
     if said:
         yield note(
             f"not every method has every seed ({'; '.join(said)}); means are over the seeds that each has, paired "
@@ -170,5 +170,5 @@ def _each(runs: Iterable[RecordedRun]) -> list[str]:
     return [run.source for run in runs]
 
 
-def _titles(methods: Iterable[Method]) -> str:
-    return ", ".join(method.title for method in methods)
+def _letters(methods: Iterable[Method]) -> str:
+    return ", ".join(method.letter for method in methods)

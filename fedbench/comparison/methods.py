@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,25 +94,44 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A label for each method, all different.
 
     First the algorithm, another server rule, and the schedule; then, where these are the same for several, what else
-    differs among those.
+    differs among those. Where exchangeable parts differ, their names are told, and their parameters only where the
+    names are the same.
     """
     flats = [settings(config) for config in configs]
-    alike: dict[tuple[Any, ...], list[int]] = defaultdict(list)
-    for index, flat in enumerate(flats):
-        alike[tuple(flat.get(key) for key in FIRST)].append(index)
-    found = [""] * len(flats)
-    for members in alike.values():
-        keys = [key for key in differing([flats[index] for index in members]) if key not in FIRST]
-        names = short_names(keys)
-        for index in members:
-            found[index] = _label(flats[index], keys, names)
-    counts = Counter(found)
-    numbers: Counter[str] = Counter()
+    told: list[list[str]] = [[] for _ in flats]
+    for members in _alike(range(len(flats)), flats, FIRST):
+        _tell_apart(members, flats, told)
+    names = short_names([key for key in dict.fromkeys(key for keys in told for key in keys) if key not in FIRST])
+    found = [_label(flat, keys, names) for flat, keys in zip(flats, told, strict=True)]
+    counts, numbers = Counter(found), Counter[str]()
     for index, label in enumerate(found):
         if counts[label] > 1:
             numbers[label] += 1
             found[index] = f"{label} ({numbers[label]})"
     return found
+
+
+def _tell_apart(members: Sequence[int], flats: Sequence[Flat], told: list[list[str]]) -> None:
+    """Add to `told` of these methods, so far alike, the keys in which they differ."""
+    keys = differing([flats[index] for index in members])
+    keys = [key for key in keys if key not in told[members[0]]]
+    parts = {key.removesuffix("name") for key in keys if key.endswith(".name")}
+    shown_now = [key for key in keys if key.endswith(".name") or not key.startswith(tuple(parts))]
+    if not shown_now:
+        return
+    for index in members:
+        told[index] += shown_now
+    for same in _alike(members, flats, shown_now):
+        if len(same) > 1:
+            _tell_apart(same, flats, told)
+
+
+def _alike(members: Iterable[int], flats: Sequence[Flat], keys: Sequence[str]) -> list[list[int]]:
+    """These methods, those with the same values of `keys` together."""
+    found: dict[str, list[int]] = defaultdict(list)
+    for index in members:
+        found[_text([flats[index].get(key, ABSENT) for key in keys])].append(index)
+    return list(found.values())
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:

@@ -14,6 +14,9 @@ CSV_COLUMNS = (
     "note", "banner",
 )  # fmt: skip
 
+MOST_COLUMNS = 4
+WIDE = "; wider than a page's text: leave columns out, or use sidewaystable of the package rotating"
+
 LATEX = {
     "\\": r"\textbackslash{}",
     "{": r"\{",
@@ -60,9 +63,9 @@ def latex(table: Table) -> str:
     """A `table` environment with booktabs' rules; the preamble needs `\\usepackage{booktabs}`."""
     head = " & ".join(_tex(text) for text in (table.corner, *table.columns))
     lines = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs}" + (WIDE if len(table.columns) > MOST_COLUMNS else ""),
         r"\begin{table}",
-        r"\centering",
+        r"\centering" + (r"\footnotesize" if len(table.columns) > MOST_COLUMNS else ""),
         rf"\caption{{{_tex(table.title)}}}",
         rf"\label{{tab:{slug(table)}}}",
     ]

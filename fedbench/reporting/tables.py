@@ -29,7 +29,8 @@ COSTS = (
 )
 WALL = "Wall times hold for the machines, and the load on them, where the runs were made."
 
-SPENDINGS: tuple[tuple[str, Callable[[Reached], float | None], tuple[tuple[str, float], ...]], ...] = (
+Spending = tuple[str, Callable[[Reached], float | None], tuple[tuple[str, float], ...]]
+SPENDINGS: tuple[Spending, ...] = (
     ("round", lambda one: one.round, ()),
     ("sent up and down", lambda one: one.bytes, BYTES),
     ("client work", lambda one: one.flops, FLOPS),
@@ -87,8 +88,8 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
     )
     notes = (
         f"Baseline: {baseline.title}. Differences are method minus baseline with the same seed, which draws the same "
-        "test split, clients and minibatches; told apart from zero: the mean difference is more than 2 standard errors "
-        "(SE) from it. With few seeds that is a weak statement.",
+        "test split, clients and minibatches where the data settings are equal. Told apart from zero: the mean "
+        "difference is more than 2 standard errors (SE) from it. With few seeds that is a weak statement.",
     )
     return Table(f"Differences from {baseline.title}", "method", columns, rows, notes, label="differences")
 
@@ -155,21 +156,33 @@ def reached_table(methods: Sequence[Method], target: float, explanation: str) ->
 
 def _reached_cells(
     by_seed: Mapping[int, Reached | None],
-    spendings: Sequence[tuple[str, Callable[[Reached], float | None], tuple[tuple[str, float], ...]]],
+    spendings: Sequence[Spending],
     numbers: Sequence[Number],
 ) -> list[Cell]:
     missing = [seed for seed, one in by_seed.items() if one is None]
     cells = [Cell(f"{len(by_seed) - len(missing)} of {len(by_seed)}")]
+    if missing:
+        some = len(missing) < len(by_seed)
+        text = f"not reached by {len(missing)} of {len(by_seed)} seeds" if some else "not reached"
+        return cells + [Cell(text, note=_singles(by_seed, spendings, numbers)) for _ in spendings]
     for (_, figure, _), number in zip(spendings, numbers, strict=True):
-        values = {seed: figure(one) for seed, one in by_seed.items() if one is not None}
-        known = {seed: value for seed, value in values.items() if value is not None}
-        if not missing:
-            cells.append(Cell(spread=Spread.of(known.values()), number=number) if known else Cell("none"))
-            continue
-        text = "not reached" if not values else f"not reached by {len(missing)} of {len(by_seed)} seeds"
-        singles = "; ".join(f"{number.show(value)} with seed {seed}" for seed, value in known.items())
-        cells.append(Cell(text, note=f"Reached after {singles}." if singles else ""))
+        values = [value for one in by_seed.values() if one is not None and (value := figure(one)) is not None]
+        cells.append(Cell(spread=Spread.of(values), number=number) if values else Cell("none"))
     return cells
+
+
+def _singles(by_seed: Mapping[int, Reached | None], spendings: Sequence[Spending], numbers: Sequence[Number]) -> str:
+    """What those seeds spent that did reach the target; "" if none did."""
+    said = []
+    for seed, one in by_seed.items():
+        if one is not None:
+            costs = [
+                f"{value:,.0f} rounds" if heading == "round" else number.show(value)
+                for (heading, figure, _), number in zip(spendings, numbers, strict=True)
+                if (value := figure(one)) is not None
+            ]
+            said.append(f"seed {seed} after {', '.join(costs)}")
+    return f"Reached by {'; '.join(said)}." if said else ""
 
 
 def settings_table(methods: Sequence[Method]) -> Table | None:
@@ -179,11 +192,14 @@ def settings_table(methods: Sequence[Method]) -> Table | None:
     if not keys:
         return None
     rows = tuple((key, tuple(Cell(shown(flat.get(key, ABSENT))) for flat in flats)) for key in keys)
-    notes = ("absent: the method has no such setting. All other settings that can change a result are equal.",)
+    notes = (
+        f"{'; '.join(method.title for method in methods)}.",
+        "absent: the method has no such setting. All other settings that can change a result are equal.",
+    )
     return Table(
         "Settings that are not the same for all methods",
         "setting",
-        tuple(method.title for method in methods),
+        tuple(method.letter for method in methods),
         rows,
         notes,
         label="settings",

@@ -75,7 +75,7 @@ def test_a_run_whose_process_was_killed_is_left_out_as_such(copied: Path) -> Non
     found = comparison(copied, *GOOD)
     assert found.methods[0].seeds == (0, 2)
     assert "full-1 (seed 1): was killed" in said(found, "left out")
-    assert "A: fedavg, full lacks 1" in said(found, "note")
+    assert "A lacks 1" in said(found, "note")
 
 
 def test_a_run_that_is_at_work_is_told_from_a_killed_one(copied: Path) -> None:
@@ -162,10 +162,11 @@ def test_test_splits_that_the_seed_draws_are_no_different_data(recorded: Path) -
     assert said(comparison(recorded, *GOOD), "warning") == ""
 
 
-def test_rounds_and_asynchronous_rounds_are_said_to_differ(recorded: Path, tmp_path: Path) -> None:
-    notes = said(comparison(recorded), "note")
-    assert "a round of an asynchronous method is a stretch of arrivals" in notes
-    assert "ormo" in notes
+def test_rounds_and_asynchronous_rounds_are_said_to_differ(recorded: Path) -> None:
+    found = comparison(recorded)
+    (letter,) = [method.letter for method in found.methods if "ormo" in method.label]
+    assert "a round of an asynchronous method is a stretch of arrivals" in said(found, "note")
+    assert f"(asynchronous: {letter})" in said(found, "note")
 
 
 def test_nothing_but_unusable_runs_is_an_error_with_the_reason(recorded: Path) -> None:
@@ -213,6 +214,19 @@ def test_labels_name_only_what_tells_methods_apart() -> None:
     faster = changed(local__optimizer__lr=0.1, rounds=9)
     assert labels([base, faster]) == ["fedavg, full, rounds=4, lr=0.002", "fedavg, full, rounds=9, lr=0.1"]
     assert labels([base, changed(seed=5, name="other", output={"directory": "x"})])[0] == "fedavg, full (1)"
+    sgd = changed(algorithm={"name": "fedprox", "mu": 0.01}, local__optimizer={"name": "sgd", "lr": 0.5, "momentum": 0})
+    slow = changed(
+        algorithm={"name": "fedprox", "mu": 0.01}, local__optimizer={"name": "sgd", "lr": 0.1, "momentum": 0}
+    )
+    assert labels([base, prox, sgd]) == [
+        "fedavg, full",
+        "fedprox, full, optimizer=adam",
+        "fedprox, full, optimizer=sgd",
+    ]
+    assert labels([prox, sgd, slow])[1:] == [
+        "fedprox, full, optimizer=sgd, lr=0.5",
+        "fedprox, full, optimizer=sgd, lr=0.1",
+    ]
     served = changed(server={"name": "fedadam", "lr": 0.1})
     assert labels([base, served]) == ["fedavg, full", "fedavg, fedadam server, full"]
 

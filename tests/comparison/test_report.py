@@ -152,7 +152,7 @@ def test_a_target_that_a_seed_misses_is_said_and_not_averaged(recorded: Path) ->
     assert cells[0].text == "2 of 3"
     assert all(cell.measured is None for cell in cells)
     assert cells[2].text == "not reached by 1 of 3 seeds"
-    assert re.search(r"Reached after .* with seed \d; .* with seed \d\.", cells[2].note)
+    assert re.fullmatch(r"Reached by seed \d after \d rounds, .*; seed \d after \d rounds, .*\.", cells[2].note)
 
 
 def test_differences_are_seed_by_seed_against_the_baseline(recorded: Path, report: Report) -> None:
