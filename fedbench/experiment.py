@@ -42,7 +42,12 @@ def run(config: ExperimentConfig, observers: Sequence[Observer] = (), member: Me
         return Recording.create(problem, observers, member).record(executor, should_stop)
 
 
-def resume(directory: str | Path, overrides: Sequence[str] = (), observers: Sequence[Observer] = ()) -> Result:
+def resume(
+    directory: str | Path,
+    overrides: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+    member: Membership = ALONE,
+) -> Result:
     """Go on with a run that was interrupted, failed or killed, from its last checkpoint, or else from its start.
 
     The result is that of the unbroken run, bit for bit.
@@ -51,6 +56,7 @@ def resume(directory: str | Path, overrides: Sequence[str] = (), observers: Sequ
         directory: the run directory.
         overrides: of `runtime` and `tracking`: where the rest runs may differ, what it is may not.
         observers: told of every further round.
+        member: what the run is part of, for a store that does not know the run yet.
 
     Raises:
         FedbenchError: nothing is left to do, another process writes there, or as for `run`.
@@ -64,7 +70,7 @@ def resume(directory: str | Path, overrides: Sequence[str] = (), observers: Sequ
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
     config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
     with stop_signal() as should_stop, prepared(config) as (problem, executor):
-        return Recording.reopen(problem, path, observers).record(executor, should_stop)
+        return Recording.reopen(problem, path, observers, member).record(executor, should_stop)
 
 
 @contextmanager

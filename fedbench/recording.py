@@ -124,7 +124,9 @@ class Recording:
         return cls(problem, directory, saving, observers, key, member)
 
     @classmethod
-    def reopen(cls, problem: "Problem", path: Path, observers: Sequence[Observer]) -> "Recording":
+    def reopen(
+        cls, problem: "Problem", path: Path, observers: Sequence[Observer], member: Membership = ALONE
+    ) -> "Recording":
         """A run that goes on from its last checkpoint, or from its start if there is none.
 
         Raises:
@@ -135,7 +137,7 @@ class Recording:
         drops = recorded_drops(path / CLIENTS)
         directory = RunDirectory.reopen(path, next_round)
         saving.attach(directory)
-        recording = cls(problem, directory, saving, observers, saving.key)
+        recording = cls(problem, directory, saving, observers, saving.key, member)
         history = directory.history()
         if recording._tracker is not None:
             recording._tracker.resumed(history)
