@@ -61,7 +61,10 @@ class Cluster:
     Attributes:
         actors: number of client actors.
         gpus_each: fraction of a GPU that each holds; 0 on CPUs.
+        kept: `release` leaves the actors to the next experiment.
     """
+
+    kept = False
 
     def __init__(self, runtime: RuntimeSection, cohort: int) -> None:
         """Connect (or start a local Ray) and create the actors.
@@ -176,6 +179,11 @@ class Cluster:
             for node in node_resources()
         )
 
+    def release(self) -> None:
+        """The experiment has ended: close, unless the actors are kept for the next one."""
+        if not self.kept:
+            self.close()
+
     def close(self) -> None:
         """Give the actors' resources back, and end a Ray that was started here."""
         if self._group is not None and ray.is_initialized():
@@ -265,7 +273,7 @@ class OnCluster:
     def close(self) -> None:
         """Release everything; may be called twice."""
         ray.kill(self._server)
-        self._cluster.close()
+        self._cluster.release()
 
     def rebuild(self) -> None:
         """Start all actors anew, as many as the cluster has room for now.
