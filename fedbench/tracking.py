@@ -1,4 +1,4 @@
-"""Recording a run in MLflow, in the background: the only module that imports mlflow, and only in its thread.
+"""Recording a run in MLflow, in the background: mlflow is imported by the tracking modules only, in this thread.
 
 Operations are tried again after a lost answer, and yet nothing is doubled: a metric's timestamp is fixed when its
 round ends, and (key, step, timestamp, value) is the identity of a metric in MLflow's database; parameters, tags,
@@ -6,8 +6,6 @@ inputs and artifacts replace themselves; the run carries a unique tag, by which 
 """
 
 import json
-import os
-import re
 import shlex
 import threading
 import time
@@ -16,51 +14,32 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 import pyarrow as pa
 
 from fedbench.delivery import Delivery
-from fedbench.errors import ConfigError
 from fedbench.records import ClientRecord, RoundRecord, RunDescription, Verdict
+from fedbench.tracking_store import (
+    LONGEST_DATASET_NAME,
+    LONGEST_DIGEST,
+    LONGEST_PARAMETER,
+    LONGEST_TAG,
+    METRICS_PER_REQUEST,
+    RECORDING_TAG,
+    STATUS,
+    absolute_store,
+    check_experiment_name,
+    environment_store,
+    is_lasting,
+    is_server,
+    now,
+    open_store,
+    plain_name,
+)
 
-RECORDING_TAG = "fedbench.recording"
 BATCH_SECONDS = 1.0
 """Metrics are sent at most this often; faster rounds share a batch."""
-
-METRICS_PER_BATCH = 1000
-"""What MLflow takes in one request: a batch is then taken or refused as a whole."""
-
-LONGEST_PARAMETER, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250
-LONGEST_DATASET_NAME, LONGEST_DIGEST = 500, 36
-
-STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-
-MLFLOW_SETTINGS = {
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the delivery tries again itself, and knows when to stop
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is the command's
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-}
-"""What the environment does not set otherwise."""
-
-LASTING_ERRORS = frozenset(
-    {
-        "BAD_REQUEST",
-        "CUSTOMER_UNAUTHORIZED",
-        "ENDPOINT_NOT_FOUND",
-        "FEATURE_DISABLED",
-        "INVALID_PARAMETER_VALUE",
-        "INVALID_STATE",
-        "NOT_FOUND",
-        "NOT_IMPLEMENTED",
-        "PERMISSION_DENIED",
-        "RESOURCE_ALREADY_EXISTS",
-        "RESOURCE_DOES_NOT_EXIST",
-        "UNAUTHENTICATED",
-    }
-)
-"""MLflow's error codes that trying again does not change."""
 
 
 @dataclass(frozen=True)
@@ -115,12 +94,11 @@ class MlflowTracker:
         Raises:
             ConfigError: the experiment's name is empty, or has a slash, which MLflow's pages take for a path.
         """
-        if not experiment.strip() or "/" in experiment:
-            raise ConfigError(f"tracking.experiment={experiment}: must be a name without a slash")
+        check_experiment_name(experiment)
         self.run_id: str | None = None
         self.experiment_id: str | None = None
         self.warning: str | None = None
-        self._uri = _absolute_store(mlflow_uri or os.environ.get("MLFLOW_TRACKING_URI"))
+        self._uri = absolute_store(environment_store(mlflow_uri))
         self._experiment = experiment
         self._tags = dict(tags or {})
         self._run_name = run_name
@@ -131,7 +109,7 @@ class MlflowTracker:
         self._earlier: list[RoundRecord] = []
         self._close_timeout = close_timeout
         self._away_timeout = away_timeout
-        self._delivery = Delivery("mlflow", _is_lasting)
+        self._delivery = Delivery("mlflow", is_lasting)
         self._opened = threading.Event()
         self._points: list[_Point] = []
         self._sent_at = 0.0
@@ -146,7 +124,7 @@ class MlflowTracker:
         round is waited for.
         """
         self._run = run
-        started, key = _now(), self._recording
+        started, key = now(), self._recording
         self._delivery.submit(self._open_store, essential=True)
         self._delivery.submit(lambda: self._create_run(run, started, key), essential=True)
         self._delivery.submit(lambda: self._log_parameters(run))
@@ -185,7 +163,7 @@ class MlflowTracker:
         """Send the rest and the run directory's files, and wait for it a bounded time; see `warning` then."""
         if self._run is None:
             return
-        ended = _now()
+        ended = now()
         self.log(self._last_step, {"best/accuracy": summary.get("best_accuracy")})
         if self._judge is not None:
             verdict = self._judge(summary)
@@ -206,7 +184,7 @@ class MlflowTracker:
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Queue metrics of one step; None is left out. Returns at once."""
         self._last_step = step
-        timestamp = _now()
+        timestamp = now()
         self._points.extend(
             _Point(key, float(value), timestamp, step) for key, value in metrics.items() if value is not None
         )
@@ -222,7 +200,7 @@ class MlflowTracker:
         """The command that opens MLflow's pages on this store; None where a server shows them itself."""
         if self._uri is None:
             return "mlflow ui"
-        if _is_server(self._uri):
+        if is_server(self._uri):
             return None
         return f"mlflow ui --backend-store-uri {shlex.quote(self._uri)}"
 
@@ -235,31 +213,7 @@ class MlflowTracker:
     # The rest runs in the background thread.
 
     def _open_store(self) -> None:
-        for name, value in MLFLOW_SETTINGS.items():
-            os.environ.setdefault(name, value)
-        from mlflow import MlflowClient
-        from mlflow.exceptions import MlflowException
-
-        if database := _sqlite_file(self._uri):
-            database.parent.mkdir(parents=True, exist_ok=True)
-        self._client: MlflowClient = MlflowClient(self._uri)
-        found = self._client.get_experiment_by_name(self._experiment)
-        if found is None:
-            try:
-                self.experiment_id = self._client.create_experiment(self._experiment, self._artifact_location())
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                found = self._client.get_experiment_by_name(self._experiment)  # another run was faster
-        if found is not None:
-            self.experiment_id = found.experiment_id
-
-    def _artifact_location(self) -> str | None:
-        """Beside a SQLite file that was named; else where MLflow puts artifacts by itself."""
-        database = _sqlite_file(self._uri)
-        if database is None:
-            return None
-        return (database.parent / "mlruns" / quote(self._experiment, safe=" ")).as_uri()
+        self._client, self.experiment_id = open_store(self._uri, self._experiment)
 
     def _create_run(self, run: RunDescription, started: int, key: str) -> None:
         from mlflow.tracking.context.registry import resolve_tags
@@ -283,7 +237,7 @@ class MlflowTracker:
             created = self._client.create_run(
                 self.experiment_id,
                 start_time=started,
-                tags={_plain_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()},
+                tags={plain_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()},
                 run_name=self._run_name or Path(run.directory).name,
             )
             self.run_id = created.info.run_id
@@ -319,7 +273,7 @@ class MlflowTracker:
         if not self._points:
             return
         self._delivery.pause(self._sent_at + BATCH_SECONDS - time.monotonic())
-        while batch := self._points[:METRICS_PER_BATCH]:
+        while batch := self._points[:METRICS_PER_REQUEST]:
             metrics = [
                 Metric(point.key, point.value, point.timestamp, point.step)
                 for point in batch
@@ -328,7 +282,7 @@ class MlflowTracker:
             try:
                 self._client.log_batch(self._id(), metrics=metrics)
             except Exception as error:
-                if _is_lasting(error):  # else they would take every later point down with them
+                if is_lasting(error):  # else they would take every later point down with them
                     del self._points[: len(batch)]
                 raise
             del self._points[: len(batch)]
@@ -336,7 +290,7 @@ class MlflowTracker:
 
     def _set_tags(self, tags: Mapping[str, str]) -> None:
         for name, value in tags.items():
-            self._client.set_tag(self._id(), _plain_name(name), value[:LONGEST_TAG])
+            self._client.set_tag(self._id(), plain_name(name), value[:LONGEST_TAG])
 
     def _log_artifact(self, directory: Path, path: Path) -> None:
         folder = path.relative_to(directory).parent.as_posix()
@@ -359,7 +313,7 @@ def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield from flatten(value, f"{name}.")
         else:
             text = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield _plain_name(name), text[:LONGEST_PARAMETER]
+            yield plain_name(name), text[:LONGEST_PARAMETER]
 
 
 def recorded_files(directory: Path) -> list[Path]:
@@ -371,39 +325,3 @@ def recorded_files(directory: Path) -> list[Path]:
         and path.relative_to(directory).parts[0] != "checkpoints"
         and not any(part.startswith(".") for part in path.relative_to(directory).parts)
     )
-
-
-def _is_lasting(error: Exception) -> bool:
-    """Whether trying again will not help. What is not known to be an answer or a fault of the store is a defect."""
-    if (answer := getattr(error, "response", None)) is not None:
-        return 400 <= answer.status_code < 500 and answer.status_code not in (408, 429)
-    if (code := getattr(error, "error_code", None)) is not None:
-        return code in LASTING_ERRORS
-    of_the_store = isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")
-    return isinstance(error, FileNotFoundError) or not of_the_store
-
-
-def _now() -> int:
-    """Milliseconds since 1970."""
-    return time.time_ns() // 1_000_000
-
-
-def _plain_name(name: str) -> str:
-    """`name` without the characters that MLflow refuses in names."""
-    return re.sub(r"[^\w.\- /:]", "_", name)[:LONGEST_NAME]
-
-
-def _is_server(uri: str) -> bool:
-    return urlsplit(uri).scheme in ("http", "https", "databricks")
-
-
-def _sqlite_file(uri: str | None) -> Path | None:
-    """The file of a SQLite address, None for another store."""
-    prefix = "sqlite:///"
-    return Path(uri.removeprefix(prefix)) if uri is not None and uri.startswith(prefix) else None
-
-
-def _absolute_store(uri: str | None) -> str | None:
-    """A SQLite address that does not depend on the directory in which the thread happens to open it."""
-    database = _sqlite_file(uri)
-    return uri if database is None else f"sqlite:///{database.absolute()}"

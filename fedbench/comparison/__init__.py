@@ -1,0 +1,1 @@
+"""Comparing recorded runs: spreads over seeds, methods side by side, tables and charts."""

@@ -1,0 +1,56 @@
+"""How a quantity is shown: its unit, its scale, its decimals."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Self
+
+SIGNIFICANT = 3
+"""Digits that the smallest value of a column keeps, where `Number.fitting` chooses."""
+
+
+@dataclass(frozen=True)
+class Number:
+    """How the values of one quantity are shown.
+
+    Attributes:
+        digits: decimals.
+        scale: what is shown is the value times this: 100 for a fraction as percent, 1e-6 for bytes as MB.
+        unit: behind the number, or "".
+
+    >>> Number(1, 100, "%").show(0.98765)
+    '98.8 %'
+    """
+
+    digits: int = 2
+    scale: float = 1.0
+    unit: str = ""
+
+    @classmethod
+    def fitting(cls, values: Iterable[float], scale: float = 1.0, unit: str = "", most: int = 6) -> Self:
+        """With as many decimals as the smallest of `values` that is not zero needs for three significant digits.
+
+        >>> Number.fitting([1234.5, 0.0321]).digits, Number.fitting([1234.5]).digits
+        (4, 0)
+        """
+        sizes = [abs(value * scale) for value in values if value and math.isfinite(value)]
+        if not sizes:
+            return cls(2, scale, unit)
+        return cls(min(most, max(0, SIGNIFICANT - 1 - math.floor(math.log10(min(sizes))))), scale, unit)
+
+    def bare(self, value: float) -> str:
+        """The number alone."""
+        return f"{value * self.scale:,.{self.digits}f}"
+
+    def signed(self, value: float) -> str:
+        """The number alone, with its sign; a zero has none."""
+        text = f"{value * self.scale:+,.{self.digits}f}"
+        return text if text.strip("+-0,.") else text.lstrip("+-")
+
+    def show(self, value: float) -> str:
+        """The number with its unit."""
+        return f"{self.bare(value)} {self.unit}".rstrip()
+
+
+PERCENT = Number(2, 100, "%")
+"""Of fractions, such as accuracies."""
