@@ -47,11 +47,20 @@ class ClientActor(ArrivalHost):
         keep_freed_memory()
 
 
-class ServerActor(Server):
+class Renewable:
+    """A server whose process may serve one experiment after the other."""
+
+    def renew(self, spec: Any) -> None:
+        """Be as if just made from `spec`."""
+        vars(self).clear()
+        self.__init__(spec)  # type: ignore[misc]
+
+
+class ServerActor(Renewable, Server):
     """The server in a process of its own."""
 
 
-class PoolServerActor(PoolServer):
+class PoolServerActor(Renewable, PoolServer):
     """A server with a pool of models, in a process of its own."""
 
 
@@ -80,6 +89,7 @@ class Cluster:
         if self._owns_ray:
             connect(runtime.address)
         self._group: PlacementGroup | None = None
+        self._servers: dict[type, Any] = {}
         try:
             self._cpus_each = runtime.cpus_per_client
             self._strategy = runtime.placement.upper()
@@ -179,6 +189,23 @@ class Cluster:
             for node in node_resources()
         )
 
+    def serve(self, kind: type, spec: Any) -> tuple[Any, Any]:
+        """A server actor made from `spec`, and a reference that is ready when it is."""
+        if kind in self._servers:
+            return self._servers[kind], self._servers[kind].renew.remote(spec)
+        actor: Any = ray.remote(kind)
+        self._servers[kind] = server = actor.options(num_cpus=0).remote(spec)
+        return server, server.__ray_ready__.remote()
+
+    def everyone(self) -> list[Any]:
+        """All actors that there are."""
+        return [*self.clients, *self._servers.values()]
+
+    def end_servers(self) -> None:
+        """End all server actors."""
+        while self._servers:
+            ray.kill(self._servers.popitem()[1])
+
     def release(self) -> None:
         """The experiment has ended: close, unless the actors are kept for the next one."""
         if not self.kept:
@@ -186,6 +213,8 @@ class Cluster:
 
     def close(self) -> None:
         """Give the actors' resources back, and end a Ray that was started here."""
+        if ray.is_initialized():
+            self.end_servers()
         if self._group is not None and ray.is_initialized():
             remove_placement_group(self._group)
         self._group = None
@@ -250,13 +279,12 @@ class OnCluster:
 
     def _start(self) -> None:
         """Create the server and set the clients up; everything is as before the first round."""
-        actor: Any = ray.remote(self._server_class)
-        self._server = actor.options(num_cpus=0).remote(self._server_spec)
+        self._server, served = self._cluster.serve(self._server_class, self._server_spec)
         try:
             self.devices: list[str] = ray.get(
                 [client.prepare.remote(*self._shared) for client in self._cluster.clients], timeout=START_TIMEOUT
             )
-            ray.get(self._server.__ray_ready__.remote(), timeout=START_TIMEOUT)
+            ray.get(served, timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "the actors did not start") from error
 
@@ -272,7 +300,6 @@ class OnCluster:
 
     def close(self) -> None:
         """Release everything; may be called twice."""
-        ray.kill(self._server)
         self._cluster.release()
 
     def rebuild(self) -> None:
@@ -281,7 +308,7 @@ class OnCluster:
         Raises:
             RunError: they do not start.
         """
-        ray.kill(self._server)
+        self._cluster.end_servers()
         self._cluster.recreate()
         self._start()
 

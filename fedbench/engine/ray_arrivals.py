@@ -12,7 +12,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from fedbench.config import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrival_server import ArrivalServer, ArrivalServerSpec
-from fedbench.engine.cluster import START_TIMEOUT, Cluster, OnCluster, own_error
+from fedbench.engine.cluster import START_TIMEOUT, Cluster, OnCluster, Renewable, own_error
 from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, stale_parts
 from fedbench.engine.inline_arrivals import stale_for_work
 from fedbench.engine.messages import ArrivalOrder, ClientReport, EvaluationReport, Finished, HostSpec
@@ -23,7 +23,7 @@ NOWHERE = -1
 """Where a work is that was done before the run was interrupted."""
 
 
-class ArrivalServerActor(ArrivalServer):
+class ArrivalServerActor(Renewable, ArrivalServer):
     """The server of an asynchronous run in a process of its own."""
 
 

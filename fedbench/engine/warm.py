@@ -1,7 +1,8 @@
-"""Client actors that outlive an experiment: the next one that wants the same takes them over, PyTorch loaded.
+"""Actors that outlive an experiment: the next one that wants the same takes them over, PyTorch loaded.
 
 Starting actors takes longer than a small experiment. What an experiment finds in them is set up anew by
-`ClientHost.prepare`, so that its result is that of fresh actors; only `peak_actor_bytes` is of the process so far.
+`ClientHost.prepare` and `Renewable.renew`, so that its result is that of fresh actors; only `peak_actor_bytes` is of the
+process so far.
 """
 
 from typing import Any
@@ -55,7 +56,7 @@ class WarmActors:
     @staticmethod
     def _alive(cluster: Cluster) -> bool:
         try:
-            ray.get([client.__ray_ready__.remote() for client in cluster.clients], timeout=START_TIMEOUT)
+            ray.get([actor.__ray_ready__.remote() for actor in cluster.everyone()], timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError):
             return False
         return True
