@@ -1,8 +1,8 @@
 """Actors that outlive an experiment: the next one that wants the same takes them over, PyTorch loaded.
 
 Starting actors takes longer than a small experiment. What an experiment finds in them is set up anew by
-`ClientHost.prepare` and `Renewable.renew`, so that its result is that of fresh actors; only `peak_actor_bytes` is of the
-process so far.
+`ClientHost.prepare` and `Renewable.renew`, so that its result is that of fresh actors. Only `peak_actor_bytes` counts
+from the process' start.
 """
 
 from typing import Any
