@@ -68,6 +68,12 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
     for key in ("clients_per_round", "fraction"):
         if (value := getattr(participation, key)) is not None:
             yield f"participation.{key}={value}: has no effect with {given}; set delays.concurrency"
+    for key in ("round_deadline", "replay"):
+        if (value := getattr(participation, key)) is not None:
+            instead = "delays.replay" if key == "replay" else "delays.drop_rate"
+            yield f"participation.{key}={value}: has no effect with {given}, which has no rounds; see {instead}"
+    if config.runtime.combine == "node":
+        yield f"runtime.combine=node: has no effect with {given}, whose updates are applied one by one; leave it out"
     if (actors := config.runtime.actors) is not None and actors > workers:
         yield f"runtime.actors={actors}: more than the {workers} works in flight; the rest would idle"
     if schedule.follows_training:

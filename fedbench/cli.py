@@ -76,14 +76,20 @@ def run(
     as_json: Json = False,
     replay: Annotated[
         Path | None,
-        typer.Option(help="events.parquet of an asynchronous run, whose order of arrivals is followed again."),
+        typer.Option(
+            help="events.parquet of an asynchronous run, or clients.parquet of one with a round deadline: who arrived "
+            "when, or was dropped, is followed again."
+        ),
     ] = None,
 ) -> None:
     """Run an experiment; without arguments, the quickstart."""
     from fedbench.console import Progress, console
     from fedbench.experiment import run as run_experiment
 
-    config = load_config([*(arguments or []), *([f"delays.replay={replay}"] if replay else [])])
+    config = load_config(arguments)
+    if replay is not None:
+        section = "delays" if config.method.asynchronous() else "participation"
+        config = load_config([*(arguments or []), f"{section}.replay={replay}"])
     # Ray tells of lost nodes on stdout, which is the result's.
     with redirect_stdout(sys.stderr), Progress(console) as progress:
         result = run_experiment(config, [progress])

@@ -35,6 +35,7 @@ from fedbench.delays import DelaysSection
 from fedbench.errors import ConfigError
 from fedbench.merging import overlaid, read_source
 from fedbench.models.base import Model
+from fedbench.runtime import RuntimeSection
 from fedbench.schedules import Schedule
 from fedbench.training.optimizers import LearningRate, Optimizer
 from fedbench.updates import UpdatePipeline
@@ -121,11 +122,19 @@ class LocalSection(Section):
 
 
 class ParticipationSection(Section):
-    """Who takes part in a round: `clients_per_round`, or a `fraction` of the population; neither: everyone."""
+    """Who takes part in a round: `clients_per_round`, or a `fraction` of the population; neither: everyone.
+
+    Attributes:
+        round_deadline: seconds of real time that a participant may train; whoever takes longer is dropped from the
+            round, which `clients.parquet` records. None: no deadline.
+        replay: the `clients.parquet` of a run with a deadline, whose drops are followed again instead of the clock.
+    """
 
     clients_per_round: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
     sampler: Literal["uniform"] = "uniform"
+    round_deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    replay: Path | None = None
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:
@@ -133,6 +142,8 @@ class ParticipationSection(Section):
             raise ValueError(
                 f"clients_per_round={self.clients_per_round} and fraction={self.fraction}: set one of the two"
             )
+        if self.replay is not None and self.round_deadline is None:
+            raise ValueError(f"replay={self.replay}: only with round_deadline are participants dropped; leave it out")
         return self
 
     def size(self, clients: int) -> int:
@@ -157,63 +168,6 @@ class EvaluationSection(Section):
     batch_size: int = Field(default=500, ge=1)
     batchnorm: Literal["aggregate", "client0", "recalibrate"] | None = None
     per_client: bool = False
-
-
-class RuntimeSection(Section):
-    """Where and how it runs; nothing here changes the result.
-
-    Attributes:
-        executor: ray, or inline: a plain loop in this process, which stops at the failing client.
-        address: a Ray cluster to join; None: the one this process belongs to, or else a local one is started.
-        actors: client actors; or
-        clients_per_actor: clients of a round per actor; None: as many actors as fit.
-        gpus_per_client: fraction of a GPU for each client actor; None: none without GPUs, 0.25 with.
-        cpus_per_client: CPUs for each client actor.
-        placement: pack the actors onto few nodes, or spread them over many.
-        wait_for_nodes: seconds to wait for nodes that an autoscaler may add, where there is no room yet.
-        torch_threads: threads of each actor on a CPU.
-        deterministic: deterministic kernels only (matters on GPUs).
-        max_failed_clients: failures of clients that a round survives.
-        round_timeout: seconds after which a round is given up.
-        max_retries: losses of actors or nodes that a run survives by doing again what was lost.
-        checkpoint_every: rounds between two checkpoints; None: by time, so that they cost less than 1 %; an
-            interrupted run leaves one in any case.
-    """
-
-    executor: Literal["ray", "inline"] = "ray"
-    address: str | None = None
-    actors: int | None = Field(default=None, ge=1)
-    clients_per_actor: int | None = Field(default=None, ge=1)
-    gpus_per_client: float | None = Field(default=None, ge=0, le=1)
-    cpus_per_client: float = Field(default=1.0, gt=0)
-    placement: Literal["pack", "spread"] = "pack"
-    wait_for_nodes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    torch_threads: int = Field(default=1, ge=1)
-    deterministic: bool = True
-    max_failed_clients: int = Field(default=0, ge=0)
-    round_timeout: float = Field(default=3600.0, gt=0)
-    max_retries: int = Field(default=3, ge=0)
-    checkpoint_every: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _every_option_has_an_effect(self) -> Self:
-        if self.actors is not None and self.clients_per_actor is not None:
-            raise ValueError(f"actors={self.actors} and clients_per_actor={self.clients_per_actor}: set one of the two")
-        if self.executor == "inline":
-            for key in (
-                "address",
-                "actors",
-                "clients_per_actor",
-                "gpus_per_client",
-                "cpus_per_client",
-                "placement",
-                "wait_for_nodes",
-                "round_timeout",
-                "max_retries",
-            ):
-                if getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(f"{key}={getattr(self, key)} has no effect with executor=inline; leave it out")
-        return self
 
 
 def _known_scheme(uri: str | None) -> str | None:
@@ -389,6 +343,7 @@ class ExperimentConfig(Section):
             values.pop(key)
         values["data"].pop("root")
         values["delays"].pop("replay")
+        values["participation"].pop("replay")
         return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from fedbench.deadlines import DROPPED
 from fedbench.records import ClientRecord, RoundRecord, RunDescription
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ class Progress:
             rejected = [client.client for client in clients if client.status == "rejected"]
             why = "not finite, too large or of the wrong shape"
             self._say(f"round {done}/{self._rounds}: rejected updates ({why}) of clients {rejected}")
+        if record.dropped_clients:
+            dropped = [client.client for client in clients if client.status == DROPPED]
+            self._say(f"round {done}/{self._rounds}: clients {dropped} were not done by the deadline and are left out")
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text)
         else:

@@ -29,6 +29,20 @@ class LostActor(RunError):
     """An actor, or what it held, is gone: what the run did since its last checkpoint can be done again."""
 
 
+class HangingClients(LostActor):
+    """Clients that did not come back long after their deadline; their actor was ended.
+
+    Args:
+        round_index: the round, from 0.
+        clients: those whom the actor had to train.
+    """
+
+    def __init__(self, round_index: int, clients: tuple[int, ...]) -> None:
+        super().__init__(f"round {round_index}: clients {list(clients)} did not come back from their training")
+        self.round_index = round_index
+        self.clients = clients
+
+
 class ClientFailure(RunError):
     """A client's work raised an exception. Carries the client's own traceback.
 

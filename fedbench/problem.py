@@ -96,6 +96,10 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     rounds = count_rounds(config, layout.groups)
     method = config.method
     method.check(config)
+    if config.runtime.combine == "node" and config.method.asynchronous() is None and not method.sums():
+        raise ConfigError(
+            f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
+        )
     keeps_statistics = config.local.batchnorm == "local"
     local, data, cohort_size = config.local, config.data, config.slots()
     epochs = local.epochs if local.epochs or local.steps else 1
@@ -245,7 +249,11 @@ def _check_privacy(config: ExperimentConfig, table: PartTable) -> None:
         raise ConfigError(f"{given}: needs equal weights; set algorithm.weighting=uniform")
     if not config.update.compression.lossless:
         raise ConfigError(f"{given}: shares of noise do not survive update.compression; leave one of them out")
-    if method.rule().individual or method.has_pool():
+    if not method.sums():
         raise ConfigError(f"{given}: {method.name} looks at single updates, of which noise on their sum says nothing")
     if config.runtime.max_failed_clients:
         raise ConfigError(f"{given}: every share of noise must arrive; set runtime.max_failed_clients=0")
+    if (deadline := config.participation.round_deadline) is not None:
+        raise ConfigError(
+            f"{given}: every share of noise must arrive; leave out participation.round_deadline={deadline}"
+        )

@@ -44,6 +44,21 @@ def load_run(directory: str | Path) -> tuple[dict[str, Any], pa.Table, pa.Table,
     return config, rounds, clients, summary
 
 
+def load_clients(path: str | Path) -> pa.Table:
+    """A run's participants by round, with `CLIENT_SCHEMA`.
+
+    Args:
+        path: the file, `clients.parquet` of a run directory.
+
+    Raises:
+        DataError: it is missing, damaged or of another kind.
+    """
+    if not os.path.isfile(path):
+        fault = "a directory" if os.path.isdir(path) else "missing"
+        raise DataError(f"{path}: is {fault}; name the {CLIENTS} of a run")
+    return _table(Path(path), CLIENT_SCHEMA)
+
+
 def load_events(path: str | Path) -> pa.Table:
     """The arrivals of an asynchronous run, in order, with `ARRIVAL_SCHEMA` and no nulls.
 

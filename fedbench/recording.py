@@ -1,6 +1,5 @@
 """Running the rounds of one problem, and telling everyone who should know; checkpoints, and going on from them."""
 
-import platform
 import time
 import uuid
 from collections.abc import Callable, Sequence
@@ -8,15 +7,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import pyarrow as pa
 
-from fedbench import __version__
 from fedbench.accounting.totals import Costs
 from fedbench.config import ExperimentConfig
-from fedbench.errors import FedbenchError, LostActor
+from fedbench.deadlines import Drops, recorded_drops
+from fedbench.description import describe, versions
+from fedbench.errors import FedbenchError, HangingClients, LostActor
 from fedbench.parameters import ParameterLayout, Vector, model_digest
-from fedbench.records import ALONE, Membership, Observer, RunDescription
+from fedbench.recorded import CLIENTS
+from fedbench.records import ALONE, Membership, Observer
 from fedbench.run_directory import RunDirectory
 from fedbench.saving import Saving
 from fedbench.tracking import MlflowTracker
@@ -106,6 +106,9 @@ class Recording:
         self._earlier_seconds = 0.0
         self._notes: list[str] = []
         self._last_accuracy: float | None = None
+        self._drops = Drops(config.participation.round_deadline)
+        if config.participation.replay is not None:
+            self._drops.decided |= recorded_drops(config.participation.replay)
 
     @classmethod
     def create(cls, problem: "Problem", observers: Sequence[Observer], member: Membership = ALONE) -> "Recording":
@@ -130,12 +133,14 @@ class Recording:
         """
         saving, found = Saving.reopen(path, problem.config)
         next_round, state = found or (0, None)
+        drops = recorded_drops(path / CLIENTS)
         directory = RunDirectory.reopen(path, next_round)
         saving.attach(directory)
         recording = cls(problem, directory, saving, observers, saving.key)
         history = directory.history()
         if recording._tracker is not None:
             recording._tracker.resumed(history)
+        recording._drops.decided |= drops
         recording._restored = state
         recording._told = next_round - 1
         recording._earlier_seconds = float(sum(history.column("wall_seconds").to_pylist()))
@@ -189,6 +194,8 @@ class Recording:
                 if losses > self._problem.config.runtime.max_retries:
                     raise
                 next_round, state = self._saving.latest() or (0, None)
+                if isinstance(error, HangingClients):
+                    self._drops.hang(error.round_index, error.clients)
                 self._notes.append(f"{error}; went on from round {next_round + 1}")
                 self._directory.rewind(next_round)
                 executor.rebuild()
@@ -243,7 +250,13 @@ class Recording:
             clock = make_clock(config, executor.ready)
             return Arrivals(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
         assert isinstance(executor, RoundExecutor)
-        return Rounds(executor, problem.costs, rounds=problem.rounds, evaluate_clients=config.evaluation.per_client)
+        return Rounds(
+            executor,
+            problem.costs,
+            rounds=problem.rounds,
+            evaluate_clients=config.evaluation.per_client,
+            drops=self._drops,
+        )
 
     def _finish(self, summary: dict[str, Any]) -> None:
         for observer in self._observers:
@@ -268,6 +281,7 @@ class Recording:
             "paper_comp_tflop": columns["paper_comp_tflop"][-1] if history.num_rows else 0.0,
             "full_updates": self._full_updates(history.num_rows),
             "rejected_clients": sum(columns["rejected_clients"]),
+            "dropped_clients": sum(columns["dropped_clients"]),
             "wall_seconds": self._earlier_seconds + time.perf_counter() - began,
             "seed": config.seed,
             "parameters": self._problem.layout.size,
@@ -296,9 +310,10 @@ class Recording:
 
     def _epsilon(self, rounds: int) -> float | None:
         """Of the (epsilon, update.delta) that the noise has bought so far; None without noise, or where a share of it
-        went missing with a rejected update."""
-        update = self._problem.config.update
-        if update.noise_multiplier is None or any(self._directory.history().column("rejected_clients").to_pylist()):
+        went missing with a rejected update or a dropped client."""
+        update, history = self._problem.config.update, self._directory.history()
+        missing = [history.column(name).to_pylist() for name in ("rejected_clients", "dropped_clients")]
+        if update.noise_multiplier is None or any(map(any, missing)):
             return None
         from fedbench.privacy import epsilon
 
@@ -353,54 +368,3 @@ def named_tensors(layout: ParameterLayout, vector: Vector, statistics: Vector) -
     """{parameter or statistic name: array in its logical shape}."""
     tensors = layout.unflatten(vector)
     return tensors | {slot.name: slot.view(statistics) for slot in layout.statistics}
-
-
-def describe(problem: "Problem", directory: Path) -> RunDescription:
-    """The run in words and plain values."""
-    from fedbench.problem import pace
-
-    config, data = problem.config, problem.federation.data
-    names = {
-        "algorithm": config.method.name,
-        "schedule": config.schedule.name,
-        "dataset": config.data.dataset.name,
-        "model": config.model.name,
-    }
-    title = f"{names['algorithm']}, {names['schedule']} schedule, {names['model']} on {names['dataset']}"
-    sizes = problem.federation.sizes
-    size = f"{sizes[0]:,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
-    note = (
-        f"**{title}**\n\n"
-        f"{len(sizes)} clients ({config.data.partition.name} partition, {size} samples each), "
-        f"{pace(problem)}. "
-        f"The model has {problem.layout.size:,} parameters in {problem.layout.groups} layer groups. "
-        f"Seed {config.seed}; configuration {config.digest()}.\n\n"
-        f"Files: `{directory}`"
-    )
-    return RunDescription(
-        config=config.to_mapping(),
-        title=title,
-        note=note,
-        tags=names,
-        rounds=problem.rounds,
-        directory=str(directory),
-        dataset_name=data.name,
-        dataset_source=data.source,
-        dataset_digest=data.fingerprint,
-        class_names=data.class_names,
-        client_class_counts=problem.federation.counts,
-        test_samples=len(data.test),
-    )
-
-
-def versions() -> dict[str, str]:
-    """Of what the result depends on."""
-    import torch
-
-    return {
-        "fedbench": __version__,
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-    }

@@ -34,6 +34,7 @@ ROUND_SCHEMA = pa.schema(
         ("epochs", pa.float64()),
         ("staleness_mean", pa.float64()),
         ("staleness_max", pa.int64()),
+        ("dropped_clients", pa.int32()),
     ]
 )
 """`rounds.parquet`. Bytes, FLOPs and seconds are of this round; the paper_ columns are cumulative. The *_seconds
@@ -41,7 +42,9 @@ after `rejected_clients` say where the round's wall_seconds went.
 
 An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients` counts the updates that arrived, group
 is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per
-sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs and empty rounds."""
+sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs and empty rounds.
+
+dropped_clients: participants whose training had not ended by `participation.round_deadline`."""
 
 CLIENT_SCHEMA = pa.schema(
     [
@@ -58,7 +61,7 @@ CLIENT_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
     ]
 )
-"""`clients.parquet`. status: ok | rejected | failed."""
+"""`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline)."""
 
 ARRIVAL_SCHEMA = pa.schema(
     [
@@ -114,6 +117,7 @@ class RoundRecord:
     epochs: float | None = None
     staleness_mean: float | None = None
     staleness_max: int | None = None
+    dropped_clients: int = 0
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,10 @@ class Algorithm(Component):
         """Whether the server keeps a pool of models (`fedbench.engine.pool`)."""
         return self.pool
 
+    def sums(self) -> bool:
+        """Whether the sum of a round's updates is all that the server needs of them."""
+        return not (self.rule().individual or self.has_pool())
+
     def rule_is_special(self) -> bool:
         """Whether the method brings a server rule other than averaging."""
         return self.has_pool() or type(self).rule is not Algorithm.rule

@@ -3,6 +3,7 @@
 On a cluster it is an actor with a fraction of a GPU, inline a plain object; the same code either way.
 """
 
+import math
 import os
 import resource
 import time
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from fedbench.data.augment import prepare
 from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.deadlines import DROPPED
 from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport, HostSpec, WorkOrder
 from fedbench.exact import LARGEST_UPDATE, summable
 from fedbench.models.groups import build_module
@@ -26,7 +28,7 @@ from fedbench.parts import PARAMETERS, STATISTICS, PartTable
 from fedbench.randomness import generator
 from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.flat import FlatModel
-from fedbench.training.local import LocalResult, LocalWork, Transform, train_client
+from fedbench.training.local import LocalResult, LocalWork, OutOfTime, Transform, train_client
 from fedbench.training.state import ClientState
 from fedbench.updates import add_message
 
@@ -161,9 +163,12 @@ class ClientHost:
         client, table = order.clients[index], self._spec.table
         samples, started = len(self._rows[client]), time.perf_counter()
         parts = table.uploaded(order.groups[index])
+        until = math.inf if order.seconds is None else time.monotonic() + order.seconds
         try:
-            result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor)
+            result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor, until)
             values = self._values(parts, {PARAMETERS: self._model.vector, **result.outgoing})
+        except OutOfTime:
+            return dropped_report(client, samples, time.perf_counter() - started)
         except Exception as error:
             if order.on_failure == "raise":
                 raise
@@ -181,7 +186,7 @@ class ClientHost:
         return ClientReport(client, status, samples, result.steps, result.loss, seconds, result.passes)
 
     def _train_one(
-        self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float
+        self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float = math.inf
     ) -> tuple[LocalResult, ClientState]:
         """Train one client; what it keeps is given back, to be stored once its update is accepted."""
         self._reset_parameters()
@@ -206,6 +211,7 @@ class ClientHost:
             lr_factor=lr_factor,
             shared={name: self._global[name] for name in self._work.objective.channels},
             state=tensors,
+            until=until,
         )
         return result, self._renewed(kept, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
 
@@ -327,6 +333,11 @@ class ClientHost:
 
 def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> Tensor:
     return prepare(batch, spec.augmentation if rng is not None else None, spec.mean, spec.std, rng)
+
+
+def dropped_report(client: int, samples: int, seconds: float) -> ClientReport:
+    """The report of a client whose time was up."""
+    return ClientReport(client, DROPPED, samples, 0, float("nan"), seconds)
 
 
 def failure(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:

@@ -10,11 +10,18 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ray
-from ray.exceptions import GetTimeoutError, ObjectLostError, RayActorError, RayError, RayTaskError
+from ray.exceptions import (
+    GetTimeoutError,
+    ObjectLostError,
+    ObjectStoreFullError,
+    OutOfDiskError,
+    RayActorError,
+    RayError,
+    RayTaskError,
+)
 from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
-from fedbench.config import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrival_host import ArrivalHost
 from fedbench.engine.memory import keep_freed_memory
@@ -24,6 +31,7 @@ from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server
 from fedbench.errors import ConfigError, FedbenchError, LostActor, RunError
 from fedbench.parameters import Vector
+from fedbench.runtime import RuntimeSection
 from fedbench.snapshots import Tree
 from fedbench.training.scores import batch_borders
 from fedbench.training.state import ClientState
@@ -39,12 +47,20 @@ LOOK_INTERVAL = 10.0
 
 DEFAULT_GPU_FRACTION = 0.25
 
+HEAD, HEAD_SHARE = "node:__internal_head__", 0.0001
+"""Ray's own resource, of which the head node alone has 1: taking any of it is being there."""
+
 
 class ClientActor(ArrivalHost):
     """A client host in a process of its own."""
 
     def __init__(self) -> None:
         keep_freed_memory()
+
+    def node(self) -> str:
+        """The id of the node that it is on."""
+        node: str = ray.get_runtime_context().get_node_id()
+        return node
 
 
 class Renewable:
@@ -91,7 +107,7 @@ class Cluster:
         self._group: PlacementGroup | None = None
         self._servers: dict[type, Any] = {}
         try:
-            self._cpus_each = runtime.cpus_per_client
+            self._runtime = runtime
             self._strategy = runtime.placement.upper()
             self.actors = self._count(runtime, cohort)
             self._most = self.actors if runtime.actors or runtime.clients_per_actor else cohort
@@ -105,18 +121,16 @@ class Cluster:
         deadline, told = time.monotonic() + runtime.wait_for_nodes, False
         while True:
             nodes = node_resources()
-            cpus, gpus = (sum(node.get(kind, 0.0) for node in nodes) for kind in ("CPU", "GPU"))
-            default = DEFAULT_GPU_FRACTION if gpus else 0.0
+            present = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in set().union(*nodes)}
+            default = DEFAULT_GPU_FRACTION if present.get("GPU") else 0.0
             self.gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
             try:
                 return count_actors(
                     cohort=cohort,
                     actors=runtime.actors,
                     clients_per_actor=runtime.clients_per_actor,
-                    cpus_each=self._cpus_each,
-                    gpus_each=self.gpus_each,
-                    cpus=cpus,
-                    gpus=gpus,
+                    each=self._each(),
+                    present=present,
                     room=self._room(),
                 )
             except ConfigError as error:
@@ -130,30 +144,60 @@ class Cluster:
     def _create_clients(self) -> list[Any]:
         if not self._reserve(START_TIMEOUT):
             raise RunError(
-                f"{self.actors} actors of {self._bundle()} found no place within {START_TIMEOUT:g} s: "
+                f"{self.actors} actors of {self._each()} found no place within {START_TIMEOUT:g} s: "
                 "is another experiment using the cluster?"
             )
         return [self._create_client(index) for index in range(self.actors)]
 
-    def _bundle(self) -> dict[str, float]:
-        return {"CPU": self._cpus_each} | ({"GPU": self.gpus_each} if self.gpus_each else {})
+    def _each(self) -> dict[str, float]:
+        """What one client actor takes."""
+        gpus = {"GPU": self.gpus_each} if self.gpus_each else {}
+        return {"CPU": self._runtime.cpus_per_client} | gpus | self._runtime.resources
 
     def _reserve(self, timeout: float) -> bool:
         """A place for each actor; whether they were to be had in time."""
         # All or nothing: two experiments that took actors one by one could wait for each other for ever.
         if self._group is not None:
             remove_placement_group(self._group)
-        self._group = placement_group([self._bundle()] * self.actors, strategy=self._strategy)
+        self._group = placement_group([self._each()] * self.actors, strategy=self._strategy)
         return bool(self._group.wait(timeout))
 
     def _create_client(self, index: int) -> Any:
         assert self._group is not None
         actor: Any = ray.remote(ClientActor)
         return actor.options(
-            num_cpus=self._cpus_each,
+            num_cpus=self._runtime.cpus_per_client,
             num_gpus=self.gpus_each,
-            scheduling_strategy=PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index),
+            resources=self._runtime.resources,
+            scheduling_strategy=self._in_bundle(index),
         ).remote()
+
+    def _in_bundle(self, index: int) -> PlacementGroupSchedulingStrategy:
+        assert self._group is not None
+        return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
+
+    def create_server(self, kind: type, spec: Any) -> Any:
+        """The server's actor, which takes no resources, where `runtime.server` says.
+
+        Args:
+            kind: its class.
+            spec: what it is made from.
+        """
+        actor: Any = ray.remote(kind)
+        if self._runtime.server == "clients":
+            return actor.options(num_cpus=0, scheduling_strategy=self._in_bundle(0)).remote(spec)
+        return actor.options(num_cpus=0, resources={HEAD: HEAD_SHARE}).remote(spec)
+
+    def create_on(self, node: str, kind: type, *arguments: Any) -> Any:
+        """An actor that takes no resources, on the node of this id.
+
+        Args:
+            kind: its class; arguments: of its constructor.
+        """
+        actor: Any = ray.remote(kind)
+        return actor.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
+            *arguments
+        )
 
     def replace_client(self, index: int) -> Any:
         """A new actor in the place of one that died."""
@@ -184,17 +228,14 @@ class Cluster:
 
     def _room(self) -> int:
         """Actors that the nodes have room for, all their resources counted."""
-        return sum(
-            fitting_on_node(node.get("CPU", 0.0), node.get("GPU", 0.0), self._cpus_each, self.gpus_each)
-            for node in node_resources()
-        )
+        each = self._each()
+        return sum(fitting_on_node(node, each) for node in node_resources())
 
     def serve(self, kind: type, spec: Any) -> tuple[Any, Any]:
         """A server actor made from `spec`, and a reference that is ready when it is."""
         if kind in self._servers:
             return self._servers[kind], self._servers[kind].renew.remote(spec)
-        actor: Any = ray.remote(kind)
-        self._servers[kind] = server = actor.options(num_cpus=0).remote(spec)
+        self._servers[kind] = server = self.create_server(kind, spec)
         return server, server.__ray_ready__.remote()
 
     def everyone(self) -> list[Any]:
@@ -357,8 +398,8 @@ class OnCluster:
             raise own_error(error, "an actor died") from error
 
 
-LOSSES = (RayActorError, ObjectLostError)
-"""What Ray raises when a process or a node is gone."""
+LOSSES = (RayActorError, ObjectLostError, ObjectStoreFullError, OutOfDiskError)
+"""What Ray raises when a process or a node is gone, or has no room for what it should hold."""
 
 
 def is_loss(error: BaseException) -> bool:

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 
 from fedbench.data.base import FederatedData, IntArray
-from fedbench.engine.client import ClientHost
+from fedbench.deadlines import UNLIMITED, Limit
+from fedbench.engine.client import ClientHost, dropped_report
 from fedbench.engine.messages import ArrivalOrder, ClientReport, HostSpec, RoundOutcome, RoundPlan
 from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server, ServerSpec
@@ -86,8 +87,11 @@ class RoundExecutor(Executor):
         """Open a round."""
 
     @abstractmethod
-    def train(self, plan: RoundPlan) -> TrainingPhase:
+    def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         """Train the cohort and hand its updates to the server.
+
+        Args:
+            limit: what to do with slow participants.
 
         Raises:
             ClientFailure: as soon as more clients have failed than the run's budget allows.
@@ -178,6 +182,7 @@ class InlineExecutor(RoundExecutor):
     ) -> None:
         self._spec = spec
         self._max_failed = max_failed_clients
+        self._sizes = [len(part) for part in rows]
         self._server = make_server(server)
         self._threads = torch.get_num_threads()
         self._host = ClientHost()
@@ -188,13 +193,17 @@ class InlineExecutor(RoundExecutor):
     def plan(self, round_index: int) -> RoundPlan:
         return self._server.plan(round_index)
 
-    def train(self, plan: RoundPlan) -> TrainingPhase:
-        reports: list[ClientReport] = []
+    def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
+        trained, reports = leave_out(plan.cohort, limit, self._sizes)
         load_seconds = busy_seconds = 0.0
-        for client in plan.cohort:
+        for client in trained:
             stale = self._start_parts() if plan.own_starts else self._bring_up_to_date()
             order = plan.order(
-                (client,), stale=stale, combine=False, on_failure="continue" if self._max_failed else "raise"
+                (client,),
+                stale=stale,
+                combine=False,
+                on_failure="continue" if self._max_failed else "raise",
+                seconds=limit.seconds,
             )
             payload = self._server.starts((client,)) if plan.own_starts else self._server.payload(stale)
             try:
@@ -207,7 +216,7 @@ class InlineExecutor(RoundExecutor):
             self._server.receive(upload, accepted_clients(report.clients))
             load_seconds += report.load_seconds
             busy_seconds += report.busy_seconds
-        return TrainingPhase(tuple(reports), 0, load_seconds, busy_seconds)
+        return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds)
 
     def finish(self) -> RoundOutcome:
         return self._server.finish()
@@ -261,6 +270,17 @@ def stale_parts(held: Sequence[int], current: Sequence[int]) -> tuple[int, ...]:
 def accepted_clients(reports: Sequence[ClientReport]) -> tuple[int, ...]:
     """The clients whose updates a host has sent."""
     return tuple(report.client for report in reports if report.status == "ok")
+
+
+def leave_out(cohort: Sequence[int], limit: Limit, sizes: Sequence[int]) -> tuple[tuple[int, ...], list[ClientReport]]:
+    """(those who are trained, the reports of those who are not)."""
+    trained = tuple(client for client in cohort if client not in limit.dropped)
+    return trained, [dropped_report(client, sizes[client], 0.0) for client in cohort if client in limit.dropped]
+
+
+def by_client(reports: Sequence[ClientReport]) -> tuple[ClientReport, ...]:
+    """In the order of a round's records."""
+    return tuple(sorted(reports, key=lambda report: report.client))
 
 
 def check_failures(reports: Sequence[ClientReport], round_index: int, budget: int) -> None:

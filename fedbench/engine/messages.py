@@ -120,6 +120,7 @@ class WorkOrder:
         combine: answer with one exact sum rather than with each client's values.
         on_failure: of a client: raise the exception as it is, stop and report it, or continue with the next.
         arriving: clients whose state comes with the order, from another host.
+        seconds: that each client may train; None: without end.
     """
 
     round: int
@@ -134,6 +135,7 @@ class WorkOrder:
     combine: bool
     on_failure: Literal["raise", "stop", "continue"]
     arriving: tuple[int, ...] = ()
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -167,7 +169,8 @@ class ClientReport:
     """How a client's round went.
 
     Attributes:
-        status: ok | rejected (its update is not finite, too large, or of the wrong shape) | failed (its work raised).
+        status: ok | rejected (its update is not finite, too large, or of the wrong shape) | failed (its work raised) |
+            dropped (its training had not ended in time).
         loss: mean training loss over the samples of all steps.
         seconds: of training.
         passes: forward passes of every minibatch beside the training step's own.

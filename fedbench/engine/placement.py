@@ -4,6 +4,11 @@ from collections.abc import Mapping, Sequence
 
 from fedbench.errors import ConfigError
 
+Resources = Mapping[str, float]
+"""Amounts by Ray's names: CPU, GPU, and a cluster's own."""
+
+OPTIONS = {"CPU": "runtime.cpus_per_client", "GPU": "runtime.gpus_per_client"}
+
 
 def assign(
     cohort: Sequence[int], sizes: Sequence[int], actors: int, home: Mapping[int, int]
@@ -38,10 +43,8 @@ def count_actors(
     cohort: int,
     actors: int | None,
     clients_per_actor: int | None,
-    cpus_each: float,
-    gpus_each: float,
-    cpus: float,
-    gpus: float,
+    each: Resources,
+    present: Resources,
     room: int,
 ) -> int:
     """How many client actors a run gets.
@@ -49,8 +52,8 @@ def count_actors(
     Args:
         cohort: participants of a round.
         actors, clients_per_actor: as configured; both None: as many as fit, at most one per participant.
-        cpus_each, gpus_each: what one actor takes.
-        cpus, gpus: what the cluster has.
+        each: what one actor takes.
+        present: what the cluster has.
         room: actors that its nodes have room for, none of them on two nodes at once.
 
     Raises:
@@ -58,18 +61,18 @@ def count_actors(
     """
     asked = actors if actors is not None else (-(-cohort // clients_per_actor) if clients_per_actor else None)
     count = asked if asked is not None else min(cohort, max(1, room))
-    if gpus_each and count > fitting_on_gpus(gpus, gpus_each):
-        raise ConfigError(
-            f"{count} actors x {gpus_each:g} GPU = {count * gpus_each:g} GPUs asked, {gpus:g} present: set "
-            f"runtime.gpus_per_client<={gpus / count:.3g} or runtime.actors<={fitting_on_gpus(gpus, gpus_each)}"
-        )
-    if count * cpus_each > cpus + 1e-9:
-        raise ConfigError(
-            f"{count} actors x {cpus_each:g} CPU = {count * cpus_each:g} CPUs asked, {cpus:g} present: set "
-            f"runtime.cpus_per_client<={cpus / count:.3g} or runtime.actors<={int(cpus / cpus_each)}"
-        )
+    for kind in sorted(each, key=lambda kind: (kind != "GPU", kind)):
+        there = present.get(kind, 0.0)
+        most = fitting_on_gpus(there, each[kind]) if kind == "GPU" else int(there / each[kind] + 1e-9)
+        if count > most:
+            plural = "s" if kind in OPTIONS else ""
+            raise ConfigError(
+                f"{count} actors x {each[kind]:g} {kind} = {count * each[kind]:g} {kind}{plural} asked, {there:g} "
+                f"present: set {OPTIONS.get(kind, f'runtime.resources.{kind}')}<={there / count:.3g} or "
+                f"runtime.actors<={most}"
+            )
     if count > room:
-        what = f"{cpus_each:g} CPU" + (f" and {gpus_each:g} GPU" if gpus_each else "")
+        what = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())
         raise ConfigError(
             f"{count} actors of {what} asked, the nodes have room for {room}, none of them on two nodes at once: set "
             f"runtime.actors<={room}, or less for each"
@@ -77,14 +80,16 @@ def count_actors(
     return count
 
 
-def fitting_on_node(cpus: float, gpus: float, cpus_each: float, gpus_each: float) -> int:
+def fitting_on_node(has: Resources, each: Resources) -> int:
     """Actors that fit on one node.
 
-    >>> fitting_on_node(cpus=8, gpus=2, cpus_each=1, gpus_each=0.4)
+    >>> fitting_on_node({"CPU": 8, "GPU": 2}, each={"CPU": 1, "GPU": 0.4})
     4
     """
-    fitting = int(cpus / cpus_each + 1e-9)
-    return min(fitting, fitting_on_gpus(gpus, gpus_each)) if gpus_each else fitting
+    return min(
+        fitting_on_gpus(has.get(kind, 0.0), amount) if kind == "GPU" else int(has.get(kind, 0.0) / amount + 1e-9)
+        for kind, amount in each.items()
+    )
 
 
 def fitting_on_gpus(gpus: float, gpus_each: float) -> int:

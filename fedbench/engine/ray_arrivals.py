@@ -9,7 +9,6 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from fedbench.config import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrival_server import ArrivalServer, ArrivalServerSpec
 from fedbench.engine.cluster import START_TIMEOUT, Cluster, OnCluster, Renewable, own_error
@@ -17,6 +16,7 @@ from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, stale_par
 from fedbench.engine.inline_arrivals import stale_for_work
 from fedbench.engine.messages import ArrivalOrder, ClientReport, EvaluationReport, Finished, HostSpec
 from fedbench.errors import RunError
+from fedbench.runtime import RuntimeSection
 from fedbench.snapshots import Tree
 
 NOWHERE = -1

@@ -1,21 +1,25 @@
 """Rounds on a Ray cluster: the executor that synchronous experiments use."""
 
+import math
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import ray
 from ray.exceptions import RayError
 
-from fedbench.config import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
+from fedbench.deadlines import UNLIMITED, Limit
 from fedbench.engine.cluster import Cluster, OnCluster, PoolServerActor, ServerActor, own_error
+from fedbench.engine.combiner import Combiner
 from fedbench.engine.executor import (
     EvaluationPhase,
     RoundExecutor,
     TrainingPhase,
     accepted_clients,
+    by_client,
     check_failures,
+    leave_out,
     stale_parts,
 )
 from fedbench.engine.messages import (
@@ -29,11 +33,19 @@ from fedbench.engine.messages import (
 )
 from fedbench.engine.placement import assign
 from fedbench.engine.server import ServerSpec
-from fedbench.errors import RunError
+from fedbench.errors import HangingClients, RunError
 from fedbench.parts import PartTable
+from fedbench.runtime import RuntimeSection
 from fedbench.snapshots import Tree
 
 INT64_BYTES = 8
+
+HANG_GRACE = 30.0
+"""Seconds, beyond their deadlines, after which clients that have not come back are given up with their actor."""
+
+
+class CombinerActor(Combiner):
+    """The combiner of a node in a process of its own."""
 
 
 class RayExecutor(OnCluster, RoundExecutor):
@@ -51,7 +63,8 @@ class RayExecutor(OnCluster, RoundExecutor):
         """Start the actors; arguments as for `OnCluster`."""
         kind = PoolServerActor if server.algorithm.has_pool() else ServerActor
         self._sizes = [len(part) for part in rows]
-        self._combines = not (server.algorithm.rule().individual or server.algorithm.has_pool())
+        self._combines = server.algorithm.sums()
+        self._combiners: dict[str, Any] = {}
         super().__init__(cluster, spec, data, rows, runtime, kind, server)
 
     def _start(self) -> None:
@@ -61,6 +74,22 @@ class RayExecutor(OnCluster, RoundExecutor):
         self._received: list[Any] = []
         self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
         self._held = [[-1] * len(self._versions) for _ in self._cluster.clients]
+        if self._runtime.combine == "node":
+            self._create_combiners()
+
+    def _create_combiners(self) -> None:
+        self._end_combiners()
+        self._nodes: list[str] = self._ask([client.node.remote() for client in self._cluster.clients])
+        self._combiners = {node: self._cluster.create_on(node, CombinerActor) for node in sorted(set(self._nodes))}
+
+    def _end_combiners(self) -> None:
+        for combiner in self._combiners.values():
+            ray.kill(combiner)
+        self._combiners = {}
+
+    def close(self) -> None:
+        self._end_combiners()
+        super().close()
 
     def state(self) -> Tree:
         server = self._ask(self._server.state.remote())
@@ -78,8 +107,9 @@ class RayExecutor(OnCluster, RoundExecutor):
         self._versions = plan.versions
         return plan
 
-    def train(self, plan: RoundPlan) -> TrainingPhase:
-        self._queues = assign(plan.cohort, self._sizes, self._cluster.actors, self._home)
+    def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
+        trained, left_out = leave_out(plan.cohort, limit, self._sizes)
+        self._queues = assign(trained, self._sizes, self._cluster.actors, self._home)
         payloads = Payloads(self._server, self._spec.table)
         orders: dict[Any, tuple[int, Any, WorkOrder]] = {}
         for actor, queue in enumerate(self._queues):
@@ -90,16 +120,17 @@ class RayExecutor(OnCluster, RoundExecutor):
             order = plan.order(
                 queue,
                 stale=stale,
-                combine=self._combines and len(queue) > 1,
+                combine=self._combines and (len(queue) > 1 or bool(self._combiners)),
                 on_failure="continue" if self._runtime.max_failed_clients else "stop",
                 arriving=tuple(arriving),
+                seconds=limit.seconds,
             )
             payload = payloads.starts(queue, stale) if plan.own_starts else payloads.reference(stale)
             upload, report = (
                 self._cluster.clients[actor].train.options(num_returns=2).remote(order, payload, *arriving.values())
             )
             orders[report] = (actor, upload, order)
-        return self._collect(plan, orders, payloads)
+        return self._collect(plan, orders, payloads, left_out)
 
     def _arriving(self, actor: int, queue: Sequence[int]) -> dict[int, Any]:
         """The states of clients that were last trained elsewhere, on their way from there."""
@@ -112,39 +143,63 @@ class RayExecutor(OnCluster, RoundExecutor):
         return moved
 
     def _collect(
-        self, plan: RoundPlan, orders: dict[Any, tuple[int, Any, WorkOrder]], payloads: "Payloads"
+        self,
+        plan: RoundPlan,
+        orders: dict[Any, tuple[int, Any, WorkOrder]],
+        payloads: "Payloads",
+        reports: list[ClientReport],
     ) -> TrainingPhase:
-        reports: list[ClientReport] = []
         hosts: list[HostReport] = []
         transport = payloads.bytes
         table = self._spec.table
         self._received = []
-        for reference in self._as_completed(list(orders), plan.round):
+        summed: dict[str, list[int]] = {}
+        for reference in self._as_completed(orders, plan.round):
             actor, upload, order = orders[reference]
             host = self._result(reference, f"the actor that trains clients {list(order.clients)} died", actor)
             hosts.append(host)
             reports += host.clients
             check_failures(reports, plan.round, self._runtime.max_failed_clients)
             sent = accepted_clients(host.clients)
+            transport += host.state_bytes
+            if self._combiners:
+                self._received.append(self._combiners[self._nodes[actor]].add.remote(upload))
+                summed.setdefault(self._nodes[actor], []).extend(sent)
+                continue
             self._received.append(self._server.receive.remote(upload, sent))
-            transport += host.state_bytes + message_bytes(table, order, sent)
+            transport += message_bytes(table, order, sent)
+        for node, sent_there in sorted(summed.items()):
+            total = self._combiners[node].total.remote()
+            self._received.append(self._server.receive.remote(total, tuple(sent_there)))
+            transport += INT64_BYTES * table.values(table.uploaded(plan.active.groups))
         return TrainingPhase(
-            reports=tuple(sorted(reports, key=lambda report: report.client)),
+            reports=by_client(reports),
             transport_bytes=transport,
-            load_seconds=max(host.load_seconds for host in hosts),
-            busy_seconds=max(host.busy_seconds for host in hosts),
+            load_seconds=max((host.load_seconds for host in hosts), default=0.0),
+            busy_seconds=max((host.busy_seconds for host in hosts), default=0.0),
         )
 
-    def _as_completed(self, references: list[Any], round_index: int) -> Iterator[Any]:
-        deadline = time.monotonic() + self._runtime.round_timeout
+    def _as_completed(self, orders: Mapping[Any, tuple[int, Any, WorkOrder]], round_index: int) -> Iterator[Any]:
+        began, references = time.monotonic(), list(orders)
+        last = {reference: began + patience(order) for reference, (_, _, order) in orders.items()}
         while references:
-            ready, references = ray.wait(references, timeout=max(0.0, deadline - time.monotonic()))
+            until = min(began + self._runtime.round_timeout, *(last[reference] for reference in references))
+            ready, references = ray.wait(references, timeout=max(0.0, until - time.monotonic()))
             if not ready:
+                hanging = [reference for reference in references if last[reference] <= time.monotonic()]
+                if hanging:
+                    raise self._hang(round_index, [orders[reference] for reference in hanging])
                 raise RunError(
                     f"round {round_index} took longer than runtime.round_timeout={self._runtime.round_timeout:g} s; "
                     f"{len(references)} of {self._cluster.actors} actors had not answered"
                 )
             yield from ready
+
+    def _hang(self, round_index: int, orders: Sequence[tuple[int, Any, WorkOrder]]) -> HangingClients:
+        """End the actors that do not come back from their clients."""
+        for actor, _, _ in orders:
+            ray.kill(self._cluster.clients[actor])
+        return HangingClients(round_index, tuple(client for _, _, order in orders for client in order.clients))
 
     def finish(self) -> RoundOutcome:
         self._ask(self._received)
@@ -199,6 +254,11 @@ class RayExecutor(OnCluster, RoundExecutor):
         except RayError as error:
             raise own_error(error, what) from error
         return report
+
+
+def patience(order: WorkOrder) -> float:
+    """Seconds to wait for the answer to an order; its host looks at the time only between two minibatches."""
+    return math.inf if order.seconds is None else order.seconds * len(order.clients) + HANG_GRACE
 
 
 class Payloads:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.totals import Costs
+from fedbench.deadlines import DROPPED, Drops
 from fedbench.engine.executor import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import ClientReport, RoundPlan
 from fedbench.records import ArrivalRecord, ClientRecord, RoundRecord
@@ -33,12 +34,22 @@ class Rounds:
     """Synchronous rounds, one after the other; keeps the books of what is cumulative."""
 
     def __init__(
-        self, executor: RoundExecutor, costs: CostModel, *, rounds: int, evaluate_clients: bool = False
+        self,
+        executor: RoundExecutor,
+        costs: CostModel,
+        *,
+        rounds: int,
+        evaluate_clients: bool = False,
+        drops: Drops | None = None,
     ) -> None:
+        """Args:
+        drops: who was dropped in rounds that are done again; None: nobody is, ever.
+        """
         self._executor = executor
         self._costs = costs
         self._rounds = rounds
         self._evaluate_clients = evaluate_clients
+        self._drops = drops or Drops()
         self._next_round = 0
         self._comm_gb = self._comp_tflop = 0.0
 
@@ -68,7 +79,7 @@ class Rounds:
             clock = Stopwatch()
             plan = executor.plan(index)
             dispatch_seconds = clock.lap()
-            training = executor.train(plan)
+            training = executor.train(plan, self._drops.limit(index))
             training_wall = clock.lap()
             outcome = executor.finish()
             aggregation_seconds = clock.lap()
@@ -80,6 +91,7 @@ class Rounds:
             comm, comp = costs.paper(plan.cohort, plan.groups, plan.active.partial)
             self._comm_gb, self._comp_tflop = self._comm_gb + comm, self._comp_tflop + comp
             self._next_round = index + 1
+            self._drops.done(index, (report.client for report in training.reports if report.status == DROPPED))
             clients = client_records(plan, training, evaluation, costs)
             test_loss, test_accuracy = total_score(evaluation.scores) if evaluation else (None, None)
             yield FinishedRound(
@@ -107,12 +119,16 @@ class Rounds:
                     aggregation_seconds=aggregation_seconds,
                     evaluation_seconds=evaluation_seconds,
                     tracking_seconds=tracking_seconds,
+                    dropped_clients=sum(client.status == DROPPED for client in clients),
                 ),
                 clients,
             )
             tracking_seconds = clock.lap()
             if stopping or should_stop():
                 return
+
+
+SENT_NOTHING = ("failed", DROPPED)
 
 
 class Stopwatch:
@@ -137,7 +153,8 @@ def client_records(
 ) -> tuple[ClientRecord, ...]:
     """One record for each participant that was begun.
 
-    A client that failed has received its download; it sent nothing, and the work that it did before is not counted.
+    A client that failed or was dropped has received its download; it sent nothing, and the work that it did before is
+    not counted.
     """
     place = {client: index for index, client in enumerate(plan.cohort)}
     accuracy = evaluation.client_accuracy if evaluation else {}
@@ -150,10 +167,10 @@ def client_records(
             steps=report.steps,
             train_loss=report.loss,
             local_accuracy=accuracy.get(report.client),
-            uplink_bytes=0 if report.status == "failed" else plan.uplink_bytes[place[report.client]],
+            uplink_bytes=0 if report.status in SENT_NOTHING else plan.uplink_bytes[place[report.client]],
             downlink_bytes=plan.downlink_bytes[place[report.client]],
             flops=0
-            if report.status == "failed"
+            if report.status in SENT_NOTHING
             else costs.client_flops(plan.groups[place[report.client]], report.client, report.passes),
             seconds=report.seconds,
         )

@@ -10,13 +10,14 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from fedbench.config import RuntimeSection
 from fedbench.engine.cluster import START_TIMEOUT, Cluster
+from fedbench.runtime import RuntimeSection
 
 ELSEWHERE = frozenset(
     {
         "address",
         "executor",
+        "combine",
         "torch_threads",
         "max_failed_clients",
         "round_timeout",

@@ -165,26 +165,22 @@ def count_slots(study: StudyFile, config: ExperimentConfig, most: int | None, he
     """
     runtime = config.runtime
     if runtime.executor == "inline":
-        nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        own = next(node["Resources"] for node in nodes if node["NodeID"] == here)
+        listed: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+        own = next(node["Resources"] for node in listed if node["NodeID"] == here)
         room, each = int(own.get("CPU", 0.0)) // runtime.torch_threads, 1
     else:
-        resources = node_resources()
-        cpus, gpus = (sum(node.get(kind, 0.0) for node in resources) for kind in ("CPU", "GPU"))
-        default = DEFAULT_GPU_FRACTION if gpus else 0.0
+        nodes = node_resources()
+        present = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in set().union(*nodes)}
+        default = DEFAULT_GPU_FRACTION if present.get("GPU") else 0.0
         gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
-        room = sum(
-            fitting_on_node(node.get("CPU", 0.0), node.get("GPU", 0.0), runtime.cpus_per_client, gpus_each)
-            for node in resources
-        )
+        takes = {"CPU": runtime.cpus_per_client} | ({"GPU": gpus_each} if gpus_each else {}) | runtime.resources
+        room = sum(fitting_on_node(node, takes) for node in nodes)
         each = count_actors(
             cohort=config.slots(),
             actors=runtime.actors,
             clients_per_actor=runtime.clients_per_actor,
-            cpus_each=runtime.cpus_per_client,
-            gpus_each=gpus_each,
-            cpus=cpus,
-            gpus=gpus,
+            each=takes,
+            present=present,
             room=room,
         )
     fitting = room // each

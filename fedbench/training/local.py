@@ -1,5 +1,7 @@
 """One client's local work in one round: from the global parameters to its own."""
 
+import math
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -16,6 +18,10 @@ from fedbench.training.optimizers import Optimizer
 
 Transform = Callable[[Tensor, np.random.Generator | None], Tensor]
 """Turns a minibatch of stored inputs into what the module takes; the generator draws augmentations."""
+
+
+class OutOfTime(Exception):
+    """A client's training had not ended when its time was up."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +77,7 @@ def train_client(
     lr_factor: float,
     shared: dict[str, Tensor] | None = None,
     state: dict[str, Tensor] | None = None,
+    until: float = math.inf,
 ) -> LocalResult:
     """Train `model` in place on one client's rows.
 
@@ -85,6 +92,10 @@ def train_client(
         lr_factor: factor on the learning rate.
         shared: the server's further channels, float32 [P] each.
         state: what the client keeps; renewed in place by the objective.
+        until: when it has to have ended, on `time.monotonic`'s clock; looked at after every minibatch.
+
+    Raises:
+        OutOfTime: it has not.
     """
     device = model.vector.device
     objective = work.objective
@@ -118,6 +129,8 @@ def train_client(
             total += loss.detach().double() * len(positions)
             steps += 1
             samples += len(positions)
+            if time.monotonic() > until:
+                raise OutOfTime
     with torch.no_grad():
         objective.finish(context, steps)
     return LocalResult(steps, float(total) / max(samples, 1), context.passes, context.outgoing)

@@ -30,12 +30,16 @@ def test_queues_are_balanced_and_nobody_idles_while_another_has_two_waiting() ->
 
 
 def actors(**changes: float | None) -> int:
-    given = {
-        "cohort": 10, "actors": None, "clients_per_actor": None,
-        "cpus_each": 1.0, "gpus_each": 0.0, "cpus": 2.0, "gpus": 0.0,
-    } | changes  # fmt: skip
-    given["room"] = fitting_on_node(given["cpus"], given["gpus"], given["cpus_each"], given["gpus_each"])
-    return count_actors(**given)  # type: ignore[arg-type]
+    asked = {key: changes.pop(key, None) for key in ("actors", "clients_per_actor")}
+    cohort = changes.pop("cohort", 10)
+    each = {"CPU": changes.get("cpus_each", 1.0)} | {
+        kind: changes[f"{kind.lower()}s_each"] for kind in ("GPU", "TPU") if f"{kind.lower()}s_each" in changes
+    }
+    present = {kind: changes.get(f"{kind.lower()}s", 0.0) for kind in ("CPU", "GPU", "TPU")} | (
+        {} if "cpus" in changes else {"CPU": 2.0}
+    )
+    room = fitting_on_node(present, each)
+    return count_actors(cohort=cohort, **asked, each=each, present=present, room=room)
 
 
 def test_as_many_actors_as_fit_and_no_more_than_participants() -> None:
@@ -57,3 +61,7 @@ def test_what_cannot_be_placed_is_refused_with_numbers_and_the_way_out() -> None
         actors(actors=5)
     with pytest.raises(ConfigError, match=r"1 actors x 0\.5 GPU = 0\.5 GPUs asked, 0 present"):
         actors(actors=1, gpus_each=0.5)
+    with pytest.raises(
+        ConfigError, match=r"4 actors x 1 TPU = 4 TPU asked, 2 present: set runtime\.resources\.TPU<=0\.5 or .*<=2"
+    ):
+        actors(actors=4, cpus=8.0, tpus=2.0, tpus_each=1.0)

@@ -1,6 +1,7 @@
 """Small experiments on digits for tests, and parts that misbehave. Importable by path: "small:Name"."""
 
 import os
+import time
 from typing import Literal
 
 import torch
@@ -96,6 +97,35 @@ class FaultyObjective(Objective):
         if self._bad and self._how == "huge":
             for piece in context.pieces:
                 context.model.vector[piece].add_(HUGE)
+
+
+class Slow(Algorithm):
+    """FedAvg in which clients that hold mostly one label take their time.
+
+    Attributes:
+        slow_label: theirs.
+        seconds: that a minibatch takes.
+    """
+
+    name: str = "small:Slow"
+    slow_label: int = 0
+    seconds: float = 0.0
+
+    def objective(self) -> Objective:
+        return SlowObjective(self.slow_label, self.seconds)
+
+
+class SlowObjective(Objective):
+    """Sleeps over minibatches of mostly one label."""
+
+    def __init__(self, slow_label: int, seconds: float) -> None:
+        self._slow_label = slow_label
+        self._seconds = seconds
+
+    def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        if float((labels == self._slow_label).double().mean()) > 0.6:
+            time.sleep(self._seconds)
+        return super().loss(module, inputs, labels)
 
 
 class Misshapen(Algorithm):
