@@ -1,4 +1,4 @@
-"""The command line: `fedbench run | resume | suite | cost | data | report | list`."""
+"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | list`."""
 
 import json
 import logging
@@ -150,6 +150,45 @@ def suite(
     if as_json:
         print_json(document)
     raise typer.Exit(status)
+
+
+@app.command()
+def sweep(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes with fedbench.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Of the base configuration, e.g. data.root=DIR; base=PRESET and name=NAME are the study's own.",
+            show_default=False,
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials in all, earlier ones included.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None,
+    storage: Annotated[str | None, typer.Option(help="Database URL, or path of a journal; to share a study.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Search over configurations with Optuna: many trials beside each other, or go on with a study."""
+    from fedbench.console import console, results
+    from fedbench.sweeping.shown import Lines, print_study, to_document
+    from fedbench.sweeping.study import sweep as run_study
+    from fedbench.sweeping.study_file import load_study
+
+    file = load_study(study, overrides or [], trials=trials, concurrency=concurrency, storage=storage)
+    with redirect_stdout(sys.stderr):
+        result = run_study(file, Lines(console))
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    print_json(to_document(result)) if as_json else print_study(result, results)
+    if result.status == "interrupted":
+        command = shlex.join(["fedbench", "sweep", *own_arguments()])
+        console.print(f"go on with: {command}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def own_arguments() -> list[str]:
+    """What was written behind the command's name."""
+    return sys.argv[sys.argv.index("sweep") + 1 :]
 
 
 @app.command()

@@ -13,8 +13,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -35,7 +33,7 @@ from fedbench.data.base import Dataset
 from fedbench.data.partition import Partition
 from fedbench.delays import DelaysSection
 from fedbench.errors import ConfigError
-from fedbench.merging import drop_parameters_of_replaced_components, parse_overrides, read_source
+from fedbench.merging import overlaid, read_source
 from fedbench.models.base import Model
 from fedbench.runtime import RuntimeSection
 from fedbench.schedules import Schedule
@@ -315,15 +313,7 @@ class ExperimentConfig(Section):
         base = read_source(source) if source is not None else {}
         if source is not None:
             base.setdefault("name", Path(str(source)).stem)
-        changes = parse_overrides(overrides)
-        drop_parameters_of_replaced_components(base, changes)
-        try:
-            merged = OmegaConf.merge(OmegaConf.create(base), OmegaConf.create(changes))
-            plain = OmegaConf.to_container(merged, resolve=True)
-        except OmegaConfBaseException as error:
-            raise ConfigError(f"{', '.join(overrides) or source}: {str(error).splitlines()[0]}") from None
-        assert isinstance(plain, dict)
-        return cls.from_mapping(plain)
+        return cls.from_mapping(overlaid(base, overrides))
 
     @classmethod
     def from_mapping(cls, values: Mapping[Any, Any]) -> "ExperimentConfig":

@@ -4,7 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,13 +19,21 @@ from fedbench.records import ALONE, Membership, Observer
 
 if TYPE_CHECKING:
     from fedbench.engine.executor import Executor
+    from fedbench.engine.warm import WarmActors
     from fedbench.problem import Problem
 
 EARLY_ERRORS = 0.5
 """Seconds for which a run looks at data and model before it starts Ray beside them."""
 
 
-def run(config: ExperimentConfig, observers: Sequence[Observer] = (), member: Membership = ALONE) -> Result:
+def run(
+    config: ExperimentConfig,
+    observers: Sequence[Observer] = (),
+    member: Membership = ALONE,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+    warm: "WarmActors | None" = None,
+) -> Result:
     """Run an experiment: train, score and record it.
 
     An interrupt (Ctrl-C, SIGTERM) ends it at the end of the round; a second one at once.
@@ -33,13 +41,16 @@ def run(config: ExperimentConfig, observers: Sequence[Observer] = (), member: Me
     Args:
         observers: told of every round, besides the run directory and MLflow.
         member: what the run is part of.
+        should_stop: asked at the end of every round, in place of waiting for an interrupt.
+        warm: whose actors are used, and stay; to be closed by the caller if this raises.
 
     Raises:
         FedbenchError: bad configuration, data or model (before anything is recorded), or a run that could not go on
             (recorded as failed).
     """
-    with stop_signal() as should_stop, prepared(config) as (problem, executor):
-        return Recording.create(problem, observers, member).record(executor, should_stop)
+    stopping = stop_signal() if should_stop is None else nullcontext(should_stop)
+    with stopping as stopped, prepared(config, warm) as (problem, executor):
+        return Recording.create(problem, observers, member).record(executor, stopped)
 
 
 def resume(
@@ -74,7 +85,7 @@ def resume(
 
 
 @contextmanager
-def prepared(config: ExperimentConfig) -> "Iterator[tuple[Problem, Executor]]":
+def prepared(config: ExperimentConfig, warm: "WarmActors | None" = None) -> "Iterator[tuple[Problem, Executor]]":
     """The problem and an executor for it; Ray starts while data and model are being made ready."""
     with ThreadPoolExecutor(1) as pool:
         building = pool.submit(_build, config)
@@ -85,7 +96,7 @@ def prepared(config: ExperimentConfig) -> "Iterator[tuple[Problem, Executor]]":
             wait([building], timeout=EARLY_ERRORS)
             if building.done():
                 building.result()
-            executor = _on_cluster(config, building)
+            executor = _on_cluster(config, building, warm)
     try:
         yield building.result(), executor
     finally:
@@ -110,12 +121,12 @@ def _inline(problem: "Problem") -> "Executor":
     return InlineExecutor(problem.spec, data, rows, problem.server, budget)
 
 
-def _on_cluster(config: ExperimentConfig, building: "Future[Problem]") -> "Executor":
+def _on_cluster(config: ExperimentConfig, building: "Future[Problem]", warm: "WarmActors | None") -> "Executor":
     from fedbench.engine.cluster import Cluster
     from fedbench.engine.ray_arrivals import RayArrivals
     from fedbench.engine.ray_rounds import RayExecutor
 
-    cluster = Cluster(config.runtime, config.slots())
+    cluster = warm.lend(config.runtime, config.slots()) if warm else Cluster(config.runtime, config.slots())
     try:
         problem = building.result()
         spec = replace(problem.spec, gpu_fraction=cluster.gpus_each)
@@ -124,7 +135,7 @@ def _on_cluster(config: ExperimentConfig, building: "Future[Problem]") -> "Execu
             return RayArrivals(cluster, spec, data, rows, problem.arrival_server, config.runtime)
         return RayExecutor(cluster, spec, data, rows, problem.server, config.runtime)
     except BaseException:
-        cluster.close()
+        cluster.release()
         raise
 
 

@@ -1,5 +1,6 @@
 """What a configuration is merged from: presets, YAML files, dotted overrides; plain values, not yet checked."""
 
+import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,27 @@ def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any
         below = result.get(key)
         result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
     return result
+
+
+def overlaid(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Nested values with dotted overrides over them; what they set for a replaced component is forgotten.
+
+    Args:
+        overrides: "section.key=value" texts; values are YAML.
+
+    Raises:
+        ConfigError: an override that cannot be read, or does not fit.
+    """
+    below, changes = copy.deepcopy(dict(base)), parse_overrides(overrides)
+    drop_parameters_of_replaced_components(below, changes)
+    try:
+        plain = OmegaConf.to_container(
+            OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(changes)), resolve=True
+        )
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{', '.join(overrides) or 'configuration'}: {str(error).splitlines()[0]}") from None
+    assert isinstance(plain, dict)
+    return {str(name): part for name, part in plain.items()}
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:

@@ -96,6 +96,7 @@ class Recording:
                 member.run_name,
                 parent_run_id=member.parent_run_id,
                 recording=key,
+                judge=member.judge,
             )
         self._others: list[Observer] = [*([self._tracker] if self._tracker else []), *observers]
         self._observers: list[Observer] = [directory, *self._others]

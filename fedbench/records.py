@@ -1,6 +1,6 @@
 """What is recorded of a run: one row a round, one row a client and round, one summary; and who is told of it."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -188,6 +188,14 @@ class RunDescription:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """What can be said of a run only once it has ended: tags, and metrics, for MLflow."""
+
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Membership:
     """What a run is part of: a sweep's trial, a suite's cell. Changes nothing but how MLflow shows it.
 
@@ -195,11 +203,13 @@ class Membership:
         parent_run_id: the MLflow run under which this one is nested.
         run_name: of the MLflow run; None: the name of the run directory.
         tags: added to the run's own.
+        judge: asked, when the run has ended, what the whole makes of its summary.
     """
 
     parent_run_id: str | None = None
     run_name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    judge: Callable[[Mapping[str, Any]], Verdict] | None = None
 
 
 ALONE = Membership()

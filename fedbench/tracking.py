@@ -10,7 +10,7 @@ import shlex
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from fedbench.delivery import Delivery
-from fedbench.records import ClientRecord, RoundRecord, RunDescription
+from fedbench.records import ClientRecord, RoundRecord, RunDescription, Verdict
 from fedbench.tracking_store import (
     LONGEST_DATASET_NAME,
     LONGEST_DIGEST,
@@ -73,6 +73,7 @@ class MlflowTracker:
         *,
         parent_run_id: str | None = None,
         recording: str | None = None,
+        judge: Callable[[Mapping[str, Any]], Verdict] | None = None,
         close_timeout: float = 60.0,
         away_timeout: float = 3.0,
     ) -> None:
@@ -86,6 +87,7 @@ class MlflowTracker:
             run_name: None: the name of the run directory.
             parent_run_id: the MLflow run under which this one is nested.
             recording: by which the run is known again when it goes on later; None: made up.
+            judge: see `Membership`.
             close_timeout: seconds that `run_finished` waits at most.
             away_timeout: seconds that it waits at most for a store that is known to be away.
 
@@ -102,6 +104,7 @@ class MlflowTracker:
         self._run_name = run_name
         self._parent_run_id = parent_run_id
         self._recording = recording or uuid.uuid4().hex
+        self._judge = judge
         self._through = -1
         self._earlier: list[RoundRecord] = []
         self._close_timeout = close_timeout
@@ -162,6 +165,10 @@ class MlflowTracker:
             return
         ended = now()
         self.log(self._last_step, {"best/accuracy": summary.get("best_accuracy")})
+        if self._judge is not None:
+            verdict = self._judge(summary)
+            self.log(self._last_step, verdict.metrics)
+            self._delivery.submit(lambda: self._set_tags(verdict.tags))
         status = STATUS.get(str(summary.get("status")), "FAILED")
         directory = Path(self._run.directory)
         for path in recorded_files(directory):
@@ -280,6 +287,10 @@ class MlflowTracker:
                 raise
             del self._points[: len(batch)]
         self._sent_at = time.monotonic()
+
+    def _set_tags(self, tags: Mapping[str, str]) -> None:
+        for name, value in tags.items():
+            self._client.set_tag(self._id(), plain_name(name), value[:LONGEST_TAG])
 
     def _log_artifact(self, directory: Path, path: Path) -> None:
         folder = path.relative_to(directory).parent.as_posix()

@@ -147,6 +147,11 @@ class ParentRun:
         for path in sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith(".")):
             self._delivery.submit(lambda path=path: self._log_artifact(folder, path))  # type: ignore[misc]
 
+    def artifact(self, path: Path, below: str | None = None) -> None:
+        """Queue one file, for the artifact folder `below`; a file sent before is replaced."""
+        if self._delivery is not None:
+            self._delivery.submit(lambda: self._client.log_artifact(self._id(), str(path), below))
+
     def close(self, status: str) -> None:
         """Send the rest and end the run; see `warning` then.
 

@@ -183,7 +183,7 @@ class Arrivals:
             self._next_round = index + 1
             yield FinishedRound(record, tuple(row.clients), tuple(row.arrivals), row.full)
             tracking_seconds = clock.lap()
-            if stopping:
+            if stopping or should_stop():
                 return
 
     def state(self) -> Tree:

@@ -124,7 +124,7 @@ class Rounds:
                 clients,
             )
             tracking_seconds = clock.lap()
-            if stopping:
+            if stopping or should_stop():
                 return
 
 
