@@ -18,6 +18,7 @@ from fedbench.comparison.runs import RecordedRun
 from fedbench.comparison.svg import Chart
 from fedbench.comparison.tables import Table
 from fedbench.errors import ConfigError
+from fedbench.recorded import EVENTS
 from fedbench.reporting.tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
 
 MOST_PARTITIONS = 4
@@ -193,8 +194,15 @@ def _recipe(method: Method) -> Recipe:
     config = rerunnable(method.config)
     file = f"method-{method.letter.lower()}.yaml"
     root = " data.root=DIR" if method.config.get("data", {}).get("root") else ""
-    commands = tuple(f"fedbench run {shlex.quote(file)} seed={seed}{root}" for seed in method.seeds)
+    commands = tuple(f"fedbench run {shlex.quote(file)} seed={run.seed}{root}{_order(run)}" for run in method.runs)
     return Recipe(method, file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), commands)
+
+
+def _order(run: RecordedRun) -> str:
+    """On the wall clock, only the recorded order of arrivals leads to the same model."""
+    if run.summary.get("clock") != "wall":
+        return ""
+    return f" --replay {shlex.quote(f'{run.source}/{EVENTS}')}"
 
 
 def rerunnable(config: dict[str, Any]) -> dict[str, Any]:

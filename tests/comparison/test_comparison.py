@@ -301,3 +301,18 @@ def test_the_baseline_is_plain_fedavg_or_what_is_named(recorded: Path) -> None:
         found.baseline("fedavg")
     with pytest.raises(ConfigError, match="did you mean 'fedavg, full'"):
         found.baseline("fedavg full")
+
+
+def test_a_run_that_ended_early_or_was_never_scored_does_not_count(copied: Path) -> None:
+    file = copied / "full-0" / "description.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rounds": 5}))
+    change_summary(copied / "full-1", best_accuracy=None, final_accuracy=None)
+    found = comparison(copied, *GOOD)
+    assert found.methods[0].seeds == (2,)
+    assert "full-0 (seed 0): says that it finished after 3 of 5 rounds" in said(found, "left out")
+    assert "full-1 (seed 1): was never evaluated" in said(found, "left out")
+
+
+def test_other_versions_are_said(copied: Path) -> None:
+    change_summary(copied / "full-0", versions={"torch": "0.1"})
+    assert "different versions or machines (torch 0.1: 1 runs; fedbench" in said(comparison(copied, *GOOD), "note")
