@@ -108,8 +108,10 @@ def test_a_summary_that_contradicts_the_rounds_is_not_believed(copied: Path) -> 
     change_summary(copied / "full-0", uplink_bytes=1)
     rounds = pq.read_table(copied / "full-1" / "rounds.parquet")
     pq.write_table(rounds.slice(1), copied / "full-1" / "rounds.parquet")
+    change_summary(copied / "part-0", rounds=2)
     found = comparison(copied, *GOOD)
-    assert found.methods[0].seeds == (2,)
+    assert [method.seeds for method in found.methods] == [(2,), (1, 2)]
+    assert "summary.json speaks of 2 rounds, rounds.parquet has 3" in said(found, "left out")
     assert "uplink_bytes in summary.json are not the sum" in said(found, "left out")
     assert "not in order" in said(found, "left out")
 
