@@ -234,6 +234,17 @@ def test_wrong_options_are_one_line_with_exit_code_2(
     assert "Traceback" not in done.stderr
 
 
+def test_each_way_of_dividing_the_data_is_drawn_once_with_whose_it_is(recorded: Path, report: Report) -> None:
+    clients = [len(picture.counts) for picture in report.partitions]
+    assert clients == [4, 3]  # ormo's four clients; the three of both others
+    (ormo,) = [method.letter for method in report.comparison.methods if "ormo" in method.label]
+    others = [method.letter for method in report.comparison.methods if "ormo" not in method.label]
+    assert [picture.title for picture in report.partitions] == [
+        f"digits, iid partition, seed 0, {ormo}",
+        f"digits, iid partition, seed 0, {', '.join(others)}",
+    ]
+
+
 def test_names_from_configurations_are_text_and_not_markup(recorded: Path, tmp_path: Path) -> None:
     place = shutil.copytree(recorded / "full-0", tmp_path / "<b>bold</b> & | run")
     text = page(make_report(compare(load([place]))))
