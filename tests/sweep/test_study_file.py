@@ -1,10 +1,12 @@
 """Study files: what is accepted, what is refused and in which words; samplers and pruners by name."""
 
+import textwrap
 from pathlib import Path
 from typing import Any
 
 import optuna
 import pytest
+import yaml
 from small_studies import ACCURACY, BYTES, study, written
 
 from fedbench.errors import ConfigError
@@ -130,3 +132,10 @@ def test_what_optuna_cannot_do_is_refused_by_name(changes: dict[str, Any], parts
         make_pruner(file), make_sampler(file, 0)
     for part in parts:
         assert any(word in str(refused.value) for word in part.split("|"))
+
+
+def test_the_readmes_study_is_valid() -> None:
+    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    block = text.split("## Studies")[1].split("    base:")[1].split("\n\n")[0]
+    file = parse_study({"name": "readme"} | yaml.safe_load(textwrap.dedent(f"    base:{block}")))
+    assert file.drawn_from.names == ["schedule", "schedule.cycles", "local.optimizer.lr"]
