@@ -1,4 +1,4 @@
-"""The command line: `fedbench run | resume | sweep | cost | data | list`."""
+"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | list`."""
 
 import json
 import logging
@@ -17,6 +17,7 @@ from fedbench.suggestions import did_you_mean
 
 LISTINGS = (
     "presets",
+    "suites",
     "algorithms",
     "schedules",
     "models",
@@ -117,6 +118,41 @@ def resume(
 
 
 @app.command()
+def suite(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUITE|FILE.yaml [KEY=VALUE]...",
+            help="Which table, then dotted overrides, e.g. fedpart-table1 data.root=DIR.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2; else the suite's own.", show_default=False)] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="ROW/COLUMN, a row or a column; with wildcards, e.g. 'cifar10/FedAvg*'.", show_default=False),
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Of rounds and data, for a smaller table, which says so.")] = 1.0,
+    dry: Annotated[bool, typer.Option("--dry-run", help="What would run, and at which cost.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A paper's table: every cell run that is not recorded yet, mean and deviation beside the published figures."""
+    from fedbench.suiting.command import carry_out, dry_run, make_plan
+
+    plan = make_plan(arguments, seeds, only, scale)
+    if dry:
+        from fedbench.suiting.terminal import print_foreseen
+
+        document, found = dry_run(plan)
+        print_json(document) if as_json else print_foreseen(plan, found)
+        return
+    status, document = carry_out(plan, as_json)
+    if as_json:
+        print_json(document)
+    raise typer.Exit(status)
+
+
+@app.command()
 def sweep(
     study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes with fedbench.")],
     overrides: Annotated[
@@ -187,11 +223,68 @@ def data(
     print_json(asdict(report)) if as_json else print_data(report)
 
 
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN_DIR",
+            help="Run directories, or folders that hold some; without any, and without --experiment: runs.",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="An MLflow experiment whose runs are read, too.")] = None,
+    mlflow_uri: Annotated[str | None, typer.Option("--mlflow-uri", help="Where that experiment is.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Accuracy (0..1) to be reached; else 90 % of the worst method's best.", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Label of the method that others are measured against; else plain FedAvg.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the report; else report.", show_default=False)] = None,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="No report: send to MLflow what it lacks of these runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare recorded runs: tables, charts, differences seed by seed, and what cannot be compared."""
+    from fedbench.reporting.command import Wanted, report_on, upload_all
+    from fedbench.reporting.terminal import print_report, print_uploaded
+    from fedbench.reporting.text import document
+
+    if upload:
+        for name, value in (("target", target), ("baseline", baseline), ("output", output)):
+            if value is not None:
+                raise ConfigError(f"--{name} {value}: has no effect with --upload; leave it out")
+        if not runs:
+            raise ConfigError("--upload: name the run directories to send")
+        sent = upload_all(runs, mlflow_uri, experiment)
+        print_json(sent) if as_json else print_uploaded(sent)
+        return
+    if mlflow_uri is not None and experiment is None:
+        raise ConfigError(f"--mlflow-uri {mlflow_uri}: has no effect without --experiment or --upload")
+    paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
+    command = shlex.join(["fedbench", *sys.argv[1:]])
+    found, files = report_on(Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report"))
+    if as_json:
+        print_json(document(found) | {"files": files})
+    else:
+        print_report(found, files)
+
+
+def default_runs() -> Path:
+    """Where runs go by themselves."""
+    from fedbench.run_directory import runs_root
+
+    return runs_root()
+
+
 @app.command(name="list")
 def list_(
     what: Annotated[str, typer.Argument(metavar="|".join(LISTINGS), show_default=False)], as_json: Json = False
 ) -> None:
-    """The built-in presets, algorithms, schedules, models, data sets, partitions or optimizers."""
+    """The built-in presets, suites, algorithms, schedules, models, data sets, partitions or optimizers."""
     from fedbench.console import print_listing
     from fedbench.listing import listing
 
@@ -252,7 +345,7 @@ def main() -> None:
             traceback.print_exc()
         elif isinstance(error, ClientFailure):
             sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]) + "\n")
         sys.exit(error.exit_code)
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "fedbench"

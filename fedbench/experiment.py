@@ -53,7 +53,12 @@ def run(
         return Recording.create(problem, observers, member).record(executor, stopped)
 
 
-def resume(directory: str | Path, overrides: Sequence[str] = (), observers: Sequence[Observer] = ()) -> Result:
+def resume(
+    directory: str | Path,
+    overrides: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+    member: Membership = ALONE,
+) -> Result:
     """Go on with a run that was interrupted, failed or killed, from its last checkpoint, or else from its start.
 
     The result is that of the unbroken run, bit for bit.
@@ -62,6 +67,7 @@ def resume(directory: str | Path, overrides: Sequence[str] = (), observers: Sequ
         directory: the run directory.
         overrides: of `runtime` and `tracking`: where the rest runs may differ, what it is may not.
         observers: told of every further round.
+        member: what the run is part of, for a store that does not know the run yet.
 
     Raises:
         FedbenchError: nothing is left to do, another process writes there, or as for `run`.
@@ -75,7 +81,7 @@ def resume(directory: str | Path, overrides: Sequence[str] = (), observers: Sequ
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
     config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
     with stop_signal() as should_stop, prepared(config) as (problem, executor):
-        return Recording.reopen(problem, path, observers).record(executor, should_stop)
+        return Recording.reopen(problem, path, observers, member).record(executor, should_stop)
 
 
 @contextmanager

@@ -3,16 +3,19 @@
 from pydantic_core import PydanticUndefined
 
 from fedbench.catalogue import BUILTIN, PRESETS, component_class, preset_names
+from fedbench.suiting.format import suite_names, suite_summary
 
 
 def listing(what: str) -> list[dict[str, str]]:
     """One row for each built-in part.
 
     Args:
-        what: presets, or the plural of a kind in the catalogue.
+        what: presets, suites, or the plural of a kind in the catalogue.
     """
     if what == "presets":
         return [{"name": name, "what it is": _first_comment(name)} for name in preset_names()]
+    if what == "suites":
+        return [{"name": name, "what it is": suite_summary(name)} for name in suite_names()]
     kind = what.removesuffix("s")
     return [_component_row(kind, name) for name in BUILTIN[kind]]
 

@@ -13,7 +13,7 @@ from fedbench.accounting.totals import Costs
 from fedbench.config import ExperimentConfig
 from fedbench.deadlines import Drops, recorded_drops
 from fedbench.description import describe, versions
-from fedbench.errors import FedbenchError, HangingClients, LostActor
+from fedbench.errors import FedbenchError, HangingClients, LostActor, RunError
 from fedbench.parameters import ParameterLayout, Vector, model_digest
 from fedbench.recorded import CLIENTS
 from fedbench.records import ALONE, Membership, Observer
@@ -125,7 +125,9 @@ class Recording:
         return cls(problem, directory, saving, observers, key, member)
 
     @classmethod
-    def reopen(cls, problem: "Problem", path: Path, observers: Sequence[Observer]) -> "Recording":
+    def reopen(
+        cls, problem: "Problem", path: Path, observers: Sequence[Observer], member: Membership = ALONE
+    ) -> "Recording":
         """A run that goes on from its last checkpoint, or from its start if there is none.
 
         Raises:
@@ -136,7 +138,7 @@ class Recording:
         drops = recorded_drops(path / CLIENTS)
         directory = RunDirectory.reopen(path, next_round)
         saving.attach(directory)
-        recording = cls(problem, directory, saving, observers, saving.key)
+        recording = cls(problem, directory, saving, observers, saving.key, member)
         history = directory.history()
         if recording._tracker is not None:
             recording._tracker.resumed(history)
@@ -166,6 +168,8 @@ class Recording:
             summary = self._summary("interrupted" if interrupted else "failed", began)
             summary["error"] = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
             self._finish(summary)
+            if isinstance(error, RunError):
+                error.add_note(f"go on with: fedbench resume {self._directory.path}")
             raise
         finally:
             self._saving.release()
@@ -191,8 +195,8 @@ class Recording:
                 return self._go_on(executor, should_stop, state)
             except LostActor as error:
                 losses += 1
-                if losses > self._problem.config.runtime.max_retries:
-                    raise
+                if losses > (most := self._problem.config.runtime.max_retries):
+                    raise LostActor(f"{error}; runtime.max_retries={most} is used up") from error
                 next_round, state = self._saving.latest() or (0, None)
                 if isinstance(error, HangingClients):
                     self._drops.hang(error.round_index, error.clients)

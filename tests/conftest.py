@@ -1,10 +1,12 @@
-"""What several tests share: one local Ray, and where real data may lie."""
+"""What several tests share: one local Ray, a cluster of three nodes, and where real data may lie."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local import LocalCluster
 
 HERE = Path(__file__).parent
 IMPORTABLE = [str(HERE / "support"), str(HERE / "benchmarks")]
@@ -45,3 +47,26 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, so that runs/ and mlflow.db stay out of the checkout."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
+    """Three nodes on this machine, with a token of their own; losses are noticed soon."""
+    token = tmp_path_factory.mktemp("token") / "auth_token"
+    token.write_text(secrets.token_hex(32))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("RAY_AUTH_TOKEN", raising=False)
+        patch.setenv("RAY_AUTH_MODE", "token")
+        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+        patch.setenv("RAY_health_check_period_ms", "500")
+        patch.setenv("RAY_health_check_failure_threshold", "3")
+        cluster = LocalCluster(nodes=3, cpus=1, resources=[{}, {"left": 1}, {"right": 1}])
+        cluster.start()
+    yield cluster
+    cluster.stop()
+
+
+@pytest.fixture
+def on_cluster(cluster: LocalCluster) -> dict[str, str]:
+    """The environment of a process that uses the cluster."""
+    return {**os.environ, **cluster.environment}

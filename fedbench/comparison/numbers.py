@@ -17,6 +17,7 @@ class Number:
         digits: decimals.
         scale: what is shown is the value times this: 100 for a fraction as percent, 1e-6 for bytes as MB.
         unit: behind the number, or "".
+        is_change: what rises has a plus sign before it.
 
     >>> Number(1, 100, "%").show(0.98765)
     '98.8 %'
@@ -25,6 +26,7 @@ class Number:
     digits: int = 2
     scale: float = 1.0
     unit: str = ""
+    is_change: bool = False
 
     @classmethod
     def fitting(cls, values: Iterable[float], scale: float = 1.0, unit: str = "", most: int = 6) -> Self:
@@ -40,6 +42,10 @@ class Number:
 
     def bare(self, value: float) -> str:
         """The number alone."""
+        return self.signed(value) if self.is_change else self.unsigned(value)
+
+    def unsigned(self, value: float) -> str:
+        """The number alone, with a sign only if it is negative."""
         return f"{value * self.scale:,.{self.digits}f}"
 
     def signed(self, value: float) -> str:

@@ -90,7 +90,7 @@ class Paired:
         if count == 1:
             with_unit = f"{mean} {number.unit}".rstrip()
             return f"{with_unit} (seed {self.seeds[0]} alone): one seed has no standard error, so nothing can be said"
-        error = number.show(self.difference.standard_error)
+        error = f"{number.unsigned(self.difference.standard_error)} {number.unit}".rstrip()
         shown = f"{mean} ± {error} (standard error, {count} common seeds)"
         if self.zero_is_within is None:
             return f"{shown}: cannot be judged"

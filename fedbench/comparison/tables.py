@@ -3,6 +3,7 @@
 A table knows nothing of runs. `fedbench.comparison.typesetting` writes it as Markdown, LaTeX, HTML and CSV.
 """
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -98,8 +99,9 @@ class Table:
 
     @cached_property
     def seeds(self) -> int:
-        """The most values that a cell has."""
-        return max((cell.measured.n for cell in self.cells if cell.measured), default=0)
+        """How many values most cells have (of two numbers that are as frequent, the larger one); 0 without any."""
+        counts = Counter(cell.measured.n for cell in self.cells if cell.measured)
+        return max(counts, key=lambda n: (counts[n], n), default=0)
 
     @cached_property
     def footnotes(self) -> tuple[str, ...]:
@@ -110,11 +112,11 @@ class Table:
     def explanations(self) -> tuple[str, ...]:
         """What the notation means, as far as it is used, then the table's own notes."""
         said: list[str] = []
-        if self.seeds == 1:
+        if self.seeds == 1 and not any(self.count(cell) for cell in self.cells):
             said.append("Single values (n=1): there is no spread, and no difference can be judged.")
         elif self.seeds:
-            fewer = any(cell.measured and cell.measured.n != self.seeds for cell in self.cells)
-            rest = "; fewer where n is given" if fewer else ""
+            others = any(self.count(cell) for cell in self.cells)
+            rest = "; another number where n is given" if others else ""
             said.append(f"Mean ± standard deviation over n={self.seeds} seeds{rest}.")
         if any(cell.published is not None for cell in self.cells):
             said.append(
@@ -128,7 +130,7 @@ class Table:
         return self.footnotes.index(cell.note) + 1 if cell.note else None
 
     def count(self, cell: Cell) -> str:
-        """ "n=2" where a cell has fewer values than others; else ""."""
+        """ "n=2" where a cell has another number of values than most; else ""."""
         return f"n={cell.measured.n}" if cell.measured and cell.measured.n != self.seeds else ""
 
     def to_markdown(self) -> str:

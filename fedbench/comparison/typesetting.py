@@ -10,9 +10,12 @@ from html import escape
 from fedbench.comparison.tables import Cell, Table
 
 CSV_COLUMNS = (
-    "row", "column", "text", "unit", "n", "mean", "std", "values", "published", "difference", "within_two_se",
+    "table", "row", "column", "text", "unit", "n", "mean", "std", "values", "published", "difference", "within_two_se",
     "note", "banner",
 )  # fmt: skip
+
+MOST_COLUMNS = 4
+WIDE = "; wider than a page's text: leave columns out, or use sidewaystable of the package rotating"
 
 LATEX = {
     "\\": r"\textbackslash{}",
@@ -60,9 +63,9 @@ def latex(table: Table) -> str:
     """A `table` environment with booktabs' rules; the preamble needs `\\usepackage{booktabs}`."""
     head = " & ".join(_tex(text) for text in (table.corner, *table.columns))
     lines = [
-        "% needs \\usepackage{booktabs}",
+        "% needs \\usepackage{booktabs}" + (WIDE if len(table.columns) > MOST_COLUMNS else ""),
         r"\begin{table}",
-        r"\centering",
+        r"\centering" + (r"\footnotesize" if len(table.columns) > MOST_COLUMNS else ""),
         rf"\caption{{{_tex(table.title)}}}",
         rf"\label{{tab:{slug(table)}}}",
     ]
@@ -109,7 +112,7 @@ def csv(table: Table) -> str:
     writer.writerow(CSV_COLUMNS)
     for label, cells in table.rows:
         for column, cell in zip(table.columns, cells, strict=True):
-            writer.writerow([label, column, *_csv_figures(table, cell), cell.note, table.banner])
+            writer.writerow([slug(table), label, column, *_csv_figures(table, cell), cell.note, table.banner])
     return text.getvalue()
 
 
@@ -138,7 +141,7 @@ def _plain(table: Table, cell: Cell) -> str:
     number, spread = cell.number, cell.measured
     text = cell.shown
     if spread is not None:
-        text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
+        text = number.bare(spread.mean) + (f" ± {number.unsigned(spread.std)}" if spread.n > 1 else "")
     if count := table.count(cell):
         text += f" ({count})"
     if published := _published(cell):
@@ -177,7 +180,7 @@ def _tex_cell(table: Table, cell: Cell) -> str:
     number, spread = cell.number, cell.measured
     text = _tex(cell.shown)
     if spread is not None:
-        deviation = rf" \pm {_tex_number(number.bare(spread.std))}" if spread.n > 1 else ""
+        deviation = rf" \pm {_tex_number(number.unsigned(spread.std))}" if spread.n > 1 else ""
         text = f"${_tex_number(number.bare(spread.mean))}{deviation}$"
     if count := table.count(cell):
         text += f" ({_tex(count)})"
@@ -197,7 +200,7 @@ def _html_cell(table: Table, cell: Cell, name: str) -> str:
     number, spread = cell.number, cell.measured
     text = escape(cell.shown)
     if spread is not None:
-        text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
+        text = number.bare(spread.mean) + (f" ± {number.unsigned(spread.std)}" if spread.n > 1 else "")
     if count := table.count(cell):
         text += f" <small>({count})</small>"
     if published := _published(cell):

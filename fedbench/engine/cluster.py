@@ -29,6 +29,7 @@ from fedbench.engine.messages import HostSpec
 from fedbench.engine.placement import count_actors, fitting_on_node
 from fedbench.engine.pool import PoolServer
 from fedbench.engine.server import Server
+from fedbench.engine.waiting import Patience
 from fedbench.errors import ConfigError, FedbenchError, LostActor, RunError
 from fedbench.parameters import Vector
 from fedbench.runtime import RuntimeSection
@@ -315,6 +316,7 @@ class OnCluster:
         self._server_class, self._server_spec = server_class, server
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
         self._next_look = time.monotonic() + LOOK_INTERVAL
+        self._patience = Patience()
         self._shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         self._start()
 
@@ -322,10 +324,10 @@ class OnCluster:
         """Create the server and set the clients up; everything is as before the first round."""
         self._server, served = self._cluster.serve(self._server_class, self._server_spec)
         try:
-            self.devices: list[str] = ray.get(
+            self.devices: list[str] = self._patience.get(
                 [client.prepare.remote(*self._shared) for client in self._cluster.clients], timeout=START_TIMEOUT
             )
-            ray.get(served, timeout=START_TIMEOUT)
+            self._patience.get(served, timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "the actors did not start") from error
 
@@ -341,6 +343,8 @@ class OnCluster:
 
     def close(self) -> None:
         """Release everything; may be called twice."""
+        if self._patience.gone:
+            return
         self._cluster.release()
 
     def rebuild(self) -> None:
@@ -349,6 +353,7 @@ class OnCluster:
         Raises:
             RunError: they do not start.
         """
+        self._patience.hear()
         self._cluster.end_servers()
         self._cluster.recreate()
         self._start()
@@ -358,6 +363,7 @@ class OnCluster:
         if time.monotonic() < self._next_look:
             return False
         self._next_look = time.monotonic() + LOOK_INTERVAL
+        self._patience.hear()
         return self._cluster.could_grow()
 
     def _placed(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
@@ -393,7 +399,7 @@ class OnCluster:
 
     def _ask(self, references: Any) -> Any:
         try:
-            return ray.get(references, timeout=self._runtime.round_timeout)
+            return self._patience.get(references, timeout=self._runtime.round_timeout)
         except (RayError, GetTimeoutError) as error:
             raise own_error(error, "an actor died") from error
 

@@ -121,7 +121,7 @@ class RayArrivals(OnCluster, ArrivalExecutor):
     def ready(self, timeout: float) -> int | None:
         limit = min(timeout, self._runtime.round_timeout)
         tasks = {task.report: number for number, task in sorted(self._tasks.items())}
-        done, _ = ray.wait(list(tasks), timeout=limit)
+        done, _ = self._patience.wait(list(tasks), limit)
         if done:
             return tasks[done[0]]
         if math.isinf(timeout) or timeout > limit:
@@ -142,7 +142,7 @@ class RayArrivals(OnCluster, ArrivalExecutor):
         while True:
             task = self._tasks[number]
             try:
-                report: ClientReport = ray.get(task.report, timeout=self._runtime.round_timeout)
+                report: ClientReport = self._patience.get(task.report, timeout=self._runtime.round_timeout)
                 return report
             except RayActorError as error:
                 self._revive(task.actor, error)
@@ -159,9 +159,10 @@ class RayArrivals(OnCluster, ArrivalExecutor):
             if self._spec.stateful:
                 what += ", and with it what these clients keep"
             raise own_error(error, what) from error
+        self._patience.hear()
         fresh = self._cluster.replace_client(actor)
         try:
-            ray.get(fresh.prepare.remote(*self._shared), timeout=START_TIMEOUT)
+            self._patience.get(fresh.prepare.remote(*self._shared), timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as failure:
             raise own_error(failure, "an actor could not be brought back") from failure
         everything = tuple(range(len(self._spec.table.parts)))
@@ -192,7 +193,9 @@ class RayArrivals(OnCluster, ArrivalExecutor):
                 payload = self._server.current.remote(stale)
                 calls[actor] = client.evaluate.remote(stale, payload, batches, (), self._client0_for(actor))
             try:
-                reports: list[EvaluationReport] = ray.get(list(calls.values()), timeout=self._runtime.round_timeout)
+                reports: list[EvaluationReport] = self._patience.get(
+                    list(calls.values()), timeout=self._runtime.round_timeout
+                )
                 break
             except RayActorError as error:
                 for actor, call in calls.items():

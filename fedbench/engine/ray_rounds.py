@@ -88,7 +88,8 @@ class RayExecutor(OnCluster, RoundExecutor):
         self._combiners = {}
 
     def close(self) -> None:
-        self._end_combiners()
+        if not self._patience.gone:
+            self._end_combiners()
         super().close()
 
     def state(self) -> Tree:
@@ -184,7 +185,7 @@ class RayExecutor(OnCluster, RoundExecutor):
         last = {reference: began + patience(order) for reference, (_, _, order) in orders.items()}
         while references:
             until = min(began + self._runtime.round_timeout, *(last[reference] for reference in references))
-            ready, references = ray.wait(references, timeout=max(0.0, until - time.monotonic()))
+            ready, references = self._patience.wait(references, max(0.0, until - time.monotonic()))
             if not ready:
                 hanging = [reference for reference in references if last[reference] <= time.monotonic()]
                 if hanging:
@@ -197,6 +198,7 @@ class RayExecutor(OnCluster, RoundExecutor):
 
     def _hang(self, round_index: int, orders: Sequence[tuple[int, Any, WorkOrder]]) -> HangingClients:
         """End the actors that do not come back from their clients."""
+        self._patience.hear()
         for actor, _, _ in orders:
             ray.kill(self._cluster.clients[actor])
         return HangingClients(round_index, tuple(client for _, _, order in orders for client in order.clients))

@@ -70,16 +70,16 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
     sizes: list[list[int]] = []
 
     class Watched(ray_rounds.RayExecutor):
-        def train(self, plan):  # type: ignore[no-untyped-def]
+        def train(self, plan, limit):  # type: ignore[no-untyped-def]
             self.seen: list[object] = []
-            phase = super().train(plan)
+            phase = super().train(plan, limit)
             sizes.append([object_size(reference) for reference in self.seen])
             return phase
 
-        def _collect(self, plan, orders, payloads):  # type: ignore[no-untyped-def]
+        def _collect(self, plan, orders, payloads, reports):  # type: ignore[no-untyped-def]
             for _actor, upload, order in orders.values():
                 self.seen += [payloads._references[order.stale], upload]
-            return super()._collect(plan, orders, payloads)
+            return super()._collect(plan, orders, payloads, reports)
 
     monkeypatch.setattr(ray_rounds, "RayExecutor", Watched)
     result = on_ray(4, "data.clients=4", "evaluation.every=100", f"local.batchnorm={statistics}", "model.width=64")

@@ -1,16 +1,15 @@
 import json
 import os
-import signal
 import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from mlflow_server import MlflowServer
 
 from fedbench.errors import ConfigError
 from fedbench.run_directory import RunDirectory
@@ -277,46 +276,9 @@ def test_nested_configuration_becomes_dotted_parameters() -> None:
     assert dict(flatten(nested)) == {"a.b.c": "true", "a.d": "[]", "e": "text", "f": '"x"'}
 
 
-class Server:
-    """A real `mlflow server` on a loopback port, which can be killed and started again."""
-
-    def __init__(self, directory: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.uri = f"http://127.0.0.1:{self.port}"
-        self.store = f"sqlite:///{directory}/server.db"
-        self.directory = directory
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store, "--workers", "1"]
-        command += ["--artifacts-destination", str(self.directory / "artifacts"), "--port", str(self.port)]
-        self.process = subprocess.Popen(
-            command,
-            cwd=self.directory,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            start_new_session=True,
-        )
-        for _ in range(240):
-            try:
-                urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
-                return
-            except OSError:
-                time.sleep(0.25)
-        raise AssertionError("the server did not start")
-
-    def kill(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path)
     server.start()
     yield server
     server.kill()
@@ -324,7 +286,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
 
 @pytest.mark.slow
 def test_what_a_server_missed_while_it_was_away_arrives_once(
-    tmp_path: Path, server: Server, capfd: pytest.CaptureFixture[str]
+    tmp_path: Path, server: MlflowServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from mlflow import MlflowClient
 
@@ -360,7 +322,7 @@ def test_what_a_server_missed_while_it_was_away_arrives_once(
 
 
 @pytest.mark.slow
-def test_a_server_that_dies_for_good_is_told_of_in_a_bounded_time(tmp_path: Path, server: Server) -> None:
+def test_a_server_that_dies_for_good_is_told_of_in_a_bounded_time(tmp_path: Path, server: MlflowServer) -> None:
     tracker = MlflowTracker(server.uri)
     tracker.run_started(a_description(tmp_path / "run"))
     assert tracker.wait_open(60)

@@ -1,0 +1,206 @@
+"""What a report says, whatever it is written as."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from fedbench.comparison.charts import MOST_LINES, charts
+from fedbench.comparison.compared import Comparison
+from fedbench.comparison.differences import versions
+from fedbench.comparison.heatmap import Heatmap
+from fedbench.comparison.measures import default_target
+from fedbench.comparison.methods import Method
+from fedbench.comparison.runs import RecordedRun
+from fedbench.comparison.svg import Chart
+from fedbench.comparison.tables import Table
+from fedbench.errors import ConfigError
+from fedbench.reporting.tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
+
+MOST_PARTITIONS = 4
+"""Pictures of who holds what."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to run a method again.
+
+    Attributes:
+        method: which.
+        file: the name under which the commands expect the configuration.
+        yaml: the configuration, without seed, places, tracking and executor.
+        commands: one a seed.
+    """
+
+    method: Method
+    file: str
+    yaml: str
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of a report.
+
+    Attributes:
+        title: one line.
+        intro: what was compared, in sentences.
+        comparison: methods and problems.
+        baseline: what others are measured against.
+        target: accuracy (0..1) of the table on what it took to reach it.
+        results, differences, reached, settings, runs: tables; None where there is nothing to say.
+        charts: accuracy against what was spent.
+        chart_note: what lines and bands are.
+        partitions: who holds what.
+        versions: on which the results depend, one line each.
+        recipes: how to run each method again.
+        command: that made the report.
+    """
+
+    title: str
+    intro: tuple[str, ...]
+    comparison: Comparison
+    baseline: Method
+    target: float
+    results: Table
+    differences: Table | None
+    reached: Table
+    settings: Table | None
+    runs: Table
+    charts: tuple[Chart, ...]
+    chart_note: str
+    partitions: tuple[Heatmap, ...]
+    versions: tuple[str, ...]
+    recipes: tuple[Recipe, ...]
+    command: str
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Those of figures: what `table.csv` and `table.tex` hold."""
+        return tuple(table for table in (self.results, self.differences, self.reached) if table is not None)
+
+
+def make_report(
+    comparison: Comparison, target: float | None = None, baseline: str | None = None, command: str = "fedbench report"
+) -> Report:
+    """The report on a comparison.
+
+    Args:
+        target: accuracy (0..1) to be reached; None: 90 % of the worst method's best one.
+        baseline: a method's label; None: FedAvg with full updates, else the first.
+        command: that is said to have made it.
+
+    Raises:
+        ConfigError: no such baseline, or a target outside (0, 1].
+    """
+    if target is not None and not 0 < target <= 1:
+        hint = f"; did you mean {target / 100:g}?" if 1 < target <= 100 else ""
+        raise ConfigError(f"--target {target:g}: must be an accuracy above 0 and up to 1{hint}")
+    methods = comparison.methods
+    against = comparison.baseline(baseline)
+    aim = default_target(methods) if target is None else target
+    origin = "The target is 90 % of the worst method's best accuracy." if target is None else "The target was given."
+    return Report(
+        title=_title(methods),
+        intro=tuple(_intro(comparison, against)),
+        comparison=comparison,
+        baseline=against,
+        target=aim,
+        results=results_table(methods),
+        differences=paired_table(methods, against) if len(methods) > 1 else None,
+        reached=reached_table(methods, aim, origin),
+        settings=settings_table(methods),
+        runs=runs_table(methods),
+        charts=tuple(charts(methods, aim)),
+        chart_note=_chart_note(methods, aim),
+        partitions=tuple(_partitions(comparison.runs)),
+        versions=tuple(
+            f"{text} ({count} run{'s' if count > 1 else ''})"
+            for text, count in Counter(map(versions, comparison.runs)).items()
+        ),
+        recipes=tuple(map(_recipe, methods)),
+        command=command,
+    )
+
+
+def _title(methods: Sequence[Method]) -> str:
+    data = dict.fromkeys(run.description.dataset_name for method in methods for run in method.runs)
+    count = f"{len(methods)} methods" if len(methods) > 1 else methods[0].label
+    return f"{count} on {' and '.join(data)}"
+
+
+def _intro(comparison: Comparison, baseline: Method) -> list[str]:
+    runs, methods = comparison.runs, comparison.methods
+    seeds = sorted({run.seed for run in runs})
+    several = "s" if len(seeds) > 1 else ""
+    said = [
+        f"{len(runs)} of {comparison.found} recorded runs count: {len(methods)} "
+        f"method{'s' if len(methods) > 1 else ''} with seed{several} {', '.join(map(str, seeds))}.",
+        f"Trained on: {'; '.join(dict.fromkeys(map(_setting, runs)))}.",
+    ]
+    if len(methods) > 1:
+        said.append(f"Others are measured against {baseline.title}.")
+    return said
+
+
+def _setting(run: RecordedRun) -> str:
+    data = run.config.get("data", {})
+    clients = len(run.description.client_class_counts)
+    model = run.config.get("model", {}).get("name", "?")
+    parameters = run.summary.get("parameters")
+    size = f" ({parameters:,} parameters in {run.summary.get('layer_groups')} layer groups)" if parameters else ""
+    division = data.get("partition", {}).get("name", "?")
+    return f"{run.description.dataset_name}, {clients} clients, {division} partition, {model}{size}"
+
+
+def _chart_note(methods: Sequence[Method], target: float) -> str:
+    several = any(len(method.runs) > 1 for method in methods)
+    said = ["Lines: mean test accuracy over seeds; a letter stands at the end of each."]
+    if several:
+        said.append(
+            "Bands: from the worst to the best seed. Where seeds spent different amounts, each keeps its last score "
+            "until its next one, and a seed that ended earlier keeps its last one to the end."
+        )
+    said.append(f"Dotted: the target, {ABOUT.show(target)}.")
+    if len(methods) > MOST_LINES:
+        said.append(f"Only the first {MOST_LINES} of {len(methods)} methods are drawn.")
+    return " ".join(said)
+
+
+def _partitions(runs: Sequence[RecordedRun]) -> list[Heatmap]:
+    """One picture for each way in which data was divided with the lowest seed."""
+    seed = min(run.seed for run in runs)
+    pictures: dict[str, Heatmap] = {}
+    for run in runs:
+        told = run.description
+        if run.seed != seed or run.partition_digest in pictures or not told.client_class_counts:
+            continue
+        division = run.config.get("data", {}).get("partition", {}).get("name", "?")
+        picture = Heatmap(
+            f"partition-{len(pictures) + 1}",
+            f"{told.dataset_name}, {division} partition, seed {seed}",
+            told.client_class_counts,
+            told.class_names,
+        )
+        pictures[run.partition_digest] = picture
+    return list(pictures.values())[:MOST_PARTITIONS]
+
+
+def _recipe(method: Method) -> Recipe:
+    config = rerunnable(method.config)
+    file = f"method-{method.letter.lower()}.yaml"
+    root = " data.root=DIR" if method.config.get("data", {}).get("root") else ""
+    commands = tuple(f"fedbench run {shlex.quote(file)} seed={seed}{root}" for seed in method.seeds)
+    return Recipe(method, file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), commands)
+
+
+def rerunnable(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the seed and what belongs to one run, place or machine."""
+    kept = {key: value for key, value in config.items() if key not in ("seed", "runtime", "tracking", "output")}
+    for section, key in (("data", "root"), ("delays", "replay")):
+        if key in kept.get(section, {}):
+            kept[section] = {name: value for name, value in kept[section].items() if name != key}
+    return kept

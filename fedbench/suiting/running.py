@@ -1,0 +1,229 @@
+"""A suite run to its end: what is recorded is not run again, what was broken off goes on, what fails fails alone."""
+
+import fcntl
+import json
+import sys
+import traceback
+import uuid
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO
+
+from rich.console import Console
+
+from fedbench.config import OutputSection
+from fedbench.engine.session import ray_session
+from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
+from fedbench.recording import Result
+from fedbench.records import Membership, Observer
+from fedbench.run_directory import runs_root
+from fedbench.suiting.cells import Plan, Run, slug
+from fedbench.suiting.outcomes import Outcome, Outcomes
+from fedbench.suiting.progress import SuiteProgress
+from fedbench.suiting.recorded_runs import Recorded, find_recorded
+from fedbench.suiting.writing import TABLE, write_outputs
+from fedbench.tracking_parent import ParentRun
+
+STATE = "suite.json"
+"""What a suite's folder keeps between commands: the key of its MLflow run."""
+
+
+def suite_folder(plan: Plan) -> Path:
+    """Where a suite's runs and tables go: `suites/NAME` below the runs, another one for each scale."""
+    name = plan.name if plan.scale == 1 else f"{plan.name}-scaled-{plan.scale:g}"
+    return (runs_root() / "suites" / slug(name)).absolute()
+
+
+def recorded_for(plan: Plan) -> dict[str, Recorded]:
+    """The runs of a plan that are recorded in its own folder, or finished in another suite's."""
+    own = suite_folder(plan)
+    others = [path for path in sorted(own.parent.glob("*")) if path.is_dir() and path != own]
+    return find_recorded([own, *others], plan.runs)
+
+
+def run_suite(plan: Plan, screen: Console) -> Outcomes:
+    """Run what is not recorded yet, one run after the other, and write the table after each.
+
+    An interrupt ends the running run at the end of its round, with a checkpoint, and the suite with it.
+
+    Args:
+        screen: where progress and warnings go.
+
+    Raises:
+        ConfigError: another process is at work on the suite.
+        RunError: there is no Ray to run on.
+    """
+    folder = suite_folder(plan)
+    with _locked(folder):
+        return _Suite(plan, folder, screen).run()
+
+
+class _Suite:
+    """The work of `run_suite`."""
+
+    def __init__(self, plan: Plan, folder: Path, screen: Console) -> None:
+        self._plan, self._folder, self._screen = plan, folder, screen
+        self._outcomes = Outcomes(plan)
+        self._recorded = recorded_for(plan)
+        self._broken_data: dict[str, str] = {}
+        first = next(iter(plan.runs.values())).config
+        self._runtime, self._tracking = first.runtime, first.tracking
+        self._parent = ParentRun(enabled=self._tracking.enabled)
+        self._steps = 0
+
+    def run(self) -> Outcomes:
+        """All of it."""
+        with SuiteProgress(self._screen, len(self._plan.runs)) as progress, ExitStack() as session:
+            self._take_recorded()
+            pending = [digest for digest in self._plan.runs if digest not in self._outcomes.by_digest]
+            try:
+                if pending:
+                    self._open_parent()
+                    session.enter_context(ray_session(self._runtime))
+                for number, digest in enumerate(self._plan.runs, 1):
+                    progress.begin(number, self._plan.runs[digest].title)
+                    if digest in pending:
+                        self._record(self._plan.runs[digest], progress)
+                    progress.end(self._outcomes.by_digest[digest])
+                    if self._outcomes.by_digest[digest].status == "interrupted":
+                        break
+            except KeyboardInterrupt:  # between two runs, or a second one within a run
+                progress.say("interrupted")
+        self._write()
+        self._parent.artifacts(self._folder / TABLE)
+        self._parent.describe(self._note())
+        self._parent.close(self._outcomes.status)
+        if self._parent.warning:
+            self._warn(self._parent.warning)
+        return self._outcomes
+
+    def _take_recorded(self) -> None:
+        for digest, recorded in self._recorded.items():
+            if recorded.finished:
+                other = recorded.other_versions
+                self._outcomes.add(
+                    digest,
+                    Outcome("finished", recorded.directory, recorded.summary, reused=True, other_versions=other),
+                )
+                if other:
+                    self._warn(f"{recorded.directory} was recorded with {other}; remove it to have it run again")
+
+    def _record(self, run: Run, progress: SuiteProgress) -> None:
+        """Run one, whatever becomes of it."""
+        data = repr(run.config.data.dataset)
+        if reason := self._broken_data.get(data):
+            self._outcomes.add(run.digest, Outcome("failed", reason=reason))
+            return
+        try:
+            result = self._start(run, [progress])
+        except FedbenchError as error:
+            if isinstance(error, ClientFailure):
+                sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
+            if isinstance(error, DataError):  # the others on this data would fail as it did
+                self._broken_data[data] = str(error)
+            self._outcomes.add(run.digest, Outcome("failed", self._found_directory(run), reason=str(error)))
+        except Exception as error:  # a part of one's own may raise anything; the others can still be run
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._outcomes.add(run.digest, Outcome("failed", self._found_directory(run), reason=reason))
+        else:
+            for warning in result.warnings:
+                self._warn(f"{run.title}: {warning}")
+            status = str(result.summary["status"])
+            self._outcomes.add(run.digest, Outcome(status, result.directory, result.summary), result.history)
+        self._steps += 1
+        self._write()
+        self._parent.log(self._outcomes.means() | {"runs": float(self._steps)}, step=self._steps)
+
+    def _start(self, run: Run, observers: list[Observer]) -> Result:
+        """The one place where a run is begun or gone on with."""
+        from fedbench.experiment import resume
+        from fedbench.experiment import run as run_experiment
+
+        member = self._member(run)
+        if run.digest in self._recorded:
+            where = [text for text in self._plan.overrides if text.startswith(("runtime.", "tracking.", "data.root="))]
+            return resume(self._recorded[run.digest].directory, where, observers, member)
+        output = OutputSection(directory=self._free_directory(run))
+        return run_experiment(run.config.model_copy(update={"output": output}), observers, member)
+
+    def _free_directory(self, run: Run) -> Path:
+        """A torn directory of an earlier attempt is left as it is."""
+        attempt, directory = 1, self._folder / run.directory_name
+        while directory.exists():
+            attempt += 1
+            directory = self._folder / f"{run.directory_name}-{attempt}"
+        return directory
+
+    def _found_directory(self, run: Run) -> Path | None:
+        found = sorted(self._folder.glob(f"{run.directory_name}*/summary.json"))
+        return found[-1].parent if found else None
+
+    def _open_parent(self) -> None:
+        tags = {"suite": self._plan.name, **self._tracking.tags}
+        if self._plan.label:
+            tags["scale"] = self._plan.label
+        tracking = self._tracking
+        self._parent.open(
+            self._plan.title, tracking.experiment, tracking.mlflow_uri, tags, self._note(), self._mlflow_key()
+        )
+        if self._parent.warning:
+            self._warn(self._parent.warning)
+
+    def _member(self, run: Run) -> Membership:
+        tags = {"suite": self._plan.name, "row": run.row, "partition": run.config.data.partition.name}
+        if self._plan.label:
+            tags["scale"] = self._plan.label
+        return Membership(self._parent.run_id, run.title, tags)
+
+    def _note(self) -> str:
+        plan = self._plan
+        lines = [f"**{plan.file.title}**", f"Suite `{plan.name}`{f', {plan.label}' if plan.label else ''}: "]
+        lines[1] += f"{len(plan.runs)} runs, seeds {', '.join(map(str, plan.seeds))}. Files: `{self._folder}`"
+        if self._outcomes.by_digest:
+            lines.append(self._outcomes.table().to_markdown())
+        else:
+            lines += plan.file.notes
+        return "\n\n".join(lines)
+
+    def _mlflow_key(self) -> str:
+        """By which the suite's MLflow run is known again."""
+        path = self._folder / STATE
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["mlflow"])
+        except (OSError, ValueError, KeyError, TypeError):
+            key = uuid.uuid4().hex
+            path.write_text(json.dumps({"mlflow": key}), encoding="utf-8")
+            return key
+
+    def _write(self) -> None:
+        try:
+            write_outputs(self._outcomes, self._folder)
+        except OSError as error:
+            self._warn(f"the table could not be written: {error}")
+
+    def _warn(self, line: str) -> None:
+        self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[IO[str]]:
+    """One process works on a suite's folder.
+
+    Raises:
+        ConfigError: another one does, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made a directory: {error.strerror}") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: another process is at work on this suite; wait for it, or stop it") from None
+        except OSError:
+            pass  # a file system without locks
+        yield stream
