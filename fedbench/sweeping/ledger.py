@@ -8,13 +8,14 @@ import os
 import socket
 import time
 import uuid
+import warnings
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, get_storage
@@ -80,7 +81,9 @@ def open_study(study: StudyFile, storage: BaseStorage, sampler: BaseSampler, pru
         opened = optuna.load_study(storage=storage, sampler=sampler, pruner=pruner, study_name=study.name)
         _await_definition(opened)
     if DEFINITION not in opened.user_attrs and not opened.get_trials(deepcopy=False):
-        opened.set_metric_names([objective.metric for objective in study.objectives])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            opened.set_metric_names([objective.metric for objective in study.objectives])
         opened.set_user_attr(KEY, uuid.uuid4().hex)
         opened.set_user_attr(DEFINITION, study.definition())
     if opened.user_attrs.get(DEFINITION) != study.definition():

@@ -64,11 +64,7 @@ def write_best(study: optuna.Study, file: StudyFile, directory: Path) -> list[Pa
     best = best_trials(study)
     paths = []
     for trial in best:
-        runs = trial.user_attrs.get(DIRECTORIES) or []
-        if not runs or not (source := Path(runs[0]) / "config.yaml").is_file():
-            continue  # it ran on another machine
-        config = yaml.safe_load(source.read_text(encoding="utf-8"))
-        values = config | {"output": {"directory": None}}
+        values = file.config(trial.params, file.seeds[0]).to_mapping()
         sought = ", ".join(
             f"{one.metric} {value:.6g}" for one, value in zip(file.objectives, trial.values or (), strict=True)
         )

@@ -91,13 +91,13 @@ def sweep(file: StudyFile, audience: Audience) -> StudyResult:
     most = trials_at_most(file)
     directory = (runs_root() / "studies" / file.name).absolute()
     where = file.storage or str(directory / "journal.log")
-    make_sampler(file, 0)
+    sampler, pruner = make_sampler(file, 0), make_pruner(file)
     storage = open_storage(where)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{directory}: cannot be made a directory: {error.strerror}") from None
-    study = open_study(file, storage, make_sampler(file, 0), make_pruner(file))
+    study = open_study(file, storage, sampler, pruner)
     study.sampler = make_sampler(file, sum(key.startswith("fedbench:driver:") for key in study.user_attrs))
     ledger = Ledger(study, storage, most)
     with stop_signal() as should_stop:

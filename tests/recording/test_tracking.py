@@ -280,7 +280,9 @@ def test_nested_configuration_becomes_dotted_parameters() -> None:
 @pytest.mark.slow
 def test_a_process_killed_while_it_makes_the_store_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
     store = tmp_path / "mlflow.db"
-    code = f"from pathlib import Path; from fedbench.tracking_store import make_database; make_database(Path({str(store)!r}))"
+    code = f"""from pathlib import Path
+from fedbench.tracking_store import make_database
+make_database(Path({str(store)!r}))"""
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob(".mlflow-*/mlflow.db")):
         time.sleep(0.01)

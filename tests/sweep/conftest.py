@@ -1,0 +1,14 @@
+"""A working directory of its own for each study."""
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture
+def here(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder to work in; a study's own processes follow into it."""
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.delenv("FEDBENCH_RUNS", raising=False)
+    return run_folder
