@@ -153,6 +153,7 @@ def test_the_files_say_what_the_table_says(run_folder: Path) -> None:
     markdown = (folder / "table.md").read_text()
     assert r"For tests \| only" in markdown
     assert "published 51.00: " in markdown
+    assert "published 50.00 ± 1.00: " in markdown
     assert (folder / "table.html").read_text().count("<tr>") == 3
     assert r"\begin{tabular}" in (folder / "table.tex").read_text()
 
