@@ -61,6 +61,8 @@ def resume(
     overrides: Sequence[str] = (),
     observers: Sequence[Observer] = (),
     member: Membership = ALONE,
+    *,
+    warm: "WarmActors | None" = None,
 ) -> Result:
     """Go on with a run that was interrupted, failed or killed, from its last checkpoint, or else from its start.
 
@@ -71,6 +73,7 @@ def resume(
         overrides: of `runtime` and `tracking`: where the rest runs may differ, what it is may not.
         observers: told of every further round.
         member: what the run is part of, for a store that does not know the run yet.
+        warm: as for `run`.
 
     Raises:
         FedbenchError: nothing is left to do, another process writes there, or as for `run`.
@@ -83,7 +86,7 @@ def resume(
         if not text.startswith(("runtime.", "tracking.", "data.root=")):
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
     config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
-    with stop_signal() as should_stop, prepared(config) as (problem, executor):
+    with stop_signal() as should_stop, prepared(config, warm) as (problem, executor):
         return Recording.reopen(problem, path, observers, member).record(executor, should_stop)
 
 

@@ -21,6 +21,7 @@ class Cell:
         text: shown where there is no spread: "failed", "not reached", a name.
         spread: the measured values, in their own unit.
         published: the figure to show beside, in the same unit as the values.
+        published_std: the deviation printed with it; shown, and not counted in the verdict.
         number: how both are shown.
         note: why it is missing, or what to know of it; becomes a footnote.
     """
@@ -28,6 +29,7 @@ class Cell:
     text: str = ""
     spread: Spread | None = None
     published: float | None = None
+    published_std: float | None = None
     number: Number = AS_IT_IS
     note: str = ""
 
@@ -47,6 +49,14 @@ class Cell:
         if self.measured is None or self.published is None:
             return None
         return self.measured.mean - self.published
+
+    @property
+    def published_words(self) -> str:
+        """The published figure with its deviation; "" where there is none."""
+        if self.published is None:
+            return ""
+        deviation = "" if self.published_std is None else f" ± {self.number.bare(self.published_std)}"
+        return f"{self.number.bare(self.published)}{deviation}"
 
     @property
     def is_within(self) -> bool | None:

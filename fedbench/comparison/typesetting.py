@@ -155,7 +155,7 @@ def _published(cell: Cell) -> str:
     """The published figure, the difference, and whether it means anything."""
     if cell.published is None:
         return ""
-    figure = f"published {cell.number.bare(cell.published)}"
+    figure = f"published {cell.published_words}"
     if cell.difference is None:
         return figure
     return f"{figure}: {cell.number.signed(cell.difference)}, {cell.verdict}"

@@ -1,30 +1,39 @@
-"""One Ray for several runs: connected before the first, left open between them."""
+"""One Ray for several runs: connected before the first, its actors warm between them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from fedbench.runtime import RuntimeSection
 
+if TYPE_CHECKING:
+    from fedbench.engine.warm import WarmActors
+
 
 @contextmanager
-def ray_session(runtime: RuntimeSection) -> Iterator[None]:
-    """While open, runs join one Ray instead of starting one each; a Ray that is there already is joined and left.
+def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
+    """While open, runs join one Ray instead of starting one each, and take over each other's actors (None: without Ray).
+
+    A Ray that is there already is joined and left.
 
     Raises:
         RunError: nothing answers at `runtime.address`.
     """
     if runtime.executor == "inline":
-        yield
+        yield None
         return
     import ray
 
     from fedbench.engine.cluster import connect
+    from fedbench.engine.warm import WarmActors
 
-    if ray.is_initialized():
-        yield
-        return
-    connect(runtime.address)
+    found = ray.is_initialized()
+    if not found:
+        connect(runtime.address)
+    warm = WarmActors()
     try:
-        yield
+        yield warm
     finally:
-        ray.shutdown()
+        warm.close()
+        if not found:
+            ray.shutdown()

@@ -166,13 +166,20 @@ class Outcomes:
         note = " ".join(part for part in (cell.note, f"{absence}." if absence and text != "-" else "") if part)
         if text == "missing" and absence.startswith("not run yet"):
             note = cell.note
-        published = cell.published.value if cell.published else None
-        return Cell(text, Spread.of(values.values()), published, number, note)
+        figure = cell.published
+        return Cell(
+            text,
+            Spread.of(values.values()),
+            published=figure.value if figure else None,
+            published_std=figure.std if figure else None,
+            number=number,
+            note=note,
+        )
 
     def _cell_mapping(self, cell: SuiteCell) -> dict[str, Any]:
         values, absence = self._read(cell)
         spread = Spread.of(values.values())
-        shown = Cell("", spread, cell.published.value if cell.published else None)
+        shown = Cell(spread=spread, published=cell.published.value if cell.published else None)
         return {
             "row": cell.row,
             "column": cell.column,

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
 
@@ -27,6 +27,9 @@ from fedbench.suiting.progress import SuiteProgress
 from fedbench.suiting.recorded_runs import Recorded, find_recorded
 from fedbench.suiting.writing import TABLE, write_outputs
 from fedbench.tracking_parent import ParentRun
+
+if TYPE_CHECKING:
+    from fedbench.engine.warm import WarmActors
 
 STATE = "suite.json"
 """What a suite's folder keeps between commands: the key of its MLflow run."""
@@ -74,6 +77,7 @@ class _Suite:
         self._runtime, self._tracking = first.runtime, first.tracking
         self._parent = ParentRun(enabled=self._tracking.enabled)
         self._steps = 0
+        self._warm: WarmActors | None = None
 
     def run(self) -> Outcomes:
         """All of it."""
@@ -99,7 +103,7 @@ class _Suite:
         with ExitStack() as session:
             if known < self._plan.runs.keys():
                 self._open_parent()
-                session.enter_context(ray_session(self._runtime))
+                self._warm = session.enter_context(ray_session(self._runtime))
             for number, digest in enumerate(self._plan.runs, 1):
                 if digest not in known and should_stop():
                     return
@@ -128,12 +132,14 @@ class _Suite:
         try:
             result = self._start(run, [progress])
         except FedbenchError as error:
+            self._let_actors_go()
             if isinstance(error, ClientFailure):
                 sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
             if isinstance(error, DataError):  # the others on this data would fail as it did
                 self._broken_data[data] = str(error)
             self._outcomes.add(run.digest, Outcome("failed", self._found_directory(run), reason=str(error)))
         except Exception as error:  # a part of one's own may raise anything; the others can still be run
+            self._let_actors_go()
             traceback.print_exc()
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             self._outcomes.add(run.digest, Outcome("failed", self._found_directory(run), reason=reason))
@@ -151,9 +157,14 @@ class _Suite:
         member = self._member(run)
         if run.digest in self._recorded:
             where = [text for text in self._plan.overrides if text.startswith(("runtime.", "tracking.", "data.root="))]
-            return resume_run(self._recorded[run.digest].directory, where, observers, member)
+            return resume_run(self._recorded[run.digest].directory, where, observers, member, warm=self._warm)
         output = OutputSection(directory=self._free_directory(run))
-        return run_experiment(run.config.model_copy(update={"output": output}), observers, member)
+        return run_experiment(run.config.model_copy(update={"output": output}), observers, member, warm=self._warm)
+
+    def _let_actors_go(self) -> None:
+        """Who knows in what state a failed run has left them."""
+        if self._warm is not None:
+            self._warm.close()
 
     def _free_directory(self, run: Run) -> Path:
         """A torn directory of an earlier attempt is left as it is."""

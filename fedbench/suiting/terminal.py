@@ -30,14 +30,14 @@ def _lines(table: Table, cell: Cell) -> str:
     footnote = table.footnote(cell)
     mark = f" [{footnote}]" if footnote else ""
     if cell.measured is None:
-        published = "" if cell.published is None else f"\npublished {cell.number.bare(cell.published)}"
+        published = "" if cell.published is None else f"\npublished {cell.published_words}"
         return f"{cell.shown}{mark}{published}"
     spread, number = cell.measured, cell.number
     text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
     text += f" ({table.count(cell)})" if table.count(cell) else ""
     if cell.published is None or cell.difference is None:
         return text + mark
-    return f"{text}{mark}\n{number.bare(cell.published)}: {number.signed(cell.difference)}\n{cell.verdict}"
+    return f"{text}{mark}\n{cell.published_words}: {number.signed(cell.difference)}\n{cell.verdict}"
 
 
 def print_foreseen(plan: Plan, found: list[Foreseen]) -> None:

@@ -59,6 +59,17 @@ def test_a_run_of_another_suite_with_the_same_hash_is_taken(run_folder: Path) ->
     assert all(line.endswith("recorded before") for line in lines)
 
 
+def test_what_another_suite_has_broken_off_is_left_to_it(run_folder: Path) -> None:
+    run(plan_of(write_suite(run_folder), seeds="0"))
+    for path in Path("runs/suites/tiny").glob("*/summary.json"):
+        path.write_text('{"status": "running"}')
+    before = directories()
+    other, _ = run(plan_of(write_suite(run_folder, name="other"), seeds="0"))
+    assert other.status == "finished"
+    assert len(directories(Path("runs/suites/other"))) == 2
+    assert directories() == before
+
+
 def test_a_changed_setting_is_another_run(run_folder: Path) -> None:
     suite = write_suite(run_folder)
     run(plan_of(suite, seeds="0"))
@@ -153,6 +164,7 @@ def test_the_files_say_what_the_table_says(run_folder: Path) -> None:
     markdown = (folder / "table.md").read_text()
     assert r"For tests \| only" in markdown
     assert "published 51.00: " in markdown
+    assert "published 50.00 ± 1.00: " in markdown
     assert (folder / "table.html").read_text().count("<tr>") == 3
     assert r"\begin{tabular}" in (folder / "table.tex").read_text()
 
