@@ -111,7 +111,10 @@ def check_experiment_name(name: str) -> None:
 
 
 def environment_store(uri: str | None) -> str | None:
-    """`uri`, or what MLFLOW_TRACKING_URI says; in a Ray job, whose working directory is deleted, else a file that stays."""
+    """`uri`, or what MLFLOW_TRACKING_URI says.
+
+    Else None; but in a Ray job, whose working directory is deleted, a file that stays.
+    """
     given = uri or os.environ.get("MLFLOW_TRACKING_URI")
     return f"sqlite:///{lasting_root() / 'mlflow.db'}" if given is None and in_a_ray_job() else given
 
