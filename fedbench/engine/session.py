@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
-    """While open, runs join one Ray instead of starting one each, and take over each other's actors (None: without Ray).
+    """While open, runs join one Ray instead of starting one each, and take over each other's actors; None: without Ray.
 
     A Ray that is there already is joined and left.
 
