@@ -4,8 +4,6 @@ Merged as built-in defaults < preset or file < dotted overrides (OmegaConf), the
 forbidden). Each exchangeable part brings its own parameters (see `fedbench.component`).
 """
 
-import hashlib
-import json
 import math
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -33,6 +31,7 @@ from fedbench.data.base import Dataset
 from fedbench.data.partition import Partition
 from fedbench.delays import DelaysSection
 from fedbench.errors import ConfigError
+from fedbench.identity import digest
 from fedbench.merging import overlaid, read_source
 from fedbench.models.base import Model
 from fedbench.runtime import RuntimeSection
@@ -338,13 +337,7 @@ class ExperimentConfig(Section):
 
     def digest(self) -> str:
         """Hex digest over everything that can change the result: not names, places, tracking or executors."""
-        values = self.to_mapping()
-        for key in ("name", "runtime", "tracking", "output"):
-            values.pop(key)
-        values["data"].pop("root")
-        values["delays"].pop("replay")
-        values["participation"].pop("replay")
-        return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
+        return digest(self.to_mapping())
 
 
 def _keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:

@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedbench.comparison.runs import RecordedRun, what_matters
+from fedbench.comparison.runs import RecordedRun
 from fedbench.comparison.spread import Spread
+from fedbench.identity import what_matters
 
 Flat = dict[str, Any]
 

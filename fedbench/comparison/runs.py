@@ -4,7 +4,7 @@ import fcntl
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fedbench.errors import ConfigError, DataError
+from fedbench.identity import digest
 from fedbench.recorded import (
     CONFIG,
     DESCRIPTION,
@@ -32,9 +33,6 @@ Values = npt.NDArray[np.float64]
 
 MARKS = (CONFIG, DESCRIPTION, PARTITION, ROUNDS, SUMMARY)
 """Files of which a run directory, even a damaged one, has at least two."""
-
-ASIDE = ("name", "runtime", "tracking", "output")
-"""Sections that do not change a result."""
 
 
 @dataclass(frozen=True)
@@ -101,20 +99,6 @@ class Unusable:
 
     source: str
     reason: str
-
-
-def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration without what does not change results: names, places, tracking and executors."""
-    kept = {key: value for key, value in config.items() if key not in ASIDE}
-    for section, key in (("data", "root"), ("delays", "replay")):
-        if isinstance(kept.get(section), Mapping):
-            kept[section] = {name: value for name, value in kept[section].items() if name != key}
-    return kept
-
-
-def digest(config: Mapping[str, Any]) -> str:
-    """What `ExperimentConfig.digest` gives for this configuration, without checking it or importing its parts."""
-    return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True).encode()).hexdigest()[:16]
 
 
 def read_run(directory: Path, source: str | None = None) -> RecordedRun:

@@ -20,9 +20,10 @@ from fedbench.comparison.compared import Comparison, compare, load
 from fedbench.comparison.courses import course
 from fedbench.comparison.measures import default_target, reached
 from fedbench.comparison.methods import labels
-from fedbench.comparison.runs import RecordedRun, Unusable, digest, is_at_work, read_run, run_directories
+from fedbench.comparison.runs import RecordedRun, Unusable, is_at_work, read_run, run_directories
 from fedbench.config import ExperimentConfig
 from fedbench.errors import ConfigError, DataError
+from fedbench.identity import digest
 
 GOOD = [f"{method}-{seed}" for method in ("full", "part") for seed in range(3)]
 
