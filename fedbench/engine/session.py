@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from fedbench.config import RuntimeSection
+from fedbench.runtime import RuntimeSection
 
 
 @contextmanager

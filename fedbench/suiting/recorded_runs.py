@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.config import ExperimentConfig
+from fedbench.description import versions
 from fedbench.errors import FedbenchError
 from fedbench.recorded import CONFIG, load_run
-from fedbench.recording import versions
 
 LIBRARIES = ("fedbench", "torch", "numpy", "machine")
 """Of `summary["versions"]`: what a result depends on."""
