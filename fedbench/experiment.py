@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 EARLY_ERRORS = 0.5
 """Seconds for which a run looks at data and model before it starts Ray beside them."""
 
+_open_stop: threading.Event | None = None
+"""Of the `stop_signal` that is open in the main thread."""
+
 
 def run(
     config: ExperimentConfig,
@@ -143,11 +146,16 @@ def _on_cluster(config: ExperimentConfig, building: "Future[Problem]", warm: "Wa
 def stop_signal() -> Iterator[Callable[[], bool]]:
     """While open, the first SIGINT or SIGTERM is remembered instead of raised; the second works as always.
 
-    Outside the main thread, where signals cannot be caught, nothing changes.
+    One that is opened within another is the same: a signal stops the run and what the run is part of. Outside the main
+    thread, where signals cannot be caught, nothing changes.
     """
+    global _open_stop
     stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
+        return
+    if _open_stop is not None:
+        yield _open_stop.is_set
         return
 
     def remember(number: int, frame: object) -> None:
@@ -156,8 +164,10 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
             signal.signal(known, handler)
 
     previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    _open_stop = stop
     try:
         yield stop.is_set
     finally:
+        _open_stop = None
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -264,12 +264,21 @@ class _Rows:
 def runs_root() -> Path:
     """Where runs go by default: FEDBENCH_RUNS, or `runs` in the working directory.
 
-    A Ray job's working directory is a copy that Ray deletes, so there it is `fedbench/runs` in the home directory.
+    A Ray job's working directory is a copy that Ray deletes, so there it is below `lasting_root`.
     """
     if own := os.environ.get("FEDBENCH_RUNS"):
         return Path(own)
-    in_a_job = "working_dir_files" in Path.cwd().parts
-    return Path.home() / "fedbench" / "runs" if in_a_job else Path("runs")
+    return lasting_root() / "runs" if in_a_ray_job() else Path("runs")
+
+
+def in_a_ray_job() -> bool:
+    """Whether the working directory is Ray's copy."""
+    return "working_dir_files" in Path.cwd().parts
+
+
+def lasting_root() -> Path:
+    """What a job leaves goes here: `fedbench` in the home directory."""
+    return Path.home() / "fedbench"
 
 
 def partition_table(run: RunDescription) -> pa.Table:

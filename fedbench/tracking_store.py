@@ -5,12 +5,15 @@ mlflow is imported where it is used, which is in a background thread: the import
 
 import os
 import re
+import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
 from fedbench.errors import ConfigError
+from fedbench.run_directory import in_a_ray_job, lasting_root
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -61,12 +64,12 @@ def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
     """
     for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient
+    from mlflow import MlflowClient, get_tracking_uri
     from mlflow.exceptions import MlflowException
 
     database = sqlite_file(uri)
-    if database:
-        database.parent.mkdir(parents=True, exist_ok=True)
+    if unmade := database or sqlite_file(get_tracking_uri() if uri is None else None):
+        make_database(unmade)
     client: MlflowClient = MlflowClient(uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
@@ -82,6 +85,23 @@ def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
     return client, str(found.experiment_id)
 
 
+def make_database(path: Path) -> None:
+    """Make MLflow's SQLite file, whole or not at all, if it is not there.
+
+    MLflow builds its tables one by one, for seconds, and never goes on with what an interrupted process left.
+    """
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        MlflowClient(f"sqlite:///{fresh.absolute()}").search_experiments(max_results=1)
+        with suppress(FileExistsError):  # another run was faster
+            os.link(fresh, path)
+
+
 def check_experiment_name(name: str) -> None:
     """Raises:
     ConfigError: it is empty, or has a slash, which MLflow's pages take for a path.
@@ -91,8 +111,9 @@ def check_experiment_name(name: str) -> None:
 
 
 def environment_store(uri: str | None) -> str | None:
-    """`uri`, or else what MLFLOW_TRACKING_URI says."""
-    return uri or os.environ.get("MLFLOW_TRACKING_URI")
+    """`uri`, or what MLFLOW_TRACKING_URI says; in a Ray job, whose working directory is deleted, else a file that stays."""
+    given = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return f"sqlite:///{lasting_root() / 'mlflow.db'}" if given is None and in_a_ray_job() else given
 
 
 def is_lasting(error: Exception) -> bool:

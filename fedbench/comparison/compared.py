@@ -118,11 +118,11 @@ def _why_not(run: RecordedRun) -> str | None:
         error = " ".join(str(run.summary.get("error", "no reason recorded")).split())
         return f"failed {done}: {error}"
     if run.status == "interrupted":
-        return f"was interrupted {done}; fedbench resume {run.directory} goes on with it"
+        return f"was interrupted {done}{_go_on(run)}"
     if run.status == "running":
         if is_at_work(run.directory):
             return f"is still running, {done}"
-        return f"was killed, or runs on another machine, {done}; fedbench resume {run.directory} goes on with it"
+        return f"was killed, or runs on another machine, {done}{_go_on(run)}"
     if run.status != "finished":
         return f"has the status {run.status}"
     if run.rounds.num_rows < run.description.rounds:
@@ -130,6 +130,11 @@ def _why_not(run: RecordedRun) -> str | None:
     if run.summary.get("best_accuracy") is None:
         return "was never evaluated"
     return None
+
+
+def _go_on(run: RecordedRun) -> str:
+    """How to, unless only copies of its files are here."""
+    return f"; fedbench resume {run.directory} goes on with it" if run.source == str(run.directory) else ""
 
 
 def _one_a_seed(finished: Sequence[RecordedRun]) -> tuple[tuple[RecordedRun, ...], list[Problem]]:

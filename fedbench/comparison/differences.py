@@ -117,8 +117,14 @@ def _other_lengths(methods: Sequence[Method]) -> Iterable[Problem]:
 
 def _missing_seeds(methods: Sequence[Method]) -> Iterable[Problem]:
     every = sorted({seed for method in methods for seed in method.asked})
-    lacking = [(method, [seed for seed in every if seed not in method.seeds]) for method in methods]
-    said = [f"{method.letter} lacks {', '.join(map(str, seeds))}" for method, seeds in lacking if seeds]
+    lacking: dict[tuple[int, ...], list[Method]] = defaultdict(list)
+    for method in methods:
+        lacking[tuple(seed for seed in every if seed not in method.seeds)].append(method)
+    said = [
+        f"{_letters(some)} lack{'s' if len(some) == 1 else ''} {', '.join(map(str, seeds))}"
+        for seeds, some in lacking.items()
+        if seeds
+    ]
     if said:
         yield note(
             f"not every method has every seed ({'; '.join(said)}); means are over the seeds that each has, paired "

@@ -97,7 +97,7 @@ def _shades(cells: np.ndarray, across: float, down: float, most: int) -> Iterato
 
 
 def _labels(names: Sequence[str], width: float, down: float) -> Iterator[str]:
-    every = max(1, math.ceil(12 / down))
+    every = max(1, math.ceil(15 / down))
     longest = int((LEFT_MOST - 14) / LETTER)
     for row, name in enumerate(names):
         if row % every == 0:

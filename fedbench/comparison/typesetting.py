@@ -46,16 +46,16 @@ LATEX = {
 
 def markdown(table: Table) -> str:
     """A pipe table, with the banner above and the notes below."""
-    lines = [f"**{_md(table.title)}**", ""]
+    lines = [f"**{escaped_markdown(table.title)}**", ""]
     if table.banner:
-        lines += [f"> {_md(table.banner)}", ""]
-    lines.append(_pipes(_md(text) for text in (table.corner, *table.columns)))
+        lines += [f"> {escaped_markdown(table.banner)}", ""]
+    lines.append(_pipes(escaped_markdown(text) for text in (table.corner, *table.columns)))
     lines.append(_pipes(["---", *("---:" for _ in table.columns)]))
     for label, cells in table.rows:
-        lines.append(_pipes([_md(label), *(_md(_plain(table, cell)) for cell in cells)]))
+        lines.append(_pipes([escaped_markdown(label), *(escaped_markdown(_plain(table, cell)) for cell in cells)]))
     lines.append("")
-    lines += [f"- \\[{number}\\] {_md(note)}" for number, note in enumerate(table.footnotes, 1)]
-    lines += [f"- {_md(note)}" for note in table.explanations]
+    lines += [f"- \\[{number}\\] {escaped_markdown(note)}" for number, note in enumerate(table.footnotes, 1)]
+    lines += [f"- {escaped_markdown(note)}" for note in table.explanations]
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -161,7 +161,7 @@ def _published(cell: Cell) -> str:
     return f"{figure}: {cell.number.signed(cell.difference)}, {cell.verdict}"
 
 
-def _md(text: str) -> str:
+def escaped_markdown(text: str) -> str:
     """On one line, and nothing in it taken for markup."""
     escaped = re.sub(r"([\\`*_|<>\[\]#~])", r"\\\1", " ".join(text.split()))
     return re.sub(r"&(?=[#\w])", r"\\&", escaped)

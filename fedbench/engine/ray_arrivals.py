@@ -11,10 +11,11 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrival_server import ArrivalServer, ArrivalServerSpec
-from fedbench.engine.cluster import START_TIMEOUT, Cluster, OnCluster, Renewable, own_error
+from fedbench.engine.cluster import START_TIMEOUT, Cluster, Renewable
 from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, stale_parts
 from fedbench.engine.inline_arrivals import stale_for_work
 from fedbench.engine.messages import ArrivalOrder, ClientReport, EvaluationReport, Finished, HostSpec
+from fedbench.engine.on_cluster import OnCluster, own_error
 from fedbench.errors import RunError
 from fedbench.runtime import RuntimeSection
 from fedbench.snapshots import Tree
@@ -191,7 +192,7 @@ class RayArrivals(OnCluster, ArrivalExecutor):
                 self._held[actor] = list(versions)
                 self._bytes += self._spec.table.nbytes(stale)
                 payload = self._server.current.remote(stale)
-                calls[actor] = client.evaluate.remote(stale, payload, batches, (), self._client0_for(actor))
+                calls[actor] = client.evaluate.remote(stale, payload, batches, (), self._client0_for(actor, self._home))
             try:
                 reports: list[EvaluationReport] = self._patience.get(
                     list(calls.values()), timeout=self._runtime.round_timeout
@@ -204,12 +205,6 @@ class RayArrivals(OnCluster, ArrivalExecutor):
             except (RayError, GetTimeoutError) as error:
                 raise own_error(error, "scoring the model") from error
         return EvaluationPhase(tuple(score for report in reports for score in report.scores), {}, 0)
-
-    def _client0_for(self, actor: int) -> Any:
-        home = self._home.get(0, actor)
-        if self._spec.evaluation_statistics != "client0" or home == actor:
-            return None
-        return self._cluster.clients[home].copy_state.remote(0)
 
     def end_round(self) -> tuple[float, int]:
         self._ask(self._pending)

@@ -10,7 +10,7 @@ from ray.exceptions import RayError
 
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.deadlines import UNLIMITED, Limit
-from fedbench.engine.cluster import Cluster, OnCluster, PoolServerActor, ServerActor, own_error
+from fedbench.engine.cluster import Cluster, PoolServerActor, ServerActor
 from fedbench.engine.combiner import Combiner
 from fedbench.engine.executor import (
     EvaluationPhase,
@@ -31,6 +31,7 @@ from fedbench.engine.messages import (
     RoundPlan,
     WorkOrder,
 )
+from fedbench.engine.on_cluster import OnCluster, own_error
 from fedbench.engine.placement import assign
 from fedbench.engine.server import ServerSpec
 from fedbench.errors import HangingClients, RunError
@@ -221,7 +222,7 @@ class RayExecutor(OnCluster, RoundExecutor):
             if not batches and not own:
                 continue
             stale = self._bring_up_to_date(actor)
-            state = self._client0_for(actor)
+            state = self._client0_for(actor, self._home)
             calls.append(client.evaluate.remote(stale, payloads.reference(stale), batches, own, state))
         reports: list[EvaluationReport] = self._ask(calls)
         return EvaluationPhase(
@@ -231,12 +232,6 @@ class RayExecutor(OnCluster, RoundExecutor):
             },
             transport_bytes=payloads.bytes,
         )
-
-    def _client0_for(self, actor: int) -> Any:
-        home = self._home.get(0, actor)
-        if self._spec.evaluation_statistics != "client0" or home == actor:
-            return None
-        return self._cluster.clients[home].copy_state.remote(0)
 
     def _start_parts(self, actor: int) -> tuple[int, ...]:
         """What models of one's own consist of; the host no longer holds the global values of these."""

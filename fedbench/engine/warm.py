@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from fedbench.engine.cluster import START_TIMEOUT, Cluster
+from fedbench.engine.cluster import Cluster, start_timeout
 from fedbench.runtime import RuntimeSection
 
 ELSEWHERE = frozenset(
@@ -57,7 +57,9 @@ class WarmActors:
     @staticmethod
     def _alive(cluster: Cluster) -> bool:
         try:
-            ray.get([actor.__ray_ready__.remote() for actor in cluster.everyone()], timeout=START_TIMEOUT)
+            ray.get(
+                [actor.__ray_ready__.remote() for actor in cluster.everyone()], timeout=start_timeout(cluster.actors)
+            )
         except (RayError, GetTimeoutError):
             return False
         return True

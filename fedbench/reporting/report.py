@@ -18,6 +18,7 @@ from fedbench.comparison.runs import RecordedRun
 from fedbench.comparison.svg import Chart
 from fedbench.comparison.tables import Table
 from fedbench.errors import ConfigError
+from fedbench.recorded import EVENTS
 from fedbench.reporting.tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
 
 MOST_PARTITIONS = 4
@@ -116,7 +117,7 @@ def make_report(
         runs=runs_table(methods),
         charts=tuple(charts(methods, aim)),
         chart_note=_chart_note(methods, aim),
-        partitions=tuple(_partitions(comparison.runs)),
+        partitions=tuple(_partitions(methods)),
         versions=tuple(
             f"{text} ({count} run{'s' if count > 1 else ''})"
             for text, count in Counter(map(versions, comparison.runs)).items()
@@ -170,31 +171,37 @@ def _chart_note(methods: Sequence[Method], target: float) -> str:
     return " ".join(said)
 
 
-def _partitions(runs: Sequence[RecordedRun]) -> list[Heatmap]:
+def _partitions(methods: Sequence[Method]) -> list[Heatmap]:
     """One picture for each way in which data was divided with the lowest seed."""
-    seed = min(run.seed for run in runs)
-    pictures: dict[str, Heatmap] = {}
-    for run in runs:
-        told = run.description
-        if run.seed != seed or run.partition_digest in pictures or not told.client_class_counts:
-            continue
-        division = run.config.get("data", {}).get("partition", {}).get("name", "?")
-        picture = Heatmap(
-            f"partition-{len(pictures) + 1}",
-            f"{told.dataset_name}, {division} partition, seed {seed}",
-            told.client_class_counts,
-            told.class_names,
-        )
-        pictures[run.partition_digest] = picture
-    return list(pictures.values())[:MOST_PARTITIONS]
+    seed = min(seed for method in methods for seed in method.seeds)
+    divided: dict[str, list[tuple[str, RecordedRun]]] = {}
+    for method in methods:
+        for run in method.runs:
+            if run.seed == seed and run.description.client_class_counts:
+                divided.setdefault(run.partition_digest, []).append((method.letter, run))
+    pictures = []
+    for number, same in enumerate(list(divided.values())[:MOST_PARTITIONS], 1):
+        run = same[0][1]
+        told, division = run.description, run.config.get("data", {}).get("partition", {}).get("name", "?")
+        whose = f", {', '.join(letter for letter, _ in same)}" if len(divided) > 1 else ""
+        title = f"{told.dataset_name}, {division} partition, seed {seed}{whose}"
+        pictures.append(Heatmap(f"partition-{number}", title, told.client_class_counts, told.class_names))
+    return pictures
 
 
 def _recipe(method: Method) -> Recipe:
     config = rerunnable(method.config)
     file = f"method-{method.letter.lower()}.yaml"
     root = " data.root=DIR" if method.config.get("data", {}).get("root") else ""
-    commands = tuple(f"fedbench run {shlex.quote(file)} seed={seed}{root}" for seed in method.seeds)
+    commands = tuple(f"fedbench run {shlex.quote(file)} seed={run.seed}{root}{_order(run)}" for run in method.runs)
     return Recipe(method, file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), commands)
+
+
+def _order(run: RecordedRun) -> str:
+    """On the wall clock, only the recorded order of arrivals leads to the same model."""
+    if run.summary.get("clock") != "wall":
+        return ""
+    return f" --replay {shlex.quote(f'{run.source}/{EVENTS}')}"
 
 
 def rerunnable(config: dict[str, Any]) -> dict[str, Any]:

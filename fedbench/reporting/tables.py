@@ -164,7 +164,10 @@ def _reached_cells(
     if missing:
         some = len(missing) < len(by_seed)
         text = f"not reached by {len(missing)} of {len(by_seed)} seeds" if some else "not reached"
-        return cells + [Cell(text, note=_singles(by_seed, spendings, numbers)) for _ in spendings]
+        reason = Cell(text, note=_singles(by_seed, spendings, numbers))
+        hits = [one for one in by_seed.values() if one is not None]
+        lacking = [bool(hits) and all(figure(one) is None for one in hits) for _, figure, _ in spendings]
+        return cells + [Cell("none") if lacks else reason for lacks in lacking]
     for (_, figure, _), number in zip(spendings, numbers, strict=True):
         values = [value for one in by_seed.values() if one is not None and (value := figure(one)) is not None]
         cells.append(Cell(spread=Spread.of(values), number=number) if values else Cell("none"))

@@ -7,22 +7,25 @@ from fedbench.comparison.measures import MEASURES, reached
 from fedbench.comparison.methods import Method
 from fedbench.comparison.runs import RecordedRun
 from fedbench.comparison.spread import Spread, paired
+from fedbench.comparison.typesetting import escaped_markdown
 from fedbench.reporting.report import Report
 
 
 def markdown(report: Report) -> str:
     """The report without its charts."""
-    parts = [f"# {report.title}", " ".join(report.intro)]
+    parts = [f"# {escaped_markdown(report.title)}", escaped_markdown(" ".join(report.intro))]
     if report.comparison.problems:
-        said = "\n".join(f"- **{problem.severity}**: {problem.text}" for problem in report.comparison.problems)
+        said = "\n".join(
+            f"- **{problem.severity}**: {escaped_markdown(problem.text)}" for problem in report.comparison.problems
+        )
         parts += ["## Read this first", said]
     for table in (*report.tables, report.settings, report.runs):
         if table is not None:
-            parts += [f"## {table.title}", _without_title(table.to_markdown())]
-    parts += ["## To reproduce it", "\n".join(f"- {line}" for line in report.versions)]
+            parts += [f"## {escaped_markdown(table.title)}", _without_title(table.to_markdown())]
+    parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
     for recipe in report.recipes:
         parts += [
-            f"### {recipe.method.title}",
+            f"### {escaped_markdown(recipe.method.title)}",
             "```sh\n" + "\n".join(recipe.commands) + "\n```",
             f"<details><summary>{recipe.file}</summary>\n\n```yaml\n{recipe.yaml}```\n\n</details>",
         ]

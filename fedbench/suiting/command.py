@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from fedbench.errors import ConfigError
-from fedbench.suiting.cells import Plan, expand, slug
+from fedbench.suiting.cells import Plan, slug
+from fedbench.suiting.expansion import expand
 from fedbench.suiting.format import read_suite, suite_path
 
 FAILED, INTERRUPTED = 1, 130

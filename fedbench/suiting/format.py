@@ -87,7 +87,7 @@ class Column(Part):
         return self.columns
 
 
-Path_ = tuple[Part, ...]
+Branch = tuple[Part, ...]
 """From the outermost group to a row or a column."""
 
 
@@ -245,7 +245,7 @@ def _known_keys(error: ValidationError) -> list[str]:
     return list(found.model_fields)
 
 
-def leaves(parts: "tuple[Part, ...]", above: Path_ = ()) -> Iterator[Path_]:
+def leaves(parts: "tuple[Part, ...]", above: Branch = ()) -> Iterator[Branch]:
     """The rows or columns in order, each with the groups above it."""
     for part in parts:
         if part.parts:
@@ -254,6 +254,6 @@ def leaves(parts: "tuple[Part, ...]", above: Path_ = ()) -> Iterator[Path_]:
             yield (*above, part)
 
 
-def path_name(path: Path_) -> str:
+def path_name(path: Branch) -> str:
     """What a row or column is called: "cifar10 C=1"."""
     return " ".join(part.name for part in path)

@@ -11,7 +11,7 @@ from fedbench.comparison.spread import Spread
 from fedbench.comparison.tables import Cell, Table
 from fedbench.recorded import load_run
 from fedbench.suiting.cells import Plan, SuiteCell
-from fedbench.suiting.measures import Measure, read
+from fedbench.suiting.measures import Measure, Reading, read
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ class Outcomes:
         self.plan = plan
         self.by_digest: dict[str, Outcome] = {}
         self._histories: dict[str, pa.Table] = {}
+        self._readings: dict[tuple[str, Measure, int | None], Reading] = {}
 
     def add(self, digest: str, outcome: Outcome, history: pa.Table | None = None) -> None:
         """A run ended; `history` saves reading it again."""
@@ -137,12 +138,18 @@ class Outcomes:
                     reason = f"{outcome.status}: {outcome.reason}"
                 absent.setdefault(reason, []).append(seed)
                 continue
-            reading = read(cell.measure, self._history(digest), cell.through)
+            reading = self._reading(digest, cell.measure, cell.through)
             if reading.value is None:
                 absent.setdefault(reading.absence, []).append(seed)
             else:
                 values[seed] = reading.value
         return values, "; ".join(f"{reason} ({_seeds(seeds)})" for reason, seeds in absent.items())
+
+    def _reading(self, digest: str, measure: Measure, through: int | None) -> Reading:
+        key = digest, measure, through
+        if key not in self._readings:
+            self._readings[key] = read(measure, self._history(digest), through)
+        return self._readings[key]
 
     def _history(self, digest: str) -> pa.Table:
         if digest not in self._histories:

@@ -5,7 +5,7 @@ import json
 import sys
 import traceback
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -15,6 +15,9 @@ from rich.console import Console
 from fedbench.config import OutputSection
 from fedbench.engine.session import ray_session
 from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
+from fedbench.experiment import resume as resume_run
+from fedbench.experiment import run as run_experiment
+from fedbench.experiment import stop_signal
 from fedbench.recording import Result
 from fedbench.records import Membership, Observer
 from fedbench.run_directory import runs_root
@@ -74,22 +77,15 @@ class _Suite:
 
     def run(self) -> Outcomes:
         """All of it."""
-        with SuiteProgress(self._screen, len(self._plan.runs)) as progress, ExitStack() as session:
-            self._take_recorded()
-            pending = [digest for digest in self._plan.runs if digest not in self._outcomes.by_digest]
+        self._take_recorded()
+        with SuiteProgress(self._screen, len(self._plan.runs)) as progress, stop_signal() as should_stop:
             try:
-                if pending:
-                    self._open_parent()
-                    session.enter_context(ray_session(self._runtime))
-                for number, digest in enumerate(self._plan.runs, 1):
-                    progress.begin(number, self._plan.runs[digest].title)
-                    if digest in pending:
-                        self._record(self._plan.runs[digest], progress)
-                    progress.end(self._outcomes.by_digest[digest])
-                    if self._outcomes.by_digest[digest].status == "interrupted":
-                        break
-            except KeyboardInterrupt:  # between two runs, or a second one within a run
-                progress.say("interrupted")
+                self._run_all(progress, should_stop)
+            except KeyboardInterrupt:  # the second one
+                progress.say("interrupted at once")
+            except FedbenchError:
+                self._parent.close("failed")
+                raise
         self._write()
         self._parent.artifacts(self._folder / TABLE)
         self._parent.describe(self._note())
@@ -97,6 +93,20 @@ class _Suite:
         if self._parent.warning:
             self._warn(self._parent.warning)
         return self._outcomes
+
+    def _run_all(self, progress: SuiteProgress, should_stop: Callable[[], bool]) -> None:
+        known = set(self._outcomes.by_digest)
+        with ExitStack() as session:
+            if known < self._plan.runs.keys():
+                self._open_parent()
+                session.enter_context(ray_session(self._runtime))
+            for number, digest in enumerate(self._plan.runs, 1):
+                if digest not in known and should_stop():
+                    return
+                progress.begin(number, self._plan.runs[digest].title)
+                if digest not in known:
+                    self._record(self._plan.runs[digest], progress)
+                progress.end(self._outcomes.by_digest[digest])
 
     def _take_recorded(self) -> None:
         for digest, recorded in self._recorded.items():
@@ -138,13 +148,10 @@ class _Suite:
 
     def _start(self, run: Run, observers: list[Observer]) -> Result:
         """The one place where a run is begun or gone on with."""
-        from fedbench.experiment import resume
-        from fedbench.experiment import run as run_experiment
-
         member = self._member(run)
         if run.digest in self._recorded:
             where = [text for text in self._plan.overrides if text.startswith(("runtime.", "tracking.", "data.root="))]
-            return resume(self._recorded[run.digest].directory, where, observers, member)
+            return resume_run(self._recorded[run.digest].directory, where, observers, member)
         output = OutputSection(directory=self._free_directory(run))
         return run_experiment(run.config.model_copy(update={"output": output}), observers, member)
 

@@ -108,8 +108,10 @@ def test_a_summary_that_contradicts_the_rounds_is_not_believed(copied: Path) -> 
     change_summary(copied / "full-0", uplink_bytes=1)
     rounds = pq.read_table(copied / "full-1" / "rounds.parquet")
     pq.write_table(rounds.slice(1), copied / "full-1" / "rounds.parquet")
+    change_summary(copied / "part-0", rounds=2)
     found = comparison(copied, *GOOD)
-    assert found.methods[0].seeds == (2,)
+    assert [method.seeds for method in found.methods] == [(2,), (1, 2)]
+    assert "summary.json speaks of 2 rounds, rounds.parquet has 3" in said(found, "left out")
     assert "uplink_bytes in summary.json are not the sum" in said(found, "left out")
     assert "not in order" in said(found, "left out")
 
@@ -301,3 +303,18 @@ def test_the_baseline_is_plain_fedavg_or_what_is_named(recorded: Path) -> None:
         found.baseline("fedavg")
     with pytest.raises(ConfigError, match="did you mean 'fedavg, full'"):
         found.baseline("fedavg full")
+
+
+def test_a_run_that_ended_early_or_was_never_scored_does_not_count(copied: Path) -> None:
+    file = copied / "full-0" / "description.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"rounds": 5}))
+    change_summary(copied / "full-1", best_accuracy=None, final_accuracy=None)
+    found = comparison(copied, *GOOD)
+    assert found.methods[0].seeds == (2,)
+    assert "full-0 (seed 0): says that it finished after 3 of 5 rounds" in said(found, "left out")
+    assert "full-1 (seed 1): was never evaluated" in said(found, "left out")
+
+
+def test_other_versions_are_said(copied: Path) -> None:
+    change_summary(copied / "full-0", versions={"torch": "0.1"})
+    assert "different versions or machines (torch 0.1: 1 runs; fedbench" in said(comparison(copied, *GOOD), "note")

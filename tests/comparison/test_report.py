@@ -7,15 +7,19 @@ import shutil
 import statistics
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 import yaml
 from command_line import Finished
+from small import asynchronous
 
 from fedbench.cli import main
 from fedbench.comparison.compared import compare, load
 from fedbench.comparison.heatmap import MOST_CELLS, Heatmap
+from fedbench.comparison.runs import read_run
 from fedbench.config import ExperimentConfig
 from fedbench.experiment import run
 from fedbench.reporting.files import write_report
@@ -230,6 +234,17 @@ def test_wrong_options_are_one_line_with_exit_code_2(
     assert "Traceback" not in done.stderr
 
 
+def test_each_way_of_dividing_the_data_is_drawn_once_with_whose_it_is(recorded: Path, report: Report) -> None:
+    clients = [len(picture.counts) for picture in report.partitions]
+    assert clients == [4, 3]  # ormo's four clients; the three of both others
+    (ormo,) = [method.letter for method in report.comparison.methods if "ormo" in method.label]
+    others = [method.letter for method in report.comparison.methods if "ormo" not in method.label]
+    assert [picture.title for picture in report.partitions] == [
+        f"digits, iid partition, seed 0, {ormo}",
+        f"digits, iid partition, seed 0, {', '.join(others)}",
+    ]
+
+
 def test_names_from_configurations_are_text_and_not_markup(recorded: Path, tmp_path: Path) -> None:
     place = shutil.copytree(recorded / "full-0", tmp_path / "<b>bold</b> & | run")
     text = page(make_report(compare(load([place]))))
@@ -256,3 +271,29 @@ def test_the_shade_of_a_cell_is_the_clients_count_of_the_class() -> None:
     }
     assert shades == {"s1": 1, "s4": 1, "s8": 1}
     assert [text.text for text in cells.all("text")] == ["cat", "dog", "0", "1", "8", "1", "4"]
+
+
+def test_a_run_on_the_wall_clock_is_reproduced_by_its_order_of_arrivals(tmp_path: Path) -> None:
+    first = run(
+        asynchronous(
+            "rounds=2", "delays.clock=wall", "runtime.executor=inline", f"output.directory={tmp_path / 'wall'}"
+        )
+    )
+    (recipe,) = make_report(compare(load([tmp_path / "wall"]))).recipes
+    assert recipe.commands == (f"fedbench run method-a.yaml seed=0 --replay {tmp_path / 'wall' / 'events.parquet'}",)
+    (tmp_path / recipe.file).write_text(recipe.yaml)
+    overrides = ["seed=0", f"delays.replay={tmp_path / 'wall' / 'events.parquet'}", "runtime.executor=inline",
+                 "tracking.enabled=false", f"output.directory={tmp_path / 'again'}"]  # fmt: skip
+    again = run(ExperimentConfig.load(tmp_path / recipe.file, overrides))
+    assert again.summary["model_sha256"] == first.summary["model_sha256"]
+
+
+def test_what_a_method_has_no_clock_for_is_none_and_not_unreached(recorded: Path) -> None:
+    runs = [read_run(recorded / name) for name in ("full-0", "full-1", "async-0")]
+    column = runs[1].rounds.schema.get_field_index("test_accuracy")
+    none = pa.array([0.0] * runs[1].rounds.num_rows)
+    runs[1] = replace(runs[1], rounds=runs[1].rounds.set_column(column, "test_accuracy", none))
+    report = make_report(compare(runs), target=runs[2].summary["best_accuracy"])
+    cells = dict(report.reached.rows)["A: fedavg, full"]
+    assert report.reached.columns[-1].startswith("virtual time")
+    assert [cell.text for cell in cells] == ["1 of 2", *["not reached by 1 of 2 seeds"] * 4, "none"]

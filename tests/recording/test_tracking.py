@@ -14,6 +14,7 @@ from mlflow_server import MlflowServer
 from fedbench.errors import ConfigError
 from fedbench.run_directory import RunDirectory
 from fedbench.tracking import MlflowTracker, flatten
+from fedbench.tracking_store import environment_store, open_store
 
 from .samples import a_description, a_round, an_asynchronous_round, arrival_rows, client_rows
 
@@ -274,6 +275,36 @@ def test_experiment_names_that_mlflows_pages_cannot_show_are_refused(name: str) 
 def test_nested_configuration_becomes_dotted_parameters() -> None:
     nested = {"a": {"b": {"c": True}, "d": []}, "e": "text", "f": Path("x")}
     assert dict(flatten(nested)) == {"a.b.c": "true", "a.d": "[]", "e": "text", "f": '"x"'}
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_makes_the_store_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+    store = tmp_path / "mlflow.db"
+    code = f"""from pathlib import Path
+from fedbench.tracking_store import make_database
+make_database(Path({str(store)!r}))"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".mlflow-*/mlflow.db")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    open_store(f"sqlite:///{store}", "later")
+    client, _ = open_store(f"sqlite:///{store}", "later")
+    assert client.get_experiment_by_name("later") is not None
+
+
+def test_a_ray_job_without_a_store_of_its_own_gets_one_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "working_dir_files" / "copy"
+    copy.mkdir(parents=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment_store(None) is None
+    monkeypatch.chdir(copy)
+    assert environment_store(None) == f"sqlite:///{tmp_path}/fedbench/mlflow.db"
+    assert environment_store("http://there:5000") == "http://there:5000"
 
 
 @pytest.fixture

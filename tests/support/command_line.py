@@ -38,7 +38,7 @@ def start(folder: Path, *arguments: str, stderr: int = subprocess.PIPE, **settin
         "FEDBENCH_CACHE": str(folder.parent / f"{folder.name}-cache"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PYTHONPATH": str(SUPPORT),
+        "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
     }
     foreign = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
     return subprocess.Popen(

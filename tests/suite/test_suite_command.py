@@ -1,0 +1,179 @@
+"""`fedbench suite` as a process of its own: interrupted, killed, gone on with, and what it leaves in MLflow."""
+
+import json
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command_line import fedbench, start
+from small_suites import BASE, TINY, WITHOUT, directories, write_suite
+
+LONG = {**BASE, "rounds": 80, "schedule": "full", "runtime": {"executor": "inline", "checkpoint_every": 5}}
+"""Some seconds a run, with checkpoints."""
+
+COLUMNS = [{"name": "best", "measure": "best_accuracy"}]
+
+
+def wait_for(process: subprocess.Popen[str], there: Callable[[], bool]) -> None:
+    """Until something is there; the process must not end before."""
+    deadline = time.monotonic() + 240
+    while not there():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def checkpoints(run: str) -> list[Path]:
+    """Of the runs whose directory begins with this."""
+    return list(Path("runs/suites/long").glob(f"{run}*/checkpoints/round-*"))
+
+
+@pytest.fixture
+def long_suite(run_folder: Path) -> str:
+    return write_suite(run_folder, None, "long", base=LONG, rows=[{"name": "a"}], columns=COLUMNS, published=None)
+
+
+@pytest.mark.slow
+def test_a_killed_suite_is_gone_on_with_by_the_same_command(long_suite: str, run_folder: Path) -> None:
+    command = ("suite", long_suite, "--json", "tracking.enabled=false")
+    with start(run_folder, *command, stderr=subprocess.DEVNULL) as process:
+        wait_for(process, lambda: bool(checkpoints("a-seed1")))
+        process.send_signal(signal.SIGKILL)
+    folder = run_folder / "runs/suites/long"
+    first = directories(folder)
+    seed0 = next(name for name in first if "seed0" in name)
+    assert len(first) == 2
+    assert json.loads((folder / "table" / "suite.json").read_text())["banner"] == "Incomplete: 1 of 2 runs."
+
+    again = fedbench(run_folder, *command)
+    assert again.status == 0, again.stderr
+    second = directories(folder)
+    assert second.keys() == first.keys()
+    assert second[seed0] == first[seed0]
+    document = json.loads(again.stdout)
+    assert [run["reused"] for run in document["runs"]] == [True, False]
+
+    unbroken = run_folder / "unbroken"
+    unbroken.mkdir()
+    alone = json.loads(fedbench(unbroken, *command, "--seeds", "1").stdout)
+    assert alone["runs"][0]["model_sha256"] == document["runs"][1]["model_sha256"]
+    assert alone["cells"][0]["values"]["1"] == document["cells"][0]["values"]["1"]
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_the_suite_with_a_checkpoint_and_the_table_so_far(long_suite: str, run_folder: Path) -> None:
+    command = ("suite", long_suite, "--json", "tracking.enabled=false")
+    with start(run_folder, *command) as process:
+        wait_for(process, lambda: bool(checkpoints("a-seed1")))
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=240)
+    assert process.returncode == 130
+    assert "go on with the same command" in stderr
+    document = json.loads(stdout)
+    assert document["status"] == "interrupted"
+    assert document["banner"] == "Incomplete: 1 of 2 runs."
+    assert [run["status"] for run in document["runs"]] == ["finished", "interrupted"]
+    assert "Incomplete: 1 of 2 runs" in (run_folder / "runs/suites/long/table/table.md").read_text()
+    again = fedbench(run_folder, *command)
+    assert again.status == 0, again.stderr
+    assert len(directories(run_folder / "runs/suites/long")) == 2
+
+
+@pytest.mark.slow
+def test_mlflow_has_one_run_for_the_suite_with_the_runs_below_it(run_folder: Path) -> None:
+    from mlflow import MlflowClient
+
+    suite = write_suite(run_folder)
+    uri = f"sqlite:///{run_folder}/store.db"
+    command = ("suite", suite, "runtime.executor=inline", f"tracking.mlflow_uri={uri}", "tracking.experiment=tables")
+    first = fedbench(run_folder, *command, "--seeds", "0")
+    assert first.status == 0, first.stderr
+    second = fedbench(run_folder, *command)
+    assert second.status == 0, second.stderr
+    assert "warning" not in second.stderr.replace("close to chance", "").replace("warning: F", "")
+
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("tables")
+    assert "fedbench" in experiment.tags["mlflow.note.content"]
+    runs = client.search_runs([experiment.experiment_id])
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = [run for run in runs if run is not parent]
+    assert (parent.info.run_name, parent.info.status) == ("tiny", "FINISHED")
+    assert sorted(run.info.run_name for run in children) == [
+        "FNU seed 0", "FNU seed 1", "FedPart seed 0", "FedPart seed 1",
+    ]  # fmt: skip
+    assert {run.data.tags["mlflow.parentRunId"] for run in children} == {parent.info.run_id}
+    for run in [parent, *children]:
+        assert run.data.tags["suite"] == "tiny"
+    assert {run.data.tags["schedule"] for run in children} == {"full", "sequential"}
+    assert {run.data.tags["partition"] for run in children} == {"iid"}
+    assert "A tiny table" in parent.data.tags["mlflow.note.content"]
+    files = {item.path for item in client.list_artifacts(parent.info.run_id)}
+    assert files >= {"table.md", "table.html", "table.tex", "table.csv"}
+    document = json.loads((run_folder / "runs/suites/tiny/table/suite.json").read_text())
+    for cell in document["cells"]:
+        name = f"{cell['column']}/{cell['row']}".replace("=", "_")
+        assert parent.data.metrics[name] == pytest.approx(cell["mean"])
+
+
+@pytest.mark.slow
+def test_one_ray_serves_all_runs(run_folder: Path, local_ray: None) -> None:
+    import ray
+    from small_suites import plan_of, run
+
+    plan = plan_of(write_suite(run_folder), "runtime.executor=ray", "runtime.actors=1", seeds="0")
+    inline = plan_of(write_suite(run_folder), seeds="0")
+    outcomes, _ = run(plan)
+    assert outcomes.status == "finished"
+    assert ray.is_initialized()
+    assert plan.runs.keys() == inline.runs.keys()  # where it runs makes no other run of it
+
+
+def test_a_dry_run_says_what_would_run_and_runs_nothing(run_folder: Path) -> None:
+    suite = write_suite(run_folder)
+    text = fedbench(run_folder, "suite", suite, "--dry-run", *WITHOUT)
+    assert text.status == 0, text.stderr
+    assert "4 runs to be run, 0 recorded: " in text.stdout
+    assert not (run_folder / "runs").exists()
+    fedbench(run_folder, "suite", suite, "--seeds", "0", "--only", "FNU", *WITHOUT)
+    found = fedbench(run_folder, "suite", suite, "--dry-run", "--json", *WITHOUT)
+    document = json.loads(found.stdout)
+    assert document["to_run"] == 3
+    full, partial = document["runs"]
+    assert (full["label"], full["recorded"], full["rounds"]) == ("FNU", [0], 10)
+    assert (partial["label"], partial["recorded"]) == ("FedPart", [])
+    assert partial["uplink_bytes"] < full["uplink_bytes"]
+    assert document["total"]["uplink_bytes"] == full["uplink_bytes"] + 2 * partial["uplink_bytes"]
+    summary = json.loads(next((run_folder / "runs/suites/tiny").glob("FNU-*/summary.json")).read_text())
+    assert summary["uplink_bytes"] == full["uplink_bytes"]
+
+
+def test_a_failed_cell_is_exit_status_1_and_stdout_is_the_result(run_folder: Path) -> None:
+    columns = [
+        *TINY["columns"],
+        {"name": "Broken", "measure": "best_accuracy", "set": {"algorithm": "small:Exhausted"}},
+    ]
+    suite = write_suite(run_folder, columns=columns, published=None)
+    found = fedbench(run_folder, "suite", suite, "--only", "C=1/[!C]*", "--seeds", "0", *WITHOUT)
+    assert found.status == 1
+    assert "A tiny table" in found.stdout
+    assert "nothing left to minimise" in found.stdout
+    assert "1 of 3 runs failed." in found.stdout
+    assert "3/3  Broken seed 0  failed: " in found.stderr
+
+
+def test_a_mistake_is_one_line_and_exit_status_2(run_folder: Path) -> None:
+    for arguments in (
+        ("nosuch",),
+        ("quickstart", "--only", "x/y"),
+        ("quickstart", "--scale", "2"),
+        ("quickstart", "rounds=x"),
+    ):
+        found = fedbench(run_folder, "suite", *arguments)
+        assert (found.status, found.stdout) == (2, "")
+        assert found.stderr.startswith("error: ")
+        assert found.stderr.count("\n") == 1
+    assert not (run_folder / "runs").exists()
