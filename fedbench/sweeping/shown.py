@@ -1,6 +1,7 @@
 """What a person, or a program, sees of a study."""
 
 import shlex
+import textwrap
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,8 @@ class Lines:
             so_far = f"front {len(best)}"
         else:
             so_far = f"best {number(best[0].values[0])} (trial {best[0].number})"
-        parts = (f"trial {trial.number:<4d} {state:<9}", values, so_far, shown_parameters(trial))
+        parameters = textwrap.shorten(shown_parameters(trial), LONGEST_PARAMETERS, placeholder=" ...")
+        parts = (f"trial {trial.number:<4d} {state:<9}", values, so_far, parameters)
         self.note("  ".join(part for part in parts if part))
 
     def note(self, line: str) -> None:
@@ -65,9 +67,8 @@ def shown_values(file: StudyFile, trial: FrozenTrial) -> str:
 
 
 def shown_parameters(trial: FrozenTrial) -> str:
-    """The parameters, cut to a line."""
-    text = " ".join(f"{name}={number(value)}" for name, value in trial.params.items())
-    return text if len(text) <= LONGEST_PARAMETERS else text[: LONGEST_PARAMETERS - 3] + "..."
+    """All parameters."""
+    return " ".join(f"{name}={number(value)}" for name, value in trial.params.items())
 
 
 def number(value: Any) -> str:

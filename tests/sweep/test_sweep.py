@@ -102,7 +102,7 @@ def test_a_trial_that_fails_fails_alone(here: Path) -> None:
         "local.epochs": {"type": "int", "low": 1, "high": 2},
     }
     on_ray = [text for text in BASE if "executor" not in text]
-    result = run_study(space=space, sampler="grid", overrides=on_ray)
+    result = run_study(space=space, sampler="grid", overrides=on_ray, budget={"trials": 10})
     for trial in result.study.trials:
         broken = trial.params["algorithm"] == "small:Exhausted"
         assert trial.state == (TrialState.FAIL if broken else TrialState.COMPLETE)

@@ -66,8 +66,9 @@ def trials(folder: Path) -> list[FrozenTrial]:
 def wait_for_trials(folder: Path, done: int, running: int) -> None:
     deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline:
-        found = [trial.state for trial in trials(folder)]
-        if sum(state.is_finished() for state in found) >= done and found.count(TrialState.RUNNING) >= running:
+        found = trials(folder)
+        begun = [trial for trial in found if trial.state == TrialState.RUNNING and trial.params]
+        if sum(trial.state.is_finished() for trial in found) >= done and len(begun) >= running:
             return
         time.sleep(0.1)
     raise AssertionError(f"no {done} finished and {running} running trials: {trials(folder)}")
@@ -104,6 +105,8 @@ def test_a_study_that_was_killed_goes_on_and_ends_with_all_its_trials(commands: 
     for trial in running:  # what was begun is, with the same parameters
         assert after[trial.number].state == TrialState.FAIL
         assert after[trial.number].user_attrs[INTERRUPTED]
+        if not trial.params:  # killed between asking and drawing: there is nothing to do again
+            continue
         again = [one for one in counted(here) if one.params == trial.params]
         assert len(again) == 1
         assert again[0].number > trial.number
@@ -151,8 +154,10 @@ def test_two_processes_make_one_study_together_and_not_one_trial_more(commands: 
 def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(commands: Commands, here: Path) -> None:
     from mlflow import MlflowClient
 
-    tracked = [text for text in BASE if not text.startswith("tracking")]
-    space = {"algorithm": {"type": "categorical", "choices": ["fedavg", "small:Exhausted"]}}
+    # Clients of a single class each, at which one of the two methods raises an exception.
+    tracked = [text for text in BASE if not text.startswith(("tracking", "data"))]
+    tracked += ["data.clients=10", "data.partition=shards", "data.partition.shards_per_client=1"]
+    space = {"algorithm": {"type": "categorical", "choices": ["fedavg", "small:Faulty"]}}
     path = written(here, overrides=tracked, space=space, sampler="grid")
     ended = commands.run("sweep", path.name)
     assert ended.status == 0, ended.stderr
@@ -168,7 +173,7 @@ def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(commands: Command
     below = {one.data.tags["trial"]: one for one in runs if one is not parent}
     assert set(below) == {"0", "1"}
     states = {one.data.params["algorithm.name"]: one.data.tags["state"] for one in below.values()}
-    assert states == {"fedavg": "COMPLETE", "small:Exhausted": "FAIL"}
+    assert states == {"fedavg": "COMPLETE", "small:Faulty": "FAIL"}
     for one in below.values():
         assert one.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert one.data.tags["study"] == "small"
