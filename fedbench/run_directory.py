@@ -44,6 +44,7 @@ from fedbench.records import (
     RoundRecord,
     RunDescription,
 )
+from fedbench.replacing import replacing
 
 MODEL = "model.safetensors"
 PLOTS = "plots"
@@ -144,7 +145,7 @@ class RunDirectory:
         with self._must_succeed():
             self._write_text(CONFIG, yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))
             self._write_json(DESCRIPTION, {name: getattr(run, name) for name in _DESCRIBED})
-            with _replacing(self.path / PARTITION) as temporary:
+            with replacing(self.path / PARTITION) as temporary:
                 pq.write_table(partition_table(run), temporary)
             self._write_json(SUMMARY, {"status": "running"})
             self._write_tables()
@@ -195,7 +196,7 @@ class RunDirectory:
         from safetensors.numpy import save_file
 
         whole = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
-        with self._must_succeed(), _replacing(self.path / MODEL) as temporary:
+        with self._must_succeed(), replacing(self.path / MODEL) as temporary:
             save_file(whole, temporary, metadata={"format": "np"})
 
     def history(self) -> pa.Table:
@@ -209,13 +210,13 @@ class RunDirectory:
             del tables[EVENTS]
             (self.path / EVENTS).unlink(missing_ok=True)
         for name, table in tables.items():
-            with _replacing(self.path / name) as temporary:
+            with replacing(self.path / name) as temporary:
                 pq.write_table(table, temporary)
         finished = time.monotonic()
         self._next_write = finished + max(self._interval, (finished - started) / WRITING_SHARE)
 
     def _write_text(self, name: str, text: str) -> None:
-        with _replacing(self.path / name) as temporary:
+        with replacing(self.path / name) as temporary:
             temporary.write_text(text, encoding="utf-8")
 
     def _write_json(self, name: str, document: Mapping[str, Any]) -> None:
@@ -310,27 +311,6 @@ def _fresh_name(root: Path, name: str, seed: int) -> Path:
 
 def _before(table: pa.Table, first_round: int) -> pa.Table:
     return table.filter(pc.less(table["round"], first_round))
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to; `path` is replaced by it once it is on the disk."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        yield temporary
-        _sync(temporary)
-        os.replace(temporary, path)
-        _sync(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _plain(value: Any) -> Any:

@@ -1,9 +1,9 @@
 """The files of a report; each is replaced whole."""
 
-import os
 from pathlib import Path
 
 from fedbench.errors import ConfigError
+from fedbench.replacing import replace_text
 from fedbench.reporting.page import page
 from fedbench.reporting.report import Report
 from fedbench.reporting.text import markdown
@@ -33,16 +33,6 @@ def write_report(report: Report, directory: Path) -> list[Path]:
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        return [_replace(directory / name, text) for name, text in contents.items()]
+        return [replace_text(directory / name, text) for name, text in contents.items()]
     except OSError as error:
         raise ConfigError(f"--output {directory}: cannot be written: {error.strerror}; name another folder") from None
-
-
-def _replace(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

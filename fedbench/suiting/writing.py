@@ -1,12 +1,12 @@
 """A suite's table as files: Markdown, LaTeX, HTML, CSV and JSON, each replaced whole."""
 
 import json
-import os
 from html import escape
 from importlib.resources import files
 from pathlib import Path
 
 from fedbench.comparison.tables import Table
+from fedbench.replacing import replace_text
 from fedbench.suiting.outcomes import Outcomes
 
 TABLE = "table"
@@ -31,7 +31,7 @@ def write_outputs(outcomes: Outcomes, folder: Path) -> list[Path]:
         "suite.json": json.dumps(outcomes.to_mapping(), indent=2, ensure_ascii=False) + "\n",
     }
     (folder / TABLE).mkdir(parents=True, exist_ok=True)
-    return [_replace(folder / TABLE / name, text) for name, text in texts.items()]
+    return [replace_text(folder / TABLE / name, text) for name, text in texts.items()]
 
 
 def html_page(table: Table) -> str:
@@ -43,13 +43,3 @@ def html_page(table: Table) -> str:
         f"<title>{escape(table.title)}</title>\n<style>\n{style}</style>\n</head>\n"
         f"<body>\n<main>\n{table.to_html()}</main>\n</body>\n</html>\n"
     )
-
-
-def _replace(path: Path, text: str) -> Path:
-    temporary = path.with_name(f".{path.name}.tmp")
-    try:
-        temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    return path

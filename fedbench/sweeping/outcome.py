@@ -2,10 +2,8 @@
 
 import csv
 import io
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import yaml
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
+from fedbench.replacing import replacing
 from fedbench.sweeping.ledger import REASON, counts
 from fedbench.sweeping.samplers import BOUNDS
 from fedbench.sweeping.study_file import StudyFile
@@ -177,14 +176,3 @@ def _save(draw: Callable[[], Any], path: Path) -> None:
                 figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight", format="png")
         finally:
             plt.close("all")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary name to write to, that of this process; `path` is replaced by it when it is written."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
