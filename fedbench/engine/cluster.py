@@ -9,7 +9,12 @@ import time
 from typing import Any
 
 import ray
-from ray.util.placement_group import PlacementGroup, placement_group, remove_placement_group
+from ray.util.placement_group import (
+    PlacementGroup,
+    placement_group,
+    placement_group_table,
+    remove_placement_group,
+)
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
 from fedbench.engine.arrival_host import ArrivalHost
@@ -188,6 +193,10 @@ class Cluster:
         ray.kill(self.clients[index])
         self.clients[index] = self._create_client(index)
         return self.clients[index]
+
+    def is_placed(self) -> bool:
+        """Whether every actor has its place; not so once a node is gone."""
+        return bool(placement_group_table(self._group)["state"] == "CREATED")
 
     def recreate(self) -> None:
         """All client actors anew: as many as were asked for, or as there is room for now, if that is less.

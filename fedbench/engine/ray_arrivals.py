@@ -1,6 +1,7 @@
 """Asynchronous runs on a Ray cluster: one call per work, its update to the server by reference."""
 
 import math
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,9 +17,12 @@ from fedbench.engine.executor import ArrivalExecutor, EvaluationPhase, stale_par
 from fedbench.engine.inline_arrivals import stale_for_work
 from fedbench.engine.messages import ArrivalOrder, ClientReport, EvaluationReport, Finished, HostSpec
 from fedbench.engine.on_cluster import OnCluster, own_error
-from fedbench.errors import RunError
+from fedbench.errors import LostActor, RunError
 from fedbench.runtime import RuntimeSection
 from fedbench.snapshots import Tree
+
+PLACE_INTERVAL = 2.0
+"""Seconds between two looks at whether an actor that is started again has a place."""
 
 NOWHERE = -1
 """Where a work is that was done before the run was interrupted."""
@@ -161,16 +165,29 @@ class RayArrivals(OnCluster, ArrivalExecutor):
                 what += ", and with it what these clients keep"
             raise own_error(error, what) from error
         self._patience.hear()
-        fresh = self._cluster.replace_client(actor)
-        try:
-            self._patience.get(fresh.prepare.remote(*self._shared), timeout=START_TIMEOUT)
-        except (RayError, GetTimeoutError) as failure:
-            raise own_error(failure, "an actor could not be brought back") from failure
+        self._bring_back(actor)
         everything = tuple(range(len(self._spec.table.parts)))
         self._held[actor] = [-1] * len(everything)
         for task in lost:
             payload = self._server.resend.remote(task.order.number, everything)
             self._submit(replace(task.order, stale=everything), actor, payload, None)
+
+    def _bring_back(self, actor: int) -> None:
+        """A new actor in a dead one's place.
+
+        Raises:
+            LostActor: the place is gone, too, with its node.
+        """
+        ready = self._cluster.replace_client(actor).prepare.remote(*self._shared)
+        until = time.monotonic() + START_TIMEOUT
+        while not self._patience.wait([ready], PLACE_INTERVAL)[0]:
+            self._patience.hear()
+            if not self._cluster.is_placed() or time.monotonic() > until:
+                raise LostActor("an actor died and did not come back: its node is gone")
+        try:
+            self._patience.get(ready, timeout=START_TIMEOUT)
+        except (RayError, GetTimeoutError) as failure:
+            raise own_error(failure, "an actor could not be brought back") from failure
 
     def apply(self, number: int, lr: float, steps: int) -> None:
         self._pending.append(self._server.apply.remote(number, self._uploads.pop(number), lr, steps))
