@@ -18,6 +18,7 @@ from fedbench.suggestions import did_you_mean
 LISTINGS = (
     "presets",
     "suites",
+    "studies",
     "algorithms",
     "schedules",
     "models",
@@ -284,7 +285,7 @@ def default_runs() -> Path:
 def list_(
     what: Annotated[str, typer.Argument(metavar="|".join(LISTINGS), show_default=False)], as_json: Json = False
 ) -> None:
-    """The built-in presets, suites, algorithms, schedules, models, data sets, partitions or optimizers."""
+    """The built-in presets, suites, studies, algorithms, schedules, models, data sets, partitions or optimizers."""
     from fedbench.console import print_listing
     from fedbench.listing import listing
 

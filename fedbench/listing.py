@@ -1,5 +1,7 @@
 """What `fedbench list` shows, read off the components themselves."""
 
+from pathlib import Path
+
 from pydantic_core import PydanticUndefined
 
 from fedbench.catalogue import BUILTIN, PRESETS, component_class, preset_names
@@ -10,18 +12,22 @@ def listing(what: str) -> list[dict[str, str]]:
     """One row for each built-in part.
 
     Args:
-        what: presets, suites, or the plural of a kind in the catalogue.
+        what: presets, suites, studies, or the plural of a kind in the catalogue.
     """
     if what == "presets":
-        return [{"name": name, "what it is": _first_comment(name)} for name in preset_names()]
+        return [{"name": name, "what it is": _first_comment(PRESETS / f"{name}.yaml")} for name in preset_names()]
     if what == "suites":
         return [{"name": name, "what it is": suite_summary(name)} for name in suite_names()]
+    if what == "studies":
+        from fedbench.sweeping.study_file import shipped_studies
+
+        return [{"name": name, "what it is": _first_comment(path)} for name, path in shipped_studies().items()]
     kind = what.removesuffix("s")
     return [_component_row(kind, name) for name in BUILTIN[kind]]
 
 
-def _first_comment(preset: str) -> str:
-    first = (PRESETS / f"{preset}.yaml").read_text(encoding="utf-8").splitlines()[0]
+def _first_comment(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
     return first.removeprefix("#").strip()
 
 

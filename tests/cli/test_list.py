@@ -9,9 +9,14 @@ from command_line import Finished
 
 from fedbench.catalogue import BUILTIN, preset_names
 
-NAMES = {"presets": preset_names()} | {
-    f"{kind}s": list(BUILTIN[kind]) for kind in ("algorithm", "schedule", "model", "dataset", "partition", "optimizer")
-}
+NAMES = (
+    {"presets": preset_names()}
+    | {
+        f"{kind}s": list(BUILTIN[kind])
+        for kind in ("algorithm", "schedule", "model", "dataset", "partition", "optimizer")
+    }
+    | {"studies": ["algorithms", "fedpart_pareto", "fedpart_schedules", "ormo_momentum"]}
+)
 
 
 @pytest.mark.parametrize("kind", NAMES)
