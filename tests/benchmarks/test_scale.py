@@ -9,6 +9,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -45,9 +46,9 @@ def resident(actor: object) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def rounds(executor: Any, count: int) -> list[float]:
+def rounds(executor: Any, count: int, first: int = 0) -> list[float]:
     times = []
-    for index in range(count):
+    for index in range(first, first + count):
         began = time.perf_counter()
         executor.train(executor.plan(index))
         executor.finish()
@@ -71,19 +72,26 @@ def seconds(work: Callable[[], object], repeats: int) -> float:
 
 @pytest.mark.usefixtures("local_ray")
 def test_more_clients_with_the_same_work(capsys: pytest.CaptureFixture[str]) -> None:
+    populations = (10, 100, 1000)
+    share = f"runtime.cpus_per_client={1 / len(populations)}"
+    times: dict[int, list[float]] = {clients: [] for clients in populations}
+    with ExitStack() as stack:
+        executors = {
+            clients: stack.enter_context(prepared(config(f"data.clients={clients}", "runtime.actors=2", share)))[1]
+            for clients in populations
+        }
+        for index in range(8):  # in turn, so that a machine whose speed drifts slows all
+            for clients, executor in executors.items():
+                times[clients] += rounds(executor, 1, first=index)
+        memory = {clients: ray.get(one._server.__ray_call__.remote(resident)) for clients, one in executors.items()}
     with capsys.disabled():
         print(f"\n{SAMPLES} images divided among ever more clients, all in each round, 2 actors:")
-    first = None
-    for clients in (10, 100, 1000):
-        with prepared(config(f"data.clients={clients}", "runtime.actors=2")) as (_, executor):
-            assert isinstance(executor, RayExecutor)
-            times = rounds(executor, 6)[1:]
-            memory = ray.get(executor._server.__ray_call__.remote(resident))
-        first = first or statistics.median(times)
-        with capsys.disabled():
-            ratio = statistics.median(times) / first
-            print(f"  {clients:>5} clients: {spread(times)} a round, {ratio:.2f} of that of 10; ", end="")
-            print(f"server {memory / MEGABYTE:.0f} MB at most")
+        for clients in populations:
+            ratios = [own / few for own, few in zip(times[clients][2:], times[populations[0]][2:], strict=True)]
+            print(
+                f"  {clients:>5} clients: {spread(times[clients][2:])} a round, {statistics.median(ratios):.2f} "
+                f"({min(ratios):.2f} to {max(ratios):.2f}) of that of 10; server {memory[clients] / MEGABYTE:.0f} MB"
+            )
 
 
 @pytest.mark.usefixtures("local_ray")
