@@ -10,6 +10,7 @@ from ray.exceptions import (
     ObjectLostError,
     ObjectStoreFullError,
     OutOfDiskError,
+    OutOfMemoryError,
     RayActorError,
     RayError,
     RayTaskError,
@@ -168,6 +169,8 @@ def own_error(error: Exception, what: str) -> FedbenchError:
         return error.cause
     if isinstance(error, GetTimeoutError):
         return RunError(f"{what}: no answer in time")
+    if isinstance(error, OutOfMemoryError):
+        return RunError(f"{what}: a node has run out of memory; set runtime.actors to fewer")
     if is_loss(error):
         loss = error.cause if isinstance(error, RayTaskError) else error
         return LostActor(f"{what}: {str(loss).strip().splitlines()[0]}")
