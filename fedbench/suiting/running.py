@@ -2,11 +2,13 @@
 
 import fcntl
 import json
+import shlex
 import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -213,7 +215,8 @@ class _Suite:
         lines = [f"**{plan.file.title}**", f"Suite `{plan.name}`{f', {plan.label}' if plan.label else ''}: "]
         lines[1] += f"{len(plan.runs)} runs, seeds {', '.join(map(str, plan.seeds))}. Files: `{self._folder}`"
         if self._outcomes.by_digest:
-            lines.append("Among the artifacts: the table, and `report.html`, the runs side by side, with charts.")
+            if (self._folder / REPORT / PAGE).exists():
+                lines.append("Among the artifacts: the table, and `report.html`, the runs side by side, with charts.")
             lines.append(self._outcomes.table().to_markdown())
         else:
             lines += plan.file.notes
@@ -240,14 +243,22 @@ class _Suite:
         finished = (outcome.directory for outcome in self._outcomes.by_digest.values() if outcome.finished)
         directories = [directory for directory in finished if directory is not None]
         try:
-            comparison = compare(load(directories))
-            write_report(make_report(comparison, command=f"fedbench suite {self._plan.name}"), self._folder / REPORT)
+            report = make_report(compare(load(directories)), command=self._command())
+            banner = self._outcomes.table().banner
+            intro = (banner, *report.intro) if banner else report.intro
+            write_report(replace(report, title=self._plan.file.title, intro=intro), self._folder / REPORT)
         except DataError:  # none of them can be compared
             return
         except Exception as error:  # the runs and the table are there; what cannot be drawn must not undo them
             self._warn(f"the report could not be written: {' '.join(str(error).split())}")
             return
         self._parent.artifact(self._folder / REPORT / PAGE)
+
+    def _command(self) -> str:
+        plan = self._plan
+        scale = ["--scale", f"{plan.scale:g}"] if plan.label else []
+        seeds = ["--seeds", ",".join(map(str, plan.seeds))]
+        return shlex.join(["fedbench", "suite", plan.name, *plan.overrides, *seeds, *scale])
 
     def _warn(self, line: str) -> None:
         self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
