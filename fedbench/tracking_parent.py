@@ -36,7 +36,7 @@ class ParentRun:
         parent = ParentRun(enabled=config.tracking.enabled)
         run_id = parent.open("my-study", "fedbench", None, {"study": "my-study"}, "What it is, in words.", key)
         run(config, member=Membership(run_id, "trial 1", {"study": "my-study"}))
-        parent.log({"best/accuracy": 0.9}, step=1)
+        parent.log({"best/best_accuracy": 0.9}, step=1)
         parent.artifacts(Path("figures"))
         parent.close("finished")
 

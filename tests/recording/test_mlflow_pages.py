@@ -89,7 +89,7 @@ def _record(uri: str, folder: Path) -> Recorded:
     for step, name in enumerate(("fedavg", "fedprox"), 1):
         member = Membership(parent_id, f"{name} seed 0", {"suite": "both"})
         one(f"nested-{name}", f"algorithm={name}", "schedule=full", member=member)
-        parent.log({"best/accuracy": 0.1 * step}, step)
+        parent.log({"best/best_accuracy": 0.1 * step}, step)
     parent.close("finished")
     assert parent.warning is None
     assert parent.experiment_id is not None
@@ -153,6 +153,7 @@ def test_the_chart_page_opens_with_bars_of_the_best_and_curves_by_round(
     page.goto(recorded.address(charts_fragment(recorded.experiment_id)))
     for section in SECTIONS:
         expect(page.get_by_text(section, exact=True).first).to_be_visible()
+    expect(page.locator(".barlayer .point path").first).to_be_attached()
     expect(_curves(page).first).to_be_attached()
 
 
