@@ -23,6 +23,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         "schedule": config.schedule.name,
         "dataset": config.data.dataset.name,
         "model": config.model.name,
+        "partition": config.data.partition.name,
     }
     title = f"{names['algorithm']}, {names['schedule']} schedule, {names['model']} on {names['dataset']}"
     sizes = problem.federation.sizes

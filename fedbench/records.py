@@ -201,7 +201,7 @@ class Membership:
 
     Attributes:
         parent_run_id: the MLflow run under which this one is nested.
-        run_name: of the MLflow run; None: the name of the run directory.
+        run_name: of the MLflow run; None: the method and the run directory's name.
         tags: added to the run's own.
         judge: asked, when the run has ended, what the whole makes of its summary.
     """

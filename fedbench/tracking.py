@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from fedbench.delivery import Delivery
 from fedbench.records import ClientRecord, RoundRecord, RunDescription, Verdict
+from fedbench.tracking_pages import NOTE, charts_fragment, name_of_run
 from fedbench.tracking_store import (
     LONGEST_DATASET_NAME,
     LONGEST_DIGEST,
@@ -84,7 +85,7 @@ class MlflowTracker:
                 the working directory.
             experiment: made if it is not there.
             tags: added to the run's own.
-            run_name: None: the name of the run directory.
+            run_name: None: the method and the run directory's name.
             parent_run_id: the MLflow run under which this one is nested.
             recording: by which the run is known again when it goes on later; None: made up.
             judge: see `Membership`.
@@ -115,7 +116,6 @@ class MlflowTracker:
         self._sent_at = 0.0
         self._run: RunDescription | None = None
         self._uplink = self._downlink = self._flops = 0
-        self._last_step = 0
 
     def run_started(self, run: RunDescription) -> None:
         """Queue the opening of the store and the description of the run.
@@ -164,11 +164,13 @@ class MlflowTracker:
         if self._run is None:
             return
         ended = now()
-        self.log(self._last_step, {"best/accuracy": summary.get("best_accuracy")})
+        outcome: dict[str, float | None] = {"best/accuracy": summary.get("best_accuracy")}
         if self._judge is not None:
             verdict = self._judge(summary)
-            self.log(self._last_step, verdict.metrics)
+            outcome |= verdict.metrics
             self._delivery.submit(lambda: self._set_tags(verdict.tags))
+        self._delivery.submit(lambda: self._log_outcome(outcome, ended))
+        self._delivery.start()  # a run without a round has not yet
         status = STATUS.get(str(summary.get("status")), "FAILED")
         directory = Path(self._run.directory)
         for path in recorded_files(directory):
@@ -183,7 +185,6 @@ class MlflowTracker:
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Queue metrics of one step; None is left out. Returns at once."""
-        self._last_step = step
         timestamp = now()
         self._points.extend(
             _Point(key, float(value), timestamp, step) for key, value in metrics.items() if value is not None
@@ -206,9 +207,7 @@ class MlflowTracker:
 
     def ui_link_fragment(self) -> str:
         """What follows the address of MLflow's pages: this experiment's runs, as charts of model training."""
-        if self.experiment_id is None:
-            return "#/experiments"
-        return f"#/experiments/{self.experiment_id}/runs?workflowType=machine_learning&compareRunsMode=CHART"
+        return charts_fragment(self.experiment_id)
 
     # The rest runs in the background thread.
 
@@ -230,7 +229,7 @@ class MlflowTracker:
             tags |= {
                 RECORDING_TAG: key,
                 "fedbench.directory": run.directory,
-                "mlflow.note.content": run.note,
+                NOTE: run.note,
             }
             if self._parent_run_id is not None:
                 tags["mlflow.parentRunId"] = self._parent_run_id
@@ -238,7 +237,7 @@ class MlflowTracker:
                 self.experiment_id,
                 start_time=started,
                 tags={plain_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()},
-                run_name=self._run_name or Path(run.directory).name,
+                run_name=self._run_name or name_of_run(run.tags, Path(run.directory)),
             )
             self.run_id = created.info.run_id
         self._opened.set()
@@ -287,6 +286,16 @@ class MlflowTracker:
                 raise
             del self._points[: len(batch)]
         self._sent_at = time.monotonic()
+
+    def _log_outcome(self, outcome: Mapping[str, float | None], timestamp: int) -> None:
+        """At step 0, so that MLflow's pages draw it as bars: at the last step it would be one dot in a line chart."""
+        from mlflow.entities import Metric
+
+        known = self._client.get_run(self._id()).data.metrics
+        new = {key: value for key, value in outcome.items() if value is not None and known.get(key) != value}
+        if new:
+            metrics = [Metric(key, float(value), timestamp, 0) for key, value in new.items()]
+            self._client.log_batch(self._id(), metrics=metrics)
 
     def _set_tags(self, tags: Mapping[str, str]) -> None:
         for name, value in tags.items():

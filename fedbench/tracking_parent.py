@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedbench.delivery import Delivery
+from fedbench.tracking_pages import NOTE, note_of_parent
 from fedbench.tracking_store import (
     LONGEST_TAG,
     METRICS_PER_REQUEST,
@@ -25,18 +26,6 @@ from fedbench.tracking_store import (
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-NOTE = "mlflow.note.content"
-
-ABOUT_THE_EXPERIMENT = """\
-Federated-learning experiments of fedbench.
-
-Each run is one experiment; a suite or a study is a run with its runs nested below. By round: `test/accuracy` (0..1),
-`comm/uplink_mb` and `comm/downlink_mb` (cumulative, all clients), `compute/tflop` (cumulative, all clients),
-`paper/*` as the FedPart paper counts. Tags name the algorithm, the schedule, the data set and the model. Every run's
-configuration and tables are among its artifacts.
-"""
-"""What MLflow shows above an experiment's runs, where nobody wrote anything else there."""
-
 
 class ParentRun:
     """A run in an MLflow store under which others are nested; it never stops what it records.
@@ -47,7 +36,7 @@ class ParentRun:
         parent = ParentRun(enabled=config.tracking.enabled)
         run_id = parent.open("my-study", "fedbench", None, {"study": "my-study"}, "What it is, in words.", key)
         run(config, member=Membership(run_id, "trial 1", {"study": "my-study"}))
-        parent.log({"best/accuracy": 0.9}, step=1)
+        parent.log({"best/best_accuracy": 0.9}, step=1)
         parent.artifacts(Path("figures"))
         parent.close("finished")
 
@@ -97,7 +86,7 @@ class ParentRun:
             experiment: made if it is not there.
             uri: the store or server; None: MLFLOW_TRACKING_URI, else the store that `mlflow ui` opens here.
             tags: of the run; found again, they are set anew.
-            note: the run in words, Markdown.
+            note: the run in words, Markdown; a link to the charts of the nested runs is added.
             key: unique to what is recorded, kept by the caller.
 
         Returns:
@@ -136,9 +125,9 @@ class ParentRun:
             self._delivery.submit(lambda batch=batch: self._log_points(batch, timestamp, step))  # type: ignore[misc]
 
     def describe(self, note: str, tags: Mapping[str, str] | None = None) -> None:
-        """Queue another note, and more tags."""
+        """Queue another note, to which the link is added, too, and more tags."""
         if self._delivery is not None:
-            self._delivery.submit(lambda: self._set_tags({NOTE: note, **(tags or {})}))
+            self._delivery.submit(lambda: self._describe(note, tags or {}))
 
     def artifacts(self, folder: Path) -> None:
         """Queue all files below `folder`, under their relative paths; a file sent before is replaced."""
@@ -184,26 +173,24 @@ class ParentRun:
     def _open_store(self, uri: str | None, experiment: str) -> None:
         self._client: MlflowClient
         self._client, self.experiment_id = open_store(uri, experiment)
-        if NOTE not in self._client.get_experiment(self.experiment_id).tags:
-            self._client.set_experiment_tag(self.experiment_id, NOTE, ABOUT_THE_EXPERIMENT)
 
     def _find_or_create(self, name: str, tags: dict[str, str], note: str, key: str, started: int) -> None:
         from mlflow.tracking.context.registry import resolve_tags
 
         assert self.experiment_id is not None
-        tags |= {NOTE: note}
         quoted = re.sub(r"['\\]", "_", key)
         same = self._client.search_runs([self.experiment_id], f"tags.`{RECORDING_TAG}` = '{quoted}'", max_results=1)
         if same:
             found = same[0].info.run_id
             self._client.update_run(found, "RUNNING", name)
-            self._set_tags(tags, found)
         else:
             complete = resolve_tags({**tags, RECORDING_TAG: quoted})
             created = self._client.create_run(
                 self.experiment_id, start_time=started, tags=_plain_tags(complete), run_name=name
             )
             found = created.info.run_id
+        linked = note_of_parent(note, self.experiment_id, str(found))
+        self._set_tags({**tags, NOTE: linked}, str(found))
         self.run_id = str(found)
         self._opened.set()
 
@@ -211,6 +198,10 @@ class ParentRun:
         from mlflow.entities import Metric
 
         self._client.log_batch(self._id(), metrics=[Metric(key, value, timestamp, step) for key, value in points])
+
+    def _describe(self, note: str, tags: Mapping[str, str]) -> None:
+        assert self.experiment_id is not None
+        self._set_tags({NOTE: note_of_parent(note, self.experiment_id, self._id()), **tags})
 
     def _set_tags(self, tags: Mapping[str, str], run_id: str | None = None) -> None:
         from mlflow.entities import RunTag

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from fedbench.errors import ConfigError
 from fedbench.run_directory import in_a_ray_job, lasting_root
+from fedbench.tracking_pages import ABOUT_THE_EXPERIMENT, NOTE
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -60,6 +61,8 @@ LASTING_ERRORS = frozenset(
 def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
     """A client of the store, and the id of the experiment, which is made if it is not there.
 
+    An experiment that nobody described gets a description.
+
     Args:
         uri: as from `absolute_store`; None: the store that `mlflow ui` opens in the working directory.
     """
@@ -77,12 +80,14 @@ def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
         # Beside a SQLite file that was named; else where MLflow puts artifacts by itself.
         artifacts = (database.parent / "mlruns" / quote(experiment, safe=" ")).as_uri() if database else None
         try:
-            return client, str(client.create_experiment(experiment, artifacts))
+            return client, str(client.create_experiment(experiment, artifacts, {NOTE: ABOUT_THE_EXPERIMENT}))
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
             found = client.get_experiment_by_name(experiment)  # another run was faster
     assert found is not None
+    if NOTE not in found.tags:
+        client.set_experiment_tag(found.experiment_id, NOTE, ABOUT_THE_EXPERIMENT)
     return client, str(found.experiment_id)
 
 

@@ -10,7 +10,6 @@ from fedbench.errors import ConfigError, RunError
 from fedbench.recorded import CHECKPOINTS
 from fedbench.tracking import MlflowTracker
 from fedbench.tracking_archive import recording_key
-from fedbench.tracking_store import absolute_store, environment_store, open_store
 
 LONGEST_UPLOAD = 600.0
 """Seconds for one run."""
@@ -59,16 +58,7 @@ def upload(directory: Path, mlflow_uri: str | None = None, experiment: str | Non
     tracker.run_finished(summary)
     if tracker.warning is not None or tracker.run_id is None:
         raise RunError(f"{directory}: {tracker.warning or 'MLflow did not take the run'}")
-    _complete(run, tracker.run_id, uri, name)
     return Uploaded(directory, tracker.run_id, name)
-
-
-def _complete(run: RecordedRun, run_id: str, uri: str | None, experiment: str) -> None:
-    """The best accuracy belongs to the last round, which the tracker takes for sent if the store has that round."""
-    best = run.summary.get("best_accuracy")
-    client, _ = open_store(absolute_store(environment_store(uri)), experiment)
-    if best is not None and "best/accuracy" not in client.get_run(run_id).data.metrics:
-        client.log_metric(run_id, "best/accuracy", float(best), step=run.rounds.num_rows - 1)
 
 
 def _key(run: RecordedRun) -> str:

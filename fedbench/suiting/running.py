@@ -2,16 +2,19 @@
 
 import fcntl
 import json
+import shlex
 import sys
 import traceback
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 from rich.console import Console
 
+from fedbench.comparison.compared import compare, load
 from fedbench.config import OutputSection
 from fedbench.engine.session import ray_session
 from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
@@ -20,6 +23,8 @@ from fedbench.experiment import run as run_experiment
 from fedbench.experiment import stop_signal
 from fedbench.recording import Result
 from fedbench.records import Membership, Observer
+from fedbench.reporting.files import PAGE, write_report
+from fedbench.reporting.report import make_report
 from fedbench.run_directory import runs_root
 from fedbench.suiting.cells import Plan, Run, slug
 from fedbench.suiting.outcomes import Outcome, Outcomes
@@ -30,6 +35,9 @@ from fedbench.tracking_parent import ParentRun
 
 if TYPE_CHECKING:
     from fedbench.engine.warm import WarmActors
+
+REPORT = "report"
+"""The folder of the report on a suite's runs, below the suite's."""
 
 STATE = "suite.json"
 """What a suite's folder keeps between commands: the key of its MLflow run."""
@@ -91,6 +99,7 @@ class _Suite:
                 self._parent.close("failed")
                 raise
         self._write()
+        self._report()
         self._parent.artifacts(self._folder / TABLE)
         self._parent.describe(self._note())
         self._parent.close(self._outcomes.status)
@@ -190,16 +199,24 @@ class _Suite:
             self._warn(self._parent.warning)
 
     def _member(self, run: Run) -> Membership:
-        tags = {"suite": self._plan.name, "row": run.row, "partition": run.config.data.partition.name}
+        tags = {"suite": self._plan.name, "row": run.row}
         if self._plan.label:
             tags["scale"] = self._plan.label
-        return Membership(self._parent.run_id, run.title, tags)
+        return Membership(self._parent.run_id, self._name(run), tags)
+
+    def _name(self, run: Run) -> str:
+        """With the scale last: charts show a name's first letters, which have to tell the runs apart."""
+        scale = self._plan.label
+        title = f"{run.label.removesuffix(f' {scale}')} seed {run.config.seed}"
+        return f"{title} ({scale})" if scale else title
 
     def _note(self) -> str:
         plan = self._plan
         lines = [f"**{plan.file.title}**", f"Suite `{plan.name}`{f', {plan.label}' if plan.label else ''}: "]
         lines[1] += f"{len(plan.runs)} runs, seeds {', '.join(map(str, plan.seeds))}. Files: `{self._folder}`"
         if self._outcomes.by_digest:
+            if (self._folder / REPORT / PAGE).exists():
+                lines.append("Among the artifacts: the table, and `report.html`, the runs side by side, with charts.")
             lines.append(self._outcomes.table().to_markdown())
         else:
             lines += plan.file.notes
@@ -220,6 +237,28 @@ class _Suite:
             write_outputs(self._outcomes, self._folder)
         except OSError as error:
             self._warn(f"the table could not be written: {error}")
+
+    def _report(self) -> None:
+        """The finished runs side by side, with the charts that a table does not have; none without such a run."""
+        finished = (outcome.directory for outcome in self._outcomes.by_digest.values() if outcome.finished)
+        directories = [directory for directory in finished if directory is not None]
+        try:
+            report = make_report(compare(load(directories)), command=self._command())
+            banner = self._outcomes.table().banner
+            intro = (banner, *report.intro) if banner else report.intro
+            write_report(replace(report, title=self._plan.file.title, intro=intro), self._folder / REPORT)
+        except DataError:  # none of them can be compared
+            return
+        except Exception as error:  # the runs and the table are there; what cannot be drawn must not undo them
+            self._warn(f"the report could not be written: {' '.join(str(error).split())}")
+            return
+        self._parent.artifact(self._folder / REPORT / PAGE)
+
+    def _command(self) -> str:
+        plan = self._plan
+        scale = ["--scale", f"{plan.scale:g}"] if plan.label else []
+        seeds = ["--seeds", ",".join(map(str, plan.seeds))]
+        return shlex.join(["fedbench", "suite", plan.name, *plan.overrides, *seeds, *scale])
 
     def _warn(self, line: str) -> None:
         self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)

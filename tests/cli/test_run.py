@@ -126,7 +126,7 @@ def test_the_run_directory_holds_every_file(quickstart: Quickstart) -> None:
 def test_mlflow_has_the_whole_run_where_its_pages_look(quickstart: Quickstart) -> None:
     client, run = mlflow_run(quickstart.folder)
     assert run.info.status == "FINISHED"
-    assert run.info.run_name == quickstart.directory.name
+    assert run.info.run_name == f"fedavg sequential {quickstart.directory.name}"
 
     rows = pq.read_table(quickstart.directory / "rounds.parquet").to_pylist()
     recorded = {

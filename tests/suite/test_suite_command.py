@@ -112,7 +112,8 @@ def test_mlflow_has_one_run_for_the_suite_with_the_runs_below_it(run_folder: Pat
     assert {run.data.tags["partition"] for run in children} == {"iid"}
     assert "A tiny table" in parent.data.tags["mlflow.note.content"]
     files = {item.path for item in client.list_artifacts(parent.info.run_id)}
-    assert files >= {"table.md", "table.html", "table.tex", "table.csv"}
+    assert files >= {"table.md", "table.html", "table.tex", "table.csv", "report.html"}
+    assert "<svg" in (run_folder / "runs/suites/tiny/report/report.html").read_text()
     document = json.loads((run_folder / "runs/suites/tiny/table/suite.json").read_text())
     for cell in document["cells"]:
         name = f"{cell['column']}/{cell['row']}".replace("=", "_")

@@ -1,0 +1,46 @@
+"""The report that a suite ends with."""
+
+from pathlib import Path
+
+from small_suites import BASE, plan_of, run, write_suite
+
+REPORT = Path("runs/suites/tiny/report/report.html")
+ONE_COLUMN = [{"name": "best", "measure": "best_accuracy"}]
+
+
+def test_a_suite_ends_with_a_report_that_has_its_title_and_its_charts(run_folder: Path) -> None:
+    outcomes, lines = run(plan_of(write_suite(run_folder), seeds="0"))
+    assert outcomes.status == "finished"
+    assert not [line for line in lines if "report could not" in line]
+    text = REPORT.read_text()
+    assert "<h1>A tiny table</h1>" in text
+    assert "<svg" in text
+    assert "fedbench suite tiny" in text
+    assert "--seeds 0" in text
+    assert {path.name for path in REPORT.parent.iterdir()} == {"report.html", "report.md", "table.csv", "table.tex"}
+
+
+def test_a_report_on_a_smaller_suite_says_that_it_is_smaller(run_folder: Path) -> None:
+    run(plan_of(write_suite(run_folder), seeds="0", scale=0.5))
+    text = Path("runs/suites/tiny-scaled-0.5/report/report.html").read_text()
+    assert "Scaled to 0.5 of the rounds and data: not comparable with the published figures." in text
+
+
+def test_a_suite_of_which_nothing_finished_has_no_report_and_no_warning(run_folder: Path) -> None:
+    # Clients of a single class each, at which this method raises an exception.
+    data = {"dataset": "digits", "clients": 10, "partition": {"name": "shards", "shards_per_client": 1}}
+    failing = {**BASE, "data": data, "algorithm": "small:Faulty"}
+    path = write_suite(run_folder, base=failing, rows=[{"name": "a"}], columns=ONE_COLUMN, published=None)
+    outcomes, lines = run(plan_of(path, seeds="0"))
+    assert outcomes.status == "failed"
+    assert not REPORT.exists()
+    assert not [line for line in lines if "warning" in line]
+
+
+def test_a_report_that_cannot_be_drawn_is_a_warning(run_folder: Path) -> None:
+    folder = REPORT.parent
+    folder.parent.mkdir(parents=True)
+    folder.write_text("in the way")
+    outcomes, lines = run(plan_of(write_suite(run_folder), seeds="0"))
+    assert outcomes.status == "finished"
+    assert [line for line in lines if "the report could not be written" in line]
