@@ -167,7 +167,10 @@ class Recording:
             interrupted = isinstance(error, KeyboardInterrupt)
             summary = self._summary("interrupted" if interrupted else "failed", began)
             summary["error"] = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
-            self._finish(summary)
+            try:
+                self._finish(summary)
+            except RunError as second:  # says less than what came first
+                error.add_note(str(second))
             if isinstance(error, RunError):
                 error.add_note(f"go on with: fedbench resume {self._directory.path}")
             raise

@@ -1,9 +1,12 @@
 """Files that are replaced whole: under a temporary name until they are on the disk."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
 
 
 @contextmanager
@@ -24,6 +27,23 @@ def replace_text(path: Path, text: str) -> Path:
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return path
+
+
+def write_tensors(path: Path, arrays: Mapping[str, npt.NDArray[Any]], metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file.
+
+    Raises:
+        OSError: the disk is full, or the file cannot be written otherwise.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
+    try:
+        save_file(dict(arrays), path, metadata=metadata)
+    except SafetensorError as error:
+        if "I/O error" not in str(error):
+            raise
+        raise OSError(str(error)) from error
 
 
 def _sync(path: Path) -> None:

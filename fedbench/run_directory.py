@@ -44,7 +44,7 @@ from fedbench.records import (
     RoundRecord,
     RunDescription,
 )
-from fedbench.replacing import replacing
+from fedbench.replacing import replacing, write_tensors
 
 MODEL = "model.safetensors"
 PLOTS = "plots"
@@ -193,11 +193,9 @@ class RunDirectory:
         Raises:
             RunError: the directory cannot be written.
         """
-        from safetensors.numpy import save_file
-
         whole = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
         with self._must_succeed(), replacing(self.path / MODEL) as temporary:
-            save_file(whole, temporary, metadata={"format": "np"})
+            write_tensors(temporary, whole, {"format": "np"})
 
     def history(self) -> pa.Table:
         """All rounds so far, with `ROUND_SCHEMA`."""

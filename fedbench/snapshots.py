@@ -18,6 +18,7 @@ import numpy as np
 
 from fedbench.component import Component
 from fedbench.errors import DataError, RunError
+from fedbench.replacing import write_tensors
 
 FORMAT = "fedbench checkpoint 1"
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
@@ -105,8 +106,6 @@ class Checkpoints:
             OSError: it cannot be written; nothing of it is left.
             RunError: it holds what a checkpoint cannot.
         """
-        from safetensors.numpy import save_file
-
         arrays: dict[str, Array] = {}
         document = self._codec.pack(state, arrays)
         self._directory.mkdir(parents=True, exist_ok=True)
@@ -115,7 +114,7 @@ class Checkpoints:
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
-            save_file(arrays, temporary / ARRAYS)
+            write_tensors(temporary / ARRAYS, arrays)
             (temporary / STATE).write_text(json.dumps(document), encoding="utf-8")
             manifest = {
                 "format": FORMAT,
