@@ -163,6 +163,7 @@ class Recording:
             stopped = self._run_rounds(executor, should_stop)
             vector, statistics = executor.model()
             peaks = executor.peak_memory()
+            self._directory.write_model(named_tensors(self._problem.layout, vector, statistics))
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             summary = self._summary("interrupted" if interrupted else "failed", began)
@@ -176,8 +177,6 @@ class Recording:
             raise
         finally:
             self._saving.release()
-        layout = self._problem.layout
-        self._directory.write_model(named_tensors(layout, vector, statistics))
         summary = self._summary("interrupted" if stopped else "finished", began)
         summary["model_sha256"] = model_digest(vector, statistics)
         summary["peak_actor_bytes"] = max(peaks)
@@ -266,8 +265,19 @@ class Recording:
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:
+        """Tell everyone; a directory that cannot be written keeps nobody else from hearing of it.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        failure: RunError | None = None
         for observer in self._observers:
-            observer.run_finished(summary)
+            try:
+                observer.run_finished(summary)
+            except RunError as error:
+                failure, summary = error, summary | {"status": "failed", "error": str(error)}
+        if failure is not None:
+            raise failure
 
     def _summary(self, status: str, began: float) -> dict[str, Any]:
         config = self._problem.config
