@@ -29,6 +29,10 @@ class LostActor(RunError):
     """An actor, or what it held, is gone: what the run did since its last checkpoint can be done again."""
 
 
+class HeadGone(RunError):
+    """The head of the cluster no longer answers; everything on it is lost but what the run has written."""
+
+
 class HangingClients(LostActor):
     """Clients that did not come back long after their deadline; their actor was ended.
 

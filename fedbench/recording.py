@@ -13,7 +13,7 @@ from fedbench.accounting.totals import Costs
 from fedbench.config import ExperimentConfig
 from fedbench.deadlines import Drops, recorded_drops
 from fedbench.description import describe, versions
-from fedbench.errors import FedbenchError, HangingClients, LostActor, RunError
+from fedbench.errors import FedbenchError, HangingClients, HeadGone, LostActor, RunError
 from fedbench.parameters import ParameterLayout, Vector, model_digest
 from fedbench.recorded import CLIENTS
 from fedbench.records import ALONE, Membership, Observer
@@ -172,7 +172,7 @@ class Recording:
                 self._finish(summary)
             except RunError as second:  # says less than what came first
                 error.add_note(str(second))
-            if isinstance(error, RunError):
+            if isinstance(error, LostActor | HeadGone):  # what happened to the cluster need not happen again
                 error.add_note(f"go on with: fedbench resume {self._directory.path}")
             raise
         finally:

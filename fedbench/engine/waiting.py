@@ -12,17 +12,13 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError
 
-from fedbench.errors import RunError
+from fedbench.errors import HeadGone
 
 SLICE = 5.0
 """Seconds between two looks at the head."""
 
 SILENCE = 20.0
 """Seconds without an answer after which the head counts as gone; before Ray's own 60."""
-
-
-class HeadGone(RunError):
-    """The head of the cluster no longer answers; everything on it is lost but what the run has written."""
 
 
 class Patience:
