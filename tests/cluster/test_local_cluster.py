@@ -35,11 +35,13 @@ def left_of(mark: str) -> list[int]:
 
 @pytest.mark.slow
 def test_nodes_have_addresses_and_resources_of_their_own(cluster: LocalCluster, on_cluster: dict[str, str]) -> None:
-    assert len(set(cluster.alive())) == 3
+    cluster.wait_alive(3)
+    workers = {node.address for node in cluster.nodes[1:] if not node.killed}
     said = subprocess.run(
         [sys.executable, "-c", WHERE_TASKS_RUN], env=on_cluster, check=True, capture_output=True, text=True
     )
-    assert json.loads(said.stdout) == [cluster.nodes[1].address, cluster.nodes[2].address]
+    assert set(json.loads(said.stdout)) == workers
+    assert len(workers) == 2
 
 
 @pytest.mark.slow
@@ -53,9 +55,10 @@ def test_dashboard_asks_for_the_token_and_listens_on_loopback_alone(cluster: Loc
 
 @pytest.mark.slow
 def test_a_killed_node_is_gone_for_good_and_another_may_come(cluster: LocalCluster) -> None:
-    lost = cluster.nodes[2]
+    cluster.wait_alive(3)
+    lost = next(node for node in reversed(cluster.nodes) if not node.killed)
     tree = lost.process.pid
-    cluster.kill_node(2)
+    cluster.kill_node(lost.index)
     assert not is_alive(tree)
     assert not left_of(lost.mark)
     cluster.wait_alive(2, timeout=30)

@@ -83,7 +83,6 @@ def pair(local_ray: None) -> Iterator[Cluster]:
 
 
 def follow_on(cluster: Cluster, config: ExperimentConfig, kind: type[RayArrivals] = RayArrivals) -> Followed:
-    import ray
 
     problem = build_problem(config, load_federation(config))
     data, rows = problem.federation.data, problem.federation.rows
@@ -91,7 +90,7 @@ def follow_on(cluster: Cluster, config: ExperimentConfig, kind: type[RayArrivals
     try:
         return follow(problem, executor)
     finally:
-        ray.kill(executor._server)
+        cluster.end_servers()
 
 
 def plain_rows(done: Followed) -> list[str]:
