@@ -43,7 +43,7 @@ def test_a_slow_client_is_dropped_recorded_and_the_record_gives_the_same_model_a
 @pytest.mark.usefixtures("local_ray", "run_folder")
 def test_clients_that_never_come_back_are_given_up_with_their_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_rounds, "HANG_GRACE", 1.0)
-    hanging = ("algorithm.seconds=10000", "participation.round_deadline=2", "rounds=1")
+    hanging = ("algorithm.seconds=10000", "participation.round_deadline=5", "rounds=1")
     result = run(config(*ONE_SLOW, *hanging, "runtime.actors=2"))
     assert result.summary["status"] == "finished"
     assert 5 <= result.summary["dropped_clients"] < 10
