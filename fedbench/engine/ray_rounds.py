@@ -188,7 +188,7 @@ class RayExecutor(OnCluster, RoundExecutor):
             until = min(began + self._runtime.round_timeout, *(last[reference] for reference in references))
             ready, references = self._patience.wait(references, max(0.0, until - time.monotonic()))
             if not ready:
-                hanging = [reference for reference in references if last[reference] <= time.monotonic()]
+                hanging = [reference for reference in references if last[reference] <= until]
                 if hanging:
                     raise self._hang(round_index, [orders[reference] for reference in hanging])
                 raise RunError(

@@ -132,7 +132,8 @@ def test_an_interrupt_ends_trials_at_their_round_and_names_the_command_that_goes
     found = trials(here)
     assert [trial.state for trial in found] == [TrialState.FAIL] * 2 + [TrialState.WAITING] * 2
     assert not [trial for trial in found[:2] if counts(trial)]
-    assert [trial.system_attrs["fixed_params"] for trial in found[2:]] == [trial.params for trial in found[:2]]
+    again = [trial.system_attrs["fixed_params"] for trial in found[2:]]
+    assert sorted(map(str, again)) == sorted(str(trial.params) for trial in found[:2])
 
 
 def test_two_processes_make_one_study_together_and_not_one_trial_more(commands: Commands, here: Path) -> None:
