@@ -1,13 +1,10 @@
 """The command line called within the test: faster than a process of its own."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Finished
-
-from fedbench.cli import main
+from command_line import Finished, in_this_process
 
 Call = Callable[..., Finished]
 
@@ -24,13 +21,4 @@ def call(
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
-    def fedbench(*arguments: str) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["fedbench", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        stdout, stderr = capfd.readouterr()
-        return Finished(int(ended.value.code or 0), stdout, stderr)
-
-    return fedbench
+    return in_this_process(monkeypatch, capfd)

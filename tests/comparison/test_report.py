@@ -5,7 +5,6 @@ import json
 import re
 import shutil
 import statistics
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -13,10 +12,9 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import yaml
-from command_line import Finished
+from command_line import Finished, in_this_process
 from small import asynchronous
 
-from fedbench.cli import main
 from fedbench.comparison.compared import compare, load
 from fedbench.comparison.heatmap import MOST_CELLS, Heatmap
 from fedbench.comparison.runs import read_run
@@ -38,16 +36,7 @@ def call(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captur
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("FEDBENCH_RUNS", raising=False)
 
-    def fedbench(*arguments: str) -> Finished:
-        monkeypatch.setattr(sys, "argv", ["fedbench", *arguments])
-        monkeypatch.setattr(sys, "path", list(sys.path))
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
-        stdout, stderr = capfd.readouterr()
-        return Finished(int(ended.value.code or 0), stdout, stderr)
-
-    return fedbench
+    return in_this_process(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="module")

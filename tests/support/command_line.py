@@ -1,15 +1,18 @@
-"""The `fedbench` command as a process of its own, and small broken data sets to give to it."""
+"""The `fedbench` command as a process of its own or in this one, and small broken data sets to give to it."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
+from fedbench.cli import main
 from fedbench.data.images import Cifar10
 from fedbench.data.parquet_writer import write_parquet
 
@@ -91,3 +94,18 @@ def write_broken_data(root: Path) -> dict[str, Path]:
     column = pa.array(images, table.schema.field("image").type)
     pq.write_table(table.set_column(0, table.schema.field("image"), column), cut)
     return roots
+
+
+def in_this_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
+    """A `fedbench` that is called like a function, without the seconds that a process of its own takes."""
+
+    def fedbench(*arguments: str) -> Finished:
+        monkeypatch.setattr(sys, "argv", ["fedbench", *arguments])
+        monkeypatch.setattr(sys, "path", list(sys.path))
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main()
+        stdout, stderr = capfd.readouterr()
+        return Finished(int(ended.value.code or 0), stdout, stderr)
+
+    return fedbench
