@@ -77,3 +77,9 @@ def test_where_it_makes_no_sense_it_is_refused(overrides: list[str], complaint: 
     with pytest.raises(ConfigError, match=complaint):
         run(ExperimentConfig.load(overrides[0], [*overrides[1:], "runtime.executor=inline"]))
     assert not list(run_folder.iterdir())
+
+
+def test_a_configuration_is_the_same_whether_its_drops_are_followed() -> None:
+    plain = config("participation.round_deadline=3")
+    assert config("participation.round_deadline=3", "participation.replay=clients.parquet").digest() == plain.digest()
+    assert config("participation.round_deadline=4").digest() != plain.digest()
