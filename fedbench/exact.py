@@ -21,6 +21,10 @@ LARGEST_UPDATE = float(2**20)
 
 FixedPoint = npt.NDArray[np.int64]
 
+_MAGIC = 1.5 * 2.0**52
+_MAGIC_BITS = np.float64(_MAGIC).view(np.int64)
+_ROUNDS_BELOW = 2.0**50
+
 _CHUNK = 1 << 15
 """Values handled at a time, so that the float64 intermediates stay in the cache."""
 
@@ -39,16 +43,31 @@ def accumulate(
     Returns:
         False, with `total` unchanged, when an update is not finite or larger than `LARGEST_UPDATE`.
     """
-    if not summable(values, reference):
+    factor = weight * SCALE
+    small = summable(values, reference, min(LARGEST_UPDATE, _ROUNDS_BELOW / max(factor, 1.0)))
+    if not small and not summable(values, reference):
         return False
-    buffer = np.empty(min(_CHUNK, len(total)))
+    updates, references = np.empty((2, min(_CHUNK, len(total))))
     for start in range(0, len(total), _CHUNK):
         piece = slice(start, start + _CHUNK)
-        update = np.subtract(values[piece], reference[piece], out=buffer[: len(total[piece])], dtype=np.float64)
-        update *= weight * SCALE
-        np.rint(update, out=update)
-        total[piece] += update.astype(np.int64)
+        update, subtrahend = updates[: len(total[piece])], references[: len(total[piece])]
+        update[...], subtrahend[...] = values[piece], reference[piece]
+        update -= subtrahend
+        update *= factor
+        total[piece] += _rounded(update) if small else np.rint(update, out=update).astype(np.int64)
     return True
+
+
+def _rounded(values: npt.NDArray[np.float64]) -> FixedPoint:
+    """round(values), ties to even, in the memory of `values`; for |values| < 2**51.
+
+    Between 2**52 and 2**53 a float64 has no fraction: adding 1.5 * 2**52 rounds, and leaves the integer in the low
+    bits. That is twice as fast as `rint` and a conversion.
+    """
+    values += _MAGIC
+    integers = values.view(np.int64)
+    integers -= _MAGIC_BITS
+    return integers
 
 
 def summable(

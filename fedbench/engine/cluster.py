@@ -279,6 +279,8 @@ def connect(address: str | None) -> None:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         # Ray guards a local cluster with a token by itself, and would say so every time.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    # What Ray has to say of calls whose results nobody waits for any more would follow fedbench's own last line.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)

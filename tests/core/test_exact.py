@@ -72,3 +72,24 @@ def test_the_largest_updates_do_not_overflow() -> None:
         assert accumulate(total, values, np.zeros(3, np.float32), 1 / 8)
     np.testing.assert_array_equal(decode(total), LARGEST_UPDATE)
     assert LARGEST_UPDATE * SCALE < 2**62
+
+
+def test_a_single_large_update_changes_nothing_for_the_others(updates: np.ndarray) -> None:
+    zero = np.zeros(SIZE, np.float32)
+    updates[0, :4] = np.array([0.5, 1.5, -0.5, -1.5], np.float32) * 2.0**-40  # ties go to the even neighbour
+    alone, beside = np.zeros(SIZE, np.int64), np.zeros(SIZE, np.int64)
+    assert accumulate(alone, updates[0], zero, 1.0)
+    updates[0, -1] = LARGEST_UPDATE  # too large for the fast way to round
+    assert accumulate(beside, updates[0], zero, 1.0)
+    assert alone[:4].tolist() == [0, 2, 0, -2]
+    np.testing.assert_array_equal(beside[:-1], alone[:-1])
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0**-30, 1 / 3, 1.0])
+def test_updates_of_all_magnitudes_are_rounded_once(weight: float) -> None:
+    factor = weight * SCALE
+    sizes = np.float32(1.1) * np.exp2(np.arange(-60, 21), dtype=np.float32)
+    for value in [*sizes[sizes <= LARGEST_UPDATE], *-sizes[sizes <= LARGEST_UPDATE]]:
+        total = np.zeros(1, np.int64)
+        assert accumulate(total, np.array([value]), np.zeros(1, np.float32), weight)
+        assert total[0] == round(float(value) * factor)
