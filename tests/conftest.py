@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local import LocalCluster
+from local_cluster import LocalCluster
 
 HERE = Path(__file__).parent
 IMPORTABLE = [str(HERE / "support"), str(HERE / "benchmarks")]

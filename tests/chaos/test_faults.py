@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 from disturbed import PRESET, SMALL, actors, fedbench_run, kill_at_work
-from local import LocalCluster
+from local_cluster import LocalCluster
 from mlflow_server import MlflowServer
 
 from fedbench.config import ExperimentConfig

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from disturbed import PRESET, SMALL, Outcome, fedbench_run, kill_at_work
-from local import LocalCluster
+from local_cluster import LocalCluster
 
 from fedbench.config import ExperimentConfig
 from fedbench.experiment import run

@@ -12,7 +12,7 @@ import urllib.request
 from pathlib import Path
 
 import pytest
-from local import MARK, ClusterError, LocalCluster
+from local_cluster import MARK, ClusterError, LocalCluster
 from network_namespaces import Bridge, NoNamespacesError
 from process_trees import all_processes, environment_of, is_alive, kill_all
 

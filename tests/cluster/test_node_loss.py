@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from local import LocalCluster
+from local_cluster import LocalCluster
 
 RUN = (
     "fedavg-digits", "algorithm=scaffold", "server=fedadam", "data.clients=6", "data.samples_per_client=20",

@@ -1,110 +1,32 @@
 """The pool of models that are recombined instead of averaged (FedMR), on the server alone with random uploads."""
 
-from collections.abc import Sequence
 from dataclasses import replace
-from typing import Literal
 
 import numpy as np
 import pytest
+from pools import (
+    GRANULARITIES,
+    LAYOUT,
+    POOL,
+    TENSORS,
+    Granularity,
+    Lists,
+    models,
+    order_of,
+    orders,
+    recombined,
+    send,
+    spec,
+)
 from small import config
 
 from fedbench.algorithms.fedavg import FedAvg
-from fedbench.algorithms.fedmr import FedMR
-from fedbench.compression import Uncompressed
-from fedbench.engine.messages import RoundPlan
 from fedbench.engine.pool import PoolServer
-from fedbench.engine.server import Server, ServerSpec
+from fedbench.engine.server import Server
 from fedbench.errors import RunError
 from fedbench.experiment import run
-from fedbench.parameters import ParameterLayout
-from fedbench.parts import PARAMETERS, STATISTICS, PartTable
-from fedbench.schedules import Cyclic, Full, Importance, PerClient, Schedule, Sequential
-from fedbench.training.minibatches import LocalLength
-from fedbench.training.optimizers import Constant
-from fedbench.updates import UpdatePipeline
-
-Granularity = Literal["tensor", "group", "model"]
-GRANULARITIES: tuple[Granularity, ...] = ("tensor", "group", "model")
-
-LAYOUT = ParameterLayout.build(
-    [
-        ("conv", {"conv.weight": (4, 3, 2, 2), "conv.bias": (4,)}),
-        ("middle", {"middle.weight": (5, 4), "middle.bias": (5,)}),
-        ("head", {"head.bias": (7,)}),
-    ],
-    statistics=[("a.mean", 0, (4,)), ("a.var", 0, (4,)), ("b.mean", 1, (5,))],
-)
-SIZES = (10, 30, 25, 60, 5, 40, 20, 35)
-TENSORS = [(PARAMETERS, slot) for slot in LAYOUT.slots] + [(STATISTICS, slot) for slot in LAYOUT.statistics]
-POOL = 6
-
-
-def spec(
-    granularity: Granularity = "tensor",
-    *,
-    cohort: int = POOL,
-    schedule: Schedule | None = None,
-    seed: int = 0,
-    first_stage_rounds: int = 0,
-    statistics: bool = True,
-) -> ServerSpec:
-    rng = np.random.default_rng(7)
-    return ServerSpec(
-        table=PartTable(LAYOUT, statistics),
-        vector=rng.normal(size=LAYOUT.size).astype(np.float32),
-        statistics=rng.normal(size=LAYOUT.statistics_size).astype(np.float32),
-        sizes=SIZES,
-        cohort_size=cohort,
-        rounds=40,
-        seed=seed,
-        algorithm=FedMR(granularity=granularity, first_stage_rounds=first_stage_rounds),
-        schedule=schedule or Full(),
-        learning_rate=Constant(),
-        local=LocalLength(16, epochs=1, steps=None),
-        update=UpdatePipeline(clip_norm=None, noise_std=0.0, compression=Uncompressed()),
-    )
-
-
-def models(server: PoolServer) -> dict[str, np.ndarray]:
-    """{channel: float32 [models, n]}, a copy of the pool."""
-    return {name: vectors.copy() for name, vectors in server._pool.items()}
-
-
-def send(
-    server: Server, plan: RoundPlan, clients: Sequence[int] | None = None, seed: int = 0
-) -> dict[int, dict[str, np.ndarray]]:
-    """Random values from each of `clients` (default: all); what each sent, by client and channel."""
-    rng = np.random.default_rng([seed, plan.round])
-    table, sent = server._table, {}
-    for client, groups in zip(plan.cohort, plan.groups, strict=True):
-        vectors = {name: rng.normal(size=len(vector)).astype(np.float32) for name, vector in table.zeros().items()}
-        if clients is None or client in clients:
-            server.receive(table.gather(vectors, table.uploaded(groups)), (client,))
-            sent[client] = vectors
-    return sent
-
-
-def recombined(server: PoolServer, round_index: int = 0, **options: object) -> tuple[dict, dict]:
-    """The pool of a round as the clients left it, and as it was recombined."""
-    send(server, server.plan(round_index), **options)  # type: ignore[arg-type]
-    before = models(server)
-    server.finish()
-    return before, models(server)
-
-
-def order_of(before: np.ndarray, after: np.ndarray) -> tuple[int, ...]:
-    """The permutation p with after[i] = before[p[i]]; the rows of `before` differ."""
-    found = [np.flatnonzero((before == row).all(axis=1)) for row in after]
-    assert all(len(places) == 1 for places in found), "every row is one of those before"
-    return tuple(int(places[0]) for places in found)
-
-
-def orders(before: dict, after: dict) -> dict[str, tuple[int, ...]]:
-    """{tensor name: its permutation}."""
-    return {
-        slot.name: order_of(before[channel][:, slot.offset : slot.stop], after[channel][:, slot.offset : slot.stop])
-        for channel, slot in TENSORS
-    }
+from fedbench.parts import PARAMETERS, STATISTICS
+from fedbench.schedules import Importance, PerClient, Sequential
 
 
 def test_every_client_starts_from_a_model_of_its_own() -> None:
@@ -248,33 +170,6 @@ def test_after_a_round_of_averaging_all_models_are_the_mean() -> None:
     assert not (after[PARAMETERS] == after[PARAMETERS][0]).all()
 
 
-@pytest.mark.parametrize("cohort", [len(SIZES), 3])
-def test_full_rounds_cost_as_much_as_fedavgs(cohort: int) -> None:
-    pool, plain = PoolServer(spec(cohort=cohort)), Server(replace(spec(cohort=cohort), algorithm=FedAvg()))
-    whole = 4 * (LAYOUT.size + LAYOUT.statistics_size)
-    for index in range(6):
-        mine, theirs = pool.plan(index), plain.plan(index)
-        assert mine.cohort == theirs.cohort
-        assert mine.uplink_bytes == theirs.uplink_bytes == (whole,) * cohort
-        assert mine.downlink_bytes == theirs.downlink_bytes == (whole,) * cohort
-        for server, plan in ((pool, mine), (plain, theirs)):
-            send(server, plan)
-            server.finish()
-
-
-class Lists(Cyclic):
-    """Full and partial rounds as they are listed: -1, or the active group."""
-
-    name: str = "lists"
-    rounds: tuple[int, ...] = ()
-
-    def place(self, round_index: int, groups: int) -> tuple[int, int, int] | None:
-        return None if self.rounds[round_index] < 0 else (0, round_index, 0)
-
-    def order(self, cycle: int, groups: int, seed: int) -> list[int]:
-        return list(self.rounds)
-
-
 @pytest.mark.parametrize("granularity", GRANULARITIES)
 def test_in_a_partial_round_only_the_active_group_is_sent_and_shuffled(granularity: Granularity) -> None:
     server = PoolServer(spec(granularity, schedule=Lists(rounds=(-1, 1, 1))))
@@ -296,70 +191,6 @@ def test_in_a_partial_round_only_the_active_group_is_sent_and_shuffled(granulari
         np.testing.assert_array_equal(after[STATISTICS][:, :8], before[STATISTICS][:, :8])
         own = order_of(before[STATISTICS][:, 8:], after[STATISTICS][:, 8:])
         assert sorted(own) == list(range(POOL))
-
-
-def account(spec: ServerSpec, rounds: int, missing: int = -1) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
-    """(downlink as counted, downlink by comparing values) of each round: bytes of the parts that a client lacks.
-
-    Uploads are random, so that equal values are the same values. A client holds what it last downloaded.
-
-    Args:
-        missing: a client whose updates never arrive.
-    """
-    server, found = PoolServer(spec), []
-    held: dict[int, list[np.ndarray | None]] = {}
-    for index in range(rounds):
-        plan = server.plan(index)
-        wanted = []
-        for client in plan.cohort:
-            own = server.starts((client,))
-            parts = [own[segment] for _, segment in server._table.segments(server.start_parts(), server.start_parts())]
-            old = held.get(client, [None] * len(parts))
-            lacking = [part for part, known in zip(parts, old, strict=True) if not np.array_equal(part, known)]
-            wanted.append(4 * sum(len(part) for part in lacking))
-            held[client] = [part.copy() for part in parts]
-        found.append((plan.downlink_bytes, tuple(wanted)))
-        send(server, plan, [client for client in plan.cohort if client != missing])
-        server.finish()
-    return found
-
-
-ROUNDS = (-1, 0, 0, 1, 2, -1, 2, 1, 0, 1, 2, 0)
-
-
-@pytest.mark.parametrize("cohort", [len(SIZES), 3])
-@pytest.mark.parametrize("granularity", ["group", "model"])
-def test_downlink_is_what_a_client_does_not_hold(granularity: Granularity, cohort: int) -> None:
-    one = spec(granularity, cohort=cohort, schedule=Lists(rounds=ROUNDS), statistics=False)
-    for index, (counted, compared) in enumerate(account(one, len(ROUNDS))):
-        assert counted == compared, index
-
-
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_downlink_is_no_less_than_what_is_lacking_when_a_clients_updates_never_arrive(granularity: Granularity) -> None:
-    one = spec(granularity, cohort=len(SIZES), schedule=Lists(rounds=(-1, -1, 1, -1) * 10))
-    for index, (counted, compared) in enumerate(account(one, 40, missing=2)):
-        assert all(mine >= least for mine, least in zip(counted, compared, strict=True)), index
-
-
-@pytest.mark.parametrize("statistics", [True, False])
-def test_a_part_whose_tensors_were_shuffled_apart_is_new_to_everyone(statistics: bool) -> None:
-    one = spec("tensor", schedule=Lists(rounds=ROUNDS), statistics=statistics)
-    for index, (counted, compared) in enumerate(account(one, len(ROUNDS))):
-        assert counted == compared, index
-
-
-@pytest.mark.parametrize("granularity", GRANULARITIES)
-def test_a_pool_of_one_model_costs_what_fedavg_does(granularity: Granularity) -> None:
-    """Nothing to mix: a client lacks what the others trained since it last took part."""
-    one = spec(granularity, cohort=1, schedule=Lists(rounds=ROUNDS))
-    servers = PoolServer(one), Server(replace(one, algorithm=FedAvg()))
-    for index in range(len(ROUNDS)):
-        plans = [server.plan(index) for server in servers]
-        assert plans[0].downlink_bytes == plans[1].downlink_bytes
-        for server, plan in zip(servers, plans, strict=True):
-            send(server, plan)
-            server.finish()
 
 
 def test_who_sent_nothing_keeps_the_model_in_the_pool() -> None:

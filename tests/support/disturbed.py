@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local import LocalCluster
+from local_cluster import LocalCluster
 from process_trees import descendants, is_alive
 
 PRESET = "fedavg-digits"
