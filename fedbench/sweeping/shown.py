@@ -12,6 +12,7 @@ from rich.table import Table
 
 from fedbench.sweeping.ledger import REASON, counts, finished
 from fedbench.sweeping.outcome import DIGESTS, DIRECTORIES, METRICS, is_feasible
+from fedbench.sweeping.space import in_words, number
 from fedbench.sweeping.study import StudyResult
 from fedbench.sweeping.study_file import StudyFile
 
@@ -51,7 +52,7 @@ class Lines:
             so_far = f"front {len(best)}"
         else:
             so_far = f"best {number(best[0].values[0])} (trial {best[0].number})"
-        parameters = textwrap.shorten(shown_parameters(trial), LONGEST_PARAMETERS, placeholder=" ...")
+        parameters = textwrap.shorten(in_words(trial.params), LONGEST_PARAMETERS, placeholder=" ...")
         parts = (f"trial {trial.number:<4d} {state:<9}", values, so_far, parameters)
         self.note("  ".join(part for part in parts if part))
 
@@ -64,16 +65,6 @@ def shown_values(file: StudyFile, trial: FrozenTrial) -> str:
     """Objectives with their names, as far as the trial has them."""
     pairs = zip(file.objectives, trial.values or (), strict=False)
     return "  ".join(f"{one.metric} {number(value)}" for one, value in pairs)
-
-
-def shown_parameters(trial: FrozenTrial) -> str:
-    """All parameters."""
-    return " ".join(f"{name}={number(value)}" for name, value in trial.params.items())
-
-
-def number(value: Any) -> str:
-    """Four digits are enough to compare."""
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def print_study(result: StudyResult, screen: Console) -> None:
@@ -89,7 +80,7 @@ def print_study(result: StudyResult, screen: Console) -> None:
         for head in ("trial", *(one.metric for one in result.file.objectives), "parameters"):
             table.add_column(head, overflow="fold", no_wrap=head == "trial")
         for trial in sorted(result.best, key=lambda trial: trial.values[0])[:MOST_ROWS]:
-            table.add_row(str(trial.number), *(number(value) for value in trial.values), shown_parameters(trial))
+            table.add_row(str(trial.number), *(number(value) for value in trial.values), in_words(trial.params))
         screen.print("Pareto front:" if len(result.file.objectives) > 1 else "best:", highlight=False)
         screen.print(table, markup=False, highlight=False)
         if len(result.best) > MOST_ROWS:

@@ -307,3 +307,13 @@ def _in_order(entries: Entries) -> list[str]:
         order.append(ready[0])
         waiting.remove(ready[0])
     return order
+
+
+def in_words(parameters: Mapping[str, Any]) -> str:
+    """name=value for each, in one line."""
+    return " ".join(f"{name}={number(value)}" for name, value in parameters.items())
+
+
+def number(value: Any) -> str:
+    """Four digits are enough to compare."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import textwrap
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +22,16 @@ from fedbench.records import ROUND_SCHEMA, ClientRecord, Membership, RoundRecord
 from fedbench.sweeping.ledger import open_storage
 from fedbench.sweeping.measures import lacking, mean, measure
 from fedbench.sweeping.samplers import make_pruner
-from fedbench.sweeping.space import Values
+from fedbench.sweeping.space import Values, in_words
 from fedbench.sweeping.study_file import StudyFile
 
 State = Literal["complete", "pruned", "interrupted", "failed"]
 
 PASSED_ON = ("FEDBENCH_", "MLFLOW_")
 """Environment variables with these beginnings are the command's, wherever Ray started this process."""
+
+LONGEST_NAME = 120
+"""Characters of a run's name, which MLflow shows in one line."""
 
 
 @dataclass(frozen=True)
@@ -147,6 +151,7 @@ class TrialRunner:
         values = self._file.config(assignment.drawn, seed).to_mapping()
         config = ExperimentConfig.from_mapping(values | {"output": {"directory": str(directory)}})
         name = f"trial {assignment.number}" + (f", seed {seed}" if len(self._file.seeds) > 1 else "")
+        name = textwrap.shorten(f"{name}: {in_words(assignment.drawn)}", LONGEST_NAME, placeholder=" ...")
         tags = {"study": self._file.name, "trial": str(assignment.number)}
         member = Membership(assignment.parent_run_id, name, tags, watch.judge)
         warm = self._warm if config.runtime.executor == "ray" else None

@@ -175,7 +175,8 @@ def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(commands: Command
     assert set(below) == {"0", "1"}
     states = {one.data.params["algorithm.name"]: one.data.tags["state"] for one in below.values()}
     assert states == {"fedavg": "COMPLETE", "small:Faulty": "FAIL"}
-    for one in below.values():
+    for number, one in below.items():
+        assert one.info.run_name == f"trial {number}: algorithm={one.data.params['algorithm.name']}"
         assert one.data.tags["mlflow.parentRunId"] == parent.info.run_id
         assert one.data.tags["study"] == "small"
     complete = next(one for one in below.values() if one.data.tags["state"] == "COMPLETE")
