@@ -128,7 +128,7 @@ def test_what_mlflow_missed_arrives_later_and_once(
 ) -> None:
     from mlflow import MlflowClient
 
-    rounds, server = 1500, MlflowServer(tmp_path)
+    rounds, server = 600, MlflowServer(tmp_path)
     server.start()
     client = MlflowClient(server.uri)
 
@@ -143,7 +143,7 @@ def test_what_mlflow_missed_arrives_later_and_once(
             on_cluster,
             *SMALL,
             *[f"rounds={rounds}", f"tracking.mlflow_uri={server.uri}", "output.directory=run"],
-            events={200: kill_once_in_use, 300: server.start},
+            events={100: kill_once_in_use, 200: server.start},
         )
         found = client.search_runs([client.get_experiment_by_name("fedbench").experiment_id])
         points = client.get_metric_history(found[0].info.run_id, "test/accuracy")
