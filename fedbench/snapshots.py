@@ -18,7 +18,7 @@ import numpy as np
 
 from fedbench.component import Component
 from fedbench.errors import DataError, RunError
-from fedbench.replacing import write_tensors
+from fedbench.replacing import sync, write_tensors
 
 FORMAT = "fedbench checkpoint 1"
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
@@ -123,12 +123,12 @@ class Checkpoints:
                 "sha256": {name: _digest(temporary / name) for name in (ARRAYS, STATE)},
             }
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-            for name in (ARRAYS, STATE, MANIFEST):
-                _sync(temporary / name)
+            for written in (temporary / ARRAYS, temporary / STATE, temporary / MANIFEST, temporary):
+                sync(written)
             if path.exists():
                 shutil.rmtree(path)
             os.replace(temporary, path)
-            _sync(self._directory)
+            sync(self._directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
         for old in self._paths()[:-KEPT]:
@@ -201,11 +201,3 @@ def restore_attributes(thing: object, state: Tree) -> None:
 def _digest(path: Path) -> str:
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
