@@ -265,7 +265,9 @@ def test_mlflow_server_has_the_options_that_are_used() -> None:
 def commands() -> list[str]:
     text = "\n".join((CLUSTER / name).read_text() for name in ("README.md", "slurm.sh", "local.py"))
     joined = re.sub(r"\s*\\\n\s*", " ", text)
-    shown = re.findall(r"(?:fedbench run|sbatch cluster/slurm.sh) ([a-z0-9-]+(?: [a-z_.]+=[^\s\"`#]+)*)", joined)
+    shown = re.findall(
+        r"(?:fedbench run|sbatch cluster/slurm.sh) (?!resume )([a-z0-9-]+(?: [a-z_.]+=[^\s\"`#]+)*)", joined
+    )
     return sorted(set(shown))
 
 
