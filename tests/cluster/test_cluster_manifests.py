@@ -1,9 +1,11 @@
 """The files of cluster/ against the schema of the tool that reads them, the versions of pyproject.toml and fedbench."""
 
+import os
 import re
 import shlex
 import subprocess
 import tomllib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,9 @@ def test_every_ray_version_named_is_that_of_the_image(path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["aws.yaml", "gcp.yaml", "onprem.yaml", "Dockerfile"])
 def test_ray_is_installed_at_its_pin_and_with_fedbench(name: str) -> None:
-    installed = [line for line in (CLUSTER / name).read_text().splitlines() if "pip install" in line]
+    text = (CLUSTER / name).read_text()
+    commands = yaml.safe_load(text)["setup_commands"] if name.endswith(".yaml") else text.splitlines()
+    installed = [command for command in commands if "pip install" in command]
     assert len(installed) == 1
     assert f'"ray[default]=={PINNED}"' in installed[0]
     assert "fedbench" in installed[0].split("==")[1]
@@ -118,6 +122,40 @@ def test_ray_up_turns_the_token_on_and_keeps_the_dashboard_in(name: str) -> None
     assert "--dashboard-host=127.0.0.1" in head
     assert "$RAY_HEAD_IP:6379" in " ".join(config["worker_start_ray_commands"])
     assert "--port=6379" in head
+
+
+@pytest.mark.parametrize("name", LAUNCHED)
+def test_ray_up_again_installs_the_newest_wheel_even_of_the_version_that_is_there(name: str, tmp_path: Path) -> None:
+    setup = load(f"{name}.yaml")["setup_commands"]
+    (uninstalled,) = (index for index, command in enumerate(setup) if "pip uninstall -y fedbench" in command)
+    (installed,) = (index for index, command in enumerate(setup) if "pip install" in command)
+    assert uninstalled < installed  # pip passes over a wheel of a version that is installed
+    wheels = re.search(r"(?:~|/home/ray)/\S*dist/fedbench-\*\.whl", setup[installed])
+    assert wheels
+    for wheel in ("fedbench-0.9.0", "fedbench-0.10.0", "fedbench-0.2.0", "torch-2.11.0"):
+        (tmp_path / f"{wheel}-py3-none-any.whl").touch()
+    command = re.sub(r"\S*pip install", "printf '%s\\\\n'", setup[installed]).replace(
+        wheels[0], f"{tmp_path}/fedbench-*.whl"
+    )
+    said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert said == [f"ray[default]=={PINNED}", f"{tmp_path}/fedbench-0.10.0-py3-none-any.whl"]
+
+
+def test_machines_of_your_own_all_become_nodes() -> None:
+    """Ray's default autoscaler takes the head for one of min_workers; the last assignment before `ray start` counts."""
+    config = load("onprem.yaml")
+    assert config["min_workers"] == config["max_workers"] == len(config["provider"]["worker_ips"])
+    before = config["head_start_ray_commands"][-1].split("ray start --head")[0]
+    assert re.findall(r"RAY_enable_autoscaler_v2=(\d)", before)[-1:] == ["0"]
+
+
+def test_the_head_takes_the_address_that_ssh_came_to() -> None:
+    (asked,) = re.findall(r"--node-ip-address=(\$\(.*\))", load("onprem.yaml")["head_start_ray_commands"][-1])
+    environment = {"PATH": os.environ["PATH"], "SSH_CONNECTION": "10.0.0.9 50022 10.0.0.1 22"}
+    done = subprocess.run(
+        ["bash", "-c", f"printf %s {asked}"], capture_output=True, text=True, env=environment, check=True
+    )
+    assert done.stdout == "10.0.0.1"
 
 
 # KubeRay: required and known fields as in the CRDs of ray.io/v1
@@ -275,6 +313,22 @@ def commands() -> list[str]:
 def test_commands_shown_are_valid(command: str) -> None:
     preset, *overrides = command.split()
     ExperimentConfig.load(preset, overrides)
+
+
+def blocks() -> list[str]:
+    """The indented blocks of the README that have a command over several lines."""
+    found = re.findall(r"(?:^    .*\n)+", (CLUSTER / "README.md").read_text(), re.MULTILINE)
+    return [
+        block for block in found if re.search(r"^    (?:ray|mlflow|python|kubectl|sbatch|pip) ", block, re.MULTILINE)
+    ]
+
+
+def test_commands_over_several_lines_are_one_command_each() -> None:
+    """A line that is indented further belongs to the one before: without a backslash there it is its own command."""
+    lines = [line for block in blocks() for line in block.splitlines()]
+    continued = [(first, second) for first, second in pairwise(lines) if second.startswith("     ")]
+    assert continued
+    assert [first for first, _ in continued if not first.endswith("\\")] == []
 
 
 # What is uploaded with a job
