@@ -11,6 +11,7 @@ from optuna.storages.journal import JournalFileBackend
 
 from fedbench.errors import ConfigError
 
+POSTGRESQL = ("postgresql", "postgres")
 POSTGRESQL_DRIVERS = ("psycopg2", "psycopg")
 """Python packages; the first that is installed is taken. SQLAlchemy's own choice changed between its versions."""
 
@@ -53,11 +54,9 @@ def _open_database(url: str) -> BaseStorage:
         if rest.partition("?")[0].count("@") > 1:
             raise ConfigError(f"storage={without_password(url)}: an @ in a user's name or password is written %40")
         settings["pool_pre_ping"] = True  # between two trials a connection may rest for hours
-    if scheme in ("postgresql", "postgres"):
-        driver = next((name for name in POSTGRESQL_DRIVERS if find_spec(name)), POSTGRESQL_DRIVERS[0])
-        url = f"postgresql+{driver}://{rest}"
-        if "connect_timeout" not in rest:
-            settings["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+    if scheme in POSTGRESQL and "connect_timeout" not in rest:
+        settings["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+    url = with_driver(url)
     for _ in range(TABLE_ATTEMPTS - 1):
         try:
             return get_storage(RDBStorage(url, engine_kwargs=dict(settings)))
@@ -66,6 +65,15 @@ def _open_database(url: str) -> BaseStorage:
                 raise
             time.sleep(TABLE_SECONDS)
     return get_storage(RDBStorage(url, engine_kwargs=settings))
+
+
+def with_driver(url: str) -> str:
+    """A URL that names the installed driver, where it is PostgreSQL's and names none."""
+    scheme, separator, rest = url.partition("://")
+    if scheme not in POSTGRESQL:
+        return url
+    driver = next((name for name in POSTGRESQL_DRIVERS if find_spec(name)), POSTGRESQL_DRIVERS[0])
+    return f"postgresql+{driver}{separator}{rest}"
 
 
 def _may_be_a_race(error: Exception) -> bool:

@@ -17,7 +17,7 @@ from small_studies import BASE, PATIENCE, Commands, written
 
 from fedbench.errors import ConfigError
 from fedbench.sweeping.ledger import INTERRUPTED, counts
-from fedbench.sweeping.storage import open_storage, without_password
+from fedbench.sweeping.storage import open_storage, with_driver, without_password
 
 LONGER = [*BASE, "rounds=12", "data.samples_per_client=200"]
 ENDED_WELL = {TrialState.COMPLETE, TrialState.PRUNED}
@@ -242,3 +242,14 @@ def test_a_password_is_hidden_however_it_is_given(url: str, shown: str) -> None:
 def test_a_url_with_an_at_sign_too_many_is_refused_before_anything_is_asked() -> None:
     with pytest.raises(ConfigError, match=r"storage=mysql://me:\*\*\*@host/x: an @ in .* is written %40"):
         open_storage("mysql://me:p@ss@host/x")
+
+
+def test_the_driver_that_is_there_is_taken_and_one_that_is_named_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    stands_for_both = sys.modules["json"]
+    for there, taken in ((("psycopg2", "psycopg"), "psycopg2"), (("psycopg",), "psycopg"), ((), "psycopg2")):
+        for package in ("psycopg2", "psycopg"):
+            monkeypatch.setitem(sys.modules, package, stands_for_both if package in there else None)
+        for scheme in ("postgresql", "postgres"):
+            assert with_driver(f"{scheme}://me@host/x") == f"postgresql+{taken}://me@host/x"
+        for kept in ("postgresql+pg8000://me@host/x", "sqlite:///x.db", "mysql://me@host/x"):
+            assert with_driver(kept) == kept
