@@ -9,7 +9,7 @@ import yaml
 
 from fedbench.config import ExperimentConfig
 from fedbench.errors import ConfigError
-from fedbench.merging import drop_parameters_of_replaced_components, merged, parse_overrides, read_source
+from fedbench.merging import drop_parameters_of_replaced_components, merged, parse_overrides, read_source, resolved
 from fedbench.schedules import Cyclic
 from fedbench.suggestions import did_you_mean
 from fedbench.suiting.cells import Plan, Run, SuiteCell, slug
@@ -153,8 +153,8 @@ class _Expansion:
             layers += [place.set for place in self._about(row, column)]
             for layer in layers:
                 values = _over(values, [f"{key}={_as_text(value)}" for key, value in layer.items()])
-            values = _over(values, self._overrides)
-            config = ExperimentConfig.from_mapping({**values, "name": slug(f"{self._name} {row} {column}")})
+            values = {**_over(values, self._overrides), "name": slug(f"{self._name} {row} {column}")}
+            config = ExperimentConfig.from_mapping(resolved(_without_what_runs_set(values)))
             return self._concrete(config, path)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
@@ -257,6 +257,18 @@ def _over(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         below[key] = merged({}, part) if isinstance(part, dict) else part
     drop_parameters_of_replaced_components(below, changes)
     return merged(below, changes)
+
+
+def _without_what_runs_set(values: dict[str, Any]) -> dict[str, Any]:
+    """Without seed and output directory, which each run gets later.
+
+    Raises:
+        ConfigError: something is made from the seed, and would be the same for all of them.
+    """
+    kept = {key: value for key, value in values.items() if key not in ("seed", "output")}
+    if "${seed}" in repr(kept):
+        raise ConfigError("${seed}: a suite gives each run its seed, so nothing in its base can be made from it")
+    return kept
 
 
 def _as_text(value: object) -> str:
