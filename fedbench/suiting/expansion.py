@@ -76,6 +76,8 @@ class _Expansion:
         self._rows = {path_name(path): path for path in leaves(suite.rows)}
         self._columns = {path_name(path): path for path in leaves(suite.columns)}
         self._all = [(row, column) for row in self._rows for column in self._columns]
+        untils = [part.until for paths in (self._rows, self._columns) for path in paths.values() for part in path]
+        self._cycles_read = max((one.cycle or 1 for one in untils if isinstance(one, Until)), default=1)
         self._groups = LayerCounts()
         self._sources: dict[str, dict[str, Any]] = {}
         self._scaling: dict[str, None] = {}
@@ -202,7 +204,7 @@ class _Expansion:
         until, as_full = (untils[-1] if untils else None), bool(full and full[-1])
         needs_groups = self._scale < 1 or as_full or (isinstance(until, Until) and until.cycle is not None)
         groups = self._groups(config) if needs_groups else 0
-        config, words = scaled(config, self._scale, groups)
+        config, words = scaled(config, self._scale, groups, self._cycles_read)
         if words:
             self._scaling[words] = None
         through = _through(until, config, groups, self._scale)

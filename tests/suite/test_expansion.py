@@ -238,6 +238,16 @@ def test_a_scaled_schedule_stays_whole(factor: float, counts: dict[str, int]) ->
     assert words.startswith(f"{found.schedule.length(10)} of 125 rounds, ")
 
 
+@pytest.mark.parametrize(
+    ("factor", "read", "cycles"), [(0.1, 5, 5), (0.1, 3, 3), (0.1, 9, 5), (0.5, 1, 5), (0.2, 2, 2)]
+)
+def test_cycles_that_are_read_stay_when_a_schedule_is_scaled(factor: float, read: int, cycles: int) -> None:
+    schedule = cyclic(warmup_rounds=5, cycles=5, rounds_per_group=2, full_rounds_between_cycles=5)
+    found, words = scaled(config(schedule=schedule), factor, 10, read)
+    assert found.schedule.cycles == cycles
+    assert words.startswith(f"{found.schedule.length(10)} of 125 rounds, ")
+
+
 def test_a_client_keeps_a_minibatch() -> None:
     assert scaled(config(), 0.5, 4)[0].data.samples_per_client == 20
     assert scaled(config(), 0.01, 4)[0].data.samples_per_client == 16

@@ -143,6 +143,7 @@ def test_a_scaled_suite_says_so_in_every_output_and_keeps_its_runs_apart(run_fol
     for path in ("table.md", "table.html", "table.tex", "table.csv", "suite.json"):
         assert "caled to 0.5 of the rounds and data" in (table / path).read_text().replace("\\", ""), path
     assert all("scaled-to-0.5" in name for name in directories(suite_folder(plan)))
+    assert all(len(values(outcomes, row, column)) == 2 for row in plan.rows for column in plan.columns)
     assert directories() == {}
     assert not {run.digest for run in plan_of(suite).runs.values()} & set(outcomes.by_digest)
 
