@@ -166,12 +166,18 @@ def sweep(
     ] = None,
     trials: Annotated[int | None, typer.Option(min=1, help="How many trials in all, earlier ones included.")] = None,
     concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None,
-    storage: Annotated[str | None, typer.Option(help="Database URL, or path of a journal; to share a study.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Path of a journal, or a database to share a study: sqlite:///FILE, postgresql://USER@HOST/DATABASE."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Search over configurations with Optuna: many trials beside each other, or go on with a study."""
     from fedbench.console import console, results
     from fedbench.sweeping.shown import Lines, print_study, to_document
+    from fedbench.sweeping.storage import without_password
     from fedbench.sweeping.study import sweep as run_study
     from fedbench.sweeping.study_file import load_study
 
@@ -182,7 +188,7 @@ def sweep(
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print_json(to_document(result)) if as_json else print_study(result, results)
     if result.status == "interrupted":
-        command = shlex.join(["fedbench", "sweep", *own_arguments()])
+        command = shlex.join(["fedbench", "sweep", *map(without_password, own_arguments())])
         console.print(f"go on with: {command}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
 

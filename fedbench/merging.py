@@ -53,12 +53,27 @@ def overlaid(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any
     """
     below, changes = copy.deepcopy(dict(base)), parse_overrides(overrides)
     drop_parameters_of_replaced_components(below, changes)
+    return _resolved(below, changes, ", ".join(overrides) or "configuration")
+
+
+def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values with each `${section.key}` or `${oc.env:NAME}` replaced by what it stands for.
+
+    Raises:
+        ConfigError: it stands for nothing.
+    """
+    if "${" not in repr(values):
+        return dict(values)
+    return _resolved(values, {}, "configuration")
+
+
+def _resolved(base: Mapping[str, Any], changes: Mapping[str, Any], what: str) -> dict[str, Any]:
     try:
         plain = OmegaConf.to_container(
-            OmegaConf.merge(OmegaConf.create(below), OmegaConf.create(changes)), resolve=True
+            OmegaConf.merge(OmegaConf.create(dict(base)), OmegaConf.create(dict(changes))), resolve=True
         )
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{', '.join(overrides) or 'configuration'}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from None
     assert isinstance(plain, dict)
     return {str(name): part for name, part in plain.items()}
 

@@ -10,8 +10,8 @@ from html import escape
 from fedbench.comparison.tables import Cell, Table
 
 CSV_COLUMNS = (
-    "table", "row", "column", "text", "unit", "n", "mean", "std", "values", "published", "difference", "within_two_se",
-    "note", "banner",
+    "table", "row", "column", "text", "unit", "n", "mean", "std", "values",
+    "published", "published_std", "difference", "within_two_se", "note", "banner",
 )  # fmt: skip
 
 MOST_COLUMNS = 4
@@ -123,13 +123,13 @@ def slug(table: Table) -> str:
 
 def _csv_figures(table: Table, cell: Cell) -> list[str]:
     spread, scale = cell.measured, cell.number.scale
-    published = _full(cell.published, scale)
+    published = [_full(cell.published, scale), _full(cell.published_std, scale)]
     if spread is None:
-        return [cell.shown, cell.number.unit, "0", "", "", "", published, "", ""]
+        return [cell.shown, cell.number.unit, "0", "", "", "", *published, "", ""]
     within = "" if cell.is_within is None else str(cell.is_within).lower()
     values = " ".join(_full(value, scale) for value in spread.values)
-    figures = [_full(spread.mean, scale), _full(spread.std, scale), values, published, _full(cell.difference, scale)]
-    return [_plain(table, cell), cell.number.unit, str(spread.n), *figures, within]
+    measured = [str(spread.n), _full(spread.mean, scale), _full(spread.std, scale), values]
+    return [_plain(table, cell), cell.number.unit, *measured, *published, _full(cell.difference, scale), within]
 
 
 def _full(value: float | None, scale: float) -> str:

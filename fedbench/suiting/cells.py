@@ -75,6 +75,7 @@ class Plan:
         scale: of rounds and data.
         scaling: what that means for the runs, in words.
         overrides: of the command line.
+        only: which cells were asked for; "": all.
     """
 
     name: str
@@ -87,6 +88,7 @@ class Plan:
     scale: float = 1.0
     scaling: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    only: str = ""
 
     @property
     def label(self) -> str:

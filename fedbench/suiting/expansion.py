@@ -8,14 +8,20 @@ from typing import Any
 import yaml
 
 from fedbench.config import ExperimentConfig
-from fedbench.errors import ConfigError
-from fedbench.merging import drop_parameters_of_replaced_components, merged, parse_overrides, read_source
+from fedbench.errors import ConfigError, FedbenchError
+from fedbench.merging import drop_parameters_of_replaced_components, merged, parse_overrides, read_source, resolved
 from fedbench.schedules import Cyclic
 from fedbench.suggestions import did_you_mean
 from fedbench.suiting.cells import Plan, Run, SuiteCell, slug
 from fedbench.suiting.format import Branch, Figure, Place, SuiteFile, Until, leaves, path_name
 from fedbench.suiting.measures import Measure
 from fedbench.suiting.scaling import LayerCounts, rounds_of, scaled
+
+Address = tuple[str, str]
+"""Row and column of a cell."""
+
+Located = tuple[ExperimentConfig, int | None]
+"""A cell's configuration, and up to which round it is read."""
 
 RESERVED = ("seed", "name", "output.directory", "output")
 """What a suite sets itself."""
@@ -50,6 +56,15 @@ def expand(
     return _Expansion(name, suite, tuple(suite.seeds if seeds is None else seeds), scale, tuple(overrides)).plan(only)
 
 
+def expand_around(plan: Plan, seeds: Sequence[int]) -> Plan:
+    """The whole table that a selection is part of; cells that its overrides do not fit are left out.
+
+    Args:
+        seeds: instead of the selection's.
+    """
+    return _Expansion(plan.name, plan.file, tuple(seeds), plan.scale, plan.overrides).around(set(plan.cells))
+
+
 class _Expansion:
     """The work of `expand`."""
 
@@ -60,22 +75,32 @@ class _Expansion:
         self._overrides = overrides
         self._rows = {path_name(path): path for path in leaves(suite.rows)}
         self._columns = {path_name(path): path for path in leaves(suite.columns)}
+        self._all = [(row, column) for row in self._rows for column in self._columns]
+        untils = [part.until for paths in (self._rows, self._columns) for path in paths.values() for part in path]
+        self._cycles_read = max((one.cycle or 1 for one in untils if isinstance(one, Until)), default=1)
         self._groups = LayerCounts()
         self._sources: dict[str, dict[str, Any]] = {}
         self._scaling: dict[str, None] = {}
-        self._places: list[tuple[set[tuple[str, str]], Place]] = []
+        self._published = self._read_published()
+        self._places = [(self._match(place.at, f"suite {name}: cells.at"), place) for place in suite.cells]
 
     def plan(self, only: str | None) -> Plan:
-        published = self._published()
-        self._places = [(self._match(place.at, f"suite {self._name}: cells.at"), place) for place in self._suite.cells]
-        chosen = self._match(only, "--only") if only else {(row, col) for row in self._rows for col in self._columns}
-        rows = tuple(row for row in self._rows if any(row == one for one, _ in chosen))
-        columns = tuple(column for column in self._columns if any(column == one for _, one in chosen))
-        configs: dict[tuple[str, str], tuple[ExperimentConfig, int | None]] = {}
-        for row in rows:
-            for column in columns:
-                if (row, column) in chosen:
-                    configs[row, column] = self._config(row, column)
+        chosen = self._match(only, "--only") if only else set(self._all)
+        configs = {place: self._config(*place) for place in self._all if place in chosen}
+        return self._plan_of(configs, only or "")
+
+    def around(self, chosen: set[Address]) -> Plan:
+        configs: dict[Address, Located] = {}
+        for place in self._all:
+            try:
+                self._measure(*place)
+                configs[place] = self._config(*place)
+            except FedbenchError:
+                if place in chosen:
+                    raise
+        return self._plan_of(configs, "")
+
+    def _plan_of(self, configs: dict[Address, Located], only: str) -> Plan:
         runs, digests = self._runs(configs)
         cells = {
             place: SuiteCell(
@@ -83,7 +108,7 @@ class _Expansion:
                 self._measure(*place),
                 {seed: digests[place, seed] for seed in self._seeds},
                 through,
-                published.get(place),
+                self._published.get(place),
                 " ".join(about.note for about in self._about(*place) if about.note),
             )
             for place, (_, through) in configs.items()
@@ -92,16 +117,17 @@ class _Expansion:
             self._name,
             self._suite,
             self._seeds,
-            rows,
-            columns,
+            tuple(row for row in self._rows if any(row == one for one, _ in cells)),
+            tuple(column for column in self._columns if any(column == one for _, one in cells)),
             cells,
             runs,
             self._scale,
             tuple(self._scaling),
             self._overrides,
+            only,
         )
 
-    def _match(self, pattern: str, key: str) -> set[tuple[str, str]]:
+    def _match(self, pattern: str, key: str) -> set[Address]:
         """The cells that "ROW/COLUMN" means; a group's name means all of it."""
         row, slash, column = pattern.partition("/")
         rows = _matching(row or "*", self._rows)
@@ -118,8 +144,8 @@ class _Expansion:
     def _about(self, row: str, column: str) -> list[Place]:
         return [place for cells, place in self._places if (row, column) in cells]
 
-    def _published(self) -> dict[tuple[str, str], Figure]:
-        found: dict[tuple[str, str], Figure] = {}
+    def _read_published(self) -> dict[Address, Figure]:
+        found: dict[Address, Figure] = {}
         for row, figures in (self._suite.published.values if self._suite.published else {}).items():
             where = f"suite {self._name}: published.values.{row}"
             if row not in self._rows:
@@ -143,7 +169,7 @@ class _Expansion:
             raise ConfigError(f"suite {self._name}: {row}/{column}: measure must be set by the row or the column")
         return given[-1]
 
-    def _config(self, row: str, column: str) -> tuple[ExperimentConfig, int | None]:
+    def _config(self, row: str, column: str) -> Located:
         """The cell's configuration without its seed, and up to which round it is read."""
         where = f"suite {self._name}: {row}/{column}"
         path = (*self._rows[row], *self._columns[column])
@@ -153,8 +179,8 @@ class _Expansion:
             layers += [place.set for place in self._about(row, column)]
             for layer in layers:
                 values = _over(values, [f"{key}={_as_text(value)}" for key, value in layer.items()])
-            values = _over(values, self._overrides)
-            config = ExperimentConfig.from_mapping({**values, "name": slug(f"{self._name} {row} {column}")})
+            values = {**_over(values, self._overrides), "name": slug(f"{self._name} {row} {column}")}
+            config = ExperimentConfig.from_mapping(resolved(_without_what_runs_set(values)))
             return self._concrete(config, path)
         except ConfigError as error:
             raise ConfigError(f"{where}: {error}") from None
@@ -172,13 +198,13 @@ class _Expansion:
             self._sources[base] = read_source(base)
         return self._sources[base]
 
-    def _concrete(self, config: ExperimentConfig, path: Branch) -> tuple[ExperimentConfig, int | None]:
+    def _concrete(self, config: ExperimentConfig, path: Branch) -> Located:
         untils = [part.until for part in path if part.until is not None]
         full = [part.full_updates for part in path if part.full_updates is not None]
         until, as_full = (untils[-1] if untils else None), bool(full and full[-1])
         needs_groups = self._scale < 1 or as_full or (isinstance(until, Until) and until.cycle is not None)
         groups = self._groups(config) if needs_groups else 0
-        config, words = scaled(config, self._scale, groups)
+        config, words = scaled(config, self._scale, groups, self._cycles_read)
         if words:
             self._scaling[words] = None
         through = _through(until, config, groups, self._scale)
@@ -189,11 +215,9 @@ class _Expansion:
             config = ExperimentConfig.from_mapping(config.to_mapping() | full_schedule)
         return config, through
 
-    def _runs(
-        self, configs: dict[tuple[str, str], tuple[ExperimentConfig, int | None]]
-    ) -> tuple[dict[str, Run], dict[tuple[tuple[str, str], int], str]]:
+    def _runs(self, configs: dict[Address, Located]) -> tuple[dict[str, Run], dict[tuple[Address, int], str]]:
         """The distinct runs, and which one each cell and seed reads."""
-        users: dict[str, list[tuple[str, str]]] = {}
+        users: dict[str, list[Address]] = {}
         for place, (config, _) in configs.items():
             users.setdefault(config.digest(), []).append(place)
         labels = {
@@ -204,7 +228,7 @@ class _Expansion:
             digest: label if counts[label] == 1 else " ".join(users[digest][0]) for digest, label in labels.items()
         }
         runs: dict[str, Run] = {}
-        digests: dict[tuple[tuple[str, str], int], str] = {}
+        digests: dict[tuple[Address, int], str] = {}
         for seed in self._seeds:
             for unseeded, places in users.items():
                 label = labels[unseeded] + (f" scaled to {self._scale:g}" if self._scale < 1 else "")
@@ -257,6 +281,18 @@ def _over(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
         below[key] = merged({}, part) if isinstance(part, dict) else part
     drop_parameters_of_replaced_components(below, changes)
     return merged(below, changes)
+
+
+def _without_what_runs_set(values: dict[str, Any]) -> dict[str, Any]:
+    """Without seed and output directory, which each run gets later.
+
+    Raises:
+        ConfigError: something is made from the seed, and would be the same for all of them.
+    """
+    kept = {key: value for key, value in values.items() if key not in ("seed", "output")}
+    if "${seed}" in repr(kept):
+        raise ConfigError("${seed}: a suite gives each run its seed, so nothing in its base can be made from it")
+    return kept
 
 
 def _as_text(value: object) -> str:

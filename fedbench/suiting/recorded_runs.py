@@ -1,6 +1,8 @@
 """Which of a suite's runs are recorded already, found by the hash of what can change their results."""
 
+import json
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +63,15 @@ def find_recorded(folders: Iterable[Path], wanted: Mapping[str, object]) -> dict
             elif place == 0:
                 found.setdefault(digest, run)
     return found
+
+
+def recorded_seeds(folder: Path) -> set[int]:
+    """The seeds of the runs in a folder that came to an end of some kind."""
+    seeds: set[int] = set()
+    for path in folder.glob("*/summary.json"):
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            seeds.add(int(json.loads(path.read_text(encoding="utf-8"))["seed"]))
+    return seeds
 
 
 def _recorded(directory: Path) -> tuple[str, Recorded] | None:

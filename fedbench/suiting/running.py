@@ -29,11 +29,14 @@ from fedbench.run_directory import runs_root
 from fedbench.suiting.cells import Plan, Run, slug
 from fedbench.suiting.outcomes import Outcome, Outcomes
 from fedbench.suiting.progress import SuiteProgress
-from fedbench.suiting.recorded_runs import Recorded, find_recorded
+from fedbench.suiting.recorded_runs import Recorded
+from fedbench.suiting.whole import whole_and_recorded
 from fedbench.suiting.writing import TABLE, write_outputs
 from fedbench.tracking_parent import ParentRun
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fedbench.engine.warm import WarmActors
 
 REPORT = "report"
@@ -51,13 +54,14 @@ def suite_folder(plan: Plan) -> Path:
 
 def recorded_for(plan: Plan) -> dict[str, Recorded]:
     """The runs of a plan that are recorded in its own folder, or finished in another suite's."""
-    own = suite_folder(plan)
-    others = [path for path in sorted(own.parent.glob("*")) if path.is_dir() and path != own]
-    return find_recorded([own, *others], plan.runs)
+    _, recorded = whole_and_recorded(plan, suite_folder(plan))
+    return {digest: run for digest, run in recorded.items() if digest in plan.runs}
 
 
 def run_suite(plan: Plan, screen: Console) -> Outcomes:
     """Run what is not recorded yet, one run after the other, and write the table after each.
+
+    The files have the whole table, as far as it is recorded, where the plan is a selection; what is returned has not.
 
     An interrupt ends the running run at the end of its round, with a checkpoint, and the suite with it.
 
@@ -79,7 +83,8 @@ class _Suite:
     def __init__(self, plan: Plan, folder: Path, screen: Console) -> None:
         self._plan, self._folder, self._screen = plan, folder, screen
         self._outcomes = Outcomes(plan)
-        self._recorded = recorded_for(plan)
+        whole, self._recorded = whole_and_recorded(plan, folder)
+        self._whole = Outcomes(whole)
         self._broken_data: dict[str, str] = {}
         first = next(iter(plan.runs.values())).config
         self._runtime, self._tracking = first.runtime, first.tracking
@@ -125,18 +130,23 @@ class _Suite:
         for digest, recorded in self._recorded.items():
             if recorded.finished:
                 other = recorded.other_versions
-                self._outcomes.add(
+                self._keep(
                     digest,
                     Outcome("finished", recorded.directory, recorded.summary, reused=True, other_versions=other),
                 )
-                if other:
+                if other and digest in self._plan.runs:
                     self._warn(f"{recorded.directory} was recorded with {other}; remove it to have it run again")
+
+    def _keep(self, digest: str, outcome: Outcome, history: "pa.Table | None" = None) -> None:
+        for outcomes in (self._outcomes, self._whole):
+            if digest in outcomes.plan.runs:
+                outcomes.add(digest, outcome, history)
 
     def _record(self, run: Run, progress: SuiteProgress) -> None:
         """Run one, whatever becomes of it."""
         data = repr(run.config.data.dataset)
         if reason := self._broken_data.get(data):
-            self._outcomes.add(run.digest, Outcome("failed", reason=reason))
+            self._keep(run.digest, Outcome("failed", reason=reason))
             return
         try:
             result = self._start(run, [progress])
@@ -146,20 +156,20 @@ class _Suite:
                 sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
             if isinstance(error, DataError):  # the others on this data would fail as it did
                 self._broken_data[data] = str(error)
-            self._outcomes.add(run.digest, Outcome("failed", self._found_directory(run), reason=str(error)))
+            self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=str(error)))
         except Exception as error:  # a part of one's own may raise anything; the others can still be run
             self._let_actors_go()
             traceback.print_exc()
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            self._outcomes.add(run.digest, Outcome("failed", self._found_directory(run), reason=reason))
+            self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=reason))
         else:
             for warning in result.warnings:
                 self._warn(f"{run.title}: {warning}")
             status = str(result.summary["status"])
-            self._outcomes.add(run.digest, Outcome(status, result.directory, result.summary), result.history)
+            self._keep(run.digest, Outcome(status, result.directory, result.summary), result.history)
         self._steps += 1
         self._write()
-        self._parent.log(self._outcomes.means() | {"runs": float(self._steps)}, step=self._steps)
+        self._parent.log(self._whole.means() | {"runs": float(self._steps)}, step=self._steps)
 
     def _start(self, run: Run, observers: list[Observer]) -> Result:
         """The one place where a run is begun or gone on with."""
@@ -211,13 +221,13 @@ class _Suite:
         return f"{title} ({scale})" if scale else title
 
     def _note(self) -> str:
-        plan = self._plan
+        plan = self._whole.plan
         lines = [f"**{plan.file.title}**", f"Suite `{plan.name}`{f', {plan.label}' if plan.label else ''}: "]
         lines[1] += f"{len(plan.runs)} runs, seeds {', '.join(map(str, plan.seeds))}. Files: `{self._folder}`"
-        if self._outcomes.by_digest:
+        if self._whole.by_digest:
             if (self._folder / REPORT / PAGE).exists():
                 lines.append("Among the artifacts: the table, and `report.html`, the runs side by side, with charts.")
-            lines.append(self._outcomes.table().to_markdown())
+            lines.append(self._whole.table().to_markdown())
         else:
             lines += plan.file.notes
         return "\n\n".join(lines)
@@ -234,17 +244,17 @@ class _Suite:
 
     def _write(self) -> None:
         try:
-            write_outputs(self._outcomes, self._folder)
+            write_outputs(self._whole, self._folder)
         except OSError as error:
             self._warn(f"the table could not be written: {error}")
 
     def _report(self) -> None:
         """The finished runs side by side, with the charts that a table does not have; none without such a run."""
-        finished = (outcome.directory for outcome in self._outcomes.by_digest.values() if outcome.finished)
+        finished = (outcome.directory for outcome in self._whole.by_digest.values() if outcome.finished)
         directories = [directory for directory in finished if directory is not None]
         try:
             report = make_report(compare(load(directories)), command=self._command())
-            banner = self._outcomes.table().banner
+            banner = self._whole.table().banner
             intro = (banner, *report.intro) if banner else report.intro
             write_report(replace(report, title=self._plan.file.title, intro=intro), self._folder / REPORT)
         except DataError:  # none of them can be compared
@@ -255,7 +265,7 @@ class _Suite:
         self._parent.artifact(self._folder / REPORT / PAGE)
 
     def _command(self) -> str:
-        plan = self._plan
+        plan = self._whole.plan
         scale = ["--scale", f"{plan.scale:g}"] if plan.label else []
         seeds = ["--seeds", ",".join(map(str, plan.seeds))]
         return shlex.join(["fedbench", "suite", plan.name, *plan.overrides, *seeds, *scale])

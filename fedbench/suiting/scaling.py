@@ -1,4 +1,4 @@
-"""Smaller runs of the same shape: rounds and data scaled, a cycle of layer groups kept whole."""
+"""Smaller runs of the same shape: rounds and data scaled, cycles of layer groups kept whole."""
 
 from typing import Any
 
@@ -10,16 +10,18 @@ from fedbench.schedules import Cyclic, Schedule
 Values = dict[str, Any]
 
 
-def scaled(config: ExperimentConfig, factor: float, groups: int) -> tuple[ExperimentConfig, str]:
+def scaled(config: ExperimentConfig, factor: float, groups: int, cycles_read: int = 1) -> tuple[ExperimentConfig, str]:
     """The same experiment with about `factor` of the rounds, and `factor` of the data where it can be drawn.
 
-    Cycles get fewer rounds a group and fewer full rounds first, then there are fewer cycles, one at least. A client
-    keeps a minibatch at least. Milestones of the learning rate, and the arrivals of a round that stands for an epoch,
+    Cycles get fewer rounds a group and fewer full rounds first, one at least of what there is; then there are fewer
+    cycles, but all that are read. So many short cycles may be more rounds than `factor` of them. A client keeps a
+    minibatch at least. Milestones of the learning rate, and the arrivals of a round that stands for an epoch,
     go along. Data that a partition deals out whole (Dirichlet and others without `data.samples_per_client`) stays.
 
     Args:
         factor: greater than 0, at most 1.
         groups: layer groups of the model.
+        cycles_read: that something is read at the end of.
 
     Returns:
         It, and what became of it in words.
@@ -31,7 +33,7 @@ def scaled(config: ExperimentConfig, factor: float, groups: int) -> tuple[Experi
     if config.rounds != "auto":
         values["rounds"] = max(1, round(config.rounds * factor))
     if isinstance(config.schedule, Cyclic):
-        values["schedule"] |= _shorter(config.schedule, factor, groups)
+        values["schedule"] |= _shorter(config.schedule, factor, groups, cycles_read)
     share = _scale_data(config, values, factor)
     _scale_milestones(values, factor)
     if share < 1 and values["delays"]["arrivals_per_round"] is not None:
@@ -48,14 +50,14 @@ def rounds_of(config: ExperimentConfig, groups: int) -> int:
     return config.rounds if config.rounds != "auto" else config.schedule.length(groups) or 0
 
 
-def _shorter(schedule: Cyclic, factor: float, groups: int) -> Values:
+def _shorter(schedule: Cyclic, factor: float, groups: int, cycles_read: int) -> Values:
     whole = schedule.length(groups)
     counts = {
         key: max(1, round(getattr(schedule, key) * factor)) if getattr(schedule, key) else 0
         for key in ("warmup_rounds", "rounds_per_group", "full_rounds_between_cycles")
     }
     cycles = schedule.cycles
-    while cycles > 1 and _length(schedule, counts | {"cycles": cycles}, groups) > whole * factor:
+    while cycles > max(1, cycles_read) and _length(schedule, counts | {"cycles": cycles}, groups) > whole * factor:
         cycles -= 1
     return counts | {"cycles": cycles}
 

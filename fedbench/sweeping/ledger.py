@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, StorageInternalError, UpdateFinishedTrialError
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning, UpdateFinishedTrialError
 from optuna.pruners import BasePruner
 from optuna.samplers import BaseSampler
-from optuna.storages import BaseStorage, JournalStorage, get_storage
-from optuna.storages.journal import JournalFileBackend
+from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fedbench.errors import ConfigError
@@ -40,27 +39,6 @@ SILENT_SECONDS = 180.0
 
 UNCLAIMED_SECONDS = 20.0
 """A running trial that no process has put its name to within this was left behind between two writes."""
-
-
-def open_storage(where: str) -> BaseStorage:
-    """Optuna's storage at a database URL, or in a journal file.
-
-    Raises:
-        ConfigError: it cannot be opened.
-    """
-    try:
-        if "://" in where:
-            return get_storage(where)
-        # Absolute, because the lock beside the journal is a link to it.
-        path = Path(where).absolute()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
-    except ImportError as error:
-        raise ConfigError(f"storage={where}: {' '.join(str(error).split())}") from None
-    except Exception as error:
-        if isinstance(error, OSError | ValueError | StorageInternalError) or "sqlalchemy" in type(error).__module__:
-            raise ConfigError(f"storage={where}: cannot be opened ({str(error).splitlines()[0]})") from None
-        raise
 
 
 def open_study(study: StudyFile, storage: BaseStorage, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:

@@ -13,6 +13,7 @@ from rich.table import Table
 from fedbench.sweeping.ledger import REASON, counts, finished
 from fedbench.sweeping.outcome import DIGESTS, DIRECTORIES, METRICS, is_feasible
 from fedbench.sweeping.space import in_words, number
+from fedbench.sweeping.storage import with_driver
 from fedbench.sweeping.study import StudyResult
 from fedbench.sweeping.study_file import StudyFile
 
@@ -92,7 +93,7 @@ def print_study(result: StudyResult, screen: Console) -> None:
         more = f" (and {len(result.best_files) - 1} more)" if len(result.best_files) > 1 else ""
         lines.append(("run again", f"fedbench run {shlex.quote(_near(result.best_files[0]))}{more}"))
     if find_spec("optuna_dashboard") is not None:
-        where = result.storage if "://" in result.storage else _near(Path(result.storage))
+        where = with_driver(result.storage) if "://" in result.storage else _near(Path(result.storage))
         lines.append(("browse", f"optuna-dashboard {shlex.quote(where)}"))
     for name, text in lines:
         screen.print(f"{name:<16} {text}", markup=False, highlight=False, soft_wrap=True)

@@ -13,7 +13,7 @@ from fedbench.config import ExperimentConfig
 from fedbench.errors import ConfigError, RunError
 from fedbench.experiment import stop_signal
 from fedbench.run_directory import runs_root
-from fedbench.sweeping.ledger import FLOPS, KEY, REASON, Ledger, finished, open_storage, open_study
+from fedbench.sweeping.ledger import FLOPS, KEY, REASON, Ledger, finished, open_study
 from fedbench.sweeping.outcome import (
     DIGESTS,
     DIRECTORIES,
@@ -27,6 +27,7 @@ from fedbench.sweeping.outcome import (
 )
 from fedbench.sweeping.samplers import BOUNDS, is_grid, make_pruner, make_sampler
 from fedbench.sweeping.slots import Slot, Slots
+from fedbench.sweeping.storage import is_storage_failure, open_storage, reason_of, without_password
 from fedbench.sweeping.study_file import StudyFile
 from fedbench.sweeping.worker import Assignment, TrialOutcome
 from fedbench.tracking_parent import ParentRun
@@ -61,7 +62,7 @@ class StudyResult:
     Attributes:
         status: finished | interrupted.
         study: Optuna's.
-        directory: of the study; storage: where Optuna keeps it.
+        directory: of the study; storage: where Optuna keeps it, without a password.
         best: the best trial, or the Pareto front.
         best_files: configurations of those, for `fedbench run`.
         warnings: what could not be recorded or drawn.
@@ -84,13 +85,23 @@ def sweep(file: StudyFile, audience: Audience) -> StudyResult:
     the study goes on.
 
     Raises:
-        FedbenchError: bad study or storage, a cluster without room (before any trial), or one that was lost.
+        FedbenchError: bad study or storage, a cluster without room (before any trial), or one of them that was lost.
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    config = file.check()
-    most = trials_at_most(file)
     directory = (runs_root() / "studies" / file.name).absolute()
     where = file.storage or str(directory / "journal.log")
+    try:
+        return _work_on(file, directory, where, audience)
+    except Exception as error:
+        if not is_storage_failure(error):
+            raise
+        lost = f"storage={without_password(where)}: cannot be reached any more ({reason_of(error)})"
+        raise RunError(f"{lost}; once it can, the same command goes on with the study") from error
+
+
+def _work_on(file: StudyFile, directory: Path, where: str, audience: Audience) -> StudyResult:
+    config = file.check()
+    most = trials_at_most(file)
     sampler, pruner = make_sampler(file, 0), make_pruner(file)
     storage = open_storage(where)
     try:
@@ -292,7 +303,8 @@ def _conclude(
             parent.artifact(path, FIGURES)
         parent.close(status)
         warnings += [parent.warning] if parent.warning else []
-    return StudyResult(status, file, study, directory, where, best_trials(study), best_files, tuple(warnings))
+    shown = without_password(where)
+    return StudyResult(status, file, study, directory, shown, best_trials(study), best_files, tuple(warnings))
 
 
 def reasons(study: optuna.Study) -> dict[int, str]:

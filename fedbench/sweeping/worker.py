@@ -19,16 +19,19 @@ from fedbench.engine.warm import WarmActors
 from fedbench.errors import FedbenchError, RunError
 from fedbench.experiment import run
 from fedbench.records import ROUND_SCHEMA, ClientRecord, Membership, RoundRecord, RunDescription, Verdict
-from fedbench.sweeping.ledger import open_storage
 from fedbench.sweeping.measures import lacking, mean, measure
 from fedbench.sweeping.samplers import make_pruner
 from fedbench.sweeping.space import Values, in_words
+from fedbench.sweeping.storage import open_storage
 from fedbench.sweeping.study_file import StudyFile
 
 State = Literal["complete", "pruned", "interrupted", "failed"]
 
-PASSED_ON = ("FEDBENCH_", "MLFLOW_")
-"""Environment variables with these beginnings are the command's, wherever Ray started this process."""
+PASSED_ON = ("FEDBENCH_", "MLFLOW_", "PG")
+"""Environment variables with these beginnings are the command's, wherever Ray started this process.
+
+PG is PostgreSQL's: a password may be there instead of in the storage's URL.
+"""
 
 LONGEST_NAME = 120
 """Characters of a run's name, which MLflow shows in one line."""

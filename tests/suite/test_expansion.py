@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from small_suites import TINY, plan_of, write_suite
+from small_suites import BASE, TINY, plan_of, write_suite
 
 from fedbench.config import ExperimentConfig
 from fedbench.errors import ConfigError
@@ -93,6 +93,42 @@ def test_overrides_go_over_everything_that_a_suite_sets(tmp_path: Path) -> None:
     rows = [{"name": "a", "set": {"local.batch_size": 8}}]
     plan = plan_of(write_suite(tmp_path, rows=rows, published=None), "local.batch_size=9")
     assert {run.config.local.batch_size for run in plan.runs.values()} == {9}
+
+
+def test_interpolations_in_a_base_are_those_of_a_run_after_all_layers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = {**BASE, "seed": 5, "output": {"directory": "runs/${name}-${seed}"}}
+    base["evaluation"] = {"batch_size": "${local.batch_size}"}
+    base["data"] = {**base["data"], "root": "${oc.env:SUITE_DATA}/digits"}  # type: ignore[dict-item]
+    path = tmp_path / "base.yaml"
+    path.write_text(yaml.safe_dump(base))
+    monkeypatch.setenv("SUITE_DATA", "/srv")
+    rows = [
+        {"name": "a"},
+        {"name": "b", "set": {"local.batch_size": 8}},
+        {"name": "c", "set": {"evaluation.every": "${data.clients}"}},
+    ]
+    columns = [{"name": "x", "measure": "best_accuracy"}]
+    for given in (str(path), base):
+        suite = write_suite(tmp_path, base=given, rows=rows, columns=columns, published=None)
+        for overrides, sizes in (((), (16, 8, 16)), (("local.batch_size=9",), (9, 9, 9))):
+            plan = plan_of(suite, *overrides)
+            configs = [plan.runs[plan.cells[row, "x"].runs[0]].config for row in "abc"]
+            assert tuple(one.evaluation.batch_size for one in configs) == sizes
+            assert [one.evaluation.every for one in configs] == [1, 1, 3]
+            assert {str(one.data.root) for one in configs} == {"/srv/digits"}
+            assert {run.config.seed for run in plan.runs.values()} == {0, 1}
+        alone = ExperimentConfig.load(path, ["evaluation.every=1", "seed=1"])
+        assert alone.digest() in plan_of(suite).runs
+
+
+def test_an_interpolation_that_stands_for_nothing_is_one_line(tmp_path: Path) -> None:
+    for text, message in (
+        ("${local.batchsize}", "suite tiny: C=1/FNU: configuration: Interpolation key 'local.batchsize' not found"),
+        ("${seed}", "suite tiny: C=1/FNU: ${seed}: a suite gives each run its seed"),
+    ):
+        assert refusal(tmp_path, base={**BASE, "evaluation": {"batch_size": text}}).startswith(message)
 
 
 @pytest.mark.parametrize("text", ["seed=3", "output.directory=x", "name=x"])
@@ -199,6 +235,16 @@ def test_a_scaled_schedule_stays_whole(factor: float, counts: dict[str, int]) ->
     found, words = scaled(config(schedule=schedule), factor, 10)
     assert {key: getattr(found.schedule, key) for key in counts} == counts
     assert found.schedule.length(10) >= 10
+    assert words.startswith(f"{found.schedule.length(10)} of 125 rounds, ")
+
+
+@pytest.mark.parametrize(
+    ("factor", "read", "cycles"), [(0.1, 5, 5), (0.1, 3, 3), (0.1, 9, 5), (0.5, 1, 5), (0.2, 2, 2)]
+)
+def test_cycles_that_are_read_stay_when_a_schedule_is_scaled(factor: float, read: int, cycles: int) -> None:
+    schedule = cyclic(warmup_rounds=5, cycles=5, rounds_per_group=2, full_rounds_between_cycles=5)
+    found, words = scaled(config(schedule=schedule), factor, 10, read)
+    assert found.schedule.cycles == cycles
     assert words.startswith(f"{found.schedule.length(10)} of 125 rounds, ")
 
 

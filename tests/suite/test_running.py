@@ -143,6 +143,7 @@ def test_a_scaled_suite_says_so_in_every_output_and_keeps_its_runs_apart(run_fol
     for path in ("table.md", "table.html", "table.tex", "table.csv", "suite.json"):
         assert "caled to 0.5 of the rounds and data" in (table / path).read_text().replace("\\", ""), path
     assert all("scaled-to-0.5" in name for name in directories(suite_folder(plan)))
+    assert all(len(values(outcomes, row, column)) == 2 for row in plan.rows for column in plan.columns)
     assert directories() == {}
     assert not {run.digest for run in plan_of(suite).runs.values()} & set(outcomes.by_digest)
 
@@ -158,6 +159,12 @@ def test_the_files_say_what_the_table_says(run_folder: Path) -> None:
         row = next(one for one in rows if (one["row"], one["column"]) == (cell["row"], headings[cell["column"]]))
         assert float(row["mean"]) == pytest.approx(cell["mean"])
         assert float(row["std"]) == pytest.approx(cell["std"])
+        assert [float(value) for value in row["values"].split()] == pytest.approx(list(cell["values"].values()))
+        for key in ("published", "published_std", "difference"):
+            assert (float(row[key]) if row[key] else None) == pytest.approx(cell[key])
+        verdict = {"true": True, "false": False, "": None}[row["within_two_se"]]
+        assert verdict == cell["within_two_standard_errors"]
+        assert (verdict is not None) == (cell["published"] is not None)
     first = document["cells"][0]
     assert (first["published"], first["published_std"]) == (50.0, 1.0)
     assert first["difference"] == pytest.approx(first["mean"] - 50)

@@ -136,6 +136,18 @@ def test_full_and_partial_runs_of_table_1_are_read_at_the_same_rounds(table1: Pl
         assert config_of(table1, f"{data} C=1", "MOON FNU").rounds == 25 * cycles
 
 
+def test_every_cycle_of_table_1_can_be_read_at_a_small_scale() -> None:
+    plan = make_plan(["fedpart-table1"], seeds="0", scale=0.1)
+    for data, cycles in (("cifar10", 4), ("cifar100", 5), ("tiny-imagenet", 5)):
+        for column in plan.columns:
+            run = config_of(plan, f"{data} C=1", column)
+            rounds = run.rounds if run.rounds != "auto" else run.schedule.length(10)
+            # a full round, then ten groups for a round each; a full round between cycles
+            ends = [plan.cells[f"{data} C={cycle}", column].through for cycle in range(1, cycles + 1)]
+            assert ends == [11 * cycle for cycle in range(1, cycles + 1)]
+            assert rounds == ends[-1]
+
+
 def test_moon_has_the_strength_of_its_data_set(table1: Plan) -> None:
     for column in ("MOON FNU", "MOON FedPart"):
         strengths = [config_of(table1, f"{data} C=1", column).algorithm.mu for data in ("cifar10", "cifar100")]  # type: ignore[attr-defined]

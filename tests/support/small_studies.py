@@ -1,16 +1,21 @@
 """Studies of trials that take a second, and how to run them within a test or beside it."""
 
 import os
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import yaml
+from command_line import Finished, start
 from optuna.trial import FrozenTrial
 
 from fedbench.sweeping.study import StudyResult, sweep
 from fedbench.sweeping.study_file import StudyFile, parse_study
 
 SUPPORT = Path(__file__).parent
+PATIENCE = 300.0
+"""Seconds that a command may take."""
+
 ACCURACY = {"metric": "best_accuracy", "direction": "maximize"}
 BYTES = {"metric": "total_bytes", "direction": "minimize"}
 BASE = [
@@ -72,3 +77,29 @@ def run_study(audience: Silent | None = None, **changes: Any) -> StudyResult:
 def environment() -> dict[str, str]:
     """Of a `fedbench` command that takes this checkout's code."""
     return {"PYTHONPATH": os.pathsep.join([str(SUPPORT), str(SUPPORT.parents[1])])}
+
+
+class Commands:
+    """`fedbench` commands in a folder, none of which outlives a test."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._processes: list[subprocess.Popen[str]] = []
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        process = start(self.folder, *arguments, **environment())
+        self._processes.append(process)
+        return process
+
+    def finish(self, process: subprocess.Popen[str]) -> Finished:
+        stdout, stderr = process.communicate(timeout=PATIENCE)
+        return Finished(process.returncode, stdout, stderr)
+
+    def run(self, *arguments: str) -> Finished:
+        return self.finish(self.start(*arguments))
+
+    def end(self) -> None:
+        for process in self._processes:
+            if process.poll() is None:
+                process.kill()
+                process.communicate()

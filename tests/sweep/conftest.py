@@ -1,8 +1,10 @@
-"""A working directory of its own for each study."""
+"""A working directory of its own for each study, and commands in it."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from small_studies import Commands
 
 
 @pytest.fixture
@@ -12,3 +14,11 @@ def here(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.delenv("FEDBENCH_RUNS", raising=False)
     return run_folder
+
+
+@pytest.fixture
+def commands(here: Path) -> Iterator[Commands]:
+    """Commands in this folder; none outlives the test."""
+    started = Commands(here)
+    yield started
+    started.end()

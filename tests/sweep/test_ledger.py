@@ -13,8 +13,9 @@ from optuna.trial import TrialState
 from small_studies import study
 
 from fedbench.errors import ConfigError
-from fedbench.sweeping.ledger import INTERRUPTED, SILENT_SECONDS, Ledger, counts, open_storage, open_study, start_of
+from fedbench.sweeping.ledger import INTERRUPTED, SILENT_SECONDS, Ledger, counts, open_study, start_of
 from fedbench.sweeping.samplers import make_pruner, make_sampler
+from fedbench.sweeping.storage import open_storage
 from fedbench.sweeping.study_file import parse_study
 
 

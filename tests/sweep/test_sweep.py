@@ -13,9 +13,10 @@ from small_studies import ACCURACY, BASE, BYTES, LEARNING_RATE, Silent, run_stud
 from fedbench.config import ExperimentConfig
 from fedbench.errors import ConfigError
 from fedbench.experiment import run
-from fedbench.sweeping.ledger import REASON, open_storage, open_study
+from fedbench.sweeping.ledger import REASON, open_study
 from fedbench.sweeping.outcome import DIGESTS, DIRECTORIES, METRICS
 from fedbench.sweeping.samplers import make_pruner, make_sampler
+from fedbench.sweeping.storage import open_storage
 from fedbench.sweeping.study import StudyResult
 from fedbench.sweeping.study_file import parse_study
 

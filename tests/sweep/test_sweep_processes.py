@@ -2,54 +2,18 @@
 
 import json
 import signal
-import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import optuna
 import pytest
-from command_line import Finished, start
 from optuna.trial import FrozenTrial, TrialState
-from small_studies import BASE, environment, written
+from small_studies import BASE, PATIENCE, Commands, written
 
-from fedbench.sweeping.ledger import INTERRUPTED, counts, open_storage
+from fedbench.sweeping.ledger import INTERRUPTED, counts
+from fedbench.sweeping.storage import open_storage
 
 pytestmark = pytest.mark.slow
-
-PATIENCE = 300.0
-
-
-@pytest.fixture
-def commands(here: Path) -> Iterator["Commands"]:
-    """Commands in this folder; none outlives the test."""
-    started = Commands(here)
-    yield started
-    started.end()
-
-
-class Commands:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._processes: list[subprocess.Popen[str]] = []
-
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        process = start(self.folder, *arguments, **environment())
-        self._processes.append(process)
-        return process
-
-    def finish(self, process: subprocess.Popen[str]) -> Finished:
-        stdout, stderr = process.communicate(timeout=PATIENCE)
-        return Finished(process.returncode, stdout, stderr)
-
-    def run(self, *arguments: str) -> Finished:
-        return self.finish(self.start(*arguments))
-
-    def end(self) -> None:
-        for process in self._processes:
-            if process.poll() is None:
-                process.kill()
-                process.communicate()
 
 
 def trials(folder: Path) -> list[FrozenTrial]:

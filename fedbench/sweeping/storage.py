@@ -1,0 +1,102 @@
+"""Where Optuna keeps a study: a journal file or a database, opened, with errors that a person can act on."""
+
+import re
+import time
+from importlib.util import find_spec
+from pathlib import Path
+
+from optuna.exceptions import StorageInternalError
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
+from optuna.storages.journal import JournalFileBackend
+
+from fedbench.errors import ConfigError
+
+POSTGRESQL = ("postgresql", "postgres")
+POSTGRESQL_DRIVERS = ("psycopg2", "psycopg")
+"""Python packages; the first that is installed is taken. SQLAlchemy's own choice changed between its versions."""
+
+CONNECT_SECONDS = 10
+"""That a PostgreSQL server has to answer a first time."""
+
+TABLE_ATTEMPTS = 8
+TABLE_SECONDS = 0.5
+"""Between two attempts to make, or find, a new database's tables."""
+
+
+def open_storage(where: str) -> BaseStorage:
+    """Optuna's storage at a database URL, or in a journal file.
+
+    Raises:
+        ConfigError: it cannot be opened; no password is in the text.
+    """
+    shown = without_password(where)
+    try:
+        if "://" in where:
+            return _open_database(where)
+        # Absolute, because the lock beside the journal is a link to it.
+        path = Path(where).absolute()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(path)))
+    except ImportError as error:
+        lacking = " ".join(str(error.__cause__ or error).split())
+        advice = "; for PostgreSQL: pip install 'fedbench[postgresql]'" if where.startswith("postgres") else ""
+        raise ConfigError(f"storage={shown}: the database's driver is not installed ({lacking}){advice}") from None
+    except Exception as error:
+        if isinstance(error, OSError | ValueError) or is_storage_failure(error):
+            raise ConfigError(f"storage={shown}: cannot be opened ({reason_of(error)})") from None
+        raise
+
+
+def _open_database(url: str) -> BaseStorage:
+    scheme, _, rest = url.partition("://")
+    settings: dict[str, object] = {}
+    if not scheme.startswith("sqlite"):
+        if rest.partition("?")[0].count("@") > 1:
+            raise ConfigError(f"storage={without_password(url)}: an @ in a user's name or password is written %40")
+        settings["pool_pre_ping"] = True  # between two trials a connection may rest for hours
+    if scheme in POSTGRESQL and "connect_timeout" not in rest:
+        settings["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
+    url = with_driver(url)
+    for _ in range(TABLE_ATTEMPTS - 1):
+        try:
+            return get_storage(RDBStorage(url, engine_kwargs=dict(settings)))
+        except Exception as error:
+            if not _may_be_a_race(error):
+                raise
+            time.sleep(TABLE_SECONDS)
+    return get_storage(RDBStorage(url, engine_kwargs=settings))
+
+
+def with_driver(url: str) -> str:
+    """A URL that names the installed driver, where it is PostgreSQL's and names none."""
+    scheme, separator, rest = url.partition("://")
+    if scheme not in POSTGRESQL:
+        return url
+    driver = next((name for name in POSTGRESQL_DRIVERS if find_spec(name)), POSTGRESQL_DRIVERS[0])
+    return f"postgresql+{driver}{separator}{rest}"
+
+
+def _may_be_a_race(error: Exception) -> bool:
+    """Whether another process that opens the same new database may just be making its tables."""
+    return type(error).__name__ in ("IntegrityError", "ProgrammingError") or "already exists" in str(error)
+
+
+def is_storage_failure(error: BaseException) -> bool:
+    """Whether an exception says that the storage cannot be read or written."""
+    return isinstance(error, StorageInternalError) or type(error).__module__.partition(".")[0] == "sqlalchemy"
+
+
+def reason_of(error: BaseException) -> str:
+    """The first line of what a driver says; Optuna keeps it behind a text of its own."""
+    said = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    return (str(said).strip() or type(said).__name__).splitlines()[0]
+
+
+def without_password(text: str) -> str:
+    """A URL, or something else that was given as one, as it may be shown.
+
+    >>> without_password("postgresql://me:s3cret@db/studies?sslpassword=0ther&sslmode=require")
+    'postgresql://me:***@db/studies?sslpassword=***&sslmode=require'
+    """
+    text = re.sub(r"(://[^:/@]*:).*@", r"\1***@", text)
+    return re.sub(r"(?i)(password=)[^&]*", r"\1***", text)
