@@ -28,6 +28,7 @@ class MlflowServer:
         self.process = subprocess.Popen(
             command,
             cwd=self.directory,
+            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # ten processes that nobody asks for
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
