@@ -37,6 +37,9 @@ BEAT_SECONDS = 30.0
 SILENT_SECONDS = 180.0
 """After so long without a beat a process on another machine is taken for dead."""
 
+MOST_IN_ORDER = 1024
+"""Places up to here are given in order; a sampler's seed of 32 bits has room for them and for those drawn at random."""
+
 UNCLAIMED_SECONDS = 20.0
 """A running trial that no process has put its name to within this was left behind between two writes."""
 
@@ -97,16 +100,36 @@ class Ledger:
         self.own = uuid.uuid4().hex
         self._trials = trials
         self._next_beat = 0.0
+        self._said: dict[str, Any] = _this_process()
+
+    def join(self) -> int:
+        """Put this process' name to the study; once, before anything else.
+
+        Returns:
+            Its place among the processes and starts of the study, which no other has: from 0, in their order; some
+            large number for one that came at the same moment as another.
+        """
+        place = len(self._drivers())
+        self._said["place"] = place
+        self.beat()
+        # Of several that counted the same, at most one, the first to write, does not see it here; the rest give way.
+        others = (said for name, said in self._drivers().items() if name != _driver_key(self.own))
+        if any(said.get("place") == place for said in others):
+            return MOST_IN_ORDER + int(self.own, 16) % 2**20
+        return place
+
+    def _drivers(self) -> dict[str, dict[str, Any]]:
+        return {key: said for key, said in self.study.user_attrs.items() if key.startswith(_driver_key(""))}
 
     def beat(self) -> None:
         """Say, now and then, that this process lives; call it often."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + BEAT_SECONDS
-            self.study.set_user_attr(_driver_key(self.own), {**_this_process(), "beat": time.time()})
+            self.study.set_user_attr(_driver_key(self.own), {**self._said, "beat": time.time()})
 
     def leave(self) -> None:
         """This process works on the study no more."""
-        self.study.set_user_attr(_driver_key(self.own), {**_this_process(), "beat": 0.0})
+        self.study.set_user_attr(_driver_key(self.own), {**self._said, "beat": 0.0})
 
     def trials(self) -> list[FrozenTrial]:
         """All of them, by number; not to be changed."""

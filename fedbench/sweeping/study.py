@@ -109,8 +109,8 @@ def _work_on(file: StudyFile, directory: Path, where: str, audience: Audience) -
     except OSError as error:
         raise ConfigError(f"{directory}: cannot be made a directory: {error.strerror}") from None
     study = open_study(file, storage, sampler, pruner)
-    study.sampler = make_sampler(file, sum(key.startswith("fedbench:driver:") for key in study.user_attrs))
     ledger = Ledger(study, storage, most)
+    study.sampler = make_sampler(file, ledger.join())
     with stop_signal() as should_stop:
         ledger.beat()
         ledger.recover()

@@ -4,7 +4,9 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import optuna
@@ -102,6 +104,26 @@ def test_a_process_that_left_has_nothing_running(tmp_path: Path) -> None:
     begun(one)
     one.leave()
     assert ledger(tmp_path, 2).recover() == 1
+
+
+def test_processes_one_after_the_other_have_places_in_order(tmp_path: Path) -> None:
+    assert [ledger(tmp_path, 3).join() for _ in range(3)] == [0, 1, 2]
+
+
+def test_processes_that_come_at_the_same_moment_have_places_of_their_own(tmp_path: Path) -> None:
+    # Equal places are equal seeds: both would run the same trials.
+    together = [ledger(tmp_path, 3) for _ in range(6)]
+    gate = threading.Barrier(len(together))
+
+    def join(one: Ledger) -> int:
+        gate.wait()
+        return one.join()
+
+    with ThreadPoolExecutor(len(together)) as pool:
+        places = list(pool.map(join, together))
+    assert len(set(places)) == len(together), places
+    later = ledger(tmp_path, 3).join()
+    assert later == len(together)
 
 
 def test_two_processes_on_a_grid_choose_each_combination_once(tmp_path: Path) -> None:
