@@ -119,8 +119,11 @@ def _work_on(file: StudyFile, directory: Path, where: str, audience: Audience) -
         slots = Slots(file, where if "://" in where else str(Path(where).absolute()), config, most)
         try:
             parent = _open_parent(file, config, study)
-            driver = Driver(file, ledger, slots, directory, parent, audience)
-            status = driver.run(should_stop)
+            try:
+                status = Driver(file, ledger, slots, directory, parent, audience).run(should_stop)
+            except BaseException:
+                parent.close("failed")
+                raise
         finally:
             slots.close()
             ledger.leave()
@@ -294,6 +297,8 @@ def _conclude(
         best_files = write_best(study, file, directory)
         write_trials(study, file, directory)
     except OSError as error:
+        if parent is not None:
+            parent.close("failed")
         raise RunError(f"{directory} could not be written: {error}") from error
     warnings = draw_figures(study, file, directory)
     if parent is not None:

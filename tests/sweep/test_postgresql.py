@@ -111,12 +111,22 @@ def test_a_killed_study_goes_on_to_exactly_its_budget(server: PostgresqlServer, 
     assert shows_no_password(ended)
 
 
+def status_of_study(here: Path) -> str:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("fedbench").experiment_id])
+    (parent,) = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
+    return str(parent.info.status)
+
+
 @pytest.mark.slow
 def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes_on_when_it_is_back(
     server: PostgresqlServer, commands: Commands, here: Path
 ) -> None:
     url = server.make_database("lost")
-    path = written(here, overrides=LONGER, pruner=PRUNER, budget={"trials": 4}, storage=url)
+    tracked = [text for text in LONGER if not text.startswith("tracking")]
+    path = written(here, overrides=tracked, pruner=PRUNER, budget={"trials": 4}, storage=url)
     process = commands.start("sweep", path.name, "--concurrency", "1")
     try:
         wait_for_a_running_trial(url, done=1)
@@ -128,12 +138,14 @@ def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes
     assert "Traceback" not in ended.stderr
     (said,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
     assert said.startswith(f"error: storage={without_password(url)}: cannot be reached any more (")
+    assert status_of_study(here) == "FAILED"
 
     again = commands.run("sweep", path.name)
     assert again.status == 0, again.stderr
     done = counted(url)
     assert len(done) == 4
     assert {trial.state for trial in done} <= ENDED_WELL
+    assert status_of_study(here) == "FINISHED"
     assert shows_no_password(ended, again)
 
 
