@@ -54,7 +54,7 @@ class Progress:
 
     def run_started(self, run: RunDescription) -> None:
         """Say what runs."""
-        self._rounds = run.rounds
+        self._rounds, self._bytes = run.rounds, run.sent_bytes
         if self._status:
             self._status.stop()
         self._say(f"{run.title}: {run.rounds} round{'s' if run.rounds > 1 else ''}, {run.directory}")

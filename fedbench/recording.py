@@ -3,7 +3,7 @@
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -156,7 +156,9 @@ class Recording:
             FedbenchError: the run could not go on.
         """
         began = time.perf_counter()
-        description = describe(self._problem, self._directory.path)
+        history = self._directory.history()
+        sent = sum(sum(history.column(name).to_pylist()) for name in ("uplink_bytes", "downlink_bytes"))
+        description = replace(describe(self._problem, self._directory.path), sent_bytes=sent)
         for observer in self._observers:
             observer.run_started(description)
         try:

@@ -171,6 +171,7 @@ class RunDescription:
         class_names: in label order.
         client_class_counts: one row per client, one column per class: how many samples of the class it holds.
         test_samples: size of the test split.
+        sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
     """
 
     config: dict[str, Any]
@@ -185,6 +186,7 @@ class RunDescription:
     class_names: tuple[str, ...]
     client_class_counts: tuple[tuple[int, ...], ...]
     test_samples: int
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True)

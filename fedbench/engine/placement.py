@@ -66,10 +66,12 @@ def count_actors(
         most = fitting_on_gpus(there, each[kind]) if kind == "GPU" else int(there / each[kind] + 1e-9)
         if count > most:
             plural = "s" if kind in OPTIONS else ""
+            option = OPTIONS.get(kind, f"runtime.resources.{kind}")
+            without = f"set {option}=0" if kind in OPTIONS else f"leave {option} out"
+            way_out = f"set {option}<={there / count:.3g}" if there else f"{without}, or add nodes that have some"
             raise ConfigError(
                 f"{count} actors x {each[kind]:g} {kind} = {count * each[kind]:g} {kind}{plural} asked, {there:g} "
-                f"present: set {OPTIONS.get(kind, f'runtime.resources.{kind}')}<={there / count:.3g} or "
-                f"runtime.actors<={most}"
+                f"present: {way_out}{f' or runtime.actors<={most}' if most else ''}"
             )
     if count > room:
         what = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())

@@ -41,6 +41,8 @@ def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(run: tuple[str, ..
     ours, theirs = summary_of(folder / "killed"), summary_of(folder / "whole")
     assert ours["model_sha256"] == theirs["model_sha256"]
     assert ours["uplink_bytes"] == theirs["uplink_bytes"]
+    last_round = [line for line in resumed.stderr.splitlines() if line.startswith("round ")][-1]
+    assert f"  {(ours['uplink_bytes'] + ours['downlink_bytes']) / 1e6:.2f} MB" in last_round
 
     from mlflow import MlflowClient
 

@@ -59,8 +59,12 @@ def test_what_cannot_be_placed_is_refused_with_numbers_and_the_way_out() -> None
         actors(cohort=40, actors=40, cpus=64.0, gpus=1.0, gpus_each=0.1)
     with pytest.raises(ConfigError, match=r"5 actors x 1 CPU = 5 CPUs asked, 2 present.*cpus_per_client<=0\.4.*<=2"):
         actors(actors=5)
-    with pytest.raises(ConfigError, match=r"1 actors x 0\.5 GPU = 0\.5 GPUs asked, 0 present"):
+    with pytest.raises(
+        ConfigError, match=r"asked, 0 present: set runtime\.gpus_per_client=0, or add nodes that have some$"
+    ):
         actors(actors=1, gpus_each=0.5)
+    with pytest.raises(ConfigError, match=r"asked, 0 present: leave runtime\.resources\.TPU out, or add nodes"):
+        actors(actors=1, tpus_each=0.5)
     with pytest.raises(
         ConfigError, match=r"4 actors x 1 TPU = 4 TPU asked, 2 present: set runtime\.resources\.TPU<=0\.5 or .*<=2"
     ):
