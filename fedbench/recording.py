@@ -162,8 +162,7 @@ class Recording:
         for observer in self._observers:
             observer.run_started(description)
         try:
-            stopped = self._run_rounds(executor, should_stop)
-            vector, statistics = executor.model()
+            stopped, (vector, statistics) = self._run_rounds(executor, should_stop)
             peaks = executor.peak_memory()
             self._directory.write_model(named_tensors(self._problem.layout, vector, statistics))
         except BaseException as error:
@@ -181,7 +180,7 @@ class Recording:
             self._saving.release()
         summary = self._summary("interrupted" if stopped else "finished", began)
         summary["model_sha256"] = model_digest(vector, statistics)
-        summary["peak_actor_bytes"] = max(peaks)
+        summary["peak_actor_bytes"] = max(peaks, default=None)
         self._finish(summary)
         return Result(
             summary=summary,
@@ -191,11 +190,15 @@ class Recording:
             ui_command=self._tracker.ui_command() if self._tracker else None,
         )
 
-    def _run_rounds(self, executor: "Executor", should_stop: Callable[[], bool]) -> bool:
-        """Whether it was stopped before the end. What a lost actor takes with it is done again."""
+    def _run_rounds(
+        self, executor: "Executor", should_stop: Callable[[], bool]
+    ) -> "tuple[bool, tuple[Vector, Vector]]":
+        """(whether it was stopped before the end, the model). What a lost actor takes with it is done again."""
         state, losses = self._restored, 0
         while True:
             try:
+                if losses:
+                    executor.rebuild()
                 return self._go_on(executor, should_stop, state)
             except LostActor as error:
                 losses += 1
@@ -206,9 +209,10 @@ class Recording:
                     self._drops.hang(error.round_index, error.clients)
                 self._notes.append(f"{error}; went on from round {next_round + 1}")
                 self._directory.rewind(next_round)
-                executor.rebuild()
 
-    def _go_on(self, executor: "Executor", should_stop: Callable[[], bool], state: "Tree | None") -> bool:
+    def _go_on(
+        self, executor: "Executor", should_stop: Callable[[], bool], state: "Tree | None"
+    ) -> "tuple[bool, tuple[Vector, Vector]]":
         course = self._course(executor)
         self._full = Costs()
         if state is not None:
@@ -234,7 +238,7 @@ class Recording:
             self._saving.save(done, snapshot)
             if every > 1:
                 self._last_accuracy = course.accuracy()  # not a row: the run that goes on has none there
-        return done < last
+        return done < last, executor.model()
 
     def _take(self, finished: "FinishedRound") -> None:
         """Keep a round, and tell of it, if it is not one that was done before and is done again."""

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
@@ -77,8 +78,11 @@ class OnCluster:
         return model
 
     def peak_memory(self) -> list[int]:
-        """Bytes, one entry per process that trains."""
-        peaks: list[int] = self._ask([client.peak_memory.remote() for client in self._cluster.clients])
+        """Bytes, one entry per process that trains and is still there."""
+        peaks: list[int] = []
+        for answer in [client.peak_memory.remote() for client in self._cluster.clients]:
+            with suppress(LostActor):  # the model is complete: not worth doing anything again
+                peaks.append(self._ask(answer))
         return peaks
 
     def close(self) -> None:

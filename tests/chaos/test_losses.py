@@ -19,9 +19,10 @@ from fedbench.records import ClientRecord, RoundRecord, RunDescription
 
 pytestmark = pytest.mark.slow
 
+ROUNDS = 6
 SMALL = (
     "data.dataset=digits", "data.clients=6", "data.samples_per_client=20", "model.width=4", "local.batch_size=10",
-    "rounds=6", "tracking.enabled=false", "runtime.checkpoint_every=2",
+    f"rounds={ROUNDS}", "tracking.enabled=false", "runtime.checkpoint_every=2",
 )  # fmt: skip
 RUNS = {
     "fedavg, partial": ("schedule=sequential", "schedule.warmup_rounds=2", "schedule.cycles=2"),
@@ -49,8 +50,10 @@ class Killer:
         if record.round == self._round:
             actor = self._executor._server if self._which == "server" else self._executor._cluster.clients[1]
             self.killed.append(ray.get(actor.__ray_call__.remote(process_of)))
-            # A moment into the next round, or into what follows this one.
-            threading.Timer(0.05, os.kill, (self.killed[-1], signal.SIGKILL)).start()
+            if record.round == ROUNDS - 1:
+                os.kill(self.killed[-1], signal.SIGKILL)
+            else:  # a moment into the next round, or into what follows this one
+                threading.Timer(0.05, os.kill, (self.killed[-1], signal.SIGKILL)).start()
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         pass
@@ -73,9 +76,20 @@ def test_an_actor_killed_at_any_point_changes_nothing(method: str, which: str) -
     assert len(killer.killed) == 1
     assert result.summary["model_sha256"] == undisturbed.summary["model_sha256"]
     assert result.summary["uplink_bytes"] == undisturbed.summary["uplink_bytes"]
-    assert result.history.column("round").to_pylist() == list(range(6))
+    assert result.history.column("round").to_pylist() == list(range(ROUNDS))
     accuracy = undisturbed.history.column("test_accuracy")
     assert result.history.column("test_accuracy").equals(accuracy)
+
+
+@pytest.mark.usefixtures("local_ray", "run_folder")
+@pytest.mark.parametrize("which", ["client", "server"])
+def test_an_actor_killed_after_the_last_round_changes_nothing(which: str) -> None:
+    undisturbed = run(ExperimentConfig.load(None, [*SMALL, *RUNS["fedmr"], "runtime.executor=inline"]))
+    result, killer = with_a_death(which, ROUNDS - 1, *RUNS["fedmr"])
+    assert len(killer.killed) == 1
+    assert result.summary["status"] == "finished"
+    assert result.summary["model_sha256"] == undisturbed.summary["model_sha256"]
+    assert result.summary["peak_actor_bytes"] > 0
 
 
 @pytest.mark.usefixtures("local_ray", "run_folder")
