@@ -217,7 +217,7 @@ class Outcomes:
         plan, parts = self.plan, []
         if plan.label:
             compared = ": not comparable with the published figures" if plan.file.published else ""
-            parts.append(f"{plan.label[0].upper()}{plan.label[1:]} of the rounds and data{compared}.")
+            parts.append(f"{plan.label[0].upper()}{plan.label[1:]}{compared}.")
         if self.missing:
             parts.append(f"Incomplete: {len(plan.runs) - self.missing} of {len(plan.runs)} runs.")
         if self.failed:

@@ -43,7 +43,7 @@ def _lines(table: Table, cell: Cell) -> str:
 def print_foreseen(plan: Plan, found: list[Foreseen]) -> None:
     """What would run."""
     if plan.label:
-        print_line(f"{plan.label[0].upper()}{plan.label[1:]} of the rounds and data: {'; '.join(plan.scaling)}")
+        print_line(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}")
     grid = Grid(box=None, padding=(0, 2, 0, 0), title=f"{plan.title}: each run", title_justify="left")
     for column in ("run", "seeds", "to run", "rounds", "sent up", "sent down", "client work"):
         grid.add_column(column, justify="left" if column in ("run", "seeds") else "right")

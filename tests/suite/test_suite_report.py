@@ -23,7 +23,7 @@ def test_a_suite_ends_with_a_report_that_has_its_title_and_its_charts(run_folder
 def test_a_report_on_a_smaller_suite_says_that_it_is_smaller(run_folder: Path) -> None:
     run(plan_of(write_suite(run_folder), seeds="0", scale=0.5))
     text = Path("runs/suites/tiny-scaled-0.5/report/report.html").read_text()
-    assert "Scaled to 0.5 of the rounds and data: not comparable with the published figures." in text
+    assert "Scaled to 0.5: not comparable with the published figures." in text
 
 
 def test_a_suite_of_which_nothing_finished_has_no_report_and_no_warning(run_folder: Path) -> None:
