@@ -62,7 +62,7 @@ def _rounded(values: npt.NDArray[np.float64]) -> FixedPoint:
     """round(values), ties to even, in the memory of `values`; for |values| < 2**51.
 
     Between 2**52 and 2**53 a float64 has no fraction: adding 1.5 * 2**52 rounds, and leaves the integer in the low
-    bits. That is twice as fast as `rint` and a conversion.
+    bits. That takes less time than `rint` and a conversion.
     """
     values += _MAGIC
     integers = values.view(np.int64)
