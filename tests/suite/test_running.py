@@ -141,7 +141,8 @@ def test_a_scaled_suite_says_so_in_every_output_and_keeps_its_runs_apart(run_fol
     outcomes, _ = run(plan)
     table = suite_folder(plan) / "table"
     for path in ("table.md", "table.html", "table.tex", "table.csv", "suite.json"):
-        assert "caled to 0.5: not comparable with the published figures" in (table / path).read_text().replace("\\", ""), path
+        text = (table / path).read_text().replace("\\", "")
+        assert "caled to 0.5: not comparable with the published figures" in text, path
     assert all("scaled-to-0.5" in name for name in directories(suite_folder(plan)))
     assert all(len(values(outcomes, row, column)) == 2 for row in plan.rows for column in plan.columns)
     assert directories() == {}
