@@ -66,12 +66,9 @@ def count_actors(
         most = fitting_on_gpus(there, each[kind]) if kind == "GPU" else int(there / each[kind] + 1e-9)
         if count > most:
             plural = "s" if kind in OPTIONS else ""
-            option = OPTIONS.get(kind, f"runtime.resources.{kind}")
-            without = f"set {option}=0" if kind in OPTIONS else f"leave {option} out"
-            way_out = f"set {option}<={there / count:.3g}" if there else f"{without}, or add nodes that have some"
             raise ConfigError(
                 f"{count} actors x {each[kind]:g} {kind} = {count * each[kind]:g} {kind}{plural} asked, {there:g} "
-                f"present: {way_out}{f' or runtime.actors<={most}' if most else ''}"
+                f"present: {_way_out(kind, there / count, most)}"
             )
     if count > room:
         what = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())
@@ -80,6 +77,14 @@ def count_actors(
             f"runtime.actors<={room}, or less for each"
         )
     return count
+
+
+def _way_out(kind: str, share: float, most: int) -> str:
+    """What to set where the actors do not fit: each may take `share`, or there may be `most` of them."""
+    option = OPTIONS.get(kind, f"runtime.resources.{kind}")
+    if share:
+        return f"set {option}<={share:.3g}" + (f" or runtime.actors<={most}" if most else "")
+    return (f"set {option}=0" if kind in OPTIONS else f"leave {option} out") + ", or add nodes that have some"
 
 
 def fitting_on_node(has: Resources, each: Resources) -> int:
