@@ -27,7 +27,7 @@ from fedbench.sweeping.outcome import (
 )
 from fedbench.sweeping.samplers import BOUNDS, is_grid, make_pruner, make_sampler
 from fedbench.sweeping.slots import Slot, Slots
-from fedbench.sweeping.storage import is_storage_failure, open_storage, reason_of, without_password
+from fedbench.sweeping.storage import close_storage, is_storage_failure, open_storage, reason_of, without_password
 from fedbench.sweeping.study_file import StudyFile
 from fedbench.sweeping.worker import Assignment, TrialOutcome
 from fedbench.tracking_parent import ParentRun
@@ -90,33 +90,40 @@ def sweep(file: StudyFile, audience: Audience) -> StudyResult:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory = (runs_root() / "studies" / file.name).absolute()
     where = file.storage or str(directory / "journal.log")
+    config = file.check()
+    sampler, pruner = make_sampler(file, 0), make_pruner(file)
+    storage = open_storage(where)
     try:
-        return _work_on(file, directory, where, audience)
+        _make(directory)
+        ledger = Ledger(open_study(file, storage, sampler, pruner), storage, trials_at_most(file))
+        return _work_on(file, config, ledger, directory, where, audience)
     except Exception as error:
         if not is_storage_failure(error):
             raise
         lost = f"storage={without_password(where)}: cannot be reached any more ({reason_of(error)})"
         raise RunError(f"{lost}; once it can, the same command goes on with the study") from error
+    finally:
+        close_storage(storage)
 
 
-def _work_on(file: StudyFile, directory: Path, where: str, audience: Audience) -> StudyResult:
-    config = file.check()
-    most = trials_at_most(file)
-    sampler, pruner = make_sampler(file, 0), make_pruner(file)
-    storage = open_storage(where)
+def _make(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"{directory}: cannot be made a directory: {error.strerror}") from None
-    study = open_study(file, storage, sampler, pruner)
-    ledger = Ledger(study, storage, most)
+
+
+def _work_on(
+    file: StudyFile, config: ExperimentConfig, ledger: Ledger, directory: Path, where: str, audience: Audience
+) -> StudyResult:
+    study = ledger.study
     study.sampler = make_sampler(file, ledger.join())
     with stop_signal() as should_stop:
         ledger.beat()
         ledger.recover()
         if ledger.is_done():
             return _conclude(file, study, directory, where, "finished", audience, None)
-        slots = Slots(file, where if "://" in where else str(Path(where).absolute()), config, most)
+        slots = Slots(file, where if "://" in where else str(Path(where).absolute()), config, trials_at_most(file))
         try:
             parent = _open_parent(file, config, study)
             try:

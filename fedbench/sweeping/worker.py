@@ -13,6 +13,7 @@ import optuna
 import pyarrow as pa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.samplers import RandomSampler
+from optuna.storages import BaseStorage
 
 from fedbench.config import ExperimentConfig
 from fedbench.engine.warm import WarmActors
@@ -22,7 +23,7 @@ from fedbench.records import ROUND_SCHEMA, ClientRecord, Membership, RoundRecord
 from fedbench.sweeping.measures import lacking, mean, measure
 from fedbench.sweeping.samplers import make_pruner
 from fedbench.sweeping.space import Values, in_words
-from fedbench.sweeping.storage import open_storage
+from fedbench.sweeping.storage import close_storage, open_storage
 from fedbench.sweeping.study_file import StudyFile
 
 State = Literal["complete", "pruned", "interrupted", "failed"]
@@ -103,6 +104,7 @@ class TrialRunner:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._file = study
         self._storage = storage
+        self._opened: BaseStorage | None = None
         self._study: optuna.Study | None = None
         self._warm = WarmActors()
         self._stop = threading.Event()
@@ -124,8 +126,10 @@ class TrialRunner:
         self._stop.set()
 
     def close(self) -> None:
-        """Give the client actors' places back."""
+        """Give the client actors' places back, and the storage's connections."""
         self._warm.close()
+        if self._opened is not None:
+            close_storage(self._opened)
 
     def run(self, assignment: Assignment) -> TrialOutcome:
         """Run a trial with each seed; whatever goes wrong is an outcome, and leaves nothing half-used behind."""
@@ -164,9 +168,10 @@ class TrialRunner:
     def _trial(self, trial_id: int) -> optuna.Trial:
         if self._study is None:
             # The trial was drawn elsewhere; here it only reports, and asks the pruner.
+            self._opened = open_storage(self._storage)
             self._study = optuna.load_study(
                 study_name=self._file.name,
-                storage=open_storage(self._storage),
+                storage=self._opened,
                 sampler=RandomSampler(),
                 pruner=make_pruner(self._file),
             )

@@ -16,6 +16,9 @@ PASSWORD = "Wach0lder"
 UNPRIVILEGED = ("postgres", "nobody")
 """Who may own the server where the tests are run by root, whom PostgreSQL refuses."""
 
+MOST_CONNECTIONS = 12
+"""Few, so that a process that does not give them back is found out; three of them are kept for superusers."""
+
 
 class PostgresqlServer:
     """Call `start` before, and `remove` after."""
@@ -46,6 +49,7 @@ class PostgresqlServer:
 
     def start(self) -> None:
         options = f"-c listen_addresses='' -c unix_socket_directories={self.folder} -c fsync=off"
+        options += f" -c max_connections={MOST_CONNECTIONS}"
         self._run("pg_ctl", "-D", str(self._data), "-w", "-l", str(self.folder / "log"), "-o", options, "start")
 
     def stop(self) -> None:

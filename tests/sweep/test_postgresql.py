@@ -13,11 +13,11 @@ import pytest
 from command_line import Finished, in_this_process
 from optuna.trial import FrozenTrial, TrialState
 from postgresql_server import PASSWORD, PostgresqlServer, skip_without_postgresql
-from small_studies import BASE, PATIENCE, Commands, written
+from small_studies import BASE, PATIENCE, Commands, run_study, written
 
 from fedbench.errors import ConfigError
 from fedbench.sweeping.ledger import INTERRUPTED, counts
-from fedbench.sweeping.storage import open_storage, with_driver, without_password
+from fedbench.sweeping.storage import close_storage, open_storage, with_driver, without_password
 
 LONGER = [*BASE, "rounds=12", "data.samples_per_client=200"]
 ENDED_WELL = {TrialState.COMPLETE, TrialState.PRUNED}
@@ -38,10 +38,13 @@ def server() -> Iterator[PostgresqlServer]:
 
 def trials(url: str) -> list[FrozenTrial]:
     """As they stand in the database; none before the study is there."""
+    storage = open_storage(url)
     try:
-        return optuna.load_study(study_name="small", storage=open_storage(url)).get_trials()
+        return optuna.load_study(study_name="small", storage=storage).get_trials()
     except KeyError:
         return []
+    finally:
+        close_storage(storage)
 
 
 def counted(url: str) -> list[FrozenTrial]:
@@ -128,9 +131,9 @@ def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes
     tracked = [text for text in LONGER if not text.startswith("tracking")]
     path = written(here, overrides=tracked, pruner=PRUNER, budget={"trials": 4}, storage=url)
     process = commands.start("sweep", path.name, "--concurrency", "1")
+    wait_for_a_running_trial(url, done=1)
+    server.stop()
     try:
-        wait_for_a_running_trial(url, done=1)
-        server.stop()
         ended = commands.finish(process)
     finally:
         server.start()
@@ -162,6 +165,17 @@ def test_an_interrupt_names_the_command_that_goes_on_without_its_password(
     assert ended.status == 130, ended.stderr
     assert f"go on with: fedbench sweep {path.name} --storage 'postgresql://bench:***@/" in ended.stderr
     assert shows_no_password(ended)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_connections_are_given_back_when_the_study_is_done(server: PostgresqlServer, here: Path) -> None:
+    url = server.make_database("connected")
+    result = run_study(storage=url, pruner=PRUNER, budget={"trials": 1})
+    used_by = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'connected'"
+    assert server.query("postgres", used_by) == [(0,)]
+    assert len(result.study.trials) == 1  # what it returned can be asked all the same
+    assert server.query("postgres", used_by) == [(1,)]
 
 
 def _open_with_others(url: str, gate: object, told: object) -> None:
