@@ -1,5 +1,6 @@
-"""What a person sees while a suite runs: one line a run, and on a terminal where the run stands."""
+"""What a person sees while a suite runs: one line a run, and where the run stands, on a terminal at any moment."""
 
+import time
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -8,6 +9,9 @@ from rich.console import Console
 from fedbench.console import duration
 from fedbench.records import ClientRecord, RoundRecord, RunDescription
 from fedbench.suiting.outcomes import Outcome
+
+SILENT_SECONDS = 60.0
+"""In a log, where nothing can be overwritten, a long run is heard of so often."""
 
 
 class SuiteProgress:
@@ -23,6 +27,7 @@ class SuiteProgress:
         self._head = ""
         self._accuracy = ""
         self._rounds = 0
+        self._last_said = time.monotonic()
 
     def __enter__(self) -> Self:
         if self._status:
@@ -52,6 +57,7 @@ class SuiteProgress:
 
     def say(self, line: str) -> None:
         """A line that stays."""
+        self._last_said = time.monotonic()
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def run_started(self, run: RunDescription) -> None:
@@ -70,3 +76,5 @@ class SuiteProgress:
     def _show(self, words: str) -> None:
         if self._status:
             self._status.update(f"{self._head}  {words}".replace("[", "\\["))
+        elif time.monotonic() - self._last_said >= SILENT_SECONDS:
+            self.say(f"{self._head}  {words}")

@@ -11,6 +11,7 @@ from small_suites import BASE, TINY, directories, plan_of, run, values, write_su
 
 from fedbench.errors import ConfigError
 from fedbench.recorded import load_run
+from fedbench.suiting import progress
 from fedbench.suiting.running import _locked, suite_folder
 
 
@@ -28,6 +29,18 @@ def test_cells_of_one_run_are_read_at_the_end_of_each_cycle(run_folder: Path) ->
             assert history.num_rows == 10
             assert values(outcomes, "C=1", column)[place] == pytest.approx(100 * max(scores[:5]))
             assert values(outcomes, "C=2", column)[place] == pytest.approx(100 * max(scores))
+
+
+def test_where_nobody_sees_a_status_line_long_runs_are_heard_of_now_and_then(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suite = write_suite(run_folder)
+    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
+    _, lines = run(plan_of(suite, seeds="0"))
+    of_the_first = [line for line in lines if line.startswith("1/2  FNU seed 0  ")]
+    assert of_the_first[0].endswith("starting")
+    assert [line.split()[5] for line in of_the_first[1:-1]] == [f"{done}/10" for done in range(1, 11)]
+    assert of_the_first[-1].split()[4] == "accuracy"
 
 
 def test_a_suite_that_is_run_again_runs_nothing(run_folder: Path) -> None:
