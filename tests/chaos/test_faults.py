@@ -172,7 +172,7 @@ def test_without_a_head_it_is_said_what_happened_and_how_to_go_on(
     assert outcome.status == 1
     assert outcome.lines[-2].startswith("error: the head of the cluster is gone: nothing has answered at ")
     assert outcome.lines[-1] == f"go on with: fedbench resume {tmp_path / 'run'}\n"
-    assert time.monotonic() - began < 120
+    assert time.monotonic() - began < 300
 
 
 def test_retries_used_up_end_the_run_with_exit_status_1(

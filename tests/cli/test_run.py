@@ -244,7 +244,7 @@ def test_an_interrupt_ends_the_run_after_its_round(
     number: int, interruptible: subprocess.Popen[str], tmp_path: Path
 ) -> None:
     interruptible.send_signal(number)
-    stdout, stderr = interruptible.communicate(timeout=60)
+    stdout, stderr = interruptible.communicate(timeout=240)
     assert interruptible.returncode == 130, stderr
     assert "(interrupted)" in stdout
     assert "Traceback" not in stderr

@@ -15,6 +15,7 @@ import pytest
 from local_cluster import MARK, ClusterError, LocalCluster
 from network_namespaces import Bridge, NoNamespacesError
 from process_trees import all_processes, environment_of, is_alive, kill_all
+from waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "local.py"
 OWN = [sys.executable, str(SCRIPT), "--cpus=1", "--dashboard-port=0"]
@@ -107,8 +108,7 @@ def test_processes_that_left_the_tree_are_ended_too() -> None:
     mark = f"{MARK}=test-{os.getpid()}"
     name, value = mark.split("=")
     root = subprocess.Popen(["/bin/sh", "-c", "setsid sleep 100 & sleep 100 & wait"], env={**os.environ, name: value})
-    time.sleep(0.2)
-    assert len(left_of(value)) == 3
+    wait_until(lambda: len(left_of(value)) == 3, "a shell and two sleeping children")
     kill_all([root], [mark])
     assert not left_of(value)
 

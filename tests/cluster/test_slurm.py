@@ -8,13 +8,13 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from process_trees import all_processes, environment_of, is_alive
+from waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm.sh"
 DAEMONS = ("munged", "slurmctld", "slurmd")
@@ -54,13 +54,6 @@ def unused_ports(count: int) -> list[int]:
         return [held.getsockname()[1] for held in sockets]
 
 
-def wait_until(met: Callable[[], bool], what: str, timeout: float) -> None:
-    end = time.monotonic() + timeout
-    while not met():
-        assert time.monotonic() < end, what
-        time.sleep(0.2)
-
-
 class Slurm:
     """Slurm's commands, for the controller of one folder."""
 
@@ -95,14 +88,14 @@ class Slurm:
         return f"{said['JobState']} {said['ExitCode']}"
 
     def wait_for(self, text: str, job: str) -> None:
-        wait_until(lambda: text in self.log(job) or not self.is_on(job), f"no {text!r}:\n{self.log(job)}", 240)
+        wait_until(lambda: text in self.log(job) or not self.is_on(job), f"no {text!r}:\n{self.log(job)}")
         assert text in self.log(job), self.log(job)
 
     def is_on(self, job: str) -> bool:
         return self.state(job).split()[0] in {"PENDING", "RUNNING", "COMPLETING"}
 
     def wait_for_end(self, job: str) -> str:
-        wait_until(lambda: not self.is_on(job), f"job {job} does not end", 240)
+        wait_until(lambda: not self.is_on(job), f"job {job} does not end")
         return self.state(job)
 
     def left_of(self, job: str) -> list[str]:
@@ -140,11 +133,11 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
         with (folder / "daemons.log").open("wb") as log:
             for command in daemons:
                 started.append(subprocess.Popen(command, env=slurm.environment, stdout=log, stderr=log))
-                wait_until((folder / "munge").exists, "no munged", 20)
-        wait_until(lambda: slurm.say("sinfo", "--noheader", "--format=%D %t") == "2 idle", "no idle nodes", 60)
+                wait_until((folder / "munge").exists, "no munged")
+        wait_until(lambda: slurm.say("sinfo", "--noheader", "--format=%D %t") == "2 idle", "no idle nodes")
         yield slurm
         slurm.say("scancel", f"--user={getpass.getuser()}")
-        wait_until(lambda: not slurm.say("squeue", "--noheader"), "jobs do not end", 60)
+        wait_until(lambda: not slurm.say("squeue", "--noheader"), "jobs do not end")
     finally:
         for process in reversed(started):
             process.terminate()

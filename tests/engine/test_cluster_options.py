@@ -31,7 +31,7 @@ def test_nodes_are_waited_for_as_long_as_allowed_and_no_longer(capfd: pytest.Cap
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"3 actors x 1 CPU = 3 CPUs asked, 2 present: set runtime\.cpus_per_client"):
         Cluster(RuntimeSection(actors=3, wait_for_nodes=2.0), cohort=3)
-    assert 2.0 <= time.monotonic() - began < 20.0
+    assert 2.0 <= time.monotonic() - began < 60.0
     assert capfd.readouterr().err.startswith("waiting up to 2 s for nodes: 3 actors x 1 CPU = 3 CPUs asked, 2 present")
 
 

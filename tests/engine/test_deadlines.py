@@ -16,7 +16,7 @@ ONE_SLOW = (
     "data.partition=shards", "data.partition.shards_per_client=1", "data.clients=10", "rounds=2", "schedule=full",
     "algorithm=small:Slow", "local.epochs=null", "local.steps=2",
 )  # fmt: skip
-LATE = ("algorithm.seconds=9", "participation.round_deadline=8")
+LATE = ("algorithm.seconds=13", "participation.round_deadline=12")
 
 
 def rows(result: Result) -> list[dict[str, Any]]:

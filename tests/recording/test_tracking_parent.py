@@ -92,10 +92,10 @@ def test_a_store_that_is_away_costs_a_warning_and_a_bounded_time() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         port = taken.getsockname()[1]
-    parent = ParentRun(away_timeout=0.5, open_timeout=30)
+    parent = ParentRun(away_timeout=0.5, open_timeout=120)
     began = time.monotonic()
     assert parent.open("study", "suites", f"http://127.0.0.1:{port}", {}, "", "key") is None
-    assert time.monotonic() - began < 25
+    assert time.monotonic() - began < 60
     assert parent.warning is not None
     assert "MLflow is away" in parent.warning
     assert "\n" not in parent.warning

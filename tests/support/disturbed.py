@@ -87,7 +87,7 @@ def title_of(pid: int) -> str:
         return ""
 
 
-def kill_at_work(cluster: LocalCluster, title: str, seconds: float = 5.0) -> None:
+def kill_at_work(cluster: LocalCluster, title: str, seconds: float = 60.0) -> None:
     """SIGKILL for one process of such a title, as soon as there is one."""
     until = time.monotonic() + seconds
     while time.monotonic() < until:
