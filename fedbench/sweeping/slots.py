@@ -18,6 +18,9 @@ from fedbench.sweeping.worker import Assignment, Surroundings, TrialOutcome, Tri
 CLOSE_TIMEOUT = 20.0
 """Seconds that runners have to give their places back."""
 
+ANSWER_SECONDS = 2.0
+"""That a runner has to say how far its trial is."""
+
 MOST_DEATHS = 3
 """So many runners in a row may die before they have run anything."""
 
@@ -96,6 +99,16 @@ class Slots:
         """Have a trial run."""
         slot.number = assignment.number
         slot.awaited = slot.actor.run.remote(assignment)
+
+    def where(self) -> dict[int, str]:
+        """How far each running trial is, by number, of those whose process says so at once."""
+        asked = {slot.actor.where.remote(): slot.number for slot in self._slots if slot.number is not None}
+        answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
+        found = {}
+        for reference in answered:
+            with suppress(RayError):
+                found[asked[reference]] = ray.get(reference)
+        return dict(sorted(found.items()))
 
     def stop(self) -> None:
         """Have all running trials end at their round."""

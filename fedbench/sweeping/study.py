@@ -36,6 +36,12 @@ POLL_SECONDS = 1.0
 RECOVER_SECONDS = 15.0
 """Between two looks for trials of processes that are gone."""
 
+SILENT_SECONDS = 60.0
+"""A study whose trials are long is heard of so often."""
+
+MOST_SHOWN = 6
+"""Running trials in one line."""
+
 
 class Audience(Protocol):
     """Who is told how a study goes."""
@@ -169,6 +175,7 @@ class Driver:
         self._next_recovery = time.monotonic() + RECOVER_SECONDS
         self._combinations = list(file.drawn_from.combinations()) if is_grid(file) else None
         self._drawn: dict[int, dict[str, Any]] = {}
+        self._last_said = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool]) -> str:
         """Until the budget is used up, or an interrupt; returns finished | interrupted."""
@@ -194,8 +201,18 @@ class Driver:
                     self._audience.note("waiting for trials of other processes")
             for number, outcome in self._slots.wait(POLL_SECONDS):
                 self._tell(number, outcome)
+            self._say_where()
             if not self._slots.running() and not self._ledger.has_room():
                 time.sleep(POLL_SECONDS)
+
+    def _say_where(self) -> None:
+        if time.monotonic() - self._last_said < SILENT_SECONDS:
+            return
+        running = [f"trial {number} {words}" for number, words in self._slots.where().items()]
+        if running:
+            more = f"; and {len(running) - MOST_SHOWN} more" if len(running) > MOST_SHOWN else ""
+            self._audience.note(f"running: {'; '.join(running[:MOST_SHOWN])}{more}")
+        self._last_said = time.monotonic()
 
     def _recover_now_and_then(self) -> None:
         if time.monotonic() < self._next_recovery:
@@ -258,6 +275,7 @@ class Driver:
         trials = self._ledger.trials()
         best = best_trials(self._ledger.study)
         self._audience.trial_finished(trials[number], best)
+        self._last_said = time.monotonic()
         self._log_best(best, sum(1 for _ in finished(trials)))
 
     def _bounds(self, outcome: TrialOutcome) -> list[float] | None:

@@ -108,6 +108,7 @@ class TrialRunner:
         self._study: optuna.Study | None = None
         self._warm = WarmActors()
         self._stop = threading.Event()
+        self._watch: SeedRun | None = None
 
     def warm_up(self, config: ExperimentConfig) -> bool:
         """Load what every trial needs, and start client actors; whether there was room for them."""
@@ -124,6 +125,13 @@ class TrialRunner:
     def stop(self) -> None:
         """End the running trial at the end of its round."""
         self._stop.set()
+
+    def where(self) -> str:
+        """How far the running trial is, in words."""
+        watch = self._watch
+        if watch is None:
+            return "starting"
+        return f"seed {watch.seed} {watch.where}" if len(self._file.seeds) > 1 else watch.where
 
     def close(self) -> None:
         """Give the client actors' places back, and the storage's connections."""
@@ -142,6 +150,7 @@ class TrialRunner:
                 trial = self._trial(assignment.trial_id) if self._file.pruner and place == 0 else None
                 watch = SeedRun(self._file, seed, trial, self._stop)
                 done.append(watch)
+                self._watch = watch
                 self._run_seed(assignment, seed, watch)
                 if watch.state != "complete":
                     return _outcome(watch.state, done, "interrupted" if watch.state == "interrupted" else None)
@@ -149,6 +158,8 @@ class TrialRunner:
             self._warm.close()
             text = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
             return _outcome("failed", done, " ".join(text.split()))
+        finally:
+            self._watch = None
         metrics = mean([one.metrics for one in done])
         reason = lacking(self._file.metrics(), metrics, self._file.target)
         return _outcome("failed" if reason else "complete", done, reason)
@@ -185,6 +196,7 @@ class SeedRun:
         state: how it ended.
         metrics: so far, or in the end.
         flops: client work so far.
+        where: how far it is, in words.
         digest, directory: of the finished run.
     """
 
@@ -194,7 +206,7 @@ class SeedRun:
         stop: set when the study is interrupted.
         """
         self._study = study
-        self._seed = seed
+        self.seed = seed
         self._trial = trial
         self._stop = stop
         self._records: list[dict[str, Any]] = []
@@ -202,6 +214,8 @@ class SeedRun:
         self.state: State = "failed"
         self.metrics: dict[str, float] = {}
         self.digest = self.directory = ""
+        self.where = "starting"
+        self._rounds, self._accuracy = 0, ""
 
     @property
     def flops(self) -> float:
@@ -212,11 +226,15 @@ class SeedRun:
         return self._prune or self._lost or self._stop.is_set()
 
     def run_started(self, run: RunDescription) -> None:
-        """Nothing to do."""
+        """Note its length."""
+        self._rounds = run.rounds
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Report the accuracy, if the round has one; the step is the number of rounds done."""
         self._records.append(vars(record))
+        if record.test_accuracy is not None:
+            self._accuracy = f" accuracy {record.test_accuracy:.4f}"
+        self.where = f"round {record.round + 1}/{self._rounds}{self._accuracy}"
         if self._trial is None or record.test_accuracy is None:
             return
         try:

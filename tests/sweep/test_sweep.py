@@ -2,6 +2,7 @@
 
 import csv
 import itertools
+import re
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from small_studies import ACCURACY, BASE, BYTES, LEARNING_RATE, Silent, run_stud
 from fedbench.config import ExperimentConfig
 from fedbench.errors import ConfigError
 from fedbench.experiment import run
+from fedbench.sweeping import study as study_module
 from fedbench.sweeping.ledger import REASON, open_study
 from fedbench.sweeping.outcome import DIGESTS, DIRECTORIES, METRICS
 from fedbench.sweeping.samplers import make_pruner, make_sampler
@@ -186,6 +188,22 @@ def test_more_trials_at_a_time_than_there_is_room_for_are_refused(here: Path) ->
     with pytest.raises(ConfigError, match=r"concurrency=3: .* have no room, 2 trials do"):
         run_study(concurrency=3)
     assert ray.is_initialized()
+
+
+def test_long_trials_are_heard_of_before_they_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(study_module, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(study_module, "POLL_SECONDS", 0.2)
+    audience = Silent()
+    overrides = [*BASE, "rounds=40", "evaluation.every=3"]
+    run_study(audience, overrides=overrides, seeds=[3, 4], budget={"trials": 2}, concurrency=2)
+    assert all(line.startswith("running: trial ") for line in audience.lines)
+    stands = r"trial (\d) seed ([34]) round (\d+)/40( accuracy 0\.\d{4})?"
+    found = [re.findall(stands, line) for line in audience.lines]
+    assert {trial for line in found for trial, *_ in line} == {"0", "1"}
+    for number in "01":
+        rounds = [(seed, int(done)) for line in found for trial, seed, done, _ in line if trial == number]
+        assert rounds == sorted(rounds)
+    assert all(accuracy for line in found for *_, done, accuracy in line if int(done) >= 3)
 
 
 def test_sqlite_serves_as_storage_and_the_table_holds_every_trial(here: Path) -> None:
