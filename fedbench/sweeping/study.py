@@ -100,7 +100,7 @@ def sweep(file: StudyFile, audience: Audience) -> StudyResult:
     sampler, pruner = make_sampler(file, 0), make_pruner(file)
     storage = open_storage(where)
     try:
-        _make(directory)
+        _make_folder(directory)
         ledger = Ledger(open_study(file, storage, sampler, pruner), storage, trials_at_most(file))
         return _work_on(file, config, ledger, directory, where, audience)
     except Exception as error:
@@ -112,7 +112,7 @@ def sweep(file: StudyFile, audience: Audience) -> StudyResult:
         close_storage(storage)
 
 
-def _make(directory: Path) -> None:
+def _make_folder(directory: Path) -> None:
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -196,7 +196,7 @@ class SeedRun:
         state: how it ended.
         metrics: so far, or in the end.
         flops: client work so far.
-        where: how far it is, in words.
+        seed: of the run; where: how far it is, in words.
         digest, directory: of the finished run.
     """
 
