@@ -4,7 +4,6 @@ import json
 import multiprocessing
 import signal
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from command_line import Finished, in_this_process
 from optuna.trial import FrozenTrial, TrialState
 from postgresql_server import PASSWORD, PostgresqlServer, skip_without_postgresql
 from small_studies import BASE, PATIENCE, Commands, run_study, written
+from waiting import wait_until
 
 from fedbench.errors import ConfigError
 from fedbench.sweeping.ledger import INTERRUPTED, counts
@@ -52,14 +52,12 @@ def counted(url: str) -> list[FrozenTrial]:
 
 
 def wait_for_a_running_trial(url: str, done: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    def met() -> bool:
         found = trials(url)
-        running = [trial for trial in found if trial.state == TrialState.RUNNING and trial.params]
-        if running and sum(trial.state.is_finished() for trial in found) >= done:
-            return
-        time.sleep(0.2)
-    raise AssertionError(f"no {done} finished and a running trial: {trials(url)}")
+        running = any(trial.state == TrialState.RUNNING and trial.params for trial in found)
+        return running and sum(trial.state.is_finished() for trial in found) >= done
+
+    wait_until(met, f"no {done} finished and a running trial")
 
 
 def shows_no_password(*ended: Finished) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 import optuna
 import pytest
 from optuna.trial import FrozenTrial, TrialState
-from small_studies import BASE, PATIENCE, Commands, written
+from small_studies import BASE, Commands, written
+from waiting import wait_until
 
 from fedbench.sweeping.ledger import INTERRUPTED, counts
 from fedbench.sweeping.storage import open_storage
@@ -28,14 +29,12 @@ def trials(folder: Path) -> list[FrozenTrial]:
 
 
 def wait_for_trials(folder: Path, done: int, running: int) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while time.monotonic() < deadline:
+    def met() -> bool:
         found = trials(folder)
         begun = [trial for trial in found if trial.state == TrialState.RUNNING and trial.params]
-        if sum(trial.state.is_finished() for trial in found) >= done and len(begun) >= running:
-            return
-        time.sleep(0.1)
-    raise AssertionError(f"no {done} finished and {running} running trials: {trials(folder)}")
+        return sum(trial.state.is_finished() for trial in found) >= done and len(begun) >= running
+
+    wait_until(met, f"no {done} finished and {running} running trials")
 
 
 def counted(folder: Path) -> list[FrozenTrial]:
