@@ -11,12 +11,40 @@ import platform
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
-RECORDED = Path(__file__).parent / "golden" / "hashes.json"
+sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))  # for `--record`, without pytest
+
+from small import config
+
+from fedbench import ExperimentConfig, resume, run
+
+RECORDED = Path(__file__).resolve().parent / "golden" / "hashes.json"
+COSTS = Path(__file__).resolve().parent / "golden" / "costs.json"
 RECORD = "python tests/test_golden.py --record"
+
+COUNTED = ("uplink_bytes", "downlink_bytes", "client_flops", "paper_comm_gb", "paper_comp_tflop")
+"""Entries of the summary that depend on no processor, and are compared on every machine."""
+
+SGD = ("local.optimizer=sgd", "local.optimizer.lr=0.05")
+SKEWED = ("data.partition=dirichlet", "data.partition.alpha=0.5")
+SAMPLED = "participation.clients_per_round=4"
+ARRIVALS = (
+    "data.clients=4",
+    "data.samples_per_client=40",
+    "model=cnn-bn",
+    "model.width=4",
+    "local.epochs=null",
+    "local.batch_size=16",
+    *SGD,
+    "delays.slow_fraction=0.25",
+)
+DELTAS = (*ARRIVALS, "local.steps=2")
+FULL = "schedule=full"
+PARTIAL = ("schedule=sequential", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1")
 
 GOLDEN: dict[str, tuple[str, ...]] = {
     "full updates with SGD": ("schedule.warmup_rounds=4", "local.optimizer=sgd", "local.optimizer.lr=0.1"),
@@ -28,7 +56,22 @@ GOLDEN: dict[str, tuple[str, ...]] = {
         "local.batchnorm=local",
     ),
     "sampled cohorts in random order": ("rounds=6", "schedule=random", "participation.clients_per_round=3", "seed=3"),
+    "SCAFFOLD": ("algorithm=scaffold", SAMPLED, *SGD, *SKEWED),
+    "MOON": ("algorithm=moon", *SGD, *SKEWED),
+    "FedMR": ("algorithm=fedmr", "algorithm.first_stage_rounds=1", SAMPLED, *SGD, *SKEWED),
+    "FedPart with Adam and local statistics": ("rounds=auto", "schedule.cycles=1", "local.batchnorm=local", *SKEWED),
+    "FedAdam": ("algorithm=fedadam", *SGD, *SKEWED),
+    "top-k compression": ("update.compression=topk", "update.compression.fraction=0.1", *SGD),
+    "int8 compression": ("update.compression=int8", *SGD),
+    "another group for each client": ("schedule=per-client", SAMPLED, *SGD),
+    "OrMo on gradients": ("algorithm=ormo", FULL, *ARRIVALS),
+    "FedBuff on deltas": ("algorithm=fedbuff", "algorithm.buffer_size=2", FULL, *DELTAS),
+    "FedPart and OrMo": ("algorithm=ormo", *PARTIAL, *ARRIVALS),
 }
+"""The overrides of `small.config` for each experiment, run in one process."""
+
+RESUMED = "SCAFFOLD"
+"""The experiment that is also stopped after its first round and resumed."""
 
 
 def platform_key() -> str:
@@ -47,44 +90,61 @@ def recorded() -> dict[str, dict[str, str]]:
     return json.loads(RECORDED.read_text()) if RECORDED.exists() else {}
 
 
-def model_of(name: str) -> str:
-    """The `model_sha256` of one experiment, run in the working directory."""
-    from small import config
+def experiment(name: str) -> ExperimentConfig:
+    """The configuration of one experiment."""
+    return config("runtime.executor=inline", *GOLDEN[name])
 
-    from fedbench import run
 
-    return str(run(config("runtime.executor=inline", *GOLDEN[name])).summary["model_sha256"])
+def costs_of(summary: dict[str, Any]) -> dict[str, Any]:
+    return {key: summary[key] for key in COUNTED}
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_model_is_the_recorded_one(name: str, run_folder: Path) -> None:
+def test_the_model_and_its_costs_are_the_recorded_ones(name: str, run_folder: Path) -> None:
+    summary = run(experiment(name)).summary
+    assert costs_of(summary) == pytest.approx(json.loads(COSTS.read_text())[name], rel=1e-12)
+    check_hash(name, summary)
+
+
+def test_a_resumed_run_ends_with_the_recorded_model(run_folder: Path) -> None:
+    stopped = run(experiment(RESUMED), should_stop=lambda: True)
+    assert (stopped.summary["status"], stopped.summary["rounds"]) == ("interrupted", 1)
+    check_hash(RESUMED, resume(stopped.directory).summary)
+
+
+def check_hash(name: str, summary: dict[str, Any]) -> None:
     key = platform_key()
-    known = recorded().get(key)
-    if known is None:
-        pytest.skip(f"nothing recorded for {key}; {RECORD}")
-    assert model_of(name) == known.get(name), (
+    expected = recorded().get(key, {}).get(name)
+    if expected is None:
+        pytest.skip(f"no hash of {name!r} is recorded for {key}; {RECORD}")
+    assert summary["model_sha256"] == expected, (
         f"{name}: another model than recorded for {key}. If results were meant to change, record them: {RECORD}"
     )
 
 
-def test_hashes_are_recorded_for_every_experiment_and_no_other() -> None:
-    assert all(set(models) == set(GOLDEN) for models in recorded().values())
+def test_no_hash_is_recorded_for_an_experiment_that_is_gone() -> None:
+    assert all(set(models) <= set(GOLDEN) for models in recorded().values())
+    assert set(json.loads(COSTS.read_text())) == set(GOLDEN)
 
 
 def record() -> None:
-    """Run every experiment and keep its hash, beside those of other platforms."""
+    """Run every experiment and keep its costs, and its hash beside those of other platforms."""
     with tempfile.TemporaryDirectory() as folder:
         os.chdir(folder)
-        models = {name: model_of(name) for name in GOLDEN}
+        summaries = {name: run(experiment(name)).summary for name in GOLDEN}
         os.chdir("/")
-    RECORDED.parent.mkdir(exist_ok=True)
-    RECORDED.write_text(json.dumps(recorded() | {platform_key(): models}, indent=2, sort_keys=True) + "\n")
+    models = {name: summary["model_sha256"] for name, summary in summaries.items()}
+    costs = {name: costs_of(summary) for name, summary in summaries.items()}
+    write_json(RECORDED, recorded() | {platform_key(): models})
+    write_json(COSTS, costs)
     print(f"{RECORDED}: recorded for {platform_key()}")
+
+
+def write_json(path: Path, document: Any) -> None:
+    path.write_text(json.dumps(document, indent=2, sort_keys=True) + "\n")
 
 
 if __name__ == "__main__":
     if sys.argv[1:] != ["--record"]:
         sys.exit(f"usage: {RECORD}")
-    RECORDED = RECORDED.resolve()
-    sys.path.insert(0, str(Path(__file__).resolve().parent / "support"))
     record()
