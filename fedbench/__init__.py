@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from fedbench.config import ExperimentConfig
-    from fedbench.experiment import resume, run
-    from fedbench.recording import Result
+    from fedbench.config.experiment import ExperimentConfig
+    from fedbench.experiment.result import Result
+    from fedbench.experiment.run import resume, run
 
 __all__ = ["ExperimentConfig", "Result", "__version__", "resume", "run"]
 
 
 def __getattr__(name: str) -> Any:
-    # Resolved when asked for, so that `import fedbench.schedules` in an actor does not load everything.
+    # Resolved when asked for, so that `import fedbench.planning.schedules` in an actor does not load everything.
     if name == "ExperimentConfig":
-        from fedbench.config import ExperimentConfig
+        from fedbench.config.experiment import ExperimentConfig
 
         return ExperimentConfig
     if name == "Result":
-        from fedbench.recording import Result
+        from fedbench.experiment.result import Result
 
         return Result
     if name in ("resume", "run"):
-        from fedbench import experiment
+        from fedbench.experiment import run as experiment
 
         return getattr(experiment, name)
     raise AttributeError(f"module 'fedbench' has no attribute {name!r}")

@@ -1,5 +1,5 @@
 """`python -m fedbench` is the `fedbench` command."""
 
-from fedbench.cli import main
+from fedbench.cli.app import main
 
 main()

@@ -1,0 +1,1 @@
+"""Bytes, FLOPs and memory: as measured, and as the papers count."""

@@ -7,11 +7,11 @@ from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.paper import round_comm_gb, round_comp_tflop
 from fedbench.accounting.totals import Costs
-from fedbench.participation import draw_cohort
-from fedbench.parts import PartTable
-from fedbench.schedules import Feedback, Schedule
+from fedbench.planning.participation import draw_cohort
+from fedbench.planning.schedules import Feedback, Schedule
+from fedbench.protocol.message import PartTable
+from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.minibatches import LocalLength
-from fedbench.updates import UpdatePipeline
 
 
 class CostModel:

@@ -1,16 +1,16 @@
 """Protocol bytes: what each client of a real deployment would send and receive.
 
-Uplink: the active parts (`fedbench.parts`), after compression. Downlink: the parts that changed since this client last
-downloaded, so a client that sat out five partial rounds pays for five groups; a first participation pays for the
-whole model.
+Uplink: the active parts (`fedbench.protocol.message`), after compression. Downlink: the parts that changed since this
+client last downloaded, so a client that sat out five partial rounds pays for five groups; a first participation pays
+for the whole model.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
-from fedbench.parameters import BYTES_PER_VALUE
-from fedbench.parts import PartTable
+from fedbench.protocol.layout import BYTES_PER_VALUE
+from fedbench.protocol.message import PartTable
 
 
 class TransferLedger:

@@ -1,7 +1,7 @@
 """What rounds cost, added up."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,10 @@ class Costs:
     client_flops: int = 0
     paper_comm_gb: float = 0.0
     paper_comp_tflop: float = 0.0
+
+    def to_mapping(self) -> dict[str, float]:
+        """{name: value}, as `summary.json` and the tables of `fedbench cost` hold it."""
+        return asdict(self)
 
     def __add__(self, other: "Costs") -> "Costs":
         return Costs(

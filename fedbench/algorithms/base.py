@@ -25,14 +25,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from fedbench.component import Component
-from fedbench.parameters import ParameterLayout
+from fedbench.components.base import Component
+from fedbench.protocol.layout import ParameterLayout
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from fedbench.algorithms.arrivals import AsyncAlgorithm
-    from fedbench.training.flat import FlatModel
+    from fedbench.models.flat import FlatModel
 
 Values = npt.NDArray[np.float64]
 
@@ -186,7 +186,7 @@ class Algorithm(Component):
         sends: in words, what travels.
         keeps: in words, what a client keeps.
         refuses: in words, what it cannot be combined with.
-        pool: the server keeps one model per participant instead of one for all (`fedbench.engine.pool`).
+        pool: the server keeps one model per participant instead of one for all (`fedbench.engine.rounds.pool_server`).
     """
 
     paper: ClassVar[str] = ""
@@ -217,7 +217,7 @@ class Algorithm(Component):
         return (1.0,) * len(weights)
 
     def has_pool(self) -> bool:
-        """Whether the server keeps a pool of models (`fedbench.engine.pool`)."""
+        """Whether the server keeps a pool of models (`fedbench.engine.rounds.pool_server`)."""
         return self.pool
 
     def sums(self) -> bool:

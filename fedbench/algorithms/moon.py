@@ -29,12 +29,12 @@ from pydantic import Field
 
 from fedbench.algorithms.base import Algorithm, LocalContext, Objective
 from fedbench.errors import ModelError
-from fedbench.parameters import ParameterLayout
+from fedbench.protocol.layout import ParameterLayout
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fedbench.training.flat import FlatModel
+    from fedbench.models.flat import FlatModel
 
 PREVIOUS = "previous"
 COMPARED = 2
@@ -138,7 +138,7 @@ def _copy(model: "FlatModel") -> "FlatModel":
     """The same network over vectors of its own, in eval mode."""
     from copy import deepcopy
 
-    from fedbench.training.flat import FlatModel
+    from fedbench.models.flat import FlatModel
 
     return FlatModel(deepcopy(model.module).eval(), model.layout, model.vector.device)
 

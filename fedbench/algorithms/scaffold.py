@@ -18,7 +18,7 @@ are, on both sides. A client that could not take a step keeps its c_i.
 
 With a single client c and c_i are the same sum, c - c_i is exactly 0 and the method is FedAvg bit for bit, as long as
 what is added to c arrives as it was sent: single values below 2**-17 may be rounded to a multiple of 2**-40 (see
-`fedbench.exact`), and from then on the two agree to within such roundings only.
+`fedbench.protocol.exact_sum`), and from then on the two agree to within such roundings only.
 
 Bytes: with n parameters in the active groups and s running statistics (s = 0 where clients keep theirs), a participant
 sends 4 (2 n + s) and receives 4 bytes for every parameter, statistic and value of c that changed since it last

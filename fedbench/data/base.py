@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from fedbench.component import Component
+from fedbench.components.base import Component
 
 IntArray = npt.NDArray[np.int64]
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbench.catalogue import BUILTIN, make_component
+from fedbench.components.catalogue import BUILTIN, make_component
+from fedbench.components.suggestions import did_you_mean
 from fedbench.data.base import Dataset
 from fedbench.data.digits import Digits
 from fedbench.data.image_source import ImageSource
@@ -19,7 +20,6 @@ from fedbench.data.parquet_images import ParquetImages
 from fedbench.data.parquet_writer import write_parquet
 from fedbench.data.torchvision_root import torchvision_class, torchvision_folder, torchvision_source
 from fedbench.errors import ConfigError, DataError
-from fedbench.suggestions import did_you_mean
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 import numpy as np
 from pydantic import Field
 
-from fedbench.component import Component
+from fedbench.components.base import Component
 from fedbench.data.apportion import apportion
 from fedbench.data.base import IntArray
 from fedbench.errors import ConfigError

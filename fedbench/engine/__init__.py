@@ -1,1 +1,1 @@
-"""Coordination: who trains what when, on a Ray cluster or in a plain loop."""
+"""Rounds and arrivals: what client hosts and the server do, in one process or on a Ray cluster."""

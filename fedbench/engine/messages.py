@@ -1,6 +1,6 @@
 """What server, clients and driver tell each other, apart from the parameters themselves (those travel as bare arrays).
 
-Parts are numbered as in `fedbench.parts`.
+Parts are numbered as in `fedbench.protocol.message`.
 """
 
 from collections.abc import Sequence
@@ -10,12 +10,12 @@ from typing import Any, Literal
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
 from fedbench.models.base import Model, Task
-from fedbench.parameters import ParameterLayout, Vector
-from fedbench.parts import PartTable
-from fedbench.schedules import ActiveGroups
+from fedbench.planning.schedules import ActiveGroups
+from fedbench.protocol.layout import ParameterLayout, Vector
+from fedbench.protocol.message import PartTable
+from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.optimizers import Optimizer
 from fedbench.training.scores import BatchScore
-from fedbench.updates import UpdatePipeline
 
 
 @dataclass(frozen=True)

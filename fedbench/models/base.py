@@ -4,7 +4,7 @@ from abc import abstractmethod
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from fedbench.component import Component
+from fedbench.components.base import Component
 
 if TYPE_CHECKING:
     from torch import nn

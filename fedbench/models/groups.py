@@ -7,11 +7,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ModelError
 from fedbench.models.base import LayerGroup, Model, Task
 from fedbench.models.probe import example_inputs, probe
-from fedbench.parameters import ParameterLayout
-from fedbench.suggestions import did_you_mean
+from fedbench.protocol.layout import ParameterLayout
 
 # _NormBase covers BatchNorm, SyncBatchNorm and InstanceNorm of every dimension.
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)

@@ -10,10 +10,10 @@ from typing import Any
 from pydantic import ConfigDict, model_validator
 from torch import nn
 
-from fedbench.catalogue import component_class
+from fedbench.components.catalogue import component_class
+from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, ModelError
 from fedbench.models.base import Model, Task
-from fedbench.suggestions import did_you_mean
 
 TORCHVISION = "torchvision:"
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)

@@ -1,1 +1,1 @@
-"""One client's local work, and the scoring of a model."""
+"""One client's local training, and evaluation."""

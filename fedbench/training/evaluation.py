@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator
-from fedbench.training.flat import FlatModel
 from fedbench.training.local import Transform
 from fedbench.training.scores import BatchScore, batch_borders
 

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import Objective
+from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
-from fedbench.training.flat import FlatModel
 from fedbench.training.local import Transform
 
 

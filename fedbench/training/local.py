@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import LocalContext, Objective
+from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
-from fedbench.training.flat import FlatModel
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import Optimizer
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from fedbench.component import Component
+from fedbench.components.base import Component
 
 if TYPE_CHECKING:
     import torch

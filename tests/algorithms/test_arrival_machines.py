@@ -7,7 +7,7 @@ import pytest
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm
-from fedbench.catalogue import BUILTIN, component_class, make_component
+from fedbench.components.catalogue import BUILTIN, component_class, make_component
 from fedbench.errors import ConfigError
 
 METHODS: list[dict[str, object]] = [

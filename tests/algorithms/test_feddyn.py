@@ -9,13 +9,13 @@ from torch.nn.functional import cross_entropy
 
 from fedbench.algorithms.base import LocalContext, Objective, RuleContext
 from fedbench.algorithms.feddyn import FedDyn
-from fedbench.config import ExperimentConfig
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
 from fedbench.models.base import Task
+from fedbench.models.flat import FlatModel
 from fedbench.models.groups import derive_layer_groups, parameter_layout
-from fedbench.parameters import ParameterLayout
+from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import generator
-from fedbench.training.flat import FlatModel
 from fedbench.training.local import LocalResult, LocalWork, train_client
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD

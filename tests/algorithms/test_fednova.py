@@ -5,7 +5,7 @@ import pytest
 
 from fedbench.algorithms.fedavg import FedAvg
 from fedbench.algorithms.fednova import FedNova
-from fedbench.config import ExperimentConfig
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
 
 

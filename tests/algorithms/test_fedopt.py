@@ -10,9 +10,9 @@ import torch
 from fedbench.algorithms.base import Algorithm, RuleContext, ServerRule
 from fedbench.algorithms.fedavg import FedAvg
 from fedbench.algorithms.fedopt import Adaptive, FedAdagrad, FedAdam, FedAvgM, FedYogi, Momentum
-from fedbench.catalogue import make_component
+from fedbench.components.catalogue import make_component
 from fedbench.errors import ConfigError
-from fedbench.parameters import ParameterLayout
+from fedbench.protocol.layout import ParameterLayout
 
 LAYOUT = ParameterLayout.build([("a", {"a.weight": (3, 4)}), ("b", {"b.weight": (5,)}), ("c", {"c.weight": (2, 3)})])
 FULL = [LAYOUT.all_groups] * 12

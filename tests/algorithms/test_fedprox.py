@@ -8,12 +8,12 @@ from torch.nn.functional import cross_entropy
 
 from fedbench.algorithms.base import LocalContext, Objective
 from fedbench.algorithms.fedprox import FedProx
-from fedbench.config import ExperimentConfig
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
 from fedbench.models.base import Task
+from fedbench.models.flat import FlatModel
 from fedbench.models.groups import derive_layer_groups, parameter_layout
 from fedbench.randomness import generator
-from fedbench.training.flat import FlatModel
 from fedbench.training.local import LocalResult, LocalWork, train_client
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD

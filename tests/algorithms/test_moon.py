@@ -15,8 +15,8 @@ from fedbench.algorithms.moon import Contrastive, Moon
 from fedbench.errors import ModelError
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.cnn import CnnBatchNorm
+from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
-from fedbench.training.flat import FlatModel
 from fedbench.training.local import LocalResult, LocalWork, train_client
 from fedbench.training.optimizers import SGD
 

@@ -11,7 +11,7 @@ import torch
 
 from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm
-from fedbench.catalogue import make_component
+from fedbench.components.catalogue import make_component
 
 START = np.array([1.0, -2.0, 0.5, 3.0])
 CURVATURE = np.array([0.1, 1.0, 4.0, 9.0])

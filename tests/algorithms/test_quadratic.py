@@ -15,7 +15,7 @@ from fedbench.algorithms.fedavg import FedAvg
 from fedbench.algorithms.feddyn import DebiasedMean, FedDyn
 from fedbench.algorithms.fednova import FedNova
 from fedbench.algorithms.scaffold import Scaffold
-from fedbench.parameters import ParameterLayout
+from fedbench.protocol.layout import ParameterLayout
 
 LAYOUT = ParameterLayout.build([("a", {"a": (2,)}), ("b", {"b": (3,)})])
 CLIENTS = 5

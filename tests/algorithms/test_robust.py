@@ -7,9 +7,9 @@ from scipy.stats import trim_mean
 from fedbench.algorithms import robust
 from fedbench.algorithms.base import Algorithm, RuleContext
 from fedbench.algorithms.robust import Median, TrimmedMean
-from fedbench.catalogue import make_component
+from fedbench.components.catalogue import make_component
 from fedbench.errors import ConfigError
-from fedbench.parameters import ParameterLayout
+from fedbench.protocol.layout import ParameterLayout
 
 SIZE = 1001
 LAYOUT = ParameterLayout.build([("only", {"only.weight": (SIZE,)})])

@@ -11,15 +11,15 @@ import numpy as np
 import pytest
 import torch
 
-from fedbench.config import ExperimentConfig
-from fedbench.engine.arrival_server import ArrivalServer
-from fedbench.engine.asynchronous import Arrivals
-from fedbench.engine.clocks import VirtualClock
-from fedbench.engine.executor import ArrivalExecutor
-from fedbench.experiment import prepared
-from fedbench.federation import load_federation
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.arrivals.clocks import VirtualClock
+from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.arrivals.server import ArrivalServer
+from fedbench.engine.interfaces import ArrivalExecutor
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.run import prepared
+from fedbench.experiment.setup import build_problem
 from fedbench.models.groups import build_module
-from fedbench.problem import build_problem
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 

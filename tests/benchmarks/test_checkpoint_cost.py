@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from fedbench.config import ExperimentConfig
-from fedbench.experiment import run
-from fedbench.saving import Saving
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.experiment.checkpointing import Saving
+from fedbench.experiment.run import run
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 

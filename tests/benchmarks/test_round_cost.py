@@ -14,10 +14,10 @@ from contextlib import contextmanager
 import pytest
 from bare_loop import BareLoop
 
-from fedbench.config import ExperimentConfig
-from fedbench.engine.executor import RoundExecutor
-from fedbench.experiment import prepared
-from fedbench.problem import Problem
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.interfaces import RoundExecutor
+from fedbench.experiment.run import prepared
+from fedbench.experiment.setup import Problem
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 

@@ -18,13 +18,13 @@ import pytest
 import ray
 import torch
 
-from fedbench.config import ExperimentConfig
-from fedbench.engine.combiner import Combiner
-from fedbench.engine.ray_rounds import RayExecutor
-from fedbench.engine.server import Server
-from fedbench.experiment import prepared
-from fedbench.federation import load_federation
-from fedbench.problem import build_problem
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.on_ray.node_sum import Combiner
+from fedbench.engine.on_ray.rounds import RayExecutor
+from fedbench.engine.rounds.server import Server
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.run import prepared
+from fedbench.experiment.setup import build_problem
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import small
 
-from fedbench.config import ExperimentConfig
-from fedbench.engine.warm import WarmActors
-from fedbench.experiment import run
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.on_ray.warm_actors import WarmActors
+from fedbench.experiment.run import run
 
 pytestmark = pytest.mark.benchmark
 

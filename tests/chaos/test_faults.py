@@ -12,8 +12,8 @@ from disturbed import PRESET, SMALL, actors, fedbench_run, kill_at_work
 from local_cluster import LocalCluster
 from mlflow_server import MlflowServer
 
-from fedbench.config import ExperimentConfig
-from fedbench.experiment import run
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.experiment.run import run
 
 pytestmark = pytest.mark.slow
 

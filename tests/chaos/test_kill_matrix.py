@@ -8,8 +8,8 @@ import pytest
 from disturbed import PRESET, SMALL, Outcome, fedbench_run, kill_at_work
 from local_cluster import LocalCluster
 
-from fedbench.config import ExperimentConfig
-from fedbench.experiment import run
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.experiment.run import run
 from fedbench.randomness import generator
 
 ROUNDS = 12

@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from small import process_of
 
-from fedbench.config import ExperimentConfig
-from fedbench.engine.executor import Executor
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.interfaces import Executor
 from fedbench.errors import LostActor
-from fedbench.experiment import prepared, run
+from fedbench.experiment.loop import ExperimentLoop
+from fedbench.experiment.run import prepared, run
 from fedbench.randomness import generator
-from fedbench.recording import Recording
-from fedbench.records import ClientRecord, RoundRecord, RunDescription
+from fedbench.records.observers import RunDescription
+from fedbench.records.schema import ClientRecord, RoundRecord
 
 pytestmark = pytest.mark.slow
 
@@ -63,7 +64,7 @@ def with_a_death(which: str, round_index: int, *overrides: str) -> tuple[Any, Ki
     config = ExperimentConfig.load(None, [*SMALL, "runtime.actors=2", *overrides])
     with prepared(config) as (problem, executor):
         killer = Killer(executor, which, round_index)
-        return Recording.create(problem, [killer]).record(executor, lambda: False), killer
+        return ExperimentLoop.create(problem, [killer]).record(executor, lambda: False), killer
 
 
 @pytest.mark.usefixtures("local_ray", "run_folder")

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import pytest
 from command_line import Finished
 
-from fedbench.catalogue import BUILTIN, preset_names
+from fedbench.components.catalogue import BUILTIN
+from fedbench.config.merge import preset_names
 
 NAMES = (
     {"presets": preset_names()}

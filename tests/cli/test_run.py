@@ -17,7 +17,7 @@ import yaml
 from command_line import Finished, fedbench, start
 from safetensors.numpy import load_file
 
-from fedbench.records import CLIENT_SCHEMA, ROUND_SCHEMA
+from fedbench.records.schema import CLIENT_SCHEMA, ROUND_SCHEMA
 
 DOCUMENTED_ROUND_COLUMNS = [
     "round", "phase", "group", "clients", "train_loss", "test_loss", "test_accuracy", "uplink_bytes",

@@ -342,7 +342,7 @@ def test_upload_from_the_checkout_is_small(tmp_path: Path) -> None:
     target = tmp_path / "package.zip"
     create_package(str(ROOT), target, include_gitignore=True, include_parent_dir=False)
     names = zipfile.ZipFile(target).namelist()
-    assert {"pyproject.toml", "fedbench/cli.py"} <= set(names)
+    assert {"pyproject.toml", "fedbench/cli/app.py"} <= set(names)
     assert not [name for name in names if name.startswith((".git/", ".venv", "tests/", "runs/", "mlruns/"))]
     assert target.stat().st_size < 5_000_000
 

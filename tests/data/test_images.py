@@ -15,7 +15,7 @@ import pytest
 import torchvision
 
 import fedbench.data.images as images_module
-from fedbench.catalogue import BUILTIN, make_component
+from fedbench.components.catalogue import BUILTIN, make_component
 from fedbench.data.base import Dataset
 from fedbench.data.cifar100_superclasses import FINE_NAMES, SUPERCLASSES, coarse_labels
 from fedbench.data.images import Cifar10, Cifar100, FashionMnist, Mnist, TinyImageNet

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from fedbench.component import Component
+from fedbench.components.base import Component
 from fedbench.data.apportion import apportion
 from fedbench.data.partition import Dirichlet, Iid, Natural, Partition, Quantity, Shards, class_counts
 from fedbench.errors import ConfigError

@@ -27,7 +27,7 @@ def flops_counted_once() -> Iterator[None]:
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     """Drawing takes longer than the runs."""
-    monkeypatch.setattr("fedbench.plots.save_figures", lambda *arguments: None)
+    monkeypatch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
 
 
 @pytest.fixture(scope="module")

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
-from fedbench.engine.client import Answer
+from fedbench.engine.client_host import Answer
 from fedbench.engine.messages import WorkOrder
-from fedbench.exact import LARGEST_UPDATE
-from fedbench.parameters import ParameterLayout
-from fedbench.parts import PartTable
+from fedbench.protocol.exact_sum import LARGEST_UPDATE
+from fedbench.protocol.layout import ParameterLayout
+from fedbench.protocol.message import PartTable
 
 TABLE = PartTable(ParameterLayout.build([("one", {"weight": (3,)}), ("two", {"bias": (2,)})]), statistics=False)
 

@@ -10,10 +10,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedbench import resume
-from fedbench.config import ExperimentConfig
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
-from fedbench.experiment import run
-from fedbench.records import ClientRecord, RoundRecord, RunDescription
+from fedbench.experiment.run import run
+from fedbench.records.observers import RunDescription
+from fedbench.records.schema import ClientRecord, RoundRecord
 
 SMALL = (
     "data.dataset=digits", "data.clients=6", "data.samples_per_client=20", "model.width=4", "local.batch_size=10",

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbench.catalogue import make_component
+from fedbench.components.catalogue import make_component
 from fedbench.errors import ConfigError, ModelError
 from fedbench.models.base import Model, Task
 from fedbench.models.groups import build_module

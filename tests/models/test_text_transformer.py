@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from fedbench.component import Component
+from fedbench.components.base import Component
 from fedbench.errors import ConfigError, ModelError
 from fedbench.models.base import Task
 from fedbench.models.groups import build_module, derive_layer_groups, feature_layer, parameter_layout

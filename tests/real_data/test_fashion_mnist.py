@@ -10,9 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedbench import ExperimentConfig, Result, run
-from fedbench.federation import load_federation
-from fedbench.problem import Problem, build_problem
-from fedbench.schedules import Feedback
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.setup import Problem, build_problem
+from fedbench.planning.schedules import Feedback
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder")]
 

@@ -5,15 +5,15 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from fedbench.config import ExperimentConfig
-from fedbench.engine.asynchronous import Arrivals
-from fedbench.engine.executor import ArrivalExecutor
-from fedbench.experiment import prepared
-from fedbench.parameters import Vector, model_digest
-from fedbench.problem import Problem
-from fedbench.recording import make_clock
-from fedbench.records import ArrivalRecord, RoundRecord
-from fedbench.schedules import Feedback
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.arrivals.clocks import make_clock
+from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.interfaces import ArrivalExecutor
+from fedbench.experiment.run import prepared
+from fedbench.experiment.setup import Problem
+from fedbench.planning.schedules import Feedback
+from fedbench.protocol.layout import Vector, model_digest
+from fedbench.records.schema import ArrivalRecord, RoundRecord
 
 
 @dataclass(frozen=True)

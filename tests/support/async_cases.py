@@ -6,11 +6,11 @@ import pyarrow.parquet as pq
 import torch
 from small import asynchronous
 
-from fedbench.config import ExperimentConfig
-from fedbench.experiment import Result
-from fedbench.federation import load_federation
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.run import Result
+from fedbench.experiment.setup import Problem, build_problem
 from fedbench.models.groups import build_module
-from fedbench.problem import Problem, build_problem
 from fedbench.randomness import torch_seed
 
 PERCEPTRON = ("model=small:TwoLayers", "model.hidden=8")
@@ -39,7 +39,7 @@ def problem_of(config: ExperimentConfig) -> Problem:
 
 def config_with(config: ExperimentConfig, *overrides: str) -> ExperimentConfig:
     """The same, changed."""
-    from fedbench.merging import parse_overrides
+    from fedbench.config.merge import parse_overrides
 
     values = config.to_mapping()
     for text in overrides:

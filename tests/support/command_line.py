@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedbench.cli import main
+from fedbench.cli.app import main
 from fedbench.data.images import Cifar10
 from fedbench.data.parquet_writer import write_parquet
 

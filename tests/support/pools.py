@@ -6,16 +6,16 @@ from typing import Literal
 import numpy as np
 
 from fedbench.algorithms.fedmr import FedMR
-from fedbench.compression import Uncompressed
 from fedbench.engine.messages import RoundPlan
-from fedbench.engine.pool import PoolServer
-from fedbench.engine.server import Server, ServerSpec
-from fedbench.parameters import ParameterLayout
-from fedbench.parts import PARAMETERS, STATISTICS, PartTable
-from fedbench.schedules import Cyclic, Full, Schedule
+from fedbench.engine.rounds.pool_server import PoolServer
+from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.planning.schedules import Cyclic, Full, Schedule
+from fedbench.protocol.compression import Uncompressed
+from fedbench.protocol.layout import ParameterLayout
+from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
+from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import Constant
-from fedbench.updates import UpdatePipeline
 
 Granularity = Literal["tensor", "group", "model"]
 GRANULARITIES: tuple[Granularity, ...] = ("tensor", "group", "model")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbench.algorithms.base import Algorithm, LocalContext, Objective
-from fedbench.config import ExperimentConfig
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import RunError
 from fedbench.models.base import LayerGroup
 

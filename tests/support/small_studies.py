@@ -9,8 +9,8 @@ import yaml
 from command_line import Finished, start
 from optuna.trial import FrozenTrial
 
-from fedbench.sweeping.study import StudyResult, sweep
-from fedbench.sweeping.study_file import StudyFile, parse_study
+from fedbench.studies.file import StudyFile, parse_study
+from fedbench.studies.run import StudyResult, sweep
 
 SUPPORT = Path(__file__).parent
 PATIENCE = 300.0

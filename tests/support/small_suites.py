@@ -7,10 +7,10 @@ from pathlib import Path
 import yaml
 from rich.console import Console
 
-from fedbench.suiting.cells import Plan
-from fedbench.suiting.command import make_plan
-from fedbench.suiting.outcomes import Outcomes
-from fedbench.suiting.running import run_suite
+from fedbench.cli.suite import make_plan
+from fedbench.suites.plan import Plan
+from fedbench.suites.results import Outcomes
+from fedbench.suites.run import run_suite
 
 WITHOUT = ("runtime.executor=inline", "tracking.enabled=false")
 """Neither Ray nor MLflow."""

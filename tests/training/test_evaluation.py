@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from fedbench.models.base import LayerGroup
+from fedbench.models.flat import FlatModel
 from fedbench.models.groups import parameter_layout
 from fedbench.training.evaluation import recalibrate, score_batches
-from fedbench.training.flat import FlatModel
 from fedbench.training.optimizers import Cosine, Step
 from fedbench.training.scores import batch_borders, total_score
 

@@ -8,10 +8,10 @@ from torch import nn
 from fedbench.algorithms.base import Objective
 from fedbench.models.base import Task
 from fedbench.models.cnn import CnnBatchNorm
+from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.resnet import ResNet8
 from fedbench.randomness import generator
-from fedbench.training.flat import FlatModel
 from fedbench.training.local import LocalWork, train_client
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD, Adam, AdamW, Optimizer

@@ -1,0 +1,364 @@
+"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | list`."""
+
+import json
+import logging
+import shlex
+import sys
+import traceback
+from contextlib import redirect_stdout
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fedbench.components.suggestions import did_you_mean
+from fedbench.errors import ClientFailure, ConfigError, FedbenchError
+
+LISTINGS = (
+    "presets",
+    "suites",
+    "studies",
+    "algorithms",
+    "schedules",
+    "models",
+    "datasets",
+    "partitions",
+    "optimizers",
+    "compressions",
+    "delays",
+)
+DEFAULT_PRESET = "quickstart"
+INTERRUPTED = 130
+"""Exit status after an interrupt that was heeded, as shells report SIGINT."""
+
+app = typer.Typer(
+    name="fedbench",
+    help="Federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Arguments = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PRESET|FILE.yaml] [KEY=VALUE]...",
+        help="What to run, then dotted overrides, e.g. fedpart-cifar10 data.root=DIR seed=3.",
+        show_default=False,
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+
+
+# Typer may bring its own copy of click; this is the base of all complaints about usage in either.
+UsageError: Any = typer.BadParameter.__base__
+
+
+def show_version(wanted: bool) -> None:
+    """Print the version and end."""
+    if wanted:
+        typer.echo(f"fedbench {version('fedbench')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show tracebacks of errors.")] = False,
+    _version: Annotated[
+        bool, typer.Option("--version", help="Show the version and exit.", is_eager=True, callback=show_version)
+    ] = False,
+) -> None:
+    """Federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for."""
+
+
+@app.command()
+def run(
+    arguments: Arguments = None,
+    as_json: Json = False,
+    replay: Annotated[
+        Path | None,
+        typer.Option(
+            help="events.parquet of an asynchronous run, or clients.parquet of one with a round deadline: who arrived "
+            "when, or was dropped, is followed again."
+        ),
+    ] = None,
+) -> None:
+    """Run an experiment; without arguments, the quickstart."""
+    from fedbench.cli.terminal import Progress, console
+    from fedbench.experiment.run import run as run_experiment
+
+    config = load_config(arguments)
+    if replay is not None:
+        section = "delays" if config.method.asynchronous() else "participation"
+        config = load_config([*(arguments or []), f"{section}.replay={replay}"])
+    # Ray tells of lost nodes on stdout, which is the result's.
+    with redirect_stdout(sys.stderr), Progress(console) as progress:
+        result = run_experiment(config, [progress])
+    conclude(result, as_json)
+
+
+@app.command()
+def resume(
+    directory: Annotated[Path, typer.Argument(help="The run directory.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...", help="Of runtime and tracking, e.g. runtime.actors=2.", show_default=False
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Go on with a run that was interrupted or killed, from its last checkpoint."""
+    from fedbench.cli.terminal import Progress, console
+    from fedbench.experiment.run import resume as resume_run
+
+    with redirect_stdout(sys.stderr), Progress(console) as progress:
+        result = resume_run(directory, overrides or [], [progress])
+    conclude(result, as_json)
+
+
+@app.command()
+def suite(
+    arguments: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SUITE|FILE.yaml [KEY=VALUE]...",
+            help="Which table, then dotted overrides, e.g. fedpart-table1 data.root=DIR.",
+            show_default=False,
+        ),
+    ],
+    seeds: Annotated[str | None, typer.Option(help="Such as 0,1,2; else the suite's own.", show_default=False)] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(help="ROW/COLUMN, a row or a column; with wildcards, e.g. 'cifar10/FedAvg*'.", show_default=False),
+    ] = None,
+    scale: Annotated[float, typer.Option(help="Of rounds and data, for a smaller table, which says so.")] = 1.0,
+    dry: Annotated[bool, typer.Option("--dry-run", help="What would run, and at which cost.")] = False,
+    as_json: Json = False,
+) -> None:
+    """A paper's table: every cell run that is not recorded yet, mean and deviation beside the published figures."""
+    from fedbench.cli.suite import carry_out, dry_run, make_plan
+
+    plan = make_plan(arguments, seeds, only, scale)
+    if dry:
+        from fedbench.cli.suite_terminal import print_foreseen
+
+        document, found = dry_run(plan)
+        print_json(document) if as_json else print_foreseen(plan, found)
+        return
+    status, document = carry_out(plan, as_json)
+    if as_json:
+        print_json(document)
+    raise typer.Exit(status)
+
+
+@app.command()
+def sweep(
+    study: Annotated[str, typer.Argument(help="A study file, or the name of one that comes with fedbench.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE]...",
+            help="Of the base configuration, e.g. data.root=DIR; base=PRESET and name=NAME are the study's own.",
+            show_default=False,
+        ),
+    ] = None,
+    trials: Annotated[int | None, typer.Option(min=1, help="How many trials in all, earlier ones included.")] = None,
+    concurrency: Annotated[int | None, typer.Option(min=1, help="Trials at a time.")] = None,
+    storage: Annotated[
+        str | None,
+        typer.Option(
+            help="Path of a journal, or a database to share a study: sqlite:///FILE, postgresql://USER@HOST/DATABASE."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Search over configurations with Optuna: many trials beside each other, or go on with a study."""
+    from fedbench.cli.study_terminal import Lines, print_study, to_document
+    from fedbench.cli.terminal import console, results
+    from fedbench.studies.file import load_study
+    from fedbench.studies.run import sweep as run_study
+    from fedbench.studies.storage import without_password
+
+    file = load_study(study, overrides or [], trials=trials, concurrency=concurrency, storage=storage)
+    with redirect_stdout(sys.stderr):
+        result = run_study(file, Lines(console))
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    print_json(to_document(result)) if as_json else print_study(result, results)
+    if result.status == "interrupted":
+        command = shlex.join(["fedbench", "sweep", *map(without_password, own_arguments())])
+        console.print(f"go on with: {command}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def own_arguments() -> list[str]:
+    """What was written behind the command's name."""
+    return sys.argv[sys.argv.index("sweep") + 1 :]
+
+
+@app.command()
+def cost(arguments: Arguments = None, as_json: Json = False) -> None:
+    """What a run will cost, in bytes and FLOPs, as measured and as the paper counts, without training."""
+    from fedbench.cli.terminal import print_cost
+    from fedbench.experiment.estimate import estimate
+
+    found = estimate(load_config(arguments))
+    print_json(found.to_mapping()) if as_json else print_cost(found)
+
+
+@app.command()
+def data(
+    dataset: Annotated[str, typer.Argument(help="Name of a data set (see: fedbench list datasets).")],
+    root: Annotated[Path | None, typer.Option(help="Folder that holds, or will hold, the data sets.")] = None,
+    source: Annotated[
+        Path | None, typer.Option(help="An image tree (train/CLASS/*, test/CLASS/*) or torchvision root to convert.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Fetch or convert a data set to Parquet, check it, and say what is there."""
+    from dataclasses import asdict
+
+    from fedbench.cli.terminal import print_data
+    from fedbench.data.convert import describe, fetch_or_convert
+
+    try:
+        report = describe(dataset, None) if root is None else fetch_or_convert(dataset, root, source)
+    except ConfigError as error:
+        raise ConfigError(str(error).replace("data.root", "--root")) from error
+    print_json(asdict(report)) if as_json else print_data(report)
+
+
+@app.command()
+def report(
+    runs: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="RUN_DIR",
+            help="Run directories, or folders that hold some; without any, and without --experiment: runs.",
+            show_default=False,
+        ),
+    ] = None,
+    experiment: Annotated[str | None, typer.Option(help="An MLflow experiment whose runs are read, too.")] = None,
+    mlflow_uri: Annotated[str | None, typer.Option("--mlflow-uri", help="Where that experiment is.")] = None,
+    target: Annotated[
+        float | None,
+        typer.Option(help="Accuracy (0..1) to be reached; else 90 % of the worst method's best.", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        str | None, typer.Option(help="Label of the method that others are measured against; else plain FedAvg.")
+    ] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for the report; else report.", show_default=False)] = None,
+    upload: Annotated[
+        bool, typer.Option("--upload", help="No report: send to MLflow what it lacks of these runs.")
+    ] = False,
+    as_json: Json = False,
+) -> None:
+    """Compare recorded runs: tables, charts, differences seed by seed, and what cannot be compared."""
+    from fedbench.cli.report_terminal import print_report, print_uploaded
+    from fedbench.report.make import Wanted, report_on, upload_all
+    from fedbench.report.markdown import document
+
+    if upload:
+        for name, value in (("target", target), ("baseline", baseline), ("output", output)):
+            if value is not None:
+                raise ConfigError(f"--{name} {value}: has no effect with --upload; leave it out")
+        if not runs:
+            raise ConfigError("--upload: name the run directories to send")
+        sent = upload_all(runs, mlflow_uri, experiment)
+        print_json(sent) if as_json else print_uploaded(sent)
+        return
+    if mlflow_uri is not None and experiment is None:
+        raise ConfigError(f"--mlflow-uri {mlflow_uri}: has no effect without --experiment or --upload")
+    paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
+    command = shlex.join(["fedbench", *sys.argv[1:]])
+    found, files = report_on(Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report"))
+    if as_json:
+        print_json(document(found) | {"files": files})
+    else:
+        print_report(found, files)
+
+
+def default_runs() -> Path:
+    """Where runs go by themselves."""
+    from fedbench.records.run_directory import runs_root
+
+    return runs_root()
+
+
+@app.command(name="list")
+def list_(
+    what: Annotated[str, typer.Argument(metavar="|".join(LISTINGS), show_default=False)], as_json: Json = False
+) -> None:
+    """The built-in presets, suites, studies, algorithms, schedules, models, data sets, partitions or optimizers."""
+    from fedbench.cli.listing import listing
+    from fedbench.cli.terminal import print_listing
+
+    if what not in LISTINGS:
+        raise ConfigError(f"{what}: nothing to list by that name{did_you_mean(what, LISTINGS)}")
+    rows = listing(what)
+    print_json(rows) if as_json else print_listing(rows)
+
+
+def conclude(result: Any, as_json: bool) -> None:
+    """Show what a run came to, and exit as it asks for."""
+    from fedbench.cli.terminal import console, print_summary
+
+    for warning in result.warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    if as_json:
+        print_json(result.summary | {"directory": str(result.directory)})
+    else:
+        print_summary(result)
+    if result.summary["status"] == "interrupted":
+        console.print(f"go on with: fedbench resume {result.directory}", markup=False, highlight=False, soft_wrap=True)
+        raise typer.Exit(INTERRUPTED)
+
+
+def load_config(arguments: list[str] | None) -> Any:
+    """The configuration that a command line names."""
+    from fedbench.config.experiment import ExperimentConfig
+
+    given = list(arguments or [])
+    source = DEFAULT_PRESET if not given or "=" in given[0] else given.pop(0)
+    for text in given:
+        if "=" not in text:
+            raise ConfigError(
+                f"{text}: one preset or file at a time ({source} is given); overrides are written key=value"
+            )
+    return ExperimentConfig.load(source, given)
+
+
+def print_json(document: Any) -> None:
+    """One JSON document on stdout."""
+    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
+
+
+def main() -> None:
+    """Entry point: errors of fedbench's own are one line, without a traceback unless --debug is given."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    # Parts given by import path may lie beside where the command is run, as with `python -m`.
+    sys.path.insert(0, str(Path.cwd()))
+    logging.basicConfig(format="%(message)s", stream=sys.stderr)
+    try:
+        status = app(standalone_mode=False)
+    except FedbenchError as error:
+        if debug:
+            traceback.print_exc()
+        elif isinstance(error, ClientFailure):
+            sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
+        sys.stderr.write("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]) + "\n")
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fedbench"
+        sys.stderr.write(f"error: {error.format_message()} (see: {command} --help)\n")
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort):
+        sys.stderr.write("interrupted\n")
+        sys.exit(INTERRUPTED)
+    sys.exit(status)

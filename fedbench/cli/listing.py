@@ -1,0 +1,46 @@
+"""What `fedbench list` shows, read off the components themselves."""
+
+from pathlib import Path
+
+from pydantic_core import PydanticUndefined
+
+from fedbench.components.catalogue import BUILTIN, component_class
+from fedbench.config.merge import PRESETS, preset_names
+from fedbench.suites.file import suite_names, suite_summary
+
+
+def listing(what: str) -> list[dict[str, str]]:
+    """One row for each built-in part.
+
+    Args:
+        what: presets, suites, studies, or the plural of a kind in the catalogue.
+    """
+    if what == "presets":
+        return [{"name": name, "what it is": _first_comment(PRESETS / f"{name}.yaml")} for name in preset_names()]
+    if what == "suites":
+        return [{"name": name, "what it is": suite_summary(name)} for name in suite_names()]
+    if what == "studies":
+        from fedbench.studies.file import shipped_studies
+
+        return [{"name": name, "what it is": _first_comment(path)} for name, path in shipped_studies().items()]
+    kind = what.removesuffix("s")
+    return [_component_row(kind, name) for name in BUILTIN[kind]]
+
+
+def _first_comment(file: Path) -> str:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("#").strip()
+
+
+def _component_row(kind: str, name: str) -> dict[str, str]:
+    found = component_class(kind, name)
+    parameters = []
+    for key, field in found.model_fields.items():
+        if key == "name":
+            continue
+        default = field.get_default(call_default_factory=True)
+        parameters.append(key if default is PydanticUndefined else f"{key}={default}")
+    row = {"name": name, "what it is": found.summary(), "parameters": ", ".join(parameters)}
+    if kind == "algorithm":
+        row |= {"paper": found.paper, "sends": found.sends, "keeps": found.keeps, "cannot be with": found.refuses}
+    return row

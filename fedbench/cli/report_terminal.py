@@ -1,0 +1,60 @@
+"""A report in short, for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.table import Table
+
+from fedbench.cli.terminal import console, duration, results
+from fedbench.report.content import Report
+from fedbench.report.measures import BYTES, FLOPS, fitting
+from fedbench.report.methods import Method
+from fedbench.tables.numbers import PERCENT, Number
+from fedbench.tables.seed_statistics import Spread
+
+LOUD = {"warning": "yellow", "left out": "yellow", "note": None}
+
+
+def print_report(report: Report, files: Sequence[Path]) -> None:
+    """The main figures on stdout, the problems on stderr, and where the rest is."""
+    methods = report.comparison.methods
+    for problem in report.comparison.problems:
+        _line(f"{problem.severity}: {problem.text}", LOUD[problem.severity])
+    traffic = [_sums(method, "uplink_bytes", "downlink_bytes") for method in methods]
+    work = [_sums(method, "client_flops") for method in methods]
+    sent, worked = (fitting(scales, [one.mean for one in some]) for scales, some in ((BYTES, traffic), (FLOPS, work)))
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    table.add_column("method", overflow="fold")
+    for column in ("seeds", "best %", "final %", f"up + down {sent.unit}", f"work {worked.unit}", "time"):
+        table.add_column(column, justify="right", no_wrap=True)
+    for method, bytes_, flops in zip(methods, traffic, work, strict=True):
+        table.add_row(
+            method.title,
+            str(len(method.seeds)),
+            *(_shown(method.spread(key), PERCENT) for key in ("best_accuracy", "final_accuracy")),
+            sent.bare(bytes_.mean),
+            worked.bare(flops.mean),
+            duration(method.spread("wall_seconds").mean),
+        )
+    results.print(table, markup=False, highlight=False)
+    for file in files:
+        results.print(f"{file.suffix.removeprefix('.'):<8}{file}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_uploaded(sent: Sequence[Mapping[str, str]]) -> None:
+    """Which MLflow run each directory is."""
+    for one in sent:
+        text = f"{one['directory']}: MLflow run {one['run_id']} in {one['experiment']}"
+        results.print(text, markup=False, highlight=False, soft_wrap=True)
+
+
+def _sums(method: Method, *keys: str) -> Spread:
+    return Spread.of(sum(float(run.summary[key]) for key in keys) for run in method.runs)
+
+
+def _shown(spread: Spread, number: Number) -> str:
+    return number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
+
+
+def _line(text: str, style: str | None) -> None:
+    console.print(text, style=style, markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,142 @@
+"""What a person, or a program, sees of a study."""
+
+import shlex
+import textwrap
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from optuna.trial import FrozenTrial, TrialState
+from rich.console import Console
+from rich.table import Table
+
+from fedbench.studies.file import StudyFile
+from fedbench.studies.results import DIGESTS, DIRECTORIES, METRICS, is_feasible
+from fedbench.studies.run import StudyResult
+from fedbench.studies.shared_study import REASON, counts, finished
+from fedbench.studies.space import in_words, number
+from fedbench.studies.storage import with_driver
+
+LONGEST_PARAMETERS = 80
+MOST_ROWS = 20
+
+
+class Lines:
+    """One line for each finished trial, on stderr (an `Audience`)."""
+
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        self._file: StudyFile | None = None
+
+    def study_started(self, file: StudyFile, directory: Path, done: int, slots: int) -> None:
+        """Say what begins."""
+        self._file = file
+        asked = file.budget.trials
+        of = f" of {asked}" if asked else ""
+        earlier = f", {done}{of} trials done before" if done else f", {asked} trials" if asked else ""
+        self.note(f"study {file.name}: {slots} trial{'s' if slots > 1 else ''} at a time{earlier}, {directory}")
+
+    def trial_finished(self, trial: FrozenTrial, best: list[FrozenTrial]) -> None:
+        """Show number, state, values, best so far, parameters."""
+        assert self._file is not None
+        state = "INTERRUPTED" if not counts(trial) else trial.state.name
+        values = (
+            shown_values(self._file, trial)
+            if trial.state == TrialState.COMPLETE
+            else trial.user_attrs.get(REASON) or shown_values(self._file, trial)
+        )
+        if trial.state == TrialState.COMPLETE and not is_feasible(trial):
+            values += " (beyond a constraint)"
+        if not best:
+            so_far = ""
+        elif len(self._file.objectives) > 1:
+            so_far = f"front {len(best)}"
+        else:
+            so_far = f"best {number(best[0].values[0])} (trial {best[0].number})"
+        parameters = textwrap.shorten(in_words(trial.params), LONGEST_PARAMETERS, placeholder=" ...")
+        parts = (f"trial {trial.number:<4d} {state:<9}", values, so_far, parameters)
+        self.note("  ".join(part for part in parts if part))
+
+    def note(self, line: str) -> None:
+        """A line."""
+        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+
+def shown_values(file: StudyFile, trial: FrozenTrial) -> str:
+    """Objectives with their names, as far as the trial has them."""
+    pairs = zip(file.objectives, trial.values or (), strict=False)
+    return "  ".join(f"{one.metric} {number(value)}" for one, value in pairs)
+
+
+def print_study(result: StudyResult, screen: Console) -> None:
+    """The best trial, or the Pareto front, and where things are."""
+    if not result.best:
+        screen.print(
+            "no trial has come to a value that keeps the constraints"
+            if result.file.constraints
+            else "no trial is complete"
+        )
+    else:
+        table = Table(box=None, padding=(0, 2, 0, 0))
+        for head in ("trial", *(one.metric for one in result.file.objectives), "parameters"):
+            table.add_column(head, overflow="fold", no_wrap=head == "trial")
+        for trial in sorted(result.best, key=lambda trial: trial.values[0])[:MOST_ROWS]:
+            table.add_row(str(trial.number), *(number(value) for value in trial.values), in_words(trial.params))
+        screen.print("Pareto front:" if len(result.file.objectives) > 1 else "best:", highlight=False)
+        screen.print(table, markup=False, highlight=False)
+        if len(result.best) > MOST_ROWS:
+            screen.print(f"and {len(result.best) - MOST_ROWS} more in trials.csv", highlight=False)
+    states = _count_states(result)
+    lines = [("trials", ", ".join(f"{count} {name}" for name, count in states.items() if count))]
+    lines.append(("files", _near(result.directory)))
+    if result.best_files:
+        more = f" (and {len(result.best_files) - 1} more)" if len(result.best_files) > 1 else ""
+        lines.append(("run again", f"fedbench run {shlex.quote(_near(result.best_files[0]))}{more}"))
+    if find_spec("optuna_dashboard") is not None:
+        where = with_driver(result.storage) if "://" in result.storage else _near(Path(result.storage))
+        lines.append(("browse", f"optuna-dashboard {shlex.quote(where)}"))
+    for name, text in lines:
+        screen.print(f"{name:<16} {text}", markup=False, highlight=False, soft_wrap=True)
+
+
+def to_document(result: StudyResult) -> dict[str, Any]:
+    """The same as plain values, with every trial."""
+    return {
+        "study": result.file.name,
+        "status": result.status,
+        "directory": str(result.directory),
+        "storage": result.storage,
+        "objectives": [one.model_dump() for one in result.file.objectives],
+        "trials": [_trial_document(trial) for trial in result.study.get_trials(deepcopy=False)],
+        "best": [trial.number for trial in result.best],
+        "best_files": [str(path) for path in result.best_files],
+        "warnings": list(result.warnings),
+    }
+
+
+def _trial_document(trial: FrozenTrial) -> dict[str, Any]:
+    return {
+        "number": trial.number,
+        "state": trial.state.name,
+        "counts": counts(trial),
+        "values": trial.values,
+        "parameters": trial.params,
+        "metrics": trial.user_attrs.get(METRICS, {}),
+        "feasible": is_feasible(trial),
+        "reason": trial.user_attrs.get(REASON),
+        "directories": trial.user_attrs.get(DIRECTORIES, []),
+        "model_sha256": trial.user_attrs.get(DIGESTS, []),
+    }
+
+
+def _count_states(result: StudyResult) -> dict[str, int]:
+    trials = result.study.get_trials(deepcopy=False)
+    done = list(finished(trials))
+    counted = {state.name.lower(): sum(trial.state == state for trial in done) for state in TrialState}
+    return counted | {"waiting": sum(trial.state == TrialState.WAITING for trial in trials)}
+
+
+def _near(path: Path) -> str:
+    """A path as one would type it here."""
+    here = Path.cwd()
+    return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

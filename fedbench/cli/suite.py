@@ -1,0 +1,89 @@
+"""What `fedbench suite` does, once its arguments are read."""
+
+import sys
+from collections.abc import Sequence
+from contextlib import redirect_stdout
+from dataclasses import asdict
+from typing import Any
+
+from fedbench.errors import ConfigError
+from fedbench.suites.expand import expand
+from fedbench.suites.file import read_suite, suite_path
+from fedbench.suites.plan import Plan, slug
+
+FAILED, INTERRUPTED = 1, 130
+
+
+def make_plan(arguments: Sequence[str], seeds: str | None = None, only: str | None = None, scale: float = 1.0) -> Plan:
+    """The plan that a command line asks for.
+
+    Args:
+        arguments: the suite's name or file, then dotted overrides.
+        seeds: "0,1,2".
+
+    Raises:
+        ConfigError: one line with what was given and what is allowed.
+    """
+    name, *overrides = arguments
+    if "=" in name:
+        raise ConfigError(f"{name}: the suite's name goes first (see: fedbench list suites)")
+    for text in overrides:
+        if "=" not in text:
+            raise ConfigError(f"{text}: one suite at a time ({name} is given); overrides are written key=value")
+    path = suite_path(name)
+    chosen = parse_seeds(seeds) if seeds is not None else None
+    return expand(slug(path.stem), read_suite(path), seeds=chosen, only=only, scale=scale, overrides=overrides)
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """ "0,1,2" as numbers.
+
+    Raises:
+        ConfigError: they are not different whole numbers of at least 0.
+    """
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() for part in parts) or len({int(part) for part in parts}) < len(parts):
+        raise ConfigError(f"--seeds={text}: must be different whole numbers of at least 0, such as 0,1,2")
+    return tuple(int(part) for part in parts)
+
+
+def dry_run(plan: Plan) -> tuple[dict[str, Any], Any]:
+    """What would run: as a JSON document, and as `print_foreseen` takes it."""
+    from fedbench.suites.dry_run import foresee, total_open
+    from fedbench.suites.run import recorded_for
+
+    found = foresee(plan, recorded_for(plan))
+    whole = total_open(found)
+    document = {
+        "suite": plan.name,
+        "scale": plan.scale,
+        "scaling": list(plan.scaling),
+        "runs": [one.to_mapping() for one in found],
+        "to_run": sum(one.open for one in found),
+        "total": asdict(whole) if whole is not None else None,
+    }
+    return document, found
+
+
+def carry_out(plan: Plan, as_json: bool) -> tuple[int, dict[str, Any]]:
+    """Run a suite and show its table.
+
+    Returns:
+        (exit status, the JSON document).
+    """
+    from fedbench.cli.suite_terminal import print_line, print_suite
+    from fedbench.cli.terminal import console
+    from fedbench.suites.files import TABLE
+    from fedbench.suites.run import run_suite, suite_folder
+
+    # Ray tells of lost nodes on stdout, which is the result's.
+    with redirect_stdout(sys.stderr):
+        outcomes = run_suite(plan, console)
+    folder = suite_folder(plan)
+    document = outcomes.to_mapping() | {"directory": str(folder), "files": str(folder / TABLE)}
+    if not as_json:
+        print_suite(outcomes.table())
+        print_line(f"files: {folder / TABLE}")
+    if outcomes.status == "interrupted":
+        console.print("go on with the same command", markup=False, highlight=False)
+    return {"finished": 0, "failed": FAILED, "interrupted": INTERRUPTED}[outcomes.status], document

@@ -1,0 +1,81 @@
+"""What a person sees while a suite runs: one line a run, and where the run stands, on a terminal at any moment."""
+
+import time
+from collections.abc import Sequence
+from typing import Any, Self
+
+from rich.console import Console
+
+from fedbench.cli.terminal import duration
+from fedbench.records.observers import RunDescription
+from fedbench.records.schema import ClientRecord, RoundRecord
+from fedbench.suites.results import Outcome
+
+SILENT_SECONDS = 60.0
+"""In a log, where nothing can be overwritten, a long run is heard of so often."""
+
+
+class SuiteProgress:
+    """An `Observer` of each run in turn."""
+
+    def __init__(self, screen: Console, runs: int) -> None:
+        """Args:
+        runs: of the suite.
+        """
+        self._screen = screen
+        self._runs = runs
+        self._status = screen.status("") if screen.is_terminal else None
+        self._head = ""
+        self._accuracy = ""
+        self._rounds = 0
+        self._last_said = time.monotonic()
+
+    def __enter__(self) -> Self:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._status:
+            self._status.stop()
+
+    def begin(self, number: int, title: str) -> None:
+        """The run `number`, from 1, is next."""
+        self._head = f"{number:>{len(str(self._runs))}}/{self._runs}  {title}"
+        self._accuracy = ""
+        self._show("starting")
+
+    def end(self, outcome: Outcome) -> None:
+        """It ended."""
+        words = outcome.reason or outcome.status
+        if outcome.finished:
+            best, seconds = outcome.summary.get("best_accuracy"), outcome.summary.get("wall_seconds")
+            accuracy = "no accuracy" if best is None else f"accuracy {best:.2%} best"
+            words = f"{accuracy}  {'recorded before' if outcome.reused else duration(float(seconds or 0))}"
+        elif outcome.reason:
+            words = f"{outcome.status}: {outcome.reason}"
+        self.say(f"{self._head}  {words}")
+
+    def say(self, line: str) -> None:
+        """A line that stays."""
+        self._last_said = time.monotonic()
+        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def run_started(self, run: RunDescription) -> None:
+        """Note its length."""
+        self._rounds = run.rounds
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        """Show the round."""
+        if record.test_accuracy is not None:
+            self._accuracy = f"accuracy {record.test_accuracy:.4f}"
+        self._show(f"round {record.round + 1}/{self._rounds}  {self._accuracy}")
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        """The line of the run follows from its outcome."""
+
+    def _show(self, words: str) -> None:
+        if self._status:
+            self._status.update(f"{self._head}  {words}".replace("[", "\\["))
+        elif time.monotonic() - self._last_said >= SILENT_SECONDS:
+            self.say(f"{self._head}  {words}")

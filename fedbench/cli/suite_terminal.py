@@ -1,0 +1,77 @@
+"""A suite's table and its costs on the terminal."""
+
+from rich.table import Table as Grid
+
+from fedbench.cli.terminal import results
+from fedbench.suites.dry_run import Foreseen, total_open
+from fedbench.suites.plan import Plan
+from fedbench.tables.table import Cell, Table
+
+
+def print_suite(table: Table) -> None:
+    """The table: means and deviations, the published figures below them."""
+    grid = Grid(box=None, padding=(0, 2, 0, 0), title=table.title, title_justify="left")
+    grid.add_column(table.corner, no_wrap=True)
+    for column in table.columns:
+        grid.add_column(column, justify="right", overflow="fold")
+    for label, cells in table.rows:
+        grid.add_row(label, *(_lines(table, cell) for cell in cells))
+    if table.banner:
+        print_line(table.banner)
+    results.print(grid, markup=False, highlight=False)
+    for number, note in enumerate(table.footnotes, 1):
+        print_line(f"[{number}] {note}")
+    for note in table.explanations:
+        print_line(note)
+
+
+def _lines(table: Table, cell: Cell) -> str:
+    """A cell without its published figure, which stands below it with the difference."""
+    footnote = table.footnote(cell)
+    mark = f" [{footnote}]" if footnote else ""
+    if cell.measured is None:
+        published = "" if cell.published is None else f"\npublished {cell.published_words}"
+        return f"{cell.shown}{mark}{published}"
+    spread, number = cell.measured, cell.number
+    text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
+    text += f" ({table.count(cell)})" if table.count(cell) else ""
+    if cell.published is None or cell.difference is None:
+        return text + mark
+    return f"{text}{mark}\n{cell.published_words}: {number.signed(cell.difference)}\n{cell.verdict}"
+
+
+def print_foreseen(plan: Plan, found: list[Foreseen]) -> None:
+    """What would run."""
+    if plan.label:
+        print_line(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}")
+    grid = Grid(box=None, padding=(0, 2, 0, 0), title=f"{plan.title}: each run", title_justify="left")
+    for column in ("run", "seeds", "to run", "rounds", "sent up", "sent down", "client work"):
+        grid.add_column(column, justify="left" if column in ("run", "seeds") else "right")
+    for one in found:
+        seeds = ", ".join(map(str, one.seeds))
+        count = str(one.open) if one.open else "recorded"
+        figures = ("?", "?", "?", "?")
+        if one.costs is not None:
+            costs = one.costs
+            figures = (
+                str(one.rounds),
+                f"{costs.uplink_bytes / 1e6:,.1f} MB",
+                f"{costs.downlink_bytes / 1e6:,.1f} MB",
+                f"{costs.client_flops / 1e12:,.3f} TFLOP",
+            )
+        grid.add_row(one.label, seeds, count, *figures)
+    results.print(grid, markup=False, highlight=False)
+    for remark in dict.fromkeys(one.remark for one in found if one.remark):
+        print_line(remark)
+    runs, whole = sum(one.open for one in found), total_open(found)
+    recorded = sum(len(one.recorded) for one in found)
+    words = f"{runs} runs to be run, {recorded} recorded"
+    if whole is not None:
+        sent = f"{whole.uplink_bytes / 1e9:,.2f} GB up, {whole.downlink_bytes / 1e9:,.2f} GB down"
+        words += f": {sent}, {whole.client_flops / 1e12:,.2f} TFLOP"
+    print_line(words)
+
+
+def print_line(text: str) -> None:
+    """On stdout, as it is."""
+    results.print(text, markup=False, highlight=False, soft_wrap=True)

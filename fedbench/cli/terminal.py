@@ -1,0 +1,250 @@
+"""What a person sees in the terminal: progress on stderr, results on stdout."""
+
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+from rich.progress import Progress as Bar
+from rich.table import Table
+
+from fedbench.records.observers import RunDescription
+from fedbench.records.schema import DROPPED, ClientRecord, RoundRecord
+
+if TYPE_CHECKING:
+    from fedbench.data.convert import DataReport
+    from fedbench.experiment.estimate import Estimate
+    from fedbench.experiment.result import Result
+
+console = Console(stderr=True)
+results = Console(width=None if sys.stdout.isatty() else 120)
+
+
+WIDEST_TABLE = 4
+
+WIDE = 110
+"""Columns from which a bar has room for an asynchronous run's clock and staleness."""
+
+
+class Progress:
+    """A bar with round, accuracy, MB and time left; plain lines where stderr is no terminal (an `Observer`)."""
+
+    def __init__(self, screen: Console) -> None:
+        self._screen = screen
+        self._bar: Bar | None = None
+        self._status = screen.status("starting: data, model, actors") if screen.is_terminal else None
+        self._rounds = 0
+        self._bytes = 0
+        self._accuracy: float | None = None
+        self._began = 0.0
+        self._first: int | None = None
+
+    def __enter__(self) -> Self:
+        if self._status:
+            self._status.start()
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        if self._status:
+            self._status.stop()
+        if self._bar:
+            self._bar.stop()
+
+    def run_started(self, run: RunDescription) -> None:
+        """Say what runs."""
+        self._rounds, self._bytes = run.rounds, run.sent_bytes
+        if self._status:
+            self._status.stop()
+        self._say(f"{run.title}: {run.rounds} round{'s' if run.rounds > 1 else ''}, {run.directory}")
+        if self._screen.is_terminal:
+            self._bar = Bar(
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                console=self._screen,
+                transient=True,
+            )
+            self._bar.add_task("round", total=run.rounds)
+            self._bar.start()
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        """Show the round."""
+        self._bytes += record.uplink_bytes + record.downlink_bytes
+        if record.test_accuracy is not None:
+            self._accuracy = record.test_accuracy
+        done = record.round + 1
+        left = self._time_left(done)
+        accuracy = "" if self._accuracy is None else f"accuracy {self._accuracy:.4f}"
+        loss, sent = f"loss {record.train_loss:.4f}", f"{self._bytes / 1e6:.2f} MB"
+        clock = "" if self._bar and self._screen.width < WIDE else _clock(record)
+        text = "  ".join(part for part in (f"{_what(record):<11}", accuracy, loss, sent, clock, left) if part)
+        if record.rejected_clients:
+            rejected = [client.client for client in clients if client.status == "rejected"]
+            why = "not finite, too large or of the wrong shape"
+            self._say(f"round {done}/{self._rounds}: rejected updates ({why}) of clients {rejected}")
+        if record.dropped_clients:
+            dropped = [client.client for client in clients if client.status == DROPPED]
+            self._say(f"round {done}/{self._rounds}: clients {dropped} were not done by the deadline and are left out")
+        if self._bar:
+            self._bar.update(self._bar.task_ids[0], completed=done, description=text)
+        else:
+            self._say(f"round {done}/{self._rounds}  {text}")
+
+    def _say(self, line: str) -> None:
+        self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _time_left(self, done: int) -> str:
+        """From the second round seen on: the first one starts kernels and libraries."""
+        now = time.monotonic()
+        if self._first is None:
+            self._first, self._began = done, now
+            return ""
+        return f"{duration((now - self._began) / (done - self._first) * (self._rounds - done))} left"
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        """Nothing more to show."""
+
+
+def _what(record: RoundRecord) -> str:
+    """What a round trained."""
+    group = f"group {record.group}"
+    if record.phase != "async":
+        return "full update" if record.phase == "full" else group
+    arrivals = f"{record.clients:,} arrival{'' if record.clients == 1 else 's'}"
+    return f"{arrivals}  {group}" if record.group >= 0 else arrivals
+
+
+def _clock(record: RoundRecord) -> str:
+    """How far an asynchronous run's clock is, and how stale the round's updates were; nothing for a synchronous one."""
+    clock = "" if record.virtual_seconds is None else f"t={record.virtual_seconds:,.1f} s"
+    staleness = "" if record.staleness_mean is None else f"staleness {record.staleness_mean:.1f}"
+    return "  ".join(part for part in (clock, staleness) if part)
+
+
+def duration(seconds: float) -> str:
+    """For a person.
+
+    >>> duration(75), duration(4000)
+    ('1:15', '1:06:40')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours}:{minutes:02}:{rest:02}"
+    return f"{minutes}:{rest:02}" if minutes else f"{rest} s"
+
+
+def megabytes(count: float) -> str:
+    """Bytes in MB (10^6).
+
+    >>> megabytes(1234567)
+    '1.23 MB'
+    """
+    return f"{count / 1e6:,.2f} MB"
+
+
+def gigaflop(count: float) -> str:
+    """FLOPs in units of 10^9."""
+    return f"{count / 1e9:,.2f} GFLOP"
+
+
+def print_summary(result: "Result") -> None:
+    """The closing summary of a run."""
+    summary, full = result.summary, result.summary["full_updates"]
+    rows: list[tuple[str, str]] = []
+    scores = "not evaluated"
+    if summary["best_accuracy"] is not None:
+        scores = f"{summary['best_accuracy']:.2%} best, {summary['final_accuracy']:.2%} final"
+    rows.append(("accuracy", scores))
+    rows.append(("sent up / down", f"{megabytes(summary['uplink_bytes'])} / {megabytes(summary['downlink_bytes'])}"))
+    rows.append(("client work", gigaflop(summary["client_flops"])))
+    all_full = f"{megabytes(full['uplink_bytes'])} / {megabytes(full['downlink_bytes'])}"
+    rows.append(("as full updates", f"{all_full}, {gigaflop(full['client_flops'])}"))
+    if full["client_flops"] and summary["uplink_bytes"] < full["uplink_bytes"]:
+        sent, all_sent = (values["uplink_bytes"] + values["downlink_bytes"] for values in (summary, full))
+        work = summary["client_flops"] / full["client_flops"]
+        rows.append(("saved", f"{1 - sent / all_sent:.0%} of the bytes, {1 - work:.0%} of the FLOPs"))
+    rows.append(("time", f"{duration(summary['wall_seconds'])}, {summary['rounds']} rounds ({summary['status']})"))
+    if "clock" in summary:
+        counts = f"{summary['arrivals']:,} arrivals, {summary['lost_updates']:,} lost"
+        rows.append(("clock", f"{summary['clock']} {summary['virtual_seconds']:,.1f} s, {counts}"))
+        if summary["staleness_mean"] is not None:
+            rows.append(("staleness", f"{summary['staleness_mean']:.1f} mean, {summary['staleness_max']:,} max"))
+    rows.append(("files", str(result.directory)))
+    if result.ui_command:
+        rows.append(("browse", result.ui_command))
+    for name, value in rows:
+        results.print(f"{name:<17}{value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def print_cost(estimate: "Estimate") -> None:
+    """What a run will cost."""
+    results.print(estimate.title, markup=False, highlight=False, soft_wrap=True)
+    if estimate.remark:
+        results.print(estimate.remark, markup=False, highlight=False, soft_wrap=True)
+    table = Table(box=None, padding=(0, 2, 0, 0), title="one client at a time", title_justify="left")
+    for column in ("update", "parameters", "up", "work", "of full", "peak memory (estimate)", "rounds"):
+        leads = column == "update"
+        table.add_column(column, justify="left" if leads else "right", overflow="fold", no_wrap=not leads)
+    for row in estimate.rounds_by_kind:
+        table.add_row(
+            row.name,
+            f"{row.parameters:,}",
+            megabytes(row.uplink_bytes),
+            gigaflop(row.flops),
+            f"{row.share_of_full:.1%}",
+            megabytes(row.peak_bytes),
+            str(row.rounds),
+        )
+    results.print(table)
+    table = Table(box=None, padding=(0, 2, 0, 0), title="\nall clients, all rounds", title_justify="left")
+    for column in ("", "this run", "as full updates", "saved"):
+        table.add_column(column, justify="right" if column else "left")
+    here, full = estimate.total, estimate.full_updates
+    for name, part, whole, unit, scale in (
+        ("sent up", here.uplink_bytes, full.uplink_bytes, "MB", 1e6),
+        ("sent down", here.downlink_bytes, full.downlink_bytes, "MB", 1e6),
+        ("client work", here.client_flops, full.client_flops, "TFLOP", 1e12),
+        ("paper's Comm.", here.paper_comm_gb, full.paper_comm_gb, "GB", 1),
+        ("paper's Comp. (one client)", here.paper_comp_tflop, full.paper_comp_tflop, "TFLOP", 1),
+    ):
+        saved = round(1 - part / whole, 4) + 0.0  # no minus sign before a zero
+        table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", f"{saved:.1%}")
+    results.print(table)
+    if estimate.virtual_seconds is not None:
+        results.print(f"\non the run's clock: {estimate.virtual_seconds:,.1f} s", markup=False, highlight=False)
+
+
+def print_data(report: "DataReport") -> None:
+    """What a data set is."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    table.add_row("data set", report.name)
+    table.add_row("rows", ", ".join(f"{count:,} {split}" for split, count in report.rows.items()))
+    table.add_row("one row", "x".join(map(str, report.shape)))
+    names = ", ".join(report.class_names[:10]) + (", ..." if len(report.class_names) > 10 else "")
+    table.add_row("classes", f"{len(report.class_names)}: {names}")
+    if report.files:
+        table.add_row("on disk", f"{report.files} files, {megabytes(report.bytes)}")
+    table.add_row("source", report.source + (" (written just now)" if report.written else ""))
+    table.add_row("fingerprint", report.fingerprint)
+    results.print(table, markup=False, highlight=False)
+
+
+def print_listing(rows: Sequence[dict[str, str]]) -> None:
+    """Names, what they are, and their parameters; with more to say, one paragraph each."""
+    if len(rows[0]) > WIDEST_TABLE:
+        for row in rows:
+            name, summary, *_ = row.values()
+            results.print(f"{name}: {summary}", markup=False, highlight=False)
+            for key, value in list(row.items())[2:]:
+                if value:
+                    results.print(f"    {key}: {value}", markup=False, highlight=False)
+        return
+    table = Table(box=None, padding=(0, 2, 0, 0))
+    for column in rows[0]:
+        table.add_column(column, overflow="fold", no_wrap=column == "name")
+    for row in rows:
+        table.add_row(*row.values())
+    results.print(table, markup=False, highlight=False)

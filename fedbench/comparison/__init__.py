@@ -1,1 +1,0 @@
-"""Comparing recorded runs: spreads over seeds, methods side by side, tables and charts."""

@@ -1,0 +1,197 @@
+"""The built-in parts by name, and how a name or an import path becomes a checked component.
+
+One table, resolved lazily: naming a part imports only the module that holds it.
+"""
+
+import importlib
+from typing import Any
+
+from fedbench.components.base import Component
+from fedbench.components.suggestions import did_you_mean
+from fedbench.errors import ConfigError
+
+BUILTIN: dict[str, dict[str, str]] = {
+    "dataset": {
+        "digits": "fedbench.data.digits:Digits",
+        "cifar10": "fedbench.data.images:Cifar10",
+        "cifar100": "fedbench.data.images:Cifar100",
+        "mnist": "fedbench.data.images:Mnist",
+        "fashion-mnist": "fedbench.data.images:FashionMnist",
+        "tiny-imagenet": "fedbench.data.images:TinyImageNet",
+        "femnist": "fedbench.data.images:Femnist",
+        "ag-news": "fedbench.data.text:AgNews",
+    },
+    "partition": {
+        "iid": "fedbench.data.partition:Iid",
+        "dirichlet": "fedbench.data.partition:Dirichlet",
+        "shards": "fedbench.data.partition:Shards",
+        "quantity": "fedbench.data.partition:Quantity",
+        "natural": "fedbench.data.partition:Natural",
+    },
+    "model": {
+        "cnn": "fedbench.models.cnn:Cnn",
+        "cnn-bn": "fedbench.models.cnn:CnnBatchNorm",
+        "resnet8": "fedbench.models.resnet:ResNet8",
+        "resnet18": "fedbench.models.resnet:ResNet18",
+        "resnet20": "fedbench.models.resnet20:ResNet20",
+        "resnet20-preact": "fedbench.models.resnet20:ResNet20Preact",
+        "vgg16": "fedbench.models.vgg:Vgg16",
+        "text-transformer": "fedbench.models.transformer:TextTransformer",
+    },
+    "schedule": {
+        "full": "fedbench.planning.schedules:Full",
+        "sequential": "fedbench.planning.schedules:Sequential",
+        "reverse": "fedbench.planning.schedules:Reverse",
+        "random": "fedbench.planning.schedules:Random",
+        "width": "fedbench.planning.schedules:Width",
+        "importance": "fedbench.planning.schedules:Importance",
+        "per-client": "fedbench.planning.schedules:PerClient",
+    },
+    "algorithm": {
+        "fedavg": "fedbench.algorithms.fedavg:FedAvg",
+        "fedmr": "fedbench.algorithms.fedmr:FedMR",
+        "fedprox": "fedbench.algorithms.fedprox:FedProx",
+        "moon": "fedbench.algorithms.moon:Moon",
+        "scaffold": "fedbench.algorithms.scaffold:Scaffold",
+        "feddyn": "fedbench.algorithms.feddyn:FedDyn",
+        "fednova": "fedbench.algorithms.fednova:FedNova",
+        "fedavgm": "fedbench.algorithms.fedopt:FedAvgM",
+        "fedadagrad": "fedbench.algorithms.fedopt:FedAdagrad",
+        "fedadam": "fedbench.algorithms.fedopt:FedAdam",
+        "fedyogi": "fedbench.algorithms.fedopt:FedYogi",
+        "median": "fedbench.algorithms.robust:Median",
+        "trimmed-mean": "fedbench.algorithms.robust:TrimmedMean",
+        "asgd": "fedbench.algorithms.asgd:Asgd",
+        "asgdm": "fedbench.algorithms.asgd:NaiveAsgdm",
+        "shifted-momentum": "fedbench.algorithms.shifted_momentum:ShiftedMomentum",
+        "smega2": "fedbench.algorithms.smega2:Smega2",
+        "dana-zero": "fedbench.algorithms.dana:DanaZero",
+        "ormo": "fedbench.algorithms.ormo:OrMo",
+        "ormo-vanilla": "fedbench.algorithms.ormo:OrMoVanilla",
+        "ormo-da": "fedbench.algorithms.ormo:OrMoDA",
+        "ormo-da-free": "fedbench.algorithms.ormo:OrMoDAFree",
+        "ordered-adam": "fedbench.algorithms.ordered_adam:OrderedAdam",
+        "fedasync": "fedbench.algorithms.fedasync:FedAsync",
+        "fedbuff": "fedbench.algorithms.fedbuff:FedBuff",
+        "ssgdm": "fedbench.algorithms.ssgd:SyncSgdm",
+        "ssgd-nesterov": "fedbench.algorithms.ssgd:SyncNesterov",
+    },
+    "optimizer": {
+        "sgd": "fedbench.training.optimizers:SGD",
+        "adam": "fedbench.training.optimizers:Adam",
+        "adamw": "fedbench.training.optimizers:AdamW",
+    },
+    "lr_schedule": {
+        "constant": "fedbench.training.optimizers:Constant",
+        "cosine": "fedbench.training.optimizers:Cosine",
+        "step": "fedbench.training.optimizers:Step",
+    },
+    "delay": {
+        "constant": "fedbench.planning.delays:Constant",
+        "gamma": "fedbench.planning.delays:Gamma",
+        "lognormal": "fedbench.planning.delays:LogNormal",
+        "pareto": "fedbench.planning.delays:Pareto",
+    },
+    "compression": {
+        "none": "fedbench.protocol.compression:Uncompressed",
+        "fp16": "fedbench.protocol.compression:Half",
+        "int8": "fedbench.protocol.compression:Int8",
+        "topk": "fedbench.protocol.compression:TopK",
+    },
+}
+
+BUILTIN["server"] = BUILTIN["algorithm"]
+"""Any method's rule may be asked for; which go together is checked in `fedbench.algorithms.crossed`."""
+
+CONFIG_KEYS = {
+    "dataset": "data.dataset",
+    "partition": "data.partition",
+    "model": "model",
+    "schedule": "schedule",
+    "algorithm": "algorithm",
+    "server": "server",
+    "optimizer": "local.optimizer",
+    "lr_schedule": "local.lr_schedule",
+    "compression": "update.compression",
+    "delay": "delays.distribution",
+}
+
+DEFAULTS = {
+    "dataset": "digits",
+    "partition": "iid",
+    "model": "cnn-bn",
+    "schedule": "full",
+    "algorithm": "fedavg",
+    "server": "fedavg",
+    "optimizer": "sgd",
+    "lr_schedule": "constant",
+    "compression": "none",
+    "delay": "gamma",
+}
+"""What is meant where parameters are given without a name, or nothing at all."""
+
+IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
+
+
+def component_class(kind: str, name: str) -> Any:
+    """The class behind a built-in name or an import path ("package.module:Class").
+
+    Raises:
+        ConfigError: unknown name (a near miss is suggested), or an import path that leads nowhere.
+    """
+    key = CONFIG_KEYS[kind]
+    if kind == "model" and name.startswith("torchvision:"):
+        return component_class(kind, IMPORTED_MODEL)
+    target = BUILTIN[kind].get(name)
+    if target is None and ":" not in name:
+        raise ConfigError(
+            f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class')"
+        )
+    module_name, _, attribute = (target or name).partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise ConfigError(f"{key}={name}: cannot import {module_name!r} ({error})") from error
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        public = [word for word in vars(module) if not word.startswith("_")]
+        raise ConfigError(
+            f"{key}={name}: {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}"
+        ) from None
+
+
+def make_component(kind: str, base: type[Component], value: object) -> Component:
+    """Turn a configured value into a component of `base`.
+
+    Args:
+        kind: a key of `BUILTIN`.
+        base: the class that the result must derive from.
+        value: a component already made, a bare name, or a mapping of parameters, with `name` or of the default.
+
+    Raises:
+        ConfigError: unknown name, unknown or impossible parameter, or a class of another kind.
+    """
+    if isinstance(value, base):
+        return value
+    key = CONFIG_KEYS[kind]
+    parameters = {"name": value} if isinstance(value, str) else value
+    if isinstance(parameters, dict):
+        parameters = {"name": DEFAULTS[kind]} | parameters
+    if not isinstance(parameters, dict) or not isinstance(parameters["name"], str):
+        raise ConfigError(
+            f"{key}={value}: expected a name or a mapping with 'name'; allowed: {', '.join(BUILTIN[kind])}"
+        )
+    found = adapt(kind, component_class(kind, parameters["name"]))
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(
+            f"{key}={parameters['name']}: not a {base.__name__}; derive it from {base.__module__}.{base.__name__}"
+        )
+    return found.create(key, parameters)
+
+
+def adapt(kind: str, found: Any) -> Any:
+    """Let a plain `torch.nn.Module` class or a torchvision model name stand where a `Model` is asked for."""
+    if kind != "model" or (isinstance(found, type) and issubclass(found, Component)):
+        return found
+    return component_class(kind, IMPORTED_MODEL)

@@ -1,0 +1,1 @@
+"""Asynchronous runs: updates applied as they arrive."""

@@ -1,0 +1,112 @@
+"""Asynchronous runs without Ray: each work is done when it is given out, and waits for its turn to be applied."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NoReturn
+
+import numpy as np
+import torch
+
+from fedbench.checkpoints.files import Tree
+from fedbench.data.base import FederatedData, IntArray
+from fedbench.engine.arrivals.client_host import ArrivalHost
+from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec
+from fedbench.engine.bookkeeping import stale_for_work, stale_parts
+from fedbench.engine.interfaces import ArrivalExecutor, EvaluationPhase
+from fedbench.engine.messages import ArrivalOrder, ClientReport, Finished, HostSpec
+from fedbench.errors import ClientFailure
+from fedbench.protocol.layout import Vector
+from fedbench.training.scores import batch_borders
+
+
+class InlineArrivals(ArrivalExecutor):
+    """A plain loop in this process; the independent statement that the Ray engine is compared with.
+
+    It stops at the failing client, with the exception as it was raised, unless failures are allowed. On the wall clock
+    works arrive in the order in which they were given out.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        data: FederatedData,
+        rows: Sequence[IntArray],
+        server: ArrivalServerSpec,
+        max_failed_clients: int,
+    ) -> None:
+        self._spec = spec
+        self._raises = max_failed_clients == 0
+        self._estimates = server.method.estimates
+        self._server = ArrivalServer(server)
+        self._threads = torch.get_num_threads()
+        self._host = ArrivalHost()
+        self._host.prepare(spec, data, rows)
+        self._held = [-1] * len(spec.table.parts)
+        self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+        self._done: dict[int, Finished] = {}
+        self._raised: dict[int, tuple[int, Exception]] = {}
+        self._uploads: dict[int, Vector] = {}
+
+    def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
+        stale = stale_for_work(self._held, versions, order.groups, self._estimates)
+        payload = self._server.send(order.number, order.worker, order.groups, stale)
+        work = replace(order, stale=stale, on_failure="raise" if self._raises else "report")
+        try:
+            self._done[order.number] = Finished(work, *self._host.work(work, payload))
+        except Exception as error:
+            self._raised[order.number] = (order.client, error)
+
+    def ready(self, timeout: float) -> int | None:
+        return min([*self._done, *self._raised])
+
+    def collect(self, number: int, round_index: int) -> ClientReport:
+        if number in self._raised:
+            self._fail(number, round_index)
+        finished = self._done.pop(number)
+        self._uploads[number] = finished.upload
+        return finished.report
+
+    def _fail(self, number: int, round_index: int) -> NoReturn:
+        client, error = self._raised[number]
+        text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise ClientFailure(client, round_index, text, "") from error
+
+    def apply(self, number: int, lr: float, steps: int) -> None:
+        self._server.apply(number, self._uploads.pop(number), lr, steps)
+
+    def discard(self, number: int) -> None:
+        self._server.forget(number)
+        del self._uploads[number]
+
+    def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
+        stale = stale_parts(self._held, versions)
+        self._held = list(versions)
+        payload = self._server.current(stale) if stale else np.empty(0, np.float32)
+        report = self._host.evaluate(stale, payload, self._borders)
+        return EvaluationPhase(report.scores, report.client_accuracy, 0)
+
+    def end_round(self) -> tuple[float, int]:
+        return self._server.end_round(), 0
+
+    def state(self) -> Tree:
+        if self._raised:  # it would come up soon, and an exception is nothing to keep
+            self._fail(min(self._raised), 0)
+        states = self._host.all_states()
+        return {"server": self._server.state(), "clients": states, "held": [self._held], "finished": self._done}
+
+    def restore(self, state: Tree) -> None:
+        self._server.restore(state["server"])
+        self._host.put_states(state["clients"])
+        everything = tuple(range(len(self._held)))
+        self._host.load(everything, self._server.current(everything))
+        self._held = state["held"][0] if len(state["held"]) == 1 else [-1] * len(self._held)
+        self._done = state["finished"]
+
+    def model(self) -> tuple[Vector, Vector]:
+        return self._server.model()
+
+    def peak_memory(self) -> list[int]:
+        return [self._host.peak_memory()]
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)

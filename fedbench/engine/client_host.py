@@ -1,0 +1,347 @@
+"""A client host: one model, and the clients that train in it one after the other.
+
+On a cluster it is an actor with a fraction of a GPU, inline a plain object; the same code either way.
+"""
+
+import math
+import os
+import resource
+import time
+import traceback
+import warnings
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fedbench.data.augment import prepare
+from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport, HostSpec, WorkOrder
+from fedbench.models.flat import FlatModel
+from fedbench.models.groups import build_module
+from fedbench.protocol.client_state import ClientState
+from fedbench.protocol.exact_sum import LARGEST_UPDATE, summable
+from fedbench.protocol.layout import Vector
+from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
+from fedbench.protocol.update_pipeline import add_message
+from fedbench.randomness import generator
+from fedbench.records.schema import DROPPED
+from fedbench.training.evaluation import recalibrate, score_batches
+from fedbench.training.local import LocalResult, LocalWork, OutOfTime, Transform, train_client
+
+
+class Answer:
+    """What a host sends back of its share of a round: one exact sum, or one message after the other."""
+
+    def __init__(self, table: PartTable, order: WorkOrder) -> None:
+        self._table = table
+        self._order = order
+        self._union = table.uploaded(order.union)
+        self._total = np.zeros(table.values(self._union) if order.combine else 0, np.int64)
+        self._messages: list[Vector] = [np.empty(0, np.float32)]
+
+    def add(self, index: int, parts: tuple[int, ...], values: Vector, reference: Vector) -> bool:
+        """Add the update of the order's `index`-th client; False when it cannot be summed."""
+        weight, scale = self._order.weights[index], self._order.scales[index]
+        if not self._order.combine:
+            # The same judgement as a sum would pass, so that it does not depend on who shares an actor.
+            fits = summable(values, reference, LARGEST_UPDATE / max(scale, 1.0))
+            if fits:
+                self._messages.append(values)
+            return fits
+        return add_message(self._total, self._union, self._table, parts, values, reference, weight, scale)
+
+    def content(self) -> npt.NDArray[np.int64] | Vector:
+        """The sum (int64), or the messages (float32)."""
+        return self._total if self._order.combine else np.concatenate(self._messages)
+
+
+class ClientHost:
+    """Holds the global parameters as far as it has received them, one model to train in, and client states."""
+
+    def prepare(self, spec: HostSpec, data: FederatedData, rows: Sequence[IntArray]) -> str:
+        """Set the host up.
+
+        Args:
+            data: read-only arrays are used in place on the CPU, and copied once to a GPU.
+            rows: for each client of the population, its rows of the training split.
+
+        Returns:
+            The device's name.
+        """
+        self._spec = spec
+        self._rows = rows
+        self._device = torch.device("cuda" if spec.gpu_fraction > 0 and torch.cuda.is_available() else "cpu")
+        self._configure_torch()
+        layout = spec.layout
+        module = build_module(spec.model, spec.task, spec.seed)
+        self._model = FlatModel(module, layout, self._device)
+        self._received = spec.table.zeros()
+        self._received[STATISTICS][:] = spec.statistics
+        self._on_host = {name: torch.from_numpy(vector) for name, vector in self._received.items()}
+        self._global = {name: vector.to(self._device) for name, vector in self._on_host.items()}
+        self._dirty: set[int] = set(layout.all_groups)
+        self._states: dict[int, ClientState] = {}
+        self._train = self._on_device(data.train)
+        self._test = self._on_device(data.test)
+        self._transform = self._make_transform(data.kind)
+        self._work = LocalWork(
+            optimizer=spec.optimizer,
+            objective=spec.algorithm.objective(),
+            batch_size=spec.batch_size,
+            epochs=spec.epochs,
+            steps=spec.steps,
+            bf16=spec.bf16,
+            seed=spec.seed,
+        )
+        return torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
+
+    def _configure_torch(self) -> None:
+        spec = self._spec
+        torch.set_num_threads(spec.torch_threads)
+        if self._device.type != "cuda":
+            return
+        torch.cuda.set_per_process_memory_fraction(min(1.0, spec.gpu_fraction))
+        if spec.deterministic:
+            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+            torch.backends.cudnn.benchmark = False
+            torch.use_deterministic_algorithms(True)
+
+    def _on_device(self, split: Split) -> tuple[Tensor, Tensor]:
+        with warnings.catch_warnings():
+            # The arrays are read-only and stay so: nothing here writes to them.
+            warnings.filterwarnings("ignore", message=".*not writable.*")
+            inputs, labels = torch.from_numpy(split.inputs), torch.from_numpy(split.labels)
+        return inputs.to(self._device), labels.to(self._device)
+
+    def _make_transform(self, kind: str) -> Transform:
+        if kind == "text":
+            return lambda batch, rng: batch.long()
+        return partial(_prepare, self._spec)
+
+    def train(
+        self, order: WorkOrder, payload: Vector, *states: ClientState
+    ) -> tuple[npt.NDArray[np.int64] | Vector, HostReport]:
+        """Train the order's clients, one after the other.
+
+        Args:
+            payload: the order's stale parts; with `own_starts`, those of each client, one after the other.
+            states: one for each arriving client.
+
+        Returns:
+            The exact sum of the weighted updates over the parts of all participants together (int64), or the
+            messages of the accepted clients, one after the other (float32).
+        """
+        began = time.perf_counter()
+        starts = np.split(payload, len(order.clients)) if order.own_starts else []
+        if not order.own_starts:
+            self.load(order.stale, payload)
+        for client, state in zip(order.arriving, states, strict=True):
+            self._states[client] = state
+        answer = Answer(self._spec.table, order)
+        reports: list[ClientReport] = []
+        for index in range(len(order.clients)):
+            if order.own_starts:
+                self.load(order.stale, starts[index])
+            reports.append(self._serve(order, index, answer))
+            if reports[-1].status == "failed" and order.on_failure == "stop":
+                break
+        busy = time.perf_counter() - began
+        report = HostReport(
+            clients=tuple(reports),
+            load_seconds=busy - sum(report.seconds for report in reports),
+            busy_seconds=busy,
+            state_bytes=sum(state.nbytes for state in states),
+        )
+        return answer.content(), report
+
+    def _serve(self, order: WorkOrder, index: int, answer: "Answer") -> ClientReport:
+        """Train one client and put its update into the answer; what it keeps is stored once that is accepted."""
+        client, table = order.clients[index], self._spec.table
+        samples, started = len(self._rows[client]), time.perf_counter()
+        parts = table.uploaded(order.groups[index])
+        until = math.inf if order.seconds is None else time.monotonic() + order.seconds
+        try:
+            result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor, until)
+            values = self._values(parts, {PARAMETERS: self._model.vector, **result.outgoing})
+        except OutOfTime:
+            return dropped_report(client, samples, time.perf_counter() - started)
+        except Exception as error:
+            if order.on_failure == "raise":
+                raise
+            return failure(client, samples, time.perf_counter() - started, error)
+        seconds = time.perf_counter() - started
+        reference = self._reference(parts)
+        accepted = values.shape == reference.shape and summable(values, reference)
+        if accepted:
+            rng = generator(self._spec.seed, "update", order.round, client)
+            values = self._spec.update.apply(table, parts, values, reference, state, rng)
+            accepted = answer.add(index, parts, values, reference)
+        if accepted:
+            self._states[client] = state
+        status = "ok" if accepted else "rejected"
+        return ClientReport(client, status, samples, result.steps, result.loss, seconds, result.passes)
+
+    def _train_one(
+        self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float = math.inf
+    ) -> tuple[LocalResult, ClientState]:
+        """Train one client; what it keeps is given back, to be stored once its update is accepted."""
+        self._reset_parameters()
+        self._set_statistics(self._own_statistics(client))
+        self._dirty.update(groups)
+        kept = self._states.get(client, ClientState())
+        tensors = {
+            name: torch.from_numpy(kept.arrays[name].copy()).to(self._device)
+            for name in self._work.objective.keeps
+            if name in kept.arrays
+        }
+        result = train_client(
+            self._model,
+            *self._train,
+            self._rows[client],
+            self._transform,
+            self._work,
+            anchor=self._global[PARAMETERS],
+            groups=groups,
+            round_index=round_index,
+            client=client,
+            lr_factor=lr_factor,
+            shared={name: self._global[name] for name in self._work.objective.channels},
+            state=tensors,
+            until=until,
+        )
+        return result, self._renewed(kept, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+
+    def _renewed(self, kept: ClientState, arrays: dict[str, Vector]) -> ClientState:
+        """What a client keeps after its work: `arrays`, and the running statistics where they are its own."""
+        state = ClientState(dict(kept.arrays) | arrays)
+        if self._spec.keeps_statistics and self._spec.layout.statistics_size:
+            state.arrays[STATISTICS] = self._model.statistics.cpu().numpy().copy()
+        return state
+
+    def load(self, stale: tuple[int, ...], payload: Vector) -> None:
+        """Take in the values of `stale` parts."""
+        table = self._spec.table
+        table.scatter(payload, self._received, stale)
+        for part in (table.parts[index] for index in stale):
+            if self._device.type == "cuda":
+                self._global[part.channel][part.piece].copy_(self._on_host[part.channel][part.piece])
+            if part.channel == PARAMETERS:
+                self._dirty.add(part.group)
+
+    def _reset_parameters(self) -> None:
+        """Back to the global parameters, copying only what differs from them."""
+        self._model.restore(self._global[PARAMETERS], self._dirty)
+        self._dirty.clear()
+
+    def _set_statistics(self, statistics: Vector) -> None:
+        self._model.statistics.copy_(torch.from_numpy(statistics))
+
+    def _own_statistics(self, client: int) -> Vector:
+        """What the client's normalisation layers start from."""
+        if not self._spec.keeps_statistics:
+            return self._received[STATISTICS]
+        state = self._states.get(client)
+        return self._spec.statistics if state is None else state.arrays.get(STATISTICS, self._spec.statistics)
+
+    def _reference(self, parts: tuple[int, ...]) -> Vector:
+        """What the server holds of a message's parts; a further channel's additions start from zero."""
+        table = self._spec.table
+        message = table.gather(self._received, parts).copy()
+        for part, segment in table.segments(parts, parts):
+            if part.channel in table.channels:
+                message[segment] = 0
+        return message
+
+    def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:
+        """A message: the running statistics that the client has arrived at, and `outgoing` by channel."""
+        vectors = {STATISTICS: self._model.statistics, **outgoing}
+        pieces = [vectors[part.channel][part.piece] for part in (self._spec.table.parts[index] for index in parts)]
+        values: Vector = torch.cat(pieces).cpu().numpy()
+        return values
+
+    def evaluate(
+        self,
+        stale: tuple[int, ...],
+        payload: Vector,
+        batches: Sequence[tuple[int, int]],
+        clients: Sequence[int] = (),
+        client0: ClientState | None = None,
+    ) -> EvaluationReport:
+        """Score the global model.
+
+        Args:
+            stale: the parts that come with the call.
+            payload: their values.
+            batches: borders of the test split's minibatches to score.
+            clients: whose own training rows to score, too.
+            client0: client 0's state, where its statistics are to be used and it is not here.
+        """
+        began = time.perf_counter()
+        self.load(stale, payload)
+        self._reset_parameters()
+        self._set_statistics(self._evaluation_statistics(client0))
+        if self._spec.evaluation_statistics == "recalibrate":
+            recalibrate(self._model, self._train[0], np.concatenate(self._rows), self._transform, self._spec.seed)
+        scores = score_batches(self._model, *self._test, list(batches), self._transform)
+        accuracy = {}
+        for client in clients:
+            if self._spec.keeps_statistics:
+                self._set_statistics(self._own_statistics(client))
+            accuracy[client] = self._accuracy(self._rows[client])
+        return EvaluationReport(tuple(scores), accuracy, time.perf_counter() - began)
+
+    def _accuracy(self, rows: IntArray) -> float:
+        size = self._spec.evaluation_batch_size
+        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
+        scores = score_batches(self._model, *self._train, batches, self._transform)
+        return sum(score.correct for score in scores) / len(rows)
+
+    def _evaluation_statistics(self, client0: ClientState | None) -> Vector:
+        if self._spec.evaluation_statistics != "client0":
+            return self._received[STATISTICS]
+        return client0.arrays[STATISTICS] if client0 is not None else self._own_statistics(0)
+
+    def take_state(self, client: int) -> ClientState:
+        """Give a client's state away, to the host that trains it next."""
+        return self._states.pop(client, None) or self._initial_state()
+
+    def copy_state(self, client: int) -> ClientState:
+        """A client's state, which stays here."""
+        return self._states.get(client) or self._initial_state()
+
+    def all_states(self) -> dict[int, ClientState]:
+        """The states of all clients that are here."""
+        return self._states
+
+    def put_states(self, states: dict[int, ClientState]) -> None:
+        """Take clients in."""
+        self._states.update(states)
+
+    def _initial_state(self) -> ClientState:
+        return ClientState({STATISTICS: self._spec.statistics})
+
+    def peak_memory(self) -> int:
+        """Largest resident size of this process so far, in bytes; on a GPU, of its allocations there."""
+        if self._device.type == "cuda":
+            return torch.cuda.max_memory_allocated()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> Tensor:
+    return prepare(batch, spec.augmentation if rng is not None else None, spec.mean, spec.std, rng)
+
+
+def dropped_report(client: int, samples: int, seconds: float) -> ClientReport:
+    """The report of a client whose time was up."""
+    return ClientReport(client, DROPPED, samples, 0, float("nan"), seconds)
+
+
+def failure(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    return ClientReport(
+        client, "failed", samples, 0, float("nan"), seconds, error=text, traceback=traceback.format_exc()
+    )

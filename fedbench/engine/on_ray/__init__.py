@@ -1,0 +1,1 @@
+"""The actors of an experiment on a Ray cluster."""

@@ -1,0 +1,115 @@
+"""Synchronous rounds in this process: a plain loop over the clients, without Ray."""
+
+from collections.abc import Sequence
+
+import torch
+
+from fedbench.checkpoints.files import Tree
+from fedbench.data.base import FederatedData, IntArray
+from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
+from fedbench.engine.client_host import ClientHost
+from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
+from fedbench.engine.messages import HostSpec, RoundOutcome, RoundPlan
+from fedbench.engine.rounds.pool_server import PoolServer
+from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.errors import ClientFailure
+from fedbench.planning.deadlines import UNLIMITED, Limit
+from fedbench.protocol.layout import Vector
+from fedbench.training.scores import batch_borders
+
+
+class InlineExecutor(RoundExecutor):
+    """A plain loop in this process: one client after the other, each update handed to the server by itself.
+
+    It stops at the failing client, with the exception as it was raised: for debugging, for tests, and as the
+    independent statement that the Ray engine is compared with.
+    """
+
+    def __init__(
+        self,
+        spec: HostSpec,
+        data: FederatedData,
+        rows: Sequence[IntArray],
+        server: ServerSpec,
+        max_failed_clients: int,
+    ) -> None:
+        self._spec = spec
+        self._max_failed = max_failed_clients
+        self._sizes = [len(part) for part in rows]
+        self._server = make_server(server)
+        self._threads = torch.get_num_threads()
+        self._host = ClientHost()
+        self._host.prepare(spec, data, rows)
+        self._held = [-1] * len(self._server.versions())
+        self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+
+    def plan(self, round_index: int) -> RoundPlan:
+        return self._server.plan(round_index)
+
+    def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
+        trained, reports = leave_out(plan.cohort, limit, self._sizes)
+        load_seconds = busy_seconds = 0.0
+        for client in trained:
+            stale = self._start_parts() if plan.own_starts else self._bring_up_to_date()
+            order = plan.order(
+                (client,),
+                stale=stale,
+                combine=False,
+                on_failure="continue" if self._max_failed else "raise",
+                seconds=limit.seconds,
+            )
+            payload = self._server.starts((client,)) if plan.own_starts else self._server.payload(stale)
+            try:
+                upload, report = self._host.train(order, payload)
+            except Exception as error:
+                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+                raise ClientFailure(client, plan.round, text, "") from error
+            reports += report.clients
+            check_failures(reports, plan.round, self._max_failed)
+            self._server.receive(upload, accepted_clients(report.clients))
+            load_seconds += report.load_seconds
+            busy_seconds += report.busy_seconds
+        return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds)
+
+    def finish(self) -> RoundOutcome:
+        return self._server.finish()
+
+    def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
+        stale = self._bring_up_to_date()
+        report = self._host.evaluate(stale, self._server.payload(stale), self._borders, clients)
+        return EvaluationPhase(report.scores, report.client_accuracy, 0)
+
+    def _start_parts(self) -> tuple[int, ...]:
+        parts = self._server.start_parts()
+        for part in parts:
+            self._held[part] = -1
+        return parts
+
+    def _bring_up_to_date(self) -> tuple[int, ...]:
+        stale = stale_parts(self._held, self._server.versions())
+        self._held = list(self._server.versions())
+        return stale
+
+    def state(self) -> Tree:
+        return {"server": self._server.state(), "clients": self._host.all_states(), "held": [self._held]}
+
+    def restore(self, state: Tree) -> None:
+        self._server.restore(state["server"])
+        self._host.put_states(state["clients"])
+        everything = tuple(range(len(self._held)))
+        self._host.load(everything, self._server.payload(everything))
+        self._held = state["held"][0] if len(state["held"]) == 1 else [-1] * len(self._held)
+
+    def model(self) -> tuple[Vector, Vector]:
+        return self._server.model()
+
+    def peak_memory(self) -> list[int]:
+        return [self._host.peak_memory()]
+
+    def close(self) -> None:
+        torch.set_num_threads(self._threads)
+
+
+def make_server(spec: ServerSpec) -> Server:
+    """The kind of server that the method asks for."""
+    return PoolServer(spec) if spec.algorithm.has_pool() else Server(spec)

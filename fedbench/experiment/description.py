@@ -1,0 +1,65 @@
+"""A run in words and plain values, and the versions of what its result depends on."""
+
+import platform
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fedbench import __version__
+from fedbench.records.observers import RunDescription
+
+if TYPE_CHECKING:
+    from fedbench.experiment.setup import Problem
+
+
+def describe(problem: "Problem", directory: Path) -> RunDescription:
+    """The run in words and plain values."""
+    from fedbench.experiment.setup import pace
+
+    config, data = problem.config, problem.federation.data
+    names = {
+        "algorithm": config.method.name,
+        "schedule": config.schedule.name,
+        "dataset": config.data.dataset.name,
+        "model": config.model.name,
+        "partition": config.data.partition.name,
+    }
+    title = f"{names['algorithm']}, {names['schedule']} schedule, {names['model']} on {names['dataset']}"
+    sizes = problem.federation.sizes
+    size = f"{sizes[0]:,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
+    note = (
+        f"**{title}**\n\n"
+        f"{len(sizes)} clients ({config.data.partition.name} partition, {size} samples each), "
+        f"{pace(problem)}. "
+        f"The model has {problem.layout.size:,} parameters in {problem.layout.groups} layer groups. "
+        f"Seed {config.seed}; configuration {config.digest()}.\n\n"
+        f"Files: `{directory}`"
+    )
+    return RunDescription(
+        config=config.to_mapping(),
+        title=title,
+        note=note,
+        tags=names,
+        rounds=problem.rounds,
+        directory=str(directory),
+        dataset_name=data.name,
+        dataset_source=data.source,
+        dataset_digest=data.fingerprint,
+        class_names=data.class_names,
+        client_class_counts=problem.federation.counts,
+        test_samples=len(data.test),
+    )
+
+
+def versions() -> dict[str, str]:
+    """Of what the result depends on."""
+    import torch
+
+    return {
+        "fedbench": __version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+    }

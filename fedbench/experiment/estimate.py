@@ -1,0 +1,178 @@
+"""What a run will cost, before it is run."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from fedbench.accounting.memory import peak_training_bytes
+from fedbench.accounting.totals import Costs, total
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.arrivals.clocks import VirtualClock
+from fedbench.engine.arrivals.dry_run import Foresight
+from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.bookkeeping import FinishedRound
+from fedbench.errors import DataError
+from fedbench.experiment.federation import load_federation, outline_federation
+from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace
+from fedbench.models.groups import build_module, derive_layer_groups
+from fedbench.planning.delays import DelaysSection
+from fedbench.planning.schedules import Feedback
+from fedbench.protocol.layout import BYTES_PER_VALUE
+
+
+@dataclass(frozen=True)
+class RoundKind:
+    """One client's round, or its work in an asynchronous run, with a given set of active groups.
+
+    Attributes:
+        name: "full", or the layer group's name.
+        parameters: that train and travel.
+        uplink_bytes: sent.
+        flops: of the local work, measured; of the largest client.
+        share_of_full: those FLOPs against a full update's.
+        peak_bytes: estimated peak memory of a training step.
+        rounds: how many rounds of the run are of this kind.
+    """
+
+    name: str
+    parameters: int
+    uplink_bytes: int
+    flops: int
+    share_of_full: float
+    peak_bytes: int
+    rounds: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a run will cost.
+
+    Attributes:
+        title: what it is, in words.
+        remark: what the figures rest on, where not on the data itself; else "".
+        rounds_by_kind: the kinds of rounds of the run, full updates first.
+        per_round: the costs of each round, all clients.
+        total, full_updates: of all rounds, and of the same rounds as full network updates.
+        virtual_seconds: of an asynchronous run on the virtual clock; else None.
+    """
+
+    title: str
+    remark: str
+    rounds_by_kind: tuple[RoundKind, ...]
+    per_round: tuple[Costs, ...]
+    total: Costs
+    full_updates: Costs
+    virtual_seconds: float | None = None
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Nested plain values."""
+        return asdict(self)
+
+
+def estimate(config: ExperimentConfig) -> Estimate:
+    """Count what the configured run will cost, without training.
+
+    Where the data is not there but its shape is known, the shape is enough.
+
+    Raises:
+        FedbenchError: as the run itself would.
+    """
+    outline = outline_federation(config)
+    try:
+        federation = load_federation(config) if outline is None or config.data.root else outline
+    except DataError:
+        if outline is None:
+            raise
+        federation = outline
+    remarks = list(unforeseeable(config))
+    if federation is outline:
+        remarks.insert(0, f"{federation.data.name} is not there: counted from its published size and shape")
+    problem = build_problem(config, federation)
+    layout, costs = problem.layout, problem.costs
+    objective = config.method.objective()
+    vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors
+    module = build_module(config.model, federation.task, 0)
+    groups = derive_layer_groups(module, federation.task)
+    largest = max(range(len(federation.sizes)), key=federation.sizes.__getitem__)
+    seen = Counter(
+        config.schedule.active(r, layout.groups, config.seed, Feedback.none(layout)).groups
+        for r in range(problem.rounds)
+    )
+
+    def flops(active: tuple[int, ...]) -> int:
+        if problem.arrivals is not None and problem.arrivals.gradient:
+            return costs.minibatch_flops(active, min(config.local.batch_size, federation.sizes[largest]))
+        return costs.client_flops(active, largest)
+
+    kinds = [
+        RoundKind(
+            name="full" if active == layout.all_groups else " + ".join(layout.group_names[group] for group in active),
+            parameters=layout.count(active),
+            uplink_bytes=costs.uplink_bytes(active),
+            flops=flops(active),
+            share_of_full=flops(active) / flops(layout.all_groups),
+            peak_bytes=peak_training_bytes(
+                module,
+                groups,
+                federation.task,
+                active,
+                min(config.local.batch_size, federation.sizes[largest]),
+                config.local.optimizer.slots,
+            )
+            + BYTES_PER_VALUE * layout.size * vectors,
+            rounds=rounds,
+        )
+        for active, rounds in sorted(seen.items(), key=lambda item: (-len(item[0]), item[0]))
+    ]
+    title = (
+        f"{config.name}: {config.method.name}, {config.schedule.name} schedule, {config.model.name} "
+        f"({layout.size:,} parameters, {layout.groups} layer groups), {pace(problem)}"
+    )
+    if problem.arrivals is not None:
+        finished = foreseen(problem)
+        per_round = list(costs_of(finished))
+        full = total([one.full for one in finished if one.full])
+        seconds = finished[-1].record.virtual_seconds
+        return Estimate(title, "; ".join(remarks), tuple(kinds), tuple(per_round), total(per_round), full, seconds)
+    per_round = costs.project(config.schedule, problem.rounds, problem.cohort_size, config.seed)
+    return Estimate(
+        title, "; ".join(remarks), tuple(kinds), tuple(per_round), total(per_round), total(full_update_costs(problem))
+    )
+
+
+def foreseen(problem: Problem) -> list[FinishedRound]:
+    """The rounds of an asynchronous run, without their computation.
+
+    On the wall clock, whose arrivals nobody knows beforehand, they are those of the default virtual clock.
+    """
+    config = problem.config
+    assert problem.arrivals is not None
+    delays = DelaysSection() if config.delays.clock == "wall" else config.delays
+    clock = VirtualClock(delays, config.seed, config.data.clients)
+    arrivals = Arrivals(problem.arrivals, Foresight(problem.arrivals, problem.costs), clock, problem.costs)
+    return list(arrivals.rounds(problem.rounds, lambda: False))
+
+
+def costs_of(finished: Sequence[FinishedRound]) -> Iterator[Costs]:
+    """What each round has cost; in the records the paper's figures are cumulative."""
+    comm_gb = comp_tflop = 0.0
+    for record in (one.record for one in finished):
+        yield Costs(
+            record.uplink_bytes,
+            record.downlink_bytes,
+            record.client_flops,
+            record.paper_comm_gb - comm_gb,
+            record.paper_comp_tflop - comp_tflop,
+        )
+        comm_gb, comp_tflop = record.paper_comm_gb, record.paper_comp_tflop
+
+
+def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
+    """What of a run's costs depends on the run itself, and how it is counted here, one line each."""
+    if config.method.asynchronous() and config.delays.clock == "wall":
+        yield "who works when on the wall clock is not known beforehand: counted as on the default virtual clock"
+    if config.schedule.name == "importance":
+        yield "schedule.name=importance follows what the run measures: counted shallow to deep"
+    if config.method.has_pool() and config.schedule.name != "full":
+        yield f"the downlink of {config.method.name} depends on who holds which layer: counted as FedAvg's, its least"

@@ -1,0 +1,79 @@
+"""The data of an experiment, divided over its clients. NumPy alone, so that it is ready while PyTorch still loads."""
+
+from dataclasses import dataclass
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.data.base import FederatedData, IntArray
+from fedbench.data.partition import class_counts
+from fedbench.errors import ConfigError
+from fedbench.models.base import Task
+from fedbench.randomness import generator
+
+
+@dataclass(frozen=True)
+class Federation:
+    """Who holds what.
+
+    Attributes:
+        data: the decoded data set.
+        rows: for each client, its rows of the training split, int64.
+        counts: one row per client, one column per class.
+    """
+
+    data: FederatedData
+    rows: tuple[IntArray, ...]
+    counts: tuple[tuple[int, ...], ...]
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Samples of each client."""
+        return tuple(len(part) for part in self.rows)
+
+    @property
+    def task(self) -> Task:
+        """What a model for this data has to solve."""
+        data = self.data
+        return Task(data.kind, data.input_shape, data.classes, data.vocabulary_size, data.padding_index)
+
+
+def load_federation(config: ExperimentConfig) -> Federation:
+    """Load the data set and divide it.
+
+    Raises:
+        DataError: missing or damaged data.
+        ConfigError: a division that is not possible, or an option without effect on this data.
+    """
+    section = config.data
+    return divide(config, section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed))
+
+
+def outline_federation(config: ExperimentConfig) -> Federation | None:
+    """The same for data of the published size and shape without any content; None where that is not known.
+
+    Raises:
+        ConfigError: as `load_federation`.
+    """
+    outline = config.data.dataset.outline()
+    return None if outline is None else divide(config, outline)
+
+
+def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
+    """Divide a data set over the clients.
+
+    Raises:
+        ConfigError: a division that is not possible, or an option without effect on this data.
+    """
+    section = config.data
+    if data.kind == "text" and section.augment.active:
+        raise ConfigError(f"data.augment: has no effect on {data.name}, which is text; leave it out")
+    if section.normalize and data.mean is None:
+        raise ConfigError(f"data.normalize=true: {data.name} has no published mean and deviation; leave it out")
+    rows = section.partition.split(
+        data.train.labels,
+        section.clients,
+        generator(config.seed, "partition"),
+        samples_per_client=section.samples_per_client,
+        overlap=section.overlap,
+        owners=data.train.owners,
+    )
+    return Federation(data, tuple(rows), class_counts(data.train.labels, rows, data.classes))

@@ -1,0 +1,262 @@
+"""The loop of one experiment: run its rounds, tell every observer, save checkpoints, go on after a loss or from a file.
+
+Importing this module loads PyTorch.
+"""
+
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from fedbench.accounting.totals import Costs
+from fedbench.checkpoints.files import Tree
+from fedbench.engine.arrivals.clocks import make_clock
+from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.bookkeeping import FinishedRound
+from fedbench.engine.interfaces import ArrivalExecutor, Executor, RoundExecutor
+from fedbench.engine.rounds.loop import Rounds
+from fedbench.errors import FedbenchError, HangingClients, HeadGone, LostActor, RunError
+from fedbench.experiment.checkpointing import Saving
+from fedbench.experiment.description import describe
+from fedbench.experiment.result import Result
+from fedbench.experiment.setup import Problem
+from fedbench.experiment.summary import named_tensors, near_chance, summarise
+from fedbench.planning.deadlines import Drops
+from fedbench.protocol.layout import Vector, model_digest
+from fedbench.records.observers import ALONE, Membership, Observer
+from fedbench.records.reader import CLIENTS, recorded_drops
+from fedbench.records.run_directory import RunDirectory
+from fedbench.tracking.run import MlflowTracker
+
+
+class ExperimentLoop:
+    """Runs the rounds of one problem and tells everyone who should know. Make one with `create` or `reopen`."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        directory: RunDirectory,
+        saving: Saving,
+        observers: Sequence[Observer],
+        key: str,
+        member: Membership = ALONE,
+    ) -> None:
+        """Args:
+        saving: its checkpoints.
+        observers: told of every round, besides the run directory and MLflow.
+        key: by which MLflow knows the recording again.
+        member: what the run is part of.
+        """
+        config = problem.config
+        self._problem = problem
+        self._directory = directory
+        self._saving = saving
+        self._tracker: MlflowTracker | None = None
+        if config.tracking.enabled:
+            tracking = config.tracking
+            self._tracker = MlflowTracker(
+                tracking.mlflow_uri,
+                tracking.experiment,
+                {**member.tags, **tracking.tags},
+                member.run_name,
+                parent_run_id=member.parent_run_id,
+                recording=key,
+                judge=member.judge,
+            )
+        self._others: list[Observer] = [*([self._tracker] if self._tracker else []), *observers]
+        self._observers: list[Observer] = [directory, *self._others]
+        self._restored: Tree | None = None
+        self._told = -1
+        self._full = Costs()
+        self._earlier_seconds = 0.0
+        self._notes: list[str] = []
+        self._last_accuracy: float | None = None
+        self._drops = Drops(config.participation.round_deadline)
+        if config.participation.replay is not None:
+            self._drops.decided |= recorded_drops(config.participation.replay)
+
+    @classmethod
+    def create(cls, problem: Problem, observers: Sequence[Observer], member: Membership = ALONE) -> "ExperimentLoop":
+        """A new run.
+
+        Raises:
+            ConfigError: the run directory is not empty, or cannot be made.
+        """
+        config = problem.config
+        directory = RunDirectory.create(config.name, config.seed, config.output.directory)
+        saving = Saving(directory, config)
+        key = uuid.uuid4().hex
+        saving.remember(key)
+        return cls(problem, directory, saving, observers, key, member)
+
+    @classmethod
+    def reopen(
+        cls, problem: Problem, path: Path, observers: Sequence[Observer], member: Membership = ALONE
+    ) -> "ExperimentLoop":
+        """A run that goes on from its last checkpoint, or from its start if there is none.
+
+        Raises:
+            FedbenchError: the directory is not a run's, or another process writes there.
+        """
+        saving, found = Saving.reopen(path, problem.config)
+        next_round, state = found or (0, None)
+        drops = recorded_drops(path / CLIENTS)
+        directory = RunDirectory.reopen(path, next_round)
+        saving.attach(directory)
+        loop = cls(problem, directory, saving, observers, saving.key, member)
+        history = directory.history()
+        if loop._tracker is not None:
+            loop._tracker.resumed(history)
+        loop._drops.decided |= drops
+        loop._restored = state
+        loop._told = next_round - 1
+        loop._earlier_seconds = float(sum(history.column("wall_seconds").to_pylist()))
+        loop._notes += saving.refused
+        return loop
+
+    def record(self, executor: Executor, should_stop: Callable[[], bool]) -> Result:
+        """Run to the end, an interrupt or a failure; record whichever it was.
+
+        Raises:
+            FedbenchError: the run could not go on.
+        """
+        began = time.perf_counter()
+        history = self._directory.history()
+        sent = sum(sum(history.column(name).to_pylist()) for name in ("uplink_bytes", "downlink_bytes"))
+        description = replace(describe(self._problem, self._directory.path), sent_bytes=sent)
+        for observer in self._observers:
+            observer.run_started(description)
+        try:
+            stopped, (vector, statistics) = self._run_rounds(executor, should_stop)
+            peaks = executor.peak_memory()
+            self._directory.write_model(named_tensors(self._problem.layout, vector, statistics))
+        except BaseException as error:
+            interrupted = isinstance(error, KeyboardInterrupt)
+            summary = self._summarise("interrupted" if interrupted else "failed", began)
+            summary["error"] = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
+            try:
+                self._finish(summary)
+            except RunError as second:  # says less than what came first
+                error.add_note(str(second))
+            if isinstance(error, LostActor | HeadGone):  # what happened to the cluster need not happen again
+                error.add_note(f"go on with: fedbench resume {self._directory.path}")
+            raise
+        finally:
+            self._saving.release()
+        summary = self._summarise("interrupted" if stopped else "finished", began)
+        summary["model_sha256"] = model_digest(vector, statistics)
+        summary["peak_actor_bytes"] = max(peaks, default=None)
+        self._finish(summary)
+        return Result(
+            summary=summary,
+            history=self._directory.history(),
+            directory=self._directory.path,
+            warnings=self._warnings(summary),
+            ui_command=self._tracker.ui_command() if self._tracker else None,
+        )
+
+    def _run_rounds(self, executor: Executor, should_stop: Callable[[], bool]) -> tuple[bool, tuple[Vector, Vector]]:
+        """(whether it was stopped before the end, the model). What a lost actor takes with it is done again."""
+        state, losses = self._restored, 0
+        while True:
+            try:
+                if losses:
+                    executor.rebuild()
+                return self._go_on(executor, should_stop, state)
+            except LostActor as error:
+                losses += 1
+                if losses > (most := self._problem.config.runtime.max_retries):
+                    raise LostActor(f"{error}; runtime.max_retries={most} is used up") from error
+                next_round, state = self._saving.latest() or (0, None)
+                if isinstance(error, HangingClients):
+                    self._drops.hang(error.round_index, error.clients)
+                self._notes.append(f"{error}; went on from round {next_round + 1}")
+                self._directory.rewind(next_round)
+
+    def _go_on(
+        self, executor: Executor, should_stop: Callable[[], bool], state: Tree | None
+    ) -> tuple[bool, tuple[Vector, Vector]]:
+        course = self._course(executor)
+        self._full = Costs()
+        if state is not None:
+            executor.restore(state["executor"])
+            course.restore(state["course"])
+            self._full = state["full"]
+        last, done = self._problem.rounds, len(self._directory.history())
+        every = self._problem.config.evaluation.every
+
+        def snapshot() -> Tree:
+            return {"executor": executor.state(), "course": course.state(), "full": self._full}
+
+        for finished in course.rounds(every, should_stop):
+            done += 1
+            self._take(finished)
+            if done < last:
+                self._saving.save_if_due(done, snapshot)
+                if executor.could_grow():
+                    kept = executor.state()
+                    executor.rebuild()
+                    executor.restore(kept)
+        if done < last:
+            self._saving.save(done, snapshot)
+            if every > 1:
+                self._last_accuracy = course.accuracy()  # not a row: the run that goes on has none there
+        return done < last, executor.model()
+
+    def _take(self, finished: FinishedRound) -> None:
+        """Keep a round, and tell of it, if it is not one that was done before and is done again."""
+        self._full += finished.full or Costs()
+        self._directory.arrivals_finished(finished.arrivals)
+        self._directory.round_finished(finished.record, finished.clients)
+        if finished.record.round <= self._told:
+            return
+        self._told = finished.record.round
+        for observer in self._others:
+            observer.round_finished(finished.record, finished.clients)
+
+    def _course(self, executor: Executor) -> Rounds | Arrivals:
+        problem, config = self._problem, self._problem.config
+        if isinstance(executor, ArrivalExecutor):
+            assert problem.arrivals is not None
+            clock = make_clock(config, executor.ready)
+            return Arrivals(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
+        assert isinstance(executor, RoundExecutor)
+        return Rounds(
+            executor,
+            problem.costs,
+            rounds=problem.rounds,
+            evaluate_clients=config.evaluation.per_client,
+            drops=self._drops,
+        )
+
+    def _finish(self, summary: dict[str, Any]) -> None:
+        """Tell everyone; a directory that cannot be written keeps nobody else from hearing of it.
+
+        Raises:
+            RunError: the directory cannot be written.
+        """
+        failure: RunError | None = None
+        for observer in self._observers:
+            try:
+                observer.run_finished(summary)
+            except RunError as error:
+                failure, summary = error, summary | {"status": "failed", "error": str(error)}
+        if failure is not None:
+            raise failure
+
+    def _summarise(self, status: str, began: float) -> dict[str, Any]:
+        return summarise(
+            self._problem,
+            self._directory,
+            status=status,
+            seconds=self._earlier_seconds + time.perf_counter() - began,
+            full=self._full,
+            last_accuracy=self._last_accuracy,
+        )
+
+    def _warnings(self, summary: dict[str, Any]) -> tuple[str, ...]:
+        tracker = self._tracker.warning if self._tracker else None
+        recorded = [*self._problem.remarks, *self._notes, self._directory.warning, self._saving.warning, tracker]
+        return tuple(warning for warning in [*recorded, *near_chance(self._problem, summary)] if warning)

@@ -1,0 +1,42 @@
+"""What a run gives back to Python."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        summary: as in `summary.json`.
+        history: as in `rounds.parquet`.
+        directory: the run directory.
+        warnings: what could not be recorded, or deserves a second look.
+        ui_command: opens MLflow's pages on the run; None without MLflow, or where a server shows them.
+    """
+
+    summary: dict[str, Any]
+    history: pa.Table
+    directory: Path
+    warnings: tuple[str, ...]
+    ui_command: str | None
+
+    def state_dict(self) -> "dict[str, torch.Tensor]":
+        """The final global model, as its module's `load_state_dict` takes it."""
+        import torch
+        from safetensors.torch import load_file
+
+        tensors = load_file(self.directory / "model.safetensors")
+        counters = {
+            name.removesuffix("running_mean") + "num_batches_tracked": torch.tensor(0)
+            for name in tensors
+            if name.endswith("running_mean")
+        }
+        return tensors | counters

@@ -1,0 +1,145 @@
+"""One experiment, from its configuration to what it leaves."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.merge import merged, parse_overrides
+from fedbench.errors import ConfigError
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.interrupt import stop_signal
+from fedbench.experiment.result import Result
+from fedbench.records.observers import ALONE, Membership, Observer
+from fedbench.records.reader import load_run
+
+if TYPE_CHECKING:
+    from fedbench.engine.interfaces import Executor
+    from fedbench.engine.on_ray.warm_actors import WarmActors
+    from fedbench.experiment.setup import Problem
+
+EARLY_ERRORS = 0.5
+"""Seconds for which a run looks at data and model before it starts Ray beside them."""
+
+
+def run(
+    config: ExperimentConfig,
+    observers: Sequence[Observer] = (),
+    member: Membership = ALONE,
+    *,
+    should_stop: Callable[[], bool] | None = None,
+    warm: "WarmActors | None" = None,
+) -> Result:
+    """Run an experiment: train, score and record it.
+
+    An interrupt (Ctrl-C, SIGTERM) ends it at the end of the round; a second one at once.
+
+    Args:
+        observers: told of every round, besides the run directory and MLflow.
+        member: what the run is part of.
+        should_stop: asked at the end of every round, in place of waiting for an interrupt.
+        warm: whose actors are used, and stay; to be closed by the caller if this raises.
+
+    Raises:
+        FedbenchError: bad configuration, data or model (before anything is recorded), or a run that could not go on
+            (recorded as failed).
+    """
+    stopping = stop_signal() if should_stop is None else nullcontext(should_stop)
+    with stopping as stopped, prepared(config, warm) as (problem, executor):
+        from fedbench.experiment.loop import ExperimentLoop
+
+        return ExperimentLoop.create(problem, observers, member).record(executor, stopped)
+
+
+def resume(
+    directory: str | Path,
+    overrides: Sequence[str] = (),
+    observers: Sequence[Observer] = (),
+    member: Membership = ALONE,
+    *,
+    warm: "WarmActors | None" = None,
+) -> Result:
+    """Go on with a run that was interrupted, failed or killed, from its last checkpoint, or else from its start.
+
+    The result is that of the unbroken run, bit for bit.
+
+    Args:
+        directory: the run directory.
+        overrides: of `runtime` and `tracking`: where the rest runs may differ, what it is may not.
+        observers: told of every further round.
+        member: what the run is part of, for a store that does not know the run yet.
+        warm: as for `run`.
+
+    Raises:
+        FedbenchError: nothing is left to do, another process writes there, or as for `run`.
+    """
+    path = Path(directory)
+    recorded, _, _, summary = load_run(path)
+    if summary["status"] == "finished":
+        raise ConfigError(f"{path}: is finished; nothing is left to do")
+    for text in overrides:
+        if not text.startswith(("runtime.", "tracking.", "data.root=")):
+            raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
+    config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
+    with stop_signal() as should_stop, prepared(config, warm) as (problem, executor):
+        from fedbench.experiment.loop import ExperimentLoop
+
+        return ExperimentLoop.reopen(problem, path, observers, member).record(executor, should_stop)
+
+
+@contextmanager
+def prepared(config: ExperimentConfig, warm: "WarmActors | None" = None) -> "Iterator[tuple[Problem, Executor]]":
+    """The problem and an executor for it; Ray starts while data and model are being made ready."""
+    with ThreadPoolExecutor(1) as pool:
+        building = pool.submit(_build, config)
+        if config.runtime.executor == "inline":
+            executor = _inline(building.result())
+        else:
+            # What is missing or misspelt mostly shows at once; then there is no need to start Ray for it.
+            wait([building], timeout=EARLY_ERRORS)
+            if building.done():
+                building.result()
+            executor = _on_cluster(config, building, warm)
+    try:
+        yield building.result(), executor
+    finally:
+        executor.close()
+
+
+def _build(config: ExperimentConfig) -> "Problem":
+    federation = load_federation(config)
+    # PyTorch comes with this import; on a cluster it loads beside Ray.
+    from fedbench.experiment.setup import build_problem
+
+    return build_problem(config, federation)
+
+
+def _inline(problem: "Problem") -> "Executor":
+    from fedbench.engine.arrivals.inline import InlineArrivals
+    from fedbench.engine.rounds.inline import InlineExecutor
+
+    data, rows, budget = problem.federation.data, problem.federation.rows, problem.config.runtime.max_failed_clients
+    if problem.arrivals is not None:
+        return InlineArrivals(problem.spec, data, rows, problem.arrival_server, budget)
+    return InlineExecutor(problem.spec, data, rows, problem.server, budget)
+
+
+def _on_cluster(config: ExperimentConfig, building: "Future[Problem]", warm: "WarmActors | None") -> "Executor":
+    from fedbench.engine.on_ray.actors import Cluster
+    from fedbench.engine.on_ray.arrivals import RayArrivals
+    from fedbench.engine.on_ray.rounds import RayExecutor
+
+    cluster = warm.lend(config.runtime, config.slots()) if warm else Cluster(config.runtime, config.slots())
+    try:
+        problem = building.result()
+        spec = replace(problem.spec, gpu_fraction=cluster.gpus_each)
+        data, rows = problem.federation.data, problem.federation.rows
+        if problem.arrivals is not None:
+            return RayArrivals(cluster, spec, data, rows, problem.arrival_server, config.runtime)
+        return RayExecutor(cluster, spec, data, rows, problem.server, config.runtime)
+    except BaseException:
+        cluster.release()
+        raise

@@ -1,0 +1,259 @@
+"""A configuration made concrete: the model laid out for the data, and what its rounds cost.
+
+Whatever can be wrong with an experiment shows here or in `fedbench.experiment.federation`, before anything is recorded.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+
+from torch import nn
+
+from fedbench.accounting.costs import CostModel
+from fedbench.accounting.flops import StepFlops
+from fedbench.accounting.paper import forward_macs
+from fedbench.accounting.totals import Costs
+from fedbench.algorithms.base import Algorithm
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.arrivals.plan import ArrivalPlan
+from fedbench.engine.arrivals.server import ArrivalServerSpec
+from fedbench.engine.messages import HostSpec
+from fedbench.engine.rounds.server import ServerSpec
+from fedbench.errors import ConfigError
+from fedbench.experiment.federation import Federation
+from fedbench.experiment.setup_async import arrival_plan
+from fedbench.models.flat import FlatModel
+from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
+from fedbench.planning.schedules import Feedback, Full
+from fedbench.protocol.layout import ParameterLayout, Vector
+from fedbench.protocol.message import PartTable
+from fedbench.randomness import torch_seed
+from fedbench.training.minibatches import LocalLength
+
+
+@dataclass(frozen=True)
+class Problem:
+    """All that a run is, apart from where it runs.
+
+    Attributes:
+        layout: of the model's parameters.
+        vector, statistics: the initial model; retention: as `FlatModel.retention`.
+        costs: of clients and rounds.
+        rounds: number of rounds.
+        cohort_size: participants of a round.
+        spec: for client hosts, without their share of a GPU.
+        server: what the server is made from, where there are rounds.
+        arrivals: an asynchronous run, apart from where it runs; None where there are rounds.
+        remarks: what a user should know of this combination, one line each.
+    """
+
+    config: ExperimentConfig
+    federation: Federation
+    layout: ParameterLayout
+    vector: Vector
+    statistics: Vector
+    retention: Vector
+    costs: CostModel
+    rounds: int
+    cohort_size: int
+    spec: HostSpec
+    server: ServerSpec
+    arrivals: ArrivalPlan | None
+    remarks: tuple[str, ...]
+
+    @property
+    def arrival_server(self) -> ArrivalServerSpec:
+        """What the server of an asynchronous run is made from."""
+        assert self.arrivals is not None
+        plan = self.arrivals
+        return ArrivalServerSpec(
+            table=self.spec.table,
+            vector=self.vector,
+            statistics=self.statistics,
+            retention=self.retention,
+            share=1.0 if plan.gradient else 1.0 / plan.workers,
+            workers=plan.workers,
+            method=plan.method,
+        )
+
+
+def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
+    """Build the model, derive its layer groups, and check that configuration, data and model fit together.
+
+    Raises:
+        ModelError: the model cannot serve the data.
+        ConfigError: options that clash or would have no effect.
+    """
+    task = federation.task
+    initial_seed = torch_seed(config.seed, "model")
+    module = build_module(config.model, task, initial_seed)
+    groups = derive_layer_groups(module, task)
+    layout = parameter_layout(module, groups)
+    flops, macs = StepFlops(module, groups, task), forward_macs(module, task)
+    model = FlatModel(module, layout)
+    vector, statistics = model.vector.numpy(), model.statistics.numpy()
+    _check_statistics(config, layout)
+    rounds = count_rounds(config, layout.groups)
+    method = config.method
+    method.check(config)
+    if config.runtime.combine == "node" and config.method.asynchronous() is None and not method.sums():
+        raise ConfigError(
+            f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
+        )
+    keeps_statistics = config.local.batchnorm == "local"
+    local, data, cohort_size = config.local, config.data, config.slots()
+    epochs = local.epochs if local.epochs or local.steps else 1
+    length = LocalLength(local.batch_size, epochs, local.steps, model.smallest_batch)
+    update = config.update.pipeline(cohort_size)
+    table = PartTable(layout, not keeps_statistics, method.objective().channels)
+    remarks = tuple(_idle_remarks(config, method, layout, module, rounds))
+    objective = method.objective()
+    costs = CostModel(
+        table,
+        flops,
+        macs,
+        sizes=federation.sizes,
+        local=length,
+        update=update,
+        extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
+    )
+    _check_privacy(config, table)
+    arrivals = arrival_plan(config, federation.sizes, length, rounds)
+    spec = HostSpec(
+        model=config.model,
+        task=task,
+        layout=layout,
+        table=table,
+        statistics=statistics,
+        algorithm=method,
+        optimizer=local.optimizer,
+        batch_size=local.batch_size,
+        epochs=epochs,
+        steps=local.steps,
+        bf16=local.precision == "bf16",
+        keeps_statistics=keeps_statistics,
+        update=update,
+        weight_decay=getattr(local.optimizer, "weight_decay", 0.0),
+        evaluation_statistics=config.evaluation.batchnorm or ("client0" if keeps_statistics else "aggregate"),
+        evaluation_batch_size=config.evaluation.batch_size,
+        augmentation=data.augment,
+        mean=None if data.normalize is False else federation.data.mean,
+        std=None if data.normalize is False else federation.data.std,
+        seed=config.seed,
+        torch_threads=config.runtime.torch_threads,
+        deterministic=config.runtime.deterministic,
+        gpu_fraction=0.0,
+    )
+    server = ServerSpec(
+        table=table,
+        vector=vector,
+        statistics=statistics,
+        sizes=federation.sizes,
+        cohort_size=cohort_size,
+        rounds=rounds,
+        seed=config.seed,
+        algorithm=method,
+        schedule=config.schedule,
+        learning_rate=local.lr_schedule,
+        local=length,
+        update=update,
+    )
+    return Problem(
+        config=config,
+        federation=federation,
+        layout=layout,
+        vector=vector,
+        statistics=statistics,
+        retention=model.retention().numpy(),
+        costs=costs,
+        rounds=rounds,
+        cohort_size=cohort_size,
+        spec=spec,
+        server=server,
+        arrivals=arrivals,
+        remarks=remarks,
+    )
+
+
+def count_rounds(config: ExperimentConfig, groups: int) -> int:
+    """The number of rounds that the configuration asks for, for a model of `groups` layer groups.
+
+    Raises:
+        ConfigError: `rounds: auto` without an end, or more rounds than the schedule has.
+    """
+    length = config.schedule.length(groups)
+    if config.rounds == "auto":
+        if length is None:
+            raise ConfigError(f"rounds=auto: schedule.name={config.schedule.name} has no end; set rounds to a number")
+        return length
+    if length is not None and config.rounds > length:
+        raise ConfigError(
+            f"rounds={config.rounds}: the schedule ends after {length} rounds with {groups} layer groups; "
+            "raise schedule.cycles, or set rounds=auto"
+        )
+    return config.rounds
+
+
+def full_update_costs(problem: Problem) -> list[Costs]:
+    """What the same rounds would cost as full network updates; of asynchronous runs see `FinishedRound.full`."""
+    return problem.costs.project(Full(), problem.rounds, problem.cohort_size, problem.config.seed)
+
+
+def pace(problem: Problem) -> str:
+    """Who works how often, in words."""
+    who = f"{problem.cohort_size} of {problem.config.data.clients} clients"
+    if problem.arrivals is None:
+        return f"{who} in each of {problem.rounds} rounds"
+    plan, clock = problem.arrivals, problem.config.delays.clock
+    length = f"{plan.seconds_per_round:g} s" if plan.seconds_per_round else f"{plan.arrivals_per_round} arrivals"
+    return f"{who} at work at a time, {problem.rounds} rounds of {length} on the {clock} clock"
+
+
+def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None:
+    if layout.statistics_size:
+        return
+    for key, value in (
+        ("local.batchnorm", config.local.batchnorm),
+        ("evaluation.batchnorm", config.evaluation.batchnorm),
+    ):
+        if value is not None:
+            raise ConfigError(
+                f"{key}={value}: has no effect, model.name={config.model.name} has no running statistics; leave it out"
+            )
+
+
+def _idle_remarks(
+    config: ExperimentConfig, method: Algorithm, layout: ParameterLayout, module: nn.Module, rounds: int
+) -> Iterator[str]:
+    """One line for each set of active groups with which the method does nothing of its own."""
+    objective = method.objective()
+    actives = (config.schedule.active(r, layout.groups, config.seed, Feedback.none(layout)) for r in range(rounds))
+    for groups in dict.fromkeys(active.groups for active in actives):
+        reason = objective.idle_reason(groups, layout, module)
+        if reason is not None:
+            yield reason
+
+
+def _check_privacy(config: ExperimentConfig, table: PartTable) -> None:
+    """Refuse noise where it would not make the run private (`fedbench.protocol.privacy`)."""
+    noise = config.update.noise_multiplier
+    if noise is None:
+        return
+    method, given = config.method, f"update.noise_multiplier={noise}"
+    if len(table.parts) > table.layout.groups:
+        raise ConfigError(
+            f"{given}: running statistics or control variates would be sent without noise; set "
+            "local.batchnorm=local, or choose another algorithm"
+        )
+    if method.weight(1) != method.weight(2):
+        raise ConfigError(f"{given}: needs equal weights; set algorithm.weighting=uniform")
+    if not config.update.compression.lossless:
+        raise ConfigError(f"{given}: shares of noise do not survive update.compression; leave one of them out")
+    if not method.sums():
+        raise ConfigError(f"{given}: {method.name} looks at single updates, of which noise on their sum says nothing")
+    if config.runtime.max_failed_clients:
+        raise ConfigError(f"{given}: every share of noise must arrive; set runtime.max_failed_clients=0")
+    if (deadline := config.participation.round_deadline) is not None:
+        raise ConfigError(
+            f"{given}: every share of noise must arrive; leave out participation.round_deadline={deadline}"
+        )

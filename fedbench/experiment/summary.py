@@ -1,0 +1,107 @@
+"""What a run came to, as `summary.json` states it, and what a user should be warned of."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from fedbench.accounting.totals import Costs, total
+from fedbench.experiment.description import versions
+from fedbench.experiment.setup import Problem, full_update_costs
+from fedbench.protocol.layout import ParameterLayout, Vector
+from fedbench.records.run_directory import RunDirectory
+
+CHANCE_FACTOR = 1.5
+"""A finished run whose best accuracy is below this many times chance deserves a second look."""
+
+
+def summarise(
+    problem: Problem,
+    directory: RunDirectory,
+    *,
+    status: str,
+    seconds: float,
+    full: Costs,
+    last_accuracy: float | None,
+) -> dict[str, Any]:
+    """The summary of a run from the rounds that are recorded in its directory.
+
+    Args:
+        status: finished | interrupted | failed.
+        seconds: wall-clock time of all its parts, where it was resumed.
+        full: what the arrivals of an asynchronous run would have cost as full updates.
+        last_accuracy: of the final model, in 0..1, where no round has evaluated it.
+    """
+    config, history = problem.config, directory.history()
+    rounds = history.num_rows
+    columns = {name: history.column(name).to_pylist() for name in history.column_names}
+    scores = [score for score in [*columns["test_accuracy"], last_accuracy] if score is not None]
+    if problem.arrivals is None:
+        full = total(full_update_costs(problem)[:rounds])
+    return {
+        "name": config.name,
+        "status": status,
+        "rounds": rounds,
+        "best_accuracy": max(scores, default=None),
+        "final_accuracy": scores[-1] if scores else None,
+        "uplink_bytes": sum(columns["uplink_bytes"]),
+        "downlink_bytes": sum(columns["downlink_bytes"]),
+        "transport_bytes": sum(columns["transport_bytes"]),
+        "client_flops": sum(columns["client_flops"]),
+        "paper_comm_gb": columns["paper_comm_gb"][-1] if rounds else 0.0,
+        "paper_comp_tflop": columns["paper_comp_tflop"][-1] if rounds else 0.0,
+        "full_updates": full.to_mapping(),
+        "rejected_clients": sum(columns["rejected_clients"]),
+        "dropped_clients": sum(columns["dropped_clients"]),
+        "wall_seconds": seconds,
+        "seed": config.seed,
+        "parameters": problem.layout.size,
+        "layer_groups": problem.layout.groups,
+        "privacy_epsilon": _epsilon(problem, columns),
+        "config_hash": config.digest(),
+        "versions": versions(),
+        **(_of_arrivals(problem, directory, columns) if problem.arrivals is not None else {}),
+    }
+
+
+def _of_arrivals(problem: Problem, directory: RunDirectory, columns: dict[str, list[Any]]) -> dict[str, Any]:
+    """The entries that only the summary of an asynchronous run has."""
+    table = directory.arrivals()
+    statuses = table.column("status").to_pylist()
+    staleness = zip(statuses, table.column("staleness").to_pylist(), strict=True)
+    accepted = [value for status, value in staleness if status == "ok"]
+    return {
+        "clock": problem.config.delays.clock,
+        "virtual_seconds": columns["virtual_seconds"][-1] if columns["virtual_seconds"] else 0.0,
+        "arrivals": sum(columns["clients"]),
+        "lost_updates": statuses.count("lost"),
+        "staleness_mean": sum(accepted) / len(accepted) if accepted else None,
+        "staleness_max": max(accepted, default=None),
+        "epochs": columns["epochs"][-1] if columns["epochs"] else 0.0,
+    }
+
+
+def _epsilon(problem: Problem, columns: dict[str, list[Any]]) -> float | None:
+    """The epsilon of the (epsilon, update.delta) that the noise has bought so far.
+
+    None without noise, or where a share of the noise went missing with a rejected update or a dropped client.
+    """
+    update = problem.config.update
+    if update.noise_multiplier is None or any(columns["rejected_clients"]) or any(columns["dropped_clients"]):
+        return None
+    from fedbench.protocol.privacy import epsilon
+
+    rate = problem.cohort_size / problem.config.data.clients
+    return epsilon(update.noise_multiplier, rate, len(columns["round"]), update.delta)
+
+
+def near_chance(problem: Problem, summary: dict[str, Any]) -> Iterator[str]:
+    """A warning where a finished run has learned next to nothing."""
+    chance = 1 / problem.federation.data.classes
+    best = summary["best_accuracy"]
+    if summary["status"] == "finished" and best is not None and best < CHANCE_FACTOR * chance:
+        yield f"the best accuracy, {best:.1%}, is close to chance ({chance:.1%}): look at lr and rounds"
+
+
+def named_tensors(layout: ParameterLayout, vector: Vector, statistics: Vector) -> dict[str, Vector]:
+    """{parameter or statistic name: array in its logical shape}."""
+    tensors = layout.unflatten(vector)
+    return tensors | {slot.name: slot.view(statistics) for slot in layout.statistics}

@@ -1,0 +1,116 @@
+"""A module whose parameters, gradients and running statistics are views into flat vectors.
+
+Training then changes the vector in place: what a client sends is a slice of it, and an optimizer sees one tensor per
+contiguous run of active layer groups.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from fedbench.protocol.layout import ParameterLayout, Slot
+
+
+class FlatModel:
+    """A module bound to a `ParameterLayout`.
+
+    Attributes:
+        module: the network; its parameters are views into `vector`.
+        layout: where each parameter lies.
+        vector: float32 [layout.size].
+        gradient: float32 [layout.size]; only the active groups' slices are meaningful.
+        statistics: float32 [layout.statistics_size], the running statistics.
+    """
+
+    def __init__(self, module: nn.Module, layout: ParameterLayout, device: torch.device | None = None) -> None:
+        """Bind `module`, which keeps its current values.
+
+        Args:
+            module: its parameters are replaced by views; it must not be used elsewhere.
+            layout: its layout.
+            device: where the vectors live; None: the CPU.
+        """
+        self.layout = layout
+        self.module = module.to(device)
+        self.vector = torch.empty(layout.size, device=device)
+        self.gradient = torch.zeros(layout.size, device=device)
+        self.statistics = torch.empty(layout.statistics_size, device=device)
+        self._parameters = self._bind_parameters()
+        self._bind_statistics()
+
+    def _bind_parameters(self) -> list[nn.Parameter]:
+        originals = dict(self.module.named_parameters())
+        bound: dict[int, nn.Parameter] = {}
+        for slot in self.layout.slots:
+            original = originals[slot.name]
+            view = tensor_view(slot, self.vector)
+            view.copy_(original.detach())
+            bound[id(original)] = nn.Parameter(view)
+        for owner in self.module.modules():
+            for name, parameter in owner._parameters.items():
+                if parameter is not None:
+                    owner._parameters[name] = bound[id(parameter)]
+        return list(bound.values())
+
+    def _bind_statistics(self) -> None:
+        for slot in self.layout.statistics:
+            path, _, name = slot.name.rpartition(".")
+            owner = self.module.get_submodule(path)
+            view = tensor_view(slot, self.statistics)
+            view.copy_(owner.get_buffer(name))
+            owner._buffers[name] = view
+            # A layer with a fixed momentum never reads its counter; without one it saves an operation a step.
+            if getattr(owner, "momentum", None) is not None and "num_batches_tracked" in owner._buffers:
+                owner._buffers["num_batches_tracked"] = None
+
+    def activate(self, groups: Iterable[int]) -> list[nn.Parameter]:
+        """Let only `groups` train.
+
+        Returns:
+            The active part of `vector` as one parameter per contiguous slice, with `gradient`'s slice as its
+            gradient: what an optimizer is made over.
+        """
+        active = frozenset(groups)
+        for slot, parameter in zip(self.layout.slots, self._parameters, strict=True):
+            trains = slot.group in active
+            parameter.requires_grad_(trains)
+            parameter.grad = tensor_view(slot, self.gradient) if trains else None
+        slices: list[nn.Parameter] = []
+        for piece in self.layout.ranges(active):
+            whole = nn.Parameter(self.vector[piece])
+            whole.grad = self.gradient[piece]
+            slices.append(whole)
+        return slices
+
+    def gather(self, groups: Iterable[int]) -> Tensor:
+        """The current values of `groups`, one after the other, copied: float32 [layout.count(groups)]."""
+        return torch.cat([self.vector[piece] for piece in self.layout.ranges(groups)])
+
+    def restore(self, source: Tensor, groups: Iterable[int]) -> None:
+        """Copy `groups` back from a vector of the same layout."""
+        for piece in self.layout.ranges(groups):
+            self.vector[piece].copy_(source[piece])
+
+    def retention(self) -> Tensor:
+        """float32 [layout.statistics_size]: the share of its value that each statistic keeps in a training step.
+
+        0 where a layer averages over all it has seen, whose share changes with every step.
+        """
+        kept = torch.zeros_like(self.statistics)
+        for slot in self.layout.statistics:
+            momentum = getattr(self.module.get_submodule(slot.name.rpartition(".")[0]), "momentum", None)
+            kept[slot.offset : slot.stop] = 0.0 if momentum is None else 1.0 - momentum
+        return kept
+
+    @property
+    def smallest_batch(self) -> int:
+        """The least minibatch that can train: 2 where a layer normalises over the minibatch, else 1."""
+        modules = self.module.modules()
+        return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules) else 1
+
+
+def tensor_view(slot: Slot, vector: Tensor) -> Tensor:
+    """The slot's tensor in its logical shape, as a view into `vector`."""
+    stored = vector[slot.offset : slot.stop].view(slot.stored_shape)
+    return stored.permute(0, 3, 1, 2) if slot.channels_last else stored

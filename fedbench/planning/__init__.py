@@ -1,0 +1,1 @@
+"""Who takes part, when, and which layer groups: without PyTorch."""

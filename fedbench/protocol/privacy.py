@@ -1,0 +1,90 @@
+"""Client-level differential privacy: clipping, Gaussian noise, and the privacy that they buy.
+
+H. B. McMahan, D. Ramage, K. Talwar, L. Zhang, "Learning Differentially Private Recurrent Language Models", ICLR 2018
+(arXiv 1710.06963), DP-FedAvg, which takes the moments accountant of M. Abadi et al., "Deep Learning with Differential
+Privacy", CCS 2016 (arXiv 1607.00133) from examples to clients. A round with a cohort of m clients, clipping norm S and
+noise multiplier z is the Gaussian mechanism
+
+    Delta <- (1/m) (sum_k clip(Delta_k, S) + N(0, (z S)^2 I)),
+
+that is, noise of standard deviation z S / m on a uniform mean. It may be drawn in shares, z S / sqrt(m) by each client,
+where nobody sees single updates. What is private is a *client*: two populations are neighbours when one has one client,
+with all its samples, more than the other. For the guarantee
+
+- an update must be clipped whole: all that a client sends, so also running statistics and further channels;
+- m must be the planned size of the cohort, not the number of updates that arrived, and with shares all must arrive;
+- with weights w_k (summing to 1) in place of 1/m, the noise must be z S max_k w_k, and the weights must not depend on
+  the data;
+- between clipping and the sum nothing may happen to single updates but adding noise: error feedback adds to an update
+  what was clipped in other rounds, and after lossy compression shares of noise no longer add up to a Gaussian.
+
+Honest limits. The accountant assumes Poisson sampling: each client takes part in a round with probability q,
+independently of the others. Here a round draws exactly m of N clients, and q = m/N is put in its place, as is usual in
+simulations; so for m < N the epsilon is an estimate and not a proven bound (Y.-X. Wang, B. Balle,
+S. Kasiviswanathan, AISTATS 2019, arXiv 1808.00087 prove bounds for cohorts of fixed size, with neighbours that differ
+in the replacement of one client). With m = N nothing is sampled and this assumption does not enter. Noise from a seeded
+generator, in floating point, is for experiments: whoever knows the seed can draw it again.
+"""
+
+import importlib
+import warnings
+
+import numpy as np
+
+from fedbench.errors import ConfigError
+from fedbench.protocol.layout import Vector
+
+_ROUNDING_MARGIN = 1 - 2.0**-23
+
+
+def clip(update: Vector, norm: float) -> Vector:
+    """Scale an update down to an L2 norm of at most `norm`: u min(1, norm / |u|).
+
+    An update that is within is returned as it is. Others end at `norm` less 2**-23 of it, so that rounding to float32
+    does not carry them beyond. One that is not finite does not become so.
+
+    Args:
+        update: float32 [n], the whole update; not changed.
+        norm: S.
+    """
+    # Not np.linalg.norm: a BLAS may add in another order on another machine.
+    length = float(np.sqrt(np.square(update, dtype=np.float64).sum()))
+    if length <= norm:
+        return update
+    return (update * np.float64(norm / length * _ROUNDING_MARGIN)).astype(np.float32)
+
+
+def gaussian_noise(size: int, std: float, rng: np.random.Generator) -> Vector:
+    """float32 [size], independent N(0, std^2)."""
+    noise = rng.standard_normal(size, dtype=np.float32)
+    noise *= np.float32(std)
+    return noise
+
+
+def epsilon(noise_multiplier: float, sample_rate: float, rounds: int, delta: float) -> float:
+    """The epsilon of (epsilon, delta)-differential privacy after some rounds, by Opacus' `RDPAccountant`.
+
+    Renyi differential privacy of the Poisson-sampled Gaussian mechanism (I. Mironov, K. Talwar, L. Zhang, 2019, arXiv
+    1908.10530), added up over the rounds; what that assumes, and where it differs from the cohorts here, stands above.
+
+    Args:
+        noise_multiplier: z, the noise on the sum of clipped updates over their norm; 0 gives infinity.
+        sample_rate: q in (0, 1], the fraction of clients that take part in a round.
+        rounds: how many; 0 gives 0.
+        delta: in (0, 1), usually less than 1/N.
+
+    Raises:
+        ConfigError: Opacus is not installed.
+    """
+    try:
+        accountants = importlib.import_module("opacus.accountants")
+    except ImportError as error:
+        reason = " ".join(str(error).split())
+        raise ConfigError(f"epsilon needs Opacus, which cannot be imported ({reason}): pip install opacus") from None
+    accountant = accountants.RDPAccountant()
+    for _ in range(rounds):
+        accountant.step(noise_multiplier=noise_multiplier, sample_rate=sample_rate)
+    with warnings.catch_warnings():
+        # At the end of its range of orders the bound holds and may be loose, which no setting here could change.
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        return float(accountant.get_epsilon(delta=delta))

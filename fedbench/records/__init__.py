@@ -1,0 +1,1 @@
+"""What a run leaves: schemas, the run directory, reading it again."""

@@ -1,0 +1,81 @@
+"""Who is told of a run: its description beforehand, what it is part of, and the interface of an observer."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from fedbench.records.schema import ClientRecord, RoundRecord
+
+
+@dataclass(frozen=True)
+class RunDescription:
+    """What is known of a run before its first round.
+
+    Attributes:
+        config: the complete configuration, nested plain values.
+        title: one line, e.g. "FedAvg, sequential schedule, resnet8 on cifar10".
+        note: the run in words, Markdown.
+        tags: {algorithm, schedule, dataset, model, ...}.
+        rounds: the number of rounds planned.
+        directory: the run directory, a path as text.
+        dataset_name, dataset_source, dataset_digest: for the tracker's dataset input.
+        class_names: in label order.
+        client_class_counts: one row per client, one column per class: how many samples of the class it holds.
+        test_samples: size of the test split.
+        sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
+    """
+
+    config: dict[str, Any]
+    title: str
+    note: str
+    tags: dict[str, str]
+    rounds: int
+    directory: str
+    dataset_name: str
+    dataset_source: str
+    dataset_digest: str
+    class_names: tuple[str, ...]
+    client_class_counts: tuple[tuple[int, ...], ...]
+    test_samples: int
+    sent_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said of a run only once it has ended: tags, and metrics, for MLflow."""
+
+    tags: Mapping[str, str]
+    metrics: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Membership:
+    """What a run is part of: a sweep's trial, a suite's cell. Changes nothing but how MLflow shows it.
+
+    Attributes:
+        parent_run_id: the MLflow run under which this one is nested.
+        run_name: of the MLflow run; None: the method and the run directory's name.
+        tags: added to the run's own.
+        judge: asked, when the run has ended, what the whole makes of its summary.
+    """
+
+    parent_run_id: str | None = None
+    run_name: str | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+    judge: Callable[[Mapping[str, Any]], Verdict] | None = None
+
+
+ALONE = Membership()
+
+
+class Observer(Protocol):
+    """Is told of a run as it goes; what it does must neither stop nor slow the run."""
+
+    def run_started(self, run: RunDescription) -> None:
+        """Once, before the first round."""
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        """After every round."""
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        """Once, however the run ended; `summary["status"]` is finished | interrupted | failed."""

@@ -1,0 +1,254 @@
+"""Figures of a run: accuracy against what it took, staleness, and what each client holds.
+
+Drawn with matplotlib's `Figure` alone, so that no global state is touched and no display is needed; matplotlib
+is imported when a figure is asked for. The colours are told apart by colour-blind readers (Okabe and Ito 2008).
+"""
+
+import itertools
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from fedbench.records.observers import RunDescription
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.colors import ListedColormap
+    from matplotlib.figure import Figure
+
+Values = npt.NDArray[np.float64]
+
+BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#6B6B6B"
+DOTS_PER_INCH = 150
+MOST_NUMBERED_CELLS = 200
+MOST_TICKS = 25
+MOST_BARS = 60
+LETTERS_PER_INCH = 11
+"""What an inch of a title holds."""
+
+LONG_TAIL = 6
+"""Where the largest value is this many times the mean, bars have a logarithmic scale: the tail would not be seen."""
+
+CLOCK = "time on the run's clock (s)"
+EPOCHS = "epochs (samples trained on / training samples)"
+
+
+def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = None) -> "dict[str, Figure]":
+    """Test accuracy in percent against several measures of effort, and how stale the updates were.
+
+    Args:
+        rounds: a run's rounds, with `ROUND_SCHEMA`.
+        run: what is known of the run; its title becomes the figures'.
+        arrivals: an asynchronous run's arrivals, with `ARRIVAL_SCHEMA`.
+
+    Returns:
+        `accuracy_by_round`, `accuracy_by_traffic` (uplink plus downlink, MB of 10^6 bytes, cumulative) and
+        `accuracy_by_compute` (client TFLOP, cumulative); `accuracy_by_time` and `accuracy_by_epochs` where the rounds
+        have them; `staleness`, a histogram, where an update was accepted. Where layer groups are trained in turn, a
+        strip below shows which group each round trained.
+    """
+    traffic = np.cumsum(_column(rounds, "uplink_bytes") + _column(rounds, "downlink_bytes")) / 1e6
+    compute = np.cumsum(_column(rounds, "client_flops")) / 1e12
+    drawn = {
+        "accuracy_by_round": _accuracy(rounds, run, _column(rounds, "round"), "round"),
+        "accuracy_by_traffic": _accuracy(rounds, run, traffic, "uplink + downlink, all clients, cumulative (MB)"),
+        "accuracy_by_compute": _accuracy(rounds, run, compute, "client compute, cumulative (TFLOP)"),
+    }
+    for name, column, label in (
+        ("accuracy_by_time", "virtual_seconds", CLOCK),
+        ("accuracy_by_epochs", "epochs", EPOCHS),
+    ):
+        x = _column(rounds, column)
+        if np.isfinite(x).any():
+            drawn[name] = _accuracy(rounds, run, x, label)
+    if arrivals is not None:
+        staleness = arrivals.filter(pc.equal(arrivals["status"], "ok"))["staleness"].to_numpy()
+        if len(staleness):
+            drawn["staleness"] = _staleness(staleness, run)
+    return drawn
+
+
+def partition_figure(run: RunDescription) -> "Figure":
+    """How many samples of each class (rows) each client (columns) holds, and above, how many in all."""
+    counts = np.asarray(run.client_class_counts, np.int64).reshape(-1, len(run.class_names)).T
+    classes, clients = counts.shape
+    figure = _figure(width=min(16.0, max(6.0, 2.5 + 0.16 * clients)), height=min(12.0, max(4.0, 2.3 + 0.25 * classes)))
+    totals, cells = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(2.5, min(5.0, 0.3 * classes))])
+    totals.bar(np.arange(clients), counts.sum(axis=0), width=0.85, color=GREY)
+    totals.set_ylabel("samples")
+    _finish(totals)
+    _title(figure, f"What each client holds: {run.dataset_name}, {clients} clients, {counts.sum():,} samples")
+
+    held = np.ma.masked_equal(counts, 0)
+    image = cells.imshow(held, aspect="auto", interpolation="nearest", cmap=_shades_of_blue(), vmin=0)
+    cells.set_xlabel("client")
+    cells.set_ylabel("class")
+    _label(cells, "x", [str(client) for client in range(clients)])
+    _label(cells, "y", list(run.class_names))
+    figure.colorbar(image, ax=cells, label="samples (white: none)", pad=0.02)
+    if counts.size <= MOST_NUMBERED_CELLS:
+        half = counts.max(initial=0) / 2  # from here on the shade is dark
+        for (label, client), count in np.ndenumerate(counts):
+            if count:
+                cells.text(
+                    client, label, str(count), ha="center", va="center", fontsize=7,
+                    color="white" if count > half else "black",
+                )  # fmt: skip
+    return figure
+
+
+def save_figures(
+    rounds: pa.Table, run: RunDescription, directory: Path, arrivals: pa.Table | None = None
+) -> list[Path]:
+    """Write all figures of a run into `directory` as NAME.png.
+
+    Raises:
+        OSError: they cannot be written.
+    """
+    drawn = figures(rounds, run, arrivals)
+    if run.client_class_counts and run.class_names:
+        drawn["partition"] = partition_figure(run)
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, figure in drawn.items():
+        paths.append(directory / f"{name}.png")
+        figure.savefig(paths[-1], dpi=DOTS_PER_INCH)
+    return paths
+
+
+def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str) -> "Figure":
+    from matplotlib.ticker import MaxNLocator
+
+    accuracy = 100 * _column(rounds, "test_accuracy")
+    shown = np.isfinite(accuracy) & np.isfinite(x)
+    phases, by_round = rounds["phase"].to_pylist(), label == "round"
+    in_turn = "partial" in phases or bool((_column(rounds, "group") >= 0).any())
+    figure = _figure(width=7.0, height=5.0 if in_turn else 4.3)
+    _title(figure, run.title)
+    if in_turn:
+        axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        edges = np.concatenate([x - 0.5, x[-1:] + 0.5]) if by_round else np.concatenate([[0.0], x])
+        _draw_schedule(strip, rounds, edges)
+        strip.set_ylabel(f"layer group\n(grey: {'several' if 'async' in phases else 'all'})", fontsize=8)
+        lowest = strip
+    else:
+        axes = lowest = figure.subplots()
+    marker = "o" if shown.sum() <= 60 else None
+    axes.plot(x[shown], accuracy[shown], color=BLUE, linewidth=1.6, marker=marker, markersize=3.5)
+    axes.set_ylabel("test accuracy (%)")
+    axes.margins(y=0.08)
+    if shown.any():
+        best = int(np.nanargmax(np.where(shown, accuracy, np.nan)))
+        axes.axhline(accuracy[best], color=GREY, linewidth=0.8, linestyle=":")
+        axes.annotate(
+            f"best {accuracy[best]:.2f} % (round {rounds['round'][best].as_py()})",
+            (0.0, accuracy[best]), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
+            fontsize=8, color=GREY,
+        )  # fmt: skip
+    else:
+        axes.text(0.5, 0.5, "not evaluated", transform=axes.transAxes, ha="center", color=GREY)
+    lowest.set_xlabel(label)
+    if by_round:
+        lowest.xaxis.set_major_locator(MaxNLocator(integer=True))
+    _finish(axes)
+    return figure
+
+
+def _draw_schedule(axes: "Axes", rounds: pa.Table, edges: Values) -> None:
+    """One bar per stretch of rounds with the same layer group; round i is as wide as edges[i] to edges[i + 1]."""
+    from matplotlib.ticker import MaxNLocator
+
+    groups = [int(group) for group in rounds["group"].to_pylist()]
+    height = max(1, max(groups) + 1)
+    starts = [0, *(i for i in range(1, len(groups)) if groups[i] != groups[i - 1]), len(groups)]
+    for first, stop in itertools.pairwise(starts):
+        group, span = groups[first], (edges[first], edges[stop] - edges[first])
+        if group < 0:
+            axes.broken_barh([span], (-0.5, height), color=GREY, alpha=0.25, linewidth=0)
+        else:
+            axes.broken_barh([span], (group - 0.5, 1), color=ORANGE, linewidth=0)
+    axes.set_ylim(-0.5, height - 0.5)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+    _finish(axes)
+
+
+def _staleness(staleness: npt.NDArray[np.int64], run: RunDescription) -> "Figure":
+    """One bar per value, or per stretch of values where there are many."""
+    from matplotlib.ticker import MaxNLocator
+
+    lowest, highest, mean = int(staleness.min()), int(staleness.max()), float(staleness.mean())
+    width = _step(highest - lowest + 1, MOST_BARS)
+    first = lowest - lowest % width
+    counts = np.bincount((staleness - first) // width)
+    figure = _figure(width=7.0, height=4.3)
+    _title(figure, run.title)
+    axes = figure.subplots()
+    middles = first + width * np.arange(len(counts)) + (width - 1) / 2
+    axes.bar(middles, counts, width=0.85 * width, color=BLUE)
+    axes.axvline(mean, color=ORANGE, linewidth=1.6, linestyle="--", label=f"mean {mean:.1f}, largest {highest:,}")
+    axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False, borderaxespad=0.0)
+    axes.set_xlim(first - 0.75 * width, max(middles[-1] + 0.75 * width, first + 5))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(integer=True))
+    if highest - lowest > LONG_TAIL * (mean - lowest):
+        axes.set_yscale("log")
+        axes.set_ylim(bottom=0.7)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:,.0f}")
+    each = f", bars of {width:,} values" if width > 1 else ""
+    axes.set_xlabel(f"staleness (updates applied between dispatch and arrival{each})")
+    axes.set_ylabel("accepted updates")
+    _finish(axes)
+    return figure
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _title(figure: "Figure", text: str) -> None:
+    """Above all axes, in lines that are not wider than the figure."""
+    figure.suptitle(textwrap.fill(text, int(LETTERS_PER_INCH * figure.get_figwidth())))
+
+
+def _shades_of_blue() -> "ListedColormap":
+    """Shades that start visibly darker than the white of an empty cell."""
+    from matplotlib import colormaps
+    from matplotlib.colors import ListedColormap
+
+    return ListedColormap(colormaps["Blues"](np.linspace(0.12, 1.0, 256)))
+
+
+def _finish(axes: "Axes") -> None:
+    axes.grid(True, linewidth=0.5, alpha=0.35)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def _label(axes: "Axes", which: Any, names: list[str]) -> None:
+    """Name every row or column, or every n-th where there are many."""
+    ticks = range(0, len(names), _step(len(names), MOST_TICKS))
+    getattr(axes, f"set_{which}ticks")(list(ticks), [names[i] for i in ticks])
+
+
+def _step(count: int, most: int) -> int:
+    """How many of `count` things go together so that there are at most `most`: 1, 2, 5, 10, 20, ..."""
+    step = 1
+    for factor in itertools.cycle((2, 2.5, 2)):
+        if step * most >= count:
+            break
+        step = int(step * factor)
+    return step
+
+
+def _column(rounds: pa.Table, name: str) -> Values:
+    """A column as float64, NaN where it is null."""
+    values: Values = rounds[name].cast(pa.float64()).to_numpy()
+    return values

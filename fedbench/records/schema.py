@@ -1,0 +1,158 @@
+"""What is recorded of a run: one row a round, one row a client and round, one summary; and who is told of it."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+ROUND_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("phase", pa.string()),
+        ("group", pa.int32()),
+        ("clients", pa.int32()),
+        ("train_loss", pa.float64()),
+        ("test_loss", pa.float64()),
+        ("test_accuracy", pa.float64()),
+        ("uplink_bytes", pa.int64()),
+        ("downlink_bytes", pa.int64()),
+        ("transport_bytes", pa.int64()),
+        ("client_flops", pa.int64()),
+        ("paper_comm_gb", pa.float64()),
+        ("paper_comp_tflop", pa.float64()),
+        ("update_norm", pa.float64()),
+        ("wall_seconds", pa.float64()),
+        ("virtual_seconds", pa.float64()),
+        ("rejected_clients", pa.int32()),
+        ("dispatch_seconds", pa.float64()),
+        ("transfer_seconds", pa.float64()),
+        ("training_seconds", pa.float64()),
+        ("aggregation_seconds", pa.float64()),
+        ("evaluation_seconds", pa.float64()),
+        ("tracking_seconds", pa.float64()),
+        ("epochs", pa.float64()),
+        ("staleness_mean", pa.float64()),
+        ("staleness_max", pa.int64()),
+        ("dropped_clients", pa.int32()),
+    ]
+)
+"""`rounds.parquet`. Bytes, FLOPs and seconds are of this round; the paper_ columns are cumulative. The *_seconds
+after `rejected_clients` say where the round's wall_seconds went.
+
+An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients` counts the updates that arrived, group
+is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per
+sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs and empty rounds.
+
+dropped_clients: participants whose training had not ended by `participation.round_deadline`."""
+
+CLIENT_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("client", pa.int32()),
+        ("status", pa.string()),
+        ("samples", pa.int64()),
+        ("steps", pa.int64()),
+        ("train_loss", pa.float64()),
+        ("local_accuracy", pa.float64()),
+        ("uplink_bytes", pa.int64()),
+        ("downlink_bytes", pa.int64()),
+        ("flops", pa.int64()),
+        ("seconds", pa.float64()),
+    ]
+)
+"""`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline)."""
+
+ARRIVAL_SCHEMA = pa.schema(
+    [
+        ("arrival", pa.int64()),
+        ("round", pa.int32()),
+        ("worker", pa.int32()),
+        ("client", pa.int32()),
+        ("status", pa.string()),
+        ("group", pa.int32()),
+        ("index", pa.int64()),
+        ("staleness", pa.int64()),
+        ("dispatched_seconds", pa.float64()),
+        ("arrived_seconds", pa.float64()),
+        ("wall_seconds", pa.float64()),
+        ("uplink_bytes", pa.int64()),
+        ("downlink_bytes", pa.int64()),
+    ]
+)
+"""`events.parquet` of an asynchronous run: one row an arrival, in order; from it the run can be replayed.
+
+worker: the slot, 0..K-1, that the work was in. status: ok | rejected | failed, or lost (the client dropped out; the row
+stands at the time when its slot was free again). group: -1 for several. index: updates applied when the work was
+dispatched; staleness: updates applied between that and its arrival. *_seconds: of the run's clock, and real ones."""
+
+
+@dataclass(frozen=True)
+class RoundRecord:
+    """One row of `rounds.parquet` (see `ROUND_SCHEMA` for units)."""
+
+    round: int
+    phase: str
+    group: int
+    clients: int
+    train_loss: float
+    test_loss: float | None
+    test_accuracy: float | None
+    uplink_bytes: int
+    downlink_bytes: int
+    transport_bytes: int
+    client_flops: int
+    paper_comm_gb: float
+    paper_comp_tflop: float
+    update_norm: float
+    wall_seconds: float
+    virtual_seconds: float | None
+    rejected_clients: int
+    dispatch_seconds: float = 0.0
+    transfer_seconds: float = 0.0
+    training_seconds: float = 0.0
+    aggregation_seconds: float = 0.0
+    evaluation_seconds: float = 0.0
+    tracking_seconds: float = 0.0
+    epochs: float | None = None
+    staleness_mean: float | None = None
+    staleness_max: int | None = None
+    dropped_clients: int = 0
+
+
+@dataclass(frozen=True)
+class ArrivalRecord:
+    """One row of `events.parquet` (see `ARRIVAL_SCHEMA`)."""
+
+    arrival: int
+    round: int
+    worker: int
+    client: int
+    status: str
+    group: int
+    index: int
+    staleness: int
+    dispatched_seconds: float
+    arrived_seconds: float
+    wall_seconds: float
+    uplink_bytes: int
+    downlink_bytes: int
+
+
+@dataclass(frozen=True)
+class ClientRecord:
+    """One row of `clients.parquet` (see `CLIENT_SCHEMA`)."""
+
+    round: int
+    client: int
+    status: str
+    samples: int
+    steps: int
+    train_loss: float
+    local_accuracy: float | None
+    uplink_bytes: int
+    downlink_bytes: int
+    flops: int
+    seconds: float
+
+
+DROPPED = "dropped"
+"""Status of a participant whose training had not ended in time."""

@@ -1,0 +1,177 @@
+"""Recorded runs side by side: which count, as which methods, and what is wrong with the rest."""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbench.components.suggestions import did_you_mean
+from fedbench.errors import ConfigError, DataError
+from fedbench.records.recorded_run import RecordedRun, Unusable, is_at_work, read_run
+from fedbench.report.caveats import Problem, left_out, note, warn
+from fedbench.report.fairness import remarks
+from fedbench.report.methods import Method, grouped, labels, letters
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What is compared.
+
+    Attributes:
+        methods: with at least one run that counts.
+        problems: what a reader must know before believing a figure; the worst first.
+        found: how many runs were looked at.
+    """
+
+    methods: tuple[Method, ...]
+    problems: tuple[Problem, ...]
+    found: int
+
+    @property
+    def runs(self) -> tuple[RecordedRun, ...]:
+        """All that count."""
+        return tuple(run for method in self.methods for run in method.runs)
+
+    def baseline(self, label: str | None) -> Method:
+        """The method that others are measured against.
+
+        Args:
+            label: its label or letter, or the beginning of one label only; None: FedAvg with full updates if it is
+                there, else the first.
+
+        Raises:
+            ConfigError: no such method, or several.
+        """
+        if label is None:
+            plain = [method for method in self.methods if _is_plain_fedavg(method)]
+            return (plain or list(self.methods))[0]
+        exact = [method for method in self.methods if label in (method.label, method.letter, method.title)]
+        near = exact or [method for method in self.methods if method.label.startswith(label)]
+        if len(near) == 1:
+            return near[0]
+        known = [method.label for method in self.methods]
+        fault = "is the beginning of several methods" if near else f"is no method here{did_you_mean(label, known)}"
+        raise ConfigError(f"--baseline {label}: {fault}; there are: {'; '.join(known)}")
+
+
+def load(directories: Sequence[Path], sources: Sequence[str] | None = None) -> list[RecordedRun | Unusable]:
+    """The runs in these directories; those that cannot be read as `Unusable`.
+
+    Args:
+        directories: run directories.
+        sources: how each is shown; None: their paths.
+    """
+    found: list[RecordedRun | Unusable] = []
+    for directory, source in zip(directories, sources or map(str, directories), strict=True):
+        try:
+            found.append(read_run(directory, source))
+        except DataError as error:
+            found.append(Unusable(source, f"cannot be read: {error}"))
+    return found
+
+
+def compare(found: Sequence[RecordedRun | Unusable]) -> Comparison:
+    """Group runs into methods; whatever cannot be averaged is left out and said.
+
+    Args:
+        found: runs in any order, several seeds of several configurations.
+
+    Raises:
+        DataError: no run counts.
+    """
+    problems = [left_out(f"{one.source}: {one.reason}") for one in found if isinstance(one, Unusable)]
+    readable = [one for one in found if isinstance(one, RecordedRun)]
+    groups = grouped(readable)
+    methods: list[Method] = []
+    kept: list[tuple[tuple[RecordedRun, ...], tuple[int, ...]]] = []
+    for group in groups:
+        finished, excluded = _finished(group)
+        counted, doubles = _one_a_seed(finished)
+        problems += excluded + doubles
+        if counted:
+            kept.append((counted, tuple(sorted({run.seed for run in group}))))
+    if not kept:
+        reasons = "; ".join(problem.text for problem in problems[:3])
+        raise DataError(f"none of the {len(found)} runs can be compared: {reasons}")
+    names = labels([runs[0].config for runs, _ in kept])
+    for letter, label, (runs, asked) in zip(letters(), names, kept, strict=False):
+        methods.append(Method(letter, label, runs, asked))
+    problems += remarks(methods, readable)
+    return Comparison(tuple(methods), tuple(sorted(problems, key=lambda problem: problem.rank)), len(found))
+
+
+def _finished(group: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[Problem]]:
+    """Those that came to their end with an accuracy, and why the others do not count."""
+    kept, problems = [], []
+    for run in group:
+        reason = _why_not(run)
+        if reason is None:
+            kept.append(run)
+        else:
+            problems.append(left_out(f"{run.source} (seed {run.seed}): {reason}"))
+    return kept, problems
+
+
+def _why_not(run: RecordedRun) -> str | None:
+    done = f"after {run.rounds.num_rows} of {run.description.rounds} rounds"
+    if run.status == "failed":
+        error = " ".join(str(run.summary.get("error", "no reason recorded")).split())
+        return f"failed {done}: {error}"
+    if run.status == "interrupted":
+        return f"was interrupted {done}{_go_on(run)}"
+    if run.status == "running":
+        if is_at_work(run.directory):
+            return f"is still running, {done}"
+        return f"was killed, or runs on another machine, {done}{_go_on(run)}"
+    if run.status != "finished":
+        return f"has the status {run.status}"
+    if run.rounds.num_rows < run.description.rounds:
+        return f"says that it finished {done}"
+    if run.summary.get("best_accuracy") is None:
+        return "was never evaluated"
+    return None
+
+
+def _go_on(run: RecordedRun) -> str:
+    """How to, unless only copies of its files are here."""
+    return f"; fedbench resume {run.directory} goes on with it" if run.source == str(run.directory) else ""
+
+
+def _one_a_seed(finished: Sequence[RecordedRun]) -> tuple[tuple[RecordedRun, ...], list[Problem]]:
+    """One run for each seed; a seed whose runs came to different models has none."""
+    kept, problems = [], []
+    for seed in sorted({run.seed for run in finished}):
+        same = [run for run in finished if run.seed == seed]
+        places = ", ".join(run.source for run in same)
+        models = Counter(run.model_sha256 for run in same)
+        if len(models) == 1:
+            kept.append(same[0])
+            if len(same) > 1:
+                problems.append(
+                    note(f"seed {seed} was run {len(same)} times with the same model: counts once ({places})")
+                )
+            continue
+        problems.append(warn(_contradicting(seed, same)))
+    return tuple(kept), problems
+
+
+def _contradicting(seed: int, same: Sequence[RecordedRun]) -> str:
+    """What is said of runs that should have come to one model and did not."""
+    why = "they ran with different versions or machines" if _other_versions(same) else "they should be equal"
+    if any(run.summary.get("clock") == "wall" for run in same):
+        why = "on the wall clock the order of arrivals differs from run to run"
+    hashes = ", ".join(f"{run.source} has {run.model_sha256[:12] or 'none'}" for run in same)
+    return (
+        f"seed {seed} was run {len(same)} times and came to different models ({hashes}; {why}): it is left out; "
+        "name only one of these runs to count it"
+    )
+
+
+def _other_versions(runs: Sequence[RecordedRun]) -> bool:
+    return len({str(run.summary.get("versions")) for run in runs}) > 1
+
+
+def _is_plain_fedavg(method: Method) -> bool:
+    config = method.config
+    names = [(config.get(section) or {}).get("name") for section in ("algorithm", "schedule", "server")]
+    return names == ["fedavg", "full", None]

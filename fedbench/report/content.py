@@ -1,0 +1,213 @@
+"""What a report says, whatever it is written as."""
+
+import shlex
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from fedbench.errors import ConfigError
+from fedbench.records.reader import EVENTS
+from fedbench.records.recorded_run import RecordedRun
+from fedbench.report.charts import MOST_LINES, charts
+from fedbench.report.compare import Comparison
+from fedbench.report.fairness import versions
+from fedbench.report.measures import default_target
+from fedbench.report.methods import Method
+from fedbench.report.result_tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
+from fedbench.report.svg_chart import Chart
+from fedbench.report.svg_heatmap import Heatmap
+from fedbench.tables.table import Table
+
+MOST_PARTITIONS = 4
+"""Pictures of who holds what."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to run a method again.
+
+    Attributes:
+        method: which.
+        file: the name under which the commands expect the configuration.
+        yaml: the configuration, without seed, places, tracking and executor.
+        commands: one a seed.
+    """
+
+    method: Method
+    file: str
+    yaml: str
+    commands: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Report:
+    """The content of a report.
+
+    Attributes:
+        title: one line.
+        intro: what was compared, in sentences.
+        comparison: methods and problems.
+        baseline: what others are measured against.
+        target: accuracy (0..1) of the table on what it took to reach it.
+        results, differences, reached, settings, runs: tables; None where there is nothing to say.
+        charts: accuracy against what was spent.
+        chart_note: what lines and bands are.
+        partitions: who holds what.
+        versions: on which the results depend, one line each.
+        recipes: how to run each method again.
+        command: that made the report.
+    """
+
+    title: str
+    intro: tuple[str, ...]
+    comparison: Comparison
+    baseline: Method
+    target: float
+    results: Table
+    differences: Table | None
+    reached: Table
+    settings: Table | None
+    runs: Table
+    charts: tuple[Chart, ...]
+    chart_note: str
+    partitions: tuple[Heatmap, ...]
+    versions: tuple[str, ...]
+    recipes: tuple[Recipe, ...]
+    command: str
+
+    @property
+    def tables(self) -> tuple[Table, ...]:
+        """Those of figures: what `table.csv` and `table.tex` hold."""
+        return tuple(table for table in (self.results, self.differences, self.reached) if table is not None)
+
+
+def make_report(
+    comparison: Comparison, target: float | None = None, baseline: str | None = None, command: str = "fedbench report"
+) -> Report:
+    """The report on a comparison.
+
+    Args:
+        target: accuracy (0..1) to be reached; None: 90 % of the worst method's best one.
+        baseline: a method's label; None: FedAvg with full updates, else the first.
+        command: that is said to have made it.
+
+    Raises:
+        ConfigError: no such baseline, or a target outside (0, 1].
+    """
+    if target is not None and not 0 < target <= 1:
+        hint = f"; did you mean {target / 100:g}?" if 1 < target <= 100 else ""
+        raise ConfigError(f"--target {target:g}: must be an accuracy above 0 and up to 1{hint}")
+    methods = comparison.methods
+    against = comparison.baseline(baseline)
+    aim = default_target(methods) if target is None else target
+    origin = "The target is 90 % of the worst method's best accuracy." if target is None else "The target was given."
+    return Report(
+        title=_title(methods),
+        intro=tuple(_intro(comparison, against)),
+        comparison=comparison,
+        baseline=against,
+        target=aim,
+        results=results_table(methods),
+        differences=paired_table(methods, against) if len(methods) > 1 else None,
+        reached=reached_table(methods, aim, origin),
+        settings=settings_table(methods),
+        runs=runs_table(methods),
+        charts=tuple(charts(methods, aim)),
+        chart_note=_chart_note(methods, aim),
+        partitions=tuple(_partitions(methods)),
+        versions=tuple(
+            f"{text} ({count} run{'s' if count > 1 else ''})"
+            for text, count in Counter(map(versions, comparison.runs)).items()
+        ),
+        recipes=tuple(map(_recipe, methods)),
+        command=command,
+    )
+
+
+def _title(methods: Sequence[Method]) -> str:
+    data = dict.fromkeys(run.description.dataset_name for method in methods for run in method.runs)
+    count = f"{len(methods)} methods" if len(methods) > 1 else methods[0].label
+    return f"{count} on {' and '.join(data)}"
+
+
+def _intro(comparison: Comparison, baseline: Method) -> list[str]:
+    runs, methods = comparison.runs, comparison.methods
+    seeds = sorted({run.seed for run in runs})
+    several = "s" if len(seeds) > 1 else ""
+    said = [
+        f"{len(runs)} of {comparison.found} recorded runs count: {len(methods)} "
+        f"method{'s' if len(methods) > 1 else ''} with seed{several} {', '.join(map(str, seeds))}.",
+        f"Trained on: {'; '.join(dict.fromkeys(map(_setting, runs)))}.",
+    ]
+    if len(methods) > 1:
+        said.append(f"Others are measured against {baseline.title}.")
+    return said
+
+
+def _setting(run: RecordedRun) -> str:
+    data = run.config.get("data", {})
+    clients = len(run.description.client_class_counts)
+    model = run.config.get("model", {}).get("name", "?")
+    parameters = run.summary.get("parameters")
+    size = f" ({parameters:,} parameters in {run.summary.get('layer_groups')} layer groups)" if parameters else ""
+    division = data.get("partition", {}).get("name", "?")
+    return f"{run.description.dataset_name}, {clients} clients, {division} partition, {model}{size}"
+
+
+def _chart_note(methods: Sequence[Method], target: float) -> str:
+    several = any(len(method.runs) > 1 for method in methods)
+    said = ["Lines: mean test accuracy over seeds; a letter stands at the end of each."]
+    if several:
+        said.append(
+            "Bands: from the worst to the best seed. Where seeds spent different amounts, each keeps its last score "
+            "until its next one, and a seed that ended earlier keeps its last one to the end."
+        )
+    said.append(f"Dotted: the target, {ABOUT.show(target)}.")
+    if len(methods) > MOST_LINES:
+        said.append(f"Only the first {MOST_LINES} of {len(methods)} methods are drawn.")
+    return " ".join(said)
+
+
+def _partitions(methods: Sequence[Method]) -> list[Heatmap]:
+    """One picture for each way in which data was divided with the lowest seed."""
+    seed = min(seed for method in methods for seed in method.seeds)
+    divided: dict[str, list[tuple[str, RecordedRun]]] = {}
+    for method in methods:
+        for run in method.runs:
+            if run.seed == seed and run.description.client_class_counts:
+                divided.setdefault(run.partition_digest, []).append((method.letter, run))
+    pictures = []
+    for number, same in enumerate(list(divided.values())[:MOST_PARTITIONS], 1):
+        run = same[0][1]
+        told, division = run.description, run.config.get("data", {}).get("partition", {}).get("name", "?")
+        whose = f", {', '.join(letter for letter, _ in same)}" if len(divided) > 1 else ""
+        title = f"{told.dataset_name}, {division} partition, seed {seed}{whose}"
+        pictures.append(Heatmap(f"partition-{number}", title, told.client_class_counts, told.class_names))
+    return pictures
+
+
+def _recipe(method: Method) -> Recipe:
+    config = rerunnable(method.config)
+    file = f"method-{method.letter.lower()}.yaml"
+    root = " data.root=DIR" if method.config.get("data", {}).get("root") else ""
+    commands = tuple(f"fedbench run {shlex.quote(file)} seed={run.seed}{root}{_order(run)}" for run in method.runs)
+    return Recipe(method, file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), commands)
+
+
+def _order(run: RecordedRun) -> str:
+    """On the wall clock, only the recorded order of arrivals leads to the same model."""
+    if run.summary.get("clock") != "wall":
+        return ""
+    return f" --replay {shlex.quote(f'{run.source}/{EVENTS}')}"
+
+
+def rerunnable(config: dict[str, Any]) -> dict[str, Any]:
+    """A configuration without the seed and what belongs to one run, place or machine."""
+    kept = {key: value for key, value in config.items() if key not in ("seed", "runtime", "tracking", "output")}
+    for section, key in (("data", "root"), ("delays", "replay")):
+        if key in kept.get(section, {}):
+            kept[section] = {name: value for name, value in kept[section].items() if name != key}
+    return kept

@@ -1,0 +1,180 @@
+"""In what methods differ besides what they are: data, partitions, lengths, seeds, versions."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from typing import TypeVar
+
+from fedbench.records.recorded_run import RecordedRun
+from fedbench.report.caveats import Problem, note, warn
+from fedbench.report.methods import Method
+
+T = TypeVar("T", int, str)
+
+DRAWN = "held out"
+"""What the source of a data set says whose test split is drawn by the seed."""
+
+
+def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[Problem]:
+    """What makes a comparison of these methods less than fair.
+
+    Args:
+        methods: with the runs that count.
+        readable: these and the runs that do not count.
+    """
+    return [
+        *_mixed_up(readable),
+        *_other_data(methods),
+        *_other_partitions(methods),
+        *_other_lengths(methods),
+        *_missing_seeds(methods),
+        *_other_versions(methods),
+        *_rejected(methods),
+    ]
+
+
+def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Problem]:
+    """Different data under one name. Another seed may draw another partition, so partitions are compared by seed."""
+    for name, runs in _by(readable, lambda run: run.name).items():
+        if len(data := different_data(runs)) > 1:
+            places = "; ".join(f"{_data(some[0])}: {_places(some)}" for some in data)
+            yield warn(f"runs named {name} are mixed up: they were run on different data ({places})")
+            continue
+        for seed, same in _by(runs, lambda run: run.seed).items():
+            divided = _by(same, lambda run: run.partition_digest)
+            if len(divided) > 1:
+                places = "; ".join(_places(some) for some in divided.values())
+                ways = f"with seed {seed} the data was divided in {len(divided)} ways"
+                yield warn(f"runs named {name} are mixed up: {ways} ({places})")
+
+
+def _other_data(methods: Sequence[Method]) -> Iterable[Problem]:
+    for method in methods:
+        if len(different_data(method.runs)) > 1:
+            yield warn(f"{method.title}: its seeds were run on different data, so its mean says little")
+    data = different_data([run for method in methods for run in method.runs])
+    if len(data) > 1:
+        sides = "; ".join(
+            f"{_data(some[0])}: {_letters(method for method in methods if set(_each(method.runs)) & set(_each(some)))}"
+            for some in data
+        )
+        yield warn(f"the methods were run on different data, so their accuracies cannot be compared ({sides})")
+
+
+def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
+    """Runs on different data, those on the same together; one list where all agree.
+
+    A test split that the seed draws differs from seed to seed by design: there, runs are compared by seed, and the
+    first seed at which they disagree is returned.
+    """
+    by_set = _by(runs, lambda run: run.description.dataset_name)
+    if len(by_set) > 1:
+        return list(by_set.values())
+    drawn = any(DRAWN in run.description.dataset_source for run in runs)
+    pools = _by(runs, lambda run: run.seed).values() if drawn else [list(runs)]
+    for pool in pools:
+        by_digest = _by(pool, lambda run: run.description.dataset_digest)
+        if len(by_digest) > 1:
+            return list(by_digest.values())
+    return [list(runs)]
+
+
+def _other_partitions(methods: Sequence[Method]) -> Iterable[Problem]:
+    """With the same seed, methods should see the same clients."""
+    differing: dict[int, list[list[Method]]] = {}
+    for seed in sorted({seed for method in methods for seed in method.seeds}):
+        divided: dict[str, list[Method]] = defaultdict(list)
+        for method in methods:
+            for run in method.runs:
+                if run.seed == seed:
+                    divided[f"{run.description.dataset_digest} {run.partition_digest}"].append(method)
+        if len(divided) > 1:
+            differing[seed] = list(divided.values())
+    if differing:
+        seed, sides = next(iter(differing.items()))
+        seeds = ", ".join(map(str, differing))
+        yield warn(
+            "the data was not divided among clients in the same way for all methods "
+            f"(seed{'s' if len(differing) > 1 else ''} {seeds}; with seed {seed}: {' | '.join(map(_letters, sides))})"
+        )
+
+
+def _other_lengths(methods: Sequence[Method]) -> Iterable[Problem]:
+    cohorts = [method for method in methods if not method.is_asynchronous]
+    arrivals = [method for method in methods if method.is_asynchronous]
+    for some in (cohorts, arrivals):
+        by_rounds: dict[int, list[Method]] = defaultdict(list)
+        for method in some:
+            by_rounds[method.runs[0].rounds.num_rows].append(method)
+        if len(by_rounds) > 1:
+            sides = "; ".join(f"{rounds} rounds: {_letters(same)}" for rounds, same in sorted(by_rounds.items()))
+            yield note(f"the methods did not run equally long ({sides})")
+    if cohorts and arrivals:
+        yield note(
+            "a round of an asynchronous method is a stretch of arrivals, not a cohort: compare by bytes, FLOPs or "
+            f"time, not by rounds (asynchronous: {_letters(arrivals)})"
+        )
+
+
+def _missing_seeds(methods: Sequence[Method]) -> Iterable[Problem]:
+    every = sorted({seed for method in methods for seed in method.asked})
+    lacking: dict[tuple[int, ...], list[Method]] = defaultdict(list)
+    for method in methods:
+        lacking[tuple(seed for seed in every if seed not in method.seeds)].append(method)
+    said = [
+        f"{_letters(some)} lack{'s' if len(some) == 1 else ''} {', '.join(map(str, seeds))}"
+        for seeds, some in lacking.items()
+        if seeds
+    ]
+    if said:
+        yield note(
+            f"not every method has every seed ({'; '.join(said)}); means are over the seeds that each has, paired "
+            "differences over those that both have"
+        )
+    if max(len(method.seeds) for method in methods) == 1:
+        yield note("every method has one seed only: nothing can be said about what is chance")
+
+
+def _other_versions(methods: Sequence[Method]) -> Iterable[Problem]:
+    by_version: dict[str, list[RecordedRun]] = defaultdict(list)
+    for method in methods:
+        for run in method.runs:
+            by_version[versions(run)].append(run)
+    if len(by_version) > 1:
+        sides = "; ".join(f"{version}: {len(runs)} runs" for version, runs in by_version.items())
+        yield note(f"the runs were made with different versions or machines ({sides})")
+
+
+def _rejected(methods: Sequence[Method]) -> Iterable[Problem]:
+    for method in methods:
+        counts = {run.seed: run.summary.get("rejected_clients") or 0 for run in method.runs}
+        if any(counts.values()):
+            said = ", ".join(f"{count} with seed {seed}" for seed, count in counts.items() if count)
+            yield note(f"{method.title}: clients' updates were rejected as not finite or too large ({said})")
+
+
+def versions(run: RecordedRun) -> str:
+    """What the result of a run depends on, in one line."""
+    return ", ".join(f"{name} {version}" for name, version in (run.summary.get("versions") or {}).items())
+
+
+def _by(runs: Sequence[RecordedRun], key: Callable[[RecordedRun], T]) -> dict[T, list[RecordedRun]]:
+    found: dict[T, list[RecordedRun]] = {}
+    for run in runs:
+        found.setdefault(key(run), []).append(run)
+    return found
+
+
+def _data(run: RecordedRun) -> str:
+    return f"{run.description.dataset_name} {run.description.dataset_digest[:8]}"
+
+
+def _places(runs: Iterable[RecordedRun]) -> str:
+    return ", ".join(_each(runs))
+
+
+def _each(runs: Iterable[RecordedRun]) -> list[str]:
+    return [run.source for run in runs]
+
+
+def _letters(methods: Iterable[Method]) -> str:
+    return ", ".join(method.letter for method in methods)

@@ -1,0 +1,100 @@
+"""A report as Markdown and as one JSON document."""
+
+import math
+from typing import Any
+
+from fedbench.records.recorded_run import RecordedRun
+from fedbench.report.content import Report
+from fedbench.report.measures import MEASURES, reached
+from fedbench.report.methods import Method
+from fedbench.tables.render import escaped_markdown
+from fedbench.tables.seed_statistics import Spread, paired
+
+
+def markdown(report: Report) -> str:
+    """The report without its charts."""
+    parts = [f"# {escaped_markdown(report.title)}", escaped_markdown(" ".join(report.intro))]
+    if report.comparison.problems:
+        said = "\n".join(
+            f"- **{problem.severity}**: {escaped_markdown(problem.text)}" for problem in report.comparison.problems
+        )
+        parts += ["## Read this first", said]
+    for table in (*report.tables, report.settings, report.runs):
+        if table is not None:
+            parts += [f"## {escaped_markdown(table.title)}", _without_title(table.to_markdown())]
+    parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
+    for recipe in report.recipes:
+        parts += [
+            f"### {escaped_markdown(recipe.method.title)}",
+            "```sh\n" + "\n".join(recipe.commands) + "\n```",
+            f"<details><summary>{recipe.file}</summary>\n\n```yaml\n{recipe.yaml}```\n\n</details>",
+        ]
+    parts.append(f"This report: `{report.command}`")
+    return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def document(report: Report) -> dict[str, Any]:
+    """The report's figures as plain values for JSON, in the units of `summary.json`; null for what is not a number."""
+    comparison = report.comparison
+    return {
+        "title": report.title,
+        "runs_found": comparison.found,
+        "runs_counted": len(comparison.runs),
+        "problems": [{"severity": problem.severity, "text": problem.text} for problem in comparison.problems],
+        "baseline": report.baseline.label,
+        "target": report.target,
+        "methods": [_method(report, method) for method in comparison.methods],
+    }
+
+
+def _method(report: Report, method: Method) -> dict[str, Any]:
+    against = report.baseline
+    return {
+        "label": method.label,
+        "letter": method.letter,
+        "seeds": list(method.seeds),
+        "runs": [_run(run, report.target) for run in method.runs],
+        **{measure.key: _spread(method.spread(measure.key)) for measure in MEASURES},
+        "against_baseline": None
+        if method is against
+        else {
+            key: _paired(method, against, key)
+            for key in ("best_accuracy", "final_accuracy", "uplink_bytes", "downlink_bytes", "client_flops")
+        },
+    }
+
+
+def _run(run: RecordedRun, target: float) -> dict[str, Any]:
+    hit = reached(run, target)
+    return {
+        "source": run.source,
+        "seed": run.seed,
+        "config_hash": run.digest,
+        "model_sha256": run.model_sha256 or None,
+        "until_target": None if hit is None else vars(hit),
+    }
+
+
+def _spread(spread: Spread) -> dict[str, Any] | None:
+    if not spread.n:
+        return None
+    return {"n": spread.n, "mean": _number(spread.mean), "std": _number(spread.std), "values": list(spread.values)}
+
+
+def _paired(method: Method, against: Method, key: str) -> dict[str, Any]:
+    found = paired(method.summaries(key), against.summaries(key))
+    return {
+        "seeds": list(found.seeds),
+        "mean": _number(found.difference.mean),
+        "standard_error": _number(found.difference.standard_error),
+        "zero_is_within_two_standard_errors": found.zero_is_within,
+    }
+
+
+def _number(value: float) -> float | None:
+    return value if math.isfinite(value) else None
+
+
+def _without_title(table: str) -> str:
+    """The first line is the title, which stands in the heading above."""
+    return table.split("\n", 1)[1]

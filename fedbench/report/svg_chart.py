@@ -1,0 +1,210 @@
+"""Line charts as SVG, to be placed in a page that says what the classes look like (`fedbench/report/report.css`).
+
+Lines are told apart by colour, by dashes and by a letter at their end. Text is `currentColor`, so that a chart is
+legible on a light and on a dark page.
+"""
+
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from html import escape
+
+from fedbench.records.recorded_run import Values
+from fedbench.report.curves import Course
+from fedbench.report.svg_axes import Scale, around, from_zero
+
+WIDTH, HEIGHT = 440, 310
+LEFT, RIGHT, TOP, BOTTOM = 46, 22, 12, 46
+COLOURS, DASHES = 7, 5
+"""Of each, the page knows so many: together they tell 35 lines apart."""
+
+MOST_DOTS = 40
+"""Points of a line that are marked, and say their values when pointed at."""
+
+LETTER_HEIGHT = 14
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a chart; its course's x is in the unit of the axis, its accuracies are from 0 to 1."""
+
+    letter: str
+    label: str
+    style: int
+    course: Course
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A chart of accuracy in percent against something spent.
+
+    Attributes:
+        name: unique in the page.
+        title: for readers of the page, and for screen readers.
+        x_label: with its unit.
+        unit: of x, behind numbers.
+        lines: at least one.
+        target: an accuracy (0..1) to mark.
+        whole: x counts something.
+    """
+
+    name: str
+    title: str
+    x_label: str
+    unit: str
+    lines: tuple[Line, ...]
+    target: float | None = None
+    whole: bool = False
+
+    def to_svg(self) -> str:
+        """The `svg` element."""
+        x, y = self._scales()
+        parts = [
+            f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
+            f'aria-labelledby="{self.name}-title {self.name}-desc">',
+            f'<title id="{self.name}-title">{escape(self.title)}</title>',
+            f'<desc id="{self.name}-desc">{escape(self._description())}</desc>',
+            *_grid(x, y),
+            _text(x.place(x.low) + (x.end - x.start) / 2, HEIGHT - 8, self.x_label, "middle"),
+            f'<text transform="translate(12 {(y.start + y.end) / 2:.1f}) rotate(-90)" text-anchor="middle">'
+            "test accuracy (%)</text>",
+        ]
+        if self.target is not None and y.low <= 100 * self.target <= y.high:
+            place = y.place(100 * self.target)
+            parts.append(f'<path class="target" d="M{x.start} {place:.1f}H{x.end}"/>')
+        parts += [_band(line, x, y) for line in self.lines if (line.course.high > line.course.low).any()]
+        parts += [_stroke(line, x, y) for line in self.lines]
+        for line in self.lines:
+            parts += _dots(line, x, y, self.unit)
+        parts += _letters(self.lines, x, y)
+        return "\n".join([*parts, "</svg>"])
+
+    def _scales(self) -> tuple[Scale, Scale]:
+        highest = max(float(line.course.x[-1]) for line in self.lines)
+        low = min(float(line.course.low.min()) for line in self.lines)
+        high = max(float(line.course.high.max()) for line in self.lines)
+        x = from_zero(highest, LEFT, WIDTH - RIGHT, 6, self.whole)
+        return x, around(100 * low, 100 * high, HEIGHT - BOTTOM, TOP, 6)
+
+    def _description(self) -> str:
+        ends = (
+            f"{line.letter} ({line.label}) ends at {100 * line.course.mean[-1]:.1f} % "
+            f"after {line.course.x[-1]:,.4g} {self.unit}"
+            for line in self.lines
+        )
+        return f"Mean test accuracy over seeds against {self.x_label}. {'; '.join(ends)}."
+
+
+def classes(style: int) -> str:
+    """Those of the line number `style`: colours in turn, dashes in another turn, so that no two are alike."""
+    return f"c{style % COLOURS} d{(style + style // COLOURS) % DASHES}"
+
+
+def sample(style: int) -> str:
+    """A short piece of a line, for a legend."""
+    return (
+        f'<svg class="sample" viewBox="0 0 36 10" width="36" height="10" aria-hidden="true">'
+        f'<path class="line {classes(style)}" d="M1 5H35"/></svg>'
+    )
+
+
+def _grid(x: Scale, y: Scale) -> Iterator[str]:
+    for tick in y.ticks:
+        place = y.place(tick)
+        yield f'<path class="grid" d="M{x.start} {place:.1f}H{x.end}"/>'
+        yield _text(x.start - 5, place + 4, y.label(tick), "end")
+    for tick in x.ticks:
+        place = x.place(tick)
+        yield f'<path class="grid" d="M{place:.1f} {y.start}V{y.end}"/>'
+        yield _text(place, y.start + 16, x.label(tick), "middle")
+    yield f'<path class="axis" d="M{x.start} {y.end}V{y.start}H{x.end}"/>'
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _corners(course: Course, values: Values, x: Scale, y: Scale) -> list[tuple[float, float]]:
+    """The corners of a line through (course.x, values in 0..1); of a staircase both of each step."""
+    points = [(x.place(float(at)), y.place(100 * float(value))) for at, value in zip(course.x, values, strict=True)]
+    if not course.is_stepped:
+        return points
+    corners = points[:1]
+    for before, after in itertools.pairwise(points):
+        corners += [(after[0], before[1]), after]
+    return corners
+
+
+def _path(corners: Sequence[tuple[float, float]]) -> str:
+    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
+
+
+def _stroke(line: Line, x: Scale, y: Scale) -> str:
+    return f'<path class="line {classes(line.style)}" d="{_path(_corners(line.course, line.course.mean, x, y))}"/>'
+
+
+def _band(line: Line, x: Scale, y: Scale) -> str:
+    """Between the least and the largest accuracy over the seeds."""
+    above = _corners(line.course, line.course.high, x, y)
+    below = _corners(line.course, line.course.low, x, y)
+    return f'<path class="band {classes(line.style)}" d="{_path([*above, *reversed(below)])}Z"/>'
+
+
+def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
+    course = line.course
+    if course.is_stepped or len(course.x) > MOST_DOTS:
+        return
+    for at, mean, low, high in zip(course.x, course.mean, course.low, course.high, strict=True):
+        between = f" ({100 * low:.2f} to {100 * high:.2f} %)" if high > low else ""
+        said = f"{line.letter}: {100 * mean:.2f} %{between} at {at:,.4g} {unit}"
+        yield (
+            f'<circle class="dot {classes(line.style)}" cx="{x.place(at):.1f}" cy="{y.place(100 * mean):.1f}" r="2.4">'
+            f"<title>{escape(said)}</title></circle>"
+        )
+
+
+def _letters(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[str]:
+    """Each line's letter behind its end; where some would cover each other, they are stacked around their middle."""
+    ends = [_End(x.place(float(line.course.x[-1])), y.place(100 * float(line.course.mean[-1])), line) for line in lines]
+    for column in _parted(sorted(ends, key=lambda end: end.x), lambda end: end.x, 1.2 * LETTER_HEIGHT):
+        for height, end in _stacked(sorted(column, key=lambda end: end.y)):
+            yield (
+                f'<text class="letter {classes(end.line.style)}" x="{end.x + 5:.1f}" y="{height + 4.5:.1f}">'
+                f"{escape(end.line.letter)}</text>"
+            )
+
+
+@dataclass(frozen=True)
+class _End:
+    x: float
+    y: float
+    line: Line
+
+
+def _parted(ends: Sequence[_End], key: Callable[[_End], float], gap: float) -> list[list[_End]]:
+    """Ends in ascending order, parted wherever two neighbours are at least `gap` apart."""
+    parts: list[list[_End]] = []
+    for end in ends:
+        if parts and key(end) - key(parts[-1][-1]) < gap:
+            parts[-1].append(end)
+        else:
+            parts.append([end])
+    return parts
+
+
+def _stacked(column: Sequence[_End]) -> Iterator[tuple[float, _End]]:
+    """(place, end) of each, from the top, at least a letter apart."""
+    stacks: list[list[_End]] = []
+    for end in column:
+        stacks.append([end])
+        while len(stacks) > 1 and _heights(stacks[-1])[0] - _heights(stacks[-2])[-1] < LETTER_HEIGHT:
+            last = stacks.pop()
+            stacks[-1] += last
+    for stack in stacks:
+        yield from zip(_heights(stack), stack, strict=True)
+
+
+def _heights(stack: Sequence[_End]) -> list[float]:
+    middle = sum(end.y for end in stack) / len(stack)
+    top = max(middle - LETTER_HEIGHT * (len(stack) - 1) / 2, TOP)
+    return [top + LETTER_HEIGHT * index for index in range(len(stack))]

@@ -1,0 +1,1 @@
+"""Optuna studies: many experiments in search of the best configuration."""

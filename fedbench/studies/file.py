@@ -1,0 +1,285 @@
+"""A study as it is written down: YAML, checked whole before anything starts."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from fedbench.components.base import Section, explain
+from fedbench.components.catalogue import CONFIG_KEYS
+from fedbench.components.suggestions import did_you_mean
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.merge import overlaid, read_source
+from fedbench.errors import ConfigError
+from fedbench.studies.metrics import ACCURACIES, METRICS, OF_ALL, TO_TARGET
+from fedbench.studies.space import AnyParameter, Space, Values
+
+SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
+"""Where the studies lie that come with fedbench: in the installed package, or in the checkout."""
+
+
+def _metric(name: str) -> str:
+    if name not in METRICS:
+        raise ValueError(f"no such metric{did_you_mean(name, METRICS)}")
+    return name
+
+
+Metric = Annotated[str, BeforeValidator(_metric)]
+
+
+class Objective(Section):
+    """What is sought: the largest or smallest mean over the seeds of a metric."""
+
+    metric: Metric
+    direction: Literal["maximize", "minimize"]
+
+
+class Constraint(Section):
+    """A bound on a metric's mean over the seeds; a trial beyond it counts as infeasible."""
+
+    metric: Metric
+    at_most: float | None = None
+    at_least: float | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.at_most is None) == (self.at_least is None):
+            raise ValueError("at_most: set one of at_most and at_least")
+        return self
+
+    def violation(self, value: float) -> float:
+        """Above 0 where the bound is broken, as Optuna has it."""
+        if self.at_most is not None:
+            return value - self.at_most
+        assert self.at_least is not None
+        return self.at_least - value
+
+
+class Named(Section):
+    """A sampler or pruner: Optuna's name for it, and Optuna's own parameters."""
+
+    model_config = ConfigDict(extra="allow", frozen=True)
+
+    name: str
+
+    @property
+    def parameters(self) -> dict[str, Any]:
+        """All but the name."""
+        return dict(self.model_extra or {})
+
+
+def _named(value: object) -> object:
+    return {"name": value} if isinstance(value, str) else value
+
+
+class Budget(Section):
+    """When a study ends; what comes first.
+
+    Attributes:
+        trials: complete, pruned or failed ones, over all processes and starts.
+        hours: since this process began; no trial is begun after that.
+        tflop: client work of all trials together, in 10^12 FLOP; no trial is begun once it is spent.
+    """
+
+    trials: int | None = Field(default=None, ge=1)
+    hours: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    tflop: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+
+
+class StudyFile(Section):
+    """A study.
+
+    Attributes:
+        name: of the study, its directory and its parent run.
+        base: preset, YAML file or mapping that every trial starts from.
+        overrides: "section.key=value" texts over the base.
+        space: what varies, by name.
+        objectives: one, or several for a Pareto front.
+        sampler, pruner: by Optuna's names.
+        seeds: each trial runs once with each; values are means.
+        concurrency: trials at a time; auto: as many as the cluster has room for.
+        storage: a database URL or the path of a journal; None: journal.log in the study's directory.
+        target: accuracy in 0..1 that the *_to_target metrics are about.
+    """
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    base: str | dict[str, Any] = "quickstart"
+    overrides: tuple[str, ...] = ()
+    space: dict[str, AnyParameter] = Field(min_length=1)
+    objectives: tuple[Objective, ...] = Field(min_length=1)
+    sampler: Annotated[Named, BeforeValidator(_named)] = Named(name="tpe")
+    pruner: Annotated[Named | None, BeforeValidator(_named)] = None
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
+    budget: Budget = Budget(trials=20)
+    constraints: tuple[Constraint, ...] = ()
+    concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
+    storage: str | None = None
+    target: float | None = Field(default=None, gt=0, le=1)
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Self:
+        wanted = self.metrics()
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds={list(self.seeds)}: one is there twice")
+        for name in wanted:
+            if name in TO_TARGET and self.target is None:
+                raise ValueError(f"target: must be set, {name} is about it")
+        if self.target is not None and not any(name in TO_TARGET for name in wanted):
+            raise ValueError(f"target={self.target:g}: has no effect without one of {', '.join(TO_TARGET)}")
+        if self.pruner is not None and self.pruner.name not in ("nop", "none"):
+            if len(self.objectives) > 1:
+                raise ValueError(
+                    f"pruner.name={self.pruner.name}: Optuna prunes studies of one objective, not of "
+                    f"{len(self.objectives)}; leave the pruner out"
+                )
+            only = self.objectives[0]
+            if only.metric not in ACCURACIES or only.direction != "maximize":
+                raise ValueError(
+                    f"pruner.name={self.pruner.name}: compares accuracies as they come; the objective must be "
+                    f"{' or '.join(ACCURACIES)}, maximize"
+                )
+        return self
+
+    @cached_property
+    def drawn_from(self) -> Space:
+        """The space, checked."""
+        return Space(self.space)
+
+    @cached_property
+    def base_values(self) -> dict[str, Any]:
+        """The base with its overrides, nested; not yet checked."""
+        source = dict(self.base) if isinstance(self.base, dict) else read_source(self.base)
+        for key in CONFIG_KEYS.values():  # a bare name, as the command line has it
+            if isinstance(source.get(key), str):
+                source[key] = {"name": source[key]}
+        source["name"] = self.name
+        return overlaid(source, self.overrides)
+
+    def config(self, drawn: Values, seed: int) -> ExperimentConfig:
+        """The experiment of a trial.
+
+        Raises:
+            ConfigError: a key or value that there is not.
+        """
+        values = overlaid(self.base_values, self.drawn_from.overrides(drawn))
+        runtime = values.setdefault("runtime", {})
+        on_ray = runtime.get("executor", "ray") == "ray"
+        if on_ray and runtime.get("actors") is None and runtime.get("clients_per_actor") is None:
+            runtime["actors"] = 1  # most trials at a time, and none waits for its slowest actor
+        return ExperimentConfig.from_mapping(values | {"seed": seed})
+
+    def metrics(self) -> list[str]:
+        """Objectives first, then what is only bounded."""
+        sought, bounded = [one.metric for one in self.objectives], [one.metric for one in self.constraints]
+        return list(dict.fromkeys(sought + bounded))
+
+    def check(self) -> ExperimentConfig:
+        """Try out a configuration of every kind of trial; the first of them.
+
+        Raises:
+            ConfigError: one that cannot be run, or has not what an objective asks for.
+        """
+        first: ExperimentConfig | None = None
+        for drawn in self.drawn_from.branches():
+            try:
+                config = self.config(drawn, self.seeds[0])
+                config.method.check(config)
+                self._check_fit(config)
+            except ConfigError as error:
+                where = ", ".join(f"{name}={value}" for name, value in drawn.items())
+                raise ConfigError(f"{error} (in a trial with {where})") from None
+            first = first or config
+        assert first is not None
+        return first
+
+    def _check_fit(self, config: ExperimentConfig) -> None:
+        if config.rounds == "auto" and config.schedule.length(2) is None:
+            raise ConfigError(f"rounds=auto: schedule.name={config.schedule.name} has no end; set rounds to a number")
+        if config.output.directory is not None:
+            raise ConfigError(f"output.directory={config.output.directory}: trials have directories of their own")
+        if not config.method.asynchronous():
+            for name in self.metrics():
+                if name not in OF_ALL and name not in TO_TARGET[:3]:
+                    raise ConfigError(f"{name}: is of asynchronous runs; algorithm.name={config.algorithm.name} is not")
+
+    def definition(self) -> str:
+        """Hex digest of what makes trials comparable: all but budget, search, concurrency, places."""
+        values = self.model_dump(mode="json", include={"space", "objectives", "constraints", "target"})
+        base = {key: part for key, part in self.base_values.items() if key not in ("runtime", "tracking", "output")}
+        base["data"] = {key: value for key, value in base.get("data", {}).items() if key != "root"}
+        document = {**values, "base": base, "seeds": list(self.seeds)}
+        return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:16]
+
+
+def load_study(
+    source: str | Path,
+    overrides: Sequence[str] = (),
+    *,
+    trials: int | None = None,
+    concurrency: int | None = None,
+    storage: str | None = None,
+) -> StudyFile:
+    """A study file, or a shipped study by name, with changes from the command line.
+
+    Args:
+        overrides: "base=PRESET" and "name=NAME" of the study; everything else is of the base configuration. Another
+            base makes another study, NAME-BASE, unless it is given a name.
+        trials, concurrency, storage: in place of those of the file.
+
+    Raises:
+        ConfigError: one line with the key, the value and what is allowed.
+    """
+    path = find_study(source)
+    values = {"name": path.stem} | read_source(path)
+    own = {key: text for key, _, text in (one.partition("=") for one in overrides) if key in ("base", "name")}
+    if "base" in own:
+        values["base"] = own["base"]
+        values["name"] = f"{values['name']}-{Path(own['base']).stem}"
+    values["name"] = own.get("name", values["name"])
+    given = values.get("overrides") or []
+    if not isinstance(given, list | tuple):
+        raise ConfigError(f"overrides={given}: must be a list of section.key=value texts")
+    values["overrides"] = [*given, *(text for text in overrides if text.partition("=")[0] not in own)]
+    if trials is not None:
+        budget = values.get("budget")
+        values["budget"] = (budget if isinstance(budget, dict) else {}) | {"trials": trials}
+    changes = {"concurrency": concurrency, "storage": storage}
+    return parse_study(values | {key: value for key, value in changes.items() if value is not None})
+
+
+def parse_study(values: Mapping[str, Any]) -> StudyFile:
+    """Check nested plain values.
+
+    Raises:
+        ConfigError: one line with the key, the value and what is allowed.
+    """
+    try:
+        study = StudyFile.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(explain(error, "", list(StudyFile.model_fields))) from None
+    study.check()
+    return study
+
+
+def find_study(source: str | Path) -> Path:
+    """The file that a name or a path means.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(source)
+    if path.suffix in (".yaml", ".yml"):
+        return path
+    shipped = shipped_studies()
+    if str(source) not in shipped:
+        raise ConfigError(f"{source}: no such study{did_you_mean(str(source), shipped)} (or a .yaml file)")
+    return shipped[str(source)]
+
+
+def shipped_studies() -> dict[str, Path]:
+    """The studies that come with fedbench, by name."""
+    return {path.stem: path for folder in reversed(SHIPPED) for path in sorted(folder.glob("*.yaml"))}

@@ -1,0 +1,346 @@
+"""Running a study: trials are asked for, run beside each other, and told, until the budget is used up."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import optuna
+from optuna.trial import FrozenTrial
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.errors import ConfigError, RunError
+from fedbench.experiment.interrupt import stop_signal
+from fedbench.records.run_directory import runs_root
+from fedbench.studies.file import StudyFile
+from fedbench.studies.results import (
+    DIGESTS,
+    DIRECTORIES,
+    FIGURES,
+    METRICS,
+    TRIALS,
+    best_trials,
+    draw_figures,
+    write_best,
+    write_trials,
+)
+from fedbench.studies.samplers import BOUNDS, is_grid, make_pruner, make_sampler
+from fedbench.studies.shared_study import FLOPS, KEY, REASON, Ledger, finished, open_study
+from fedbench.studies.slots import Slot, Slots
+from fedbench.studies.storage import close_storage, is_storage_failure, open_storage, reason_of, without_password
+from fedbench.studies.trial_runner import Assignment, TrialOutcome
+from fedbench.tracking.parent_run import ParentRun
+
+POLL_SECONDS = 1.0
+RECOVER_SECONDS = 15.0
+"""Between two looks for trials of processes that are gone."""
+
+SILENT_SECONDS = 60.0
+"""A study whose trials are long is heard of so often."""
+
+MOST_SHOWN = 6
+"""Running trials in one line."""
+
+
+class Audience(Protocol):
+    """Who is told how a study goes."""
+
+    def study_started(self, file: StudyFile, directory: Path, done: int, slots: int) -> None:
+        """Once.
+
+        Args:
+            done: trials that earlier starts, or other processes, have finished.
+            slots: trials at a time.
+        """
+
+    def trial_finished(self, trial: FrozenTrial, best: list[FrozenTrial]) -> None:
+        """After every trial of this process."""
+
+    def note(self, line: str) -> None:
+        """Something worth a line."""
+
+
+@dataclass(frozen=True)
+class StudyResult:
+    """What a study came to.
+
+    Attributes:
+        status: finished | interrupted.
+        study: Optuna's.
+        directory: of the study; storage: where Optuna keeps it, without a password.
+        best: the best trial, or the Pareto front.
+        best_files: configurations of those, for `fedbench run`.
+        warnings: what could not be recorded or drawn.
+    """
+
+    status: str
+    file: StudyFile
+    study: optuna.Study
+    directory: Path
+    storage: str
+    best: list[FrozenTrial]
+    best_files: list[Path] = field(default_factory=list)
+    warnings: tuple[str, ...] = ()
+
+
+def sweep(file: StudyFile, audience: Audience) -> StudyResult:
+    """Run a study, or go on with it; other processes may work on it at the same time.
+
+    An interrupt (Ctrl-C, SIGTERM) ends it: running trials end at their round and are run again, from their start, when
+    the study goes on.
+
+    Raises:
+        FedbenchError: bad study or storage, a cluster without room (before any trial), or one of them that was lost.
+    """
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    directory = (runs_root() / "studies" / file.name).absolute()
+    where = file.storage or str(directory / "journal.log")
+    config = file.check()
+    sampler, pruner = make_sampler(file, 0), make_pruner(file)
+    storage = open_storage(where)
+    try:
+        _make_folder(directory)
+        ledger = Ledger(open_study(file, storage, sampler, pruner), storage, trials_at_most(file))
+        return _work_on(file, config, ledger, directory, where, audience)
+    except Exception as error:
+        if not is_storage_failure(error):
+            raise
+        lost = f"storage={without_password(where)}: cannot be reached any more ({reason_of(error)})"
+        raise RunError(f"{lost}; once it can, the same command goes on with the study") from error
+    finally:
+        close_storage(storage)
+
+
+def _make_folder(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot be made a directory: {error.strerror}") from None
+
+
+def _work_on(
+    file: StudyFile, config: ExperimentConfig, ledger: Ledger, directory: Path, where: str, audience: Audience
+) -> StudyResult:
+    study = ledger.study
+    study.sampler = make_sampler(file, ledger.join())
+    with stop_signal() as should_stop:
+        ledger.beat()
+        ledger.recover()
+        if ledger.is_done():
+            return _conclude(file, study, directory, where, "finished", audience, None)
+        slots = Slots(file, where if "://" in where else str(Path(where).absolute()), config, trials_at_most(file))
+        try:
+            parent = _open_parent(file, config, study)
+            try:
+                status = Driver(file, ledger, slots, directory, parent, audience).run(should_stop)
+            except BaseException:
+                parent.close("failed")
+                raise
+        finally:
+            slots.close()
+            ledger.leave()
+    return _conclude(file, study, directory, where, status, audience, parent)
+
+
+def trials_at_most(file: StudyFile) -> int | None:
+    """The budget of trials: that of the study, or of a grid the number of its combinations, if that is less."""
+    asked = file.budget.trials
+    if not is_grid(file):
+        return asked
+    there = file.drawn_from.size()
+    assert there is not None
+    return there if asked is None else min(asked, there)
+
+
+class Driver:
+    """One process' work on a study."""
+
+    def __init__(
+        self,
+        file: StudyFile,
+        ledger: Ledger,
+        slots: Slots,
+        directory: Path,
+        parent: ParentRun,
+        audience: Audience,
+    ) -> None:
+        self._file = file
+        self._ledger = ledger
+        self._slots = slots
+        self._directory = directory
+        self._parent = parent
+        self._audience = audience
+        self._began = time.monotonic()
+        self._next_recovery = time.monotonic() + RECOVER_SECONDS
+        self._combinations = list(file.drawn_from.combinations()) if is_grid(file) else None
+        self._drawn: dict[int, dict[str, Any]] = {}
+        self._last_said = time.monotonic()
+
+    def run(self, should_stop: Callable[[], bool]) -> str:
+        """Until the budget is used up, or an interrupt; returns finished | interrupted."""
+        done = sum(1 for _ in finished(self._ledger.trials()))
+        self._audience.study_started(self._file, self._directory, done, self._slots.count)
+        stopping = waiting = False
+        while True:
+            self._ledger.beat()
+            self._recover_now_and_then()
+            if should_stop() and not stopping:
+                stopping = True
+                self._slots.stop()
+                self._audience.note("interrupted: running trials end at their round")
+            if not stopping:
+                self._fill()
+            if not self._slots.running():
+                if stopping:
+                    return "interrupted"
+                if self._spent() or self._ledger.is_done():
+                    return "finished"
+                if not waiting and not self._ledger.has_room():
+                    waiting = True
+                    self._audience.note("waiting for trials of other processes")
+            for number, outcome in self._slots.wait(POLL_SECONDS):
+                self._tell(number, outcome)
+            self._say_where()
+            if not self._slots.running() and not self._ledger.has_room():
+                time.sleep(POLL_SECONDS)
+
+    def _say_where(self) -> None:
+        if time.monotonic() - self._last_said < SILENT_SECONDS:
+            return
+        running = [f"trial {number} {words}" for number, words in self._slots.where().items()]
+        if running:
+            more = f"; and {len(running) - MOST_SHOWN} more" if len(running) > MOST_SHOWN else ""
+            self._audience.note(f"running: {'; '.join(running[:MOST_SHOWN])}{more}")
+        self._last_said = time.monotonic()
+
+    def _recover_now_and_then(self) -> None:
+        if time.monotonic() < self._next_recovery:
+            return
+        self._next_recovery = time.monotonic() + RECOVER_SECONDS
+        if count := self._ledger.recover():
+            self._audience.note(f"{count} trial{'' if count == 1 else 's'} of a process that is gone: run again")
+
+    def _spent(self) -> bool:
+        """Whether time or work is used up, so that no trial is begun any more."""
+        budget = self._file.budget
+        if budget.hours is not None and time.monotonic() - self._began > budget.hours * 3600:
+            return True
+        if budget.tflop is None:
+            return False
+        spent = sum(float(trial.user_attrs.get(FLOPS, 0.0)) for trial in self._ledger.trials())
+        return spent >= budget.tflop * 1e12
+
+    def _fill(self) -> None:
+        for slot in self._slots.idle():
+            while not self._spent() and self._ledger.has_room():
+                if self._begin(slot):
+                    break
+
+    def _begin(self, slot: Slot) -> bool:
+        """Whether the slot is busy now, or nothing is left to draw for it."""
+        trial = self._ledger.ask(self._combinations)
+        if trial is None:
+            return self._combinations is not None or not self._ledger.has_room()
+        try:
+            drawn = self._file.drawn_from.draw(trial)
+            if self._combinations is not None and self._ledger.is_repeated(trial):
+                self._ledger.drop(trial)
+                return False
+        except ValueError as error:  # put into the queue by hand, and not of this space
+            self._ledger.fail(trial.number, f"not of this space: {' '.join(str(error).split())}")
+            return False
+        self._drawn[trial.number] = drawn
+        directory = str(self._directory)
+        self._slots.begin(slot, Assignment(trial.number, trial._trial_id, drawn, directory, self._parent.run_id))
+        return True
+
+    def _tell(self, number: int, outcome: TrialOutcome) -> None:
+        bounds = self._bounds(outcome)
+        notes = {
+            METRICS: outcome.metrics,
+            FLOPS: outcome.flops,
+            DIRECTORIES: list(outcome.directories),
+            DIGESTS: list(outcome.digests),
+        }
+        self._ledger.note(number, notes | ({BOUNDS: bounds} if bounds is not None else {}))
+        if outcome.state == "interrupted":
+            self._ledger.interrupt(number)
+        elif outcome.state == "pruned" and bounds is not None:
+            self._ledger.prune(number)
+        elif outcome.state == "complete" and bounds is not None:
+            self._ledger.complete(number, [outcome.metrics[one.metric] for one in self._file.objectives])
+        else:
+            self._ledger.fail(number, outcome.reason or "a constraint could not be measured")
+        trials = self._ledger.trials()
+        best = best_trials(self._ledger.study)
+        self._audience.trial_finished(trials[number], best)
+        self._last_said = time.monotonic()
+        self._log_best(best, sum(1 for _ in finished(trials)))
+
+    def _bounds(self, outcome: TrialOutcome) -> list[float] | None:
+        """How far each constraint is broken; None if that was not measured."""
+        if any(one.metric not in outcome.metrics for one in self._file.constraints):
+            return None
+        return [one.violation(outcome.metrics[one.metric]) for one in self._file.constraints]
+
+    def _log_best(self, best: list[FrozenTrial], done: int) -> None:
+        values = {"study/trials": float(done)}
+        for place, one in enumerate(self._file.objectives):
+            found = [trial.values[place] for trial in best]
+            if found:
+                values[f"best/{one.metric}"] = max(found) if one.direction == "maximize" else min(found)
+        if len(self._file.objectives) > 1:
+            values["study/pareto_trials"] = float(len(best))
+        self._parent.log(values, done)
+
+
+def _open_parent(file: StudyFile, config: ExperimentConfig, study: optuna.Study) -> ParentRun:
+    """The MLflow run of the study; the same one whoever works on it."""
+    tracking = config.tracking
+    parent = ParentRun(enabled=tracking.enabled)
+    sought = ", ".join(f"{one.direction} {one.metric}" for one in file.objectives)
+    space = "\n".join(f"- `{name}`: {entry.type}" for name, entry in file.space.items())
+    base = file.base if isinstance(file.base, str) else "a configuration of its own"
+    note = f"**Study {file.name}**: {sought}\n\nBase: {base}. Sampler: {file.sampler.name}. What varies:\n\n{space}"
+    tags = {**tracking.tags, "study": file.name}
+    parent.open(file.name, tracking.experiment, tracking.mlflow_uri, tags, note, study.user_attrs[KEY])
+    return parent
+
+
+def _conclude(
+    file: StudyFile,
+    study: optuna.Study,
+    directory: Path,
+    where: str,
+    status: str,
+    audience: Audience,
+    parent: ParentRun | None,
+) -> StudyResult:
+    """Write what the study leaves; also where nothing was left to run."""
+    try:
+        best_files = write_best(study, file, directory)
+        write_trials(study, file, directory)
+    except OSError as error:
+        if parent is not None:
+            parent.close("failed")
+        raise RunError(f"{directory} could not be written: {error}") from error
+    warnings = draw_figures(study, file, directory)
+    if parent is not None:
+        for path in (*best_files, directory / TRIALS):
+            parent.artifact(path)
+        for path in sorted((directory / FIGURES).glob("*.png")):
+            parent.artifact(path, FIGURES)
+        parent.close(status)
+        warnings += [parent.warning] if parent.warning else []
+    shown = without_password(where)
+    return StudyResult(status, file, study, directory, shown, best_trials(study), best_files, tuple(warnings))
+
+
+def reasons(study: optuna.Study) -> dict[int, str]:
+    """Why trials failed, by number."""
+    return {
+        trial.number: str(trial.user_attrs[REASON])
+        for trial in finished(study.get_trials(deepcopy=False))
+        if REASON in trial.user_attrs
+    }

@@ -1,0 +1,1 @@
+"""A paper's table as a grid of runs."""

@@ -1,0 +1,116 @@
+"""What a suite would run, and at which cost, without training."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from fedbench.accounting.totals import Costs
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.errors import FedbenchError
+from fedbench.experiment.estimate import estimate
+from fedbench.suites.earlier_runs import Recorded
+from fedbench.suites.plan import Plan
+
+FORESEEN_ROUNDS = 2
+"""Of an asynchronous run, whose arrivals are gone through one by one; the rest is taken to be like them."""
+
+
+@dataclass(frozen=True)
+class Foreseen:
+    """What one configuration costs for each of its seeds.
+
+    Attributes:
+        label: of its runs.
+        seeds: that it is run with.
+        recorded: those of them that are recorded already.
+        broken_off: those that will be gone on with.
+        rounds: of one run; None: not known.
+        costs: of one run, as estimated for the first seed; None: it cannot be told.
+        remark: why not, or what the figures rest on.
+    """
+
+    label: str
+    seeds: tuple[int, ...]
+    recorded: tuple[int, ...]
+    broken_off: tuple[int, ...]
+    rounds: int | None
+    costs: Costs | None
+    remark: str
+
+    @property
+    def open(self) -> int:
+        """Runs that are still to be run, broken-off ones among them."""
+        return len(self.seeds) - len(self.recorded)
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values; bytes, FLOPs and the paper's figures of one run."""
+        costs = self.costs
+        return {
+            "label": self.label,
+            "seeds": list(self.seeds),
+            "recorded": list(self.recorded),
+            "broken_off": list(self.broken_off),
+            "rounds": self.rounds,
+            "uplink_bytes": costs.uplink_bytes if costs else None,
+            "downlink_bytes": costs.downlink_bytes if costs else None,
+            "client_flops": costs.client_flops if costs else None,
+            "paper_comm_gb": costs.paper_comm_gb if costs else None,
+            "paper_comp_tflop": costs.paper_comp_tflop if costs else None,
+            "remark": self.remark,
+        }
+
+
+def foresee(plan: Plan, recorded: dict[str, Recorded]) -> list[Foreseen]:
+    """Each configuration of a plan, in the order in which it comes up."""
+    seeds: dict[str, dict[int, str]] = {}
+    for digest, run in plan.runs.items():
+        unseeded = run.config.model_copy(update={"seed": 0}).digest()
+        seeds.setdefault(unseeded, {})[run.config.seed] = digest
+    found = []
+    for own in seeds.values():
+        run = plan.runs[next(iter(own.values()))]
+        rounds, costs, remark = _cost(run.config)
+        done = tuple(seed for seed, digest in own.items() if digest in recorded and recorded[digest].finished)
+        broken_off = tuple(seed for seed, digest in own.items() if digest in recorded and seed not in done)
+        found.append(Foreseen(run.label, tuple(own), done, broken_off, rounds, costs, remark))
+    return found
+
+
+def total_open(found: list[Foreseen]) -> Costs | None:
+    """The costs of all runs that are still to be run; None where one of them is not known."""
+    if any(one.costs is None and one.open for one in found):
+        return None
+    whole = Costs()
+    for one in found:
+        for _ in range(one.open):
+            whole += one.costs or Costs()
+    return whole
+
+
+def _cost(config: ExperimentConfig) -> tuple[int | None, Costs | None, str]:
+    """(rounds, costs of the run, remark)."""
+    rounds = config.rounds
+    shortened = (
+        isinstance(rounds, int)
+        and rounds > FORESEEN_ROUNDS
+        and config.method.asynchronous()
+        and config.schedule.name == "full"
+        and config.delays.clock == "virtual"
+    )
+    try:
+        if not shortened or not isinstance(rounds, int):
+            known = estimate(config)
+            return len(known.per_round), known.total, known.remark
+        known = estimate(config.model_copy(update={"rounds": FORESEEN_ROUNDS}))
+    except FedbenchError as error:
+        return None, None, str(error)
+    share = rounds / FORESEEN_ROUNDS
+    part = known.total
+    costs = Costs(
+        round(part.uplink_bytes * share),
+        round(part.downlink_bytes * share),
+        round(part.client_flops * share),
+        part.paper_comm_gb * share,
+        part.paper_comp_tflop * share,
+    )
+    remark = f"from its first {FORESEEN_ROUNDS} rounds"
+    return rounds, costs, f"{known.remark}; {remark}" if known.remark else remark

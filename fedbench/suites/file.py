@@ -1,0 +1,259 @@
+"""What a suite file says, checked before anything runs."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+
+from fedbench.components.base import Section, explain
+from fedbench.components.suggestions import did_you_mean
+from fedbench.errors import ConfigError
+from fedbench.suites.cell_values import Measure
+
+SUITES = Path(__file__).parent / "shipped"
+
+NAME = r"^[^/*?\[\]]+$"
+"""Of rows and columns: without what `--only` gives a meaning to."""
+
+
+class Until(Section):
+    """Up to where a run is read: the end of a cycle, or a round.
+
+    Attributes:
+        cycle: the end of this cycle (from 1) of the cell's schedule; a run of full updates is read at the same round.
+        round: this many rounds; scaled with the run.
+    """
+
+    cycle: int | None = Field(default=None, ge=1)
+    round: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if (self.cycle is None) == (self.round is None):
+            raise ValueError(f"cycle={self.cycle} and round={self.round}: set one of the two")
+        return self
+
+
+class Part(Section):
+    """A row, a column, or a group of them; what a group sets holds for all below it.
+
+    Attributes:
+        name: in the table and for `--only`.
+        base: a preset, a YAML file or a mapping, in place of the suite's.
+        set: dotted overrides.
+        full_updates: full network updates in as many rounds as the cell's own schedule has.
+        measure: what is shown.
+        until: up to where; `warmup`: the full updates before the first cycle.
+    """
+
+    name: str = Field(min_length=1, pattern=NAME)
+    base: str | dict[str, Any] | None = None
+    set: dict[str, Any] = Field(default={})
+    full_updates: bool | None = None
+    measure: Measure | None = None
+    until: Until | Literal["warmup"] | None = None
+
+    @field_validator("measure", mode="before")
+    @classmethod
+    def _measure_by_name(cls, value: object) -> object:
+        return {"value": value} if isinstance(value, str) else value
+
+    @property
+    def parts(self) -> "tuple[Part, ...]":
+        """What it is a group of."""
+        return ()
+
+
+class Row(Part):
+    """A row, or a group of `rows`."""
+
+    rows: "tuple[Row, ...]" = ()
+
+    @property
+    def parts(self) -> "tuple[Part, ...]":
+        return self.rows
+
+
+class Column(Part):
+    """A column, or a group of `columns`."""
+
+    columns: "tuple[Column, ...]" = ()
+
+    @property
+    def parts(self) -> "tuple[Part, ...]":
+        return self.columns
+
+
+Branch = tuple[Part, ...]
+"""From the outermost group to a row or a column."""
+
+
+class Place(Section):
+    """Something about single cells.
+
+    Attributes:
+        at: ROW/COLUMN, as for `--only`.
+        set: dotted overrides, over those of row and column.
+        note: a footnote.
+    """
+
+    at: str
+    set: dict[str, Any] = Field(default={})
+    note: str = ""
+
+
+class Figure(Section):
+    """A published figure, in the unit of its column; `std` where one is printed."""
+
+    value: float
+    std: float | None = Field(default=None, ge=0)
+
+
+class Published(Section):
+    """What a paper prints.
+
+    Attributes:
+        source: which table of which paper.
+        values: {row: {column: figure}}; a figure is a number or "MEAN +- STD". A list stands for the columns in order,
+            with null where nothing is printed.
+    """
+
+    source: str = Field(min_length=1)
+    values: dict[str, dict[str, Figure] | list[Figure | None]]
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _figures(cls, values: object) -> object:
+        if not isinstance(values, dict):
+            return values
+        read: dict[str, object] = {}
+        for row, cells in values.items():
+            if isinstance(cells, dict):
+                read[row] = {column: _figure(given, f"{row}.{column}") for column, given in cells.items()}
+            elif isinstance(cells, list):
+                read[row] = [_figure(given, f"{row}.{place}") for place, given in enumerate(cells)]
+            else:
+                raise ValueError(f"{row}: must be a mapping of columns to figures, or a list of figures")
+        return read
+
+
+def _figure(given: object, where: str) -> object:
+    if isinstance(given, int | float):
+        return {"value": given}
+    if isinstance(given, str):
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)(?: *\+- *(\d+(?:\.\d+)?))?", given.strip())
+        if found is None:
+            raise ValueError(f"{where}: {given!r} is no figure; write a number or 'MEAN +- STD'")
+        return {"value": float(found[1])} | ({"std": float(found[2])} if found[2] else {})
+    return given
+
+
+class SuiteFile(Section):
+    """A suite: base, grid, seeds, the table's rows and columns, and what was published.
+
+    Attributes:
+        title: of the table.
+        base: of every run, where no row or column names another: a preset, a YAML file or a mapping.
+        set: dotted overrides for every run.
+        seeds: by default.
+        corner: the heading of the row names.
+        rows, columns: of the table.
+        cells: what concerns single cells.
+        published: figures to show beside.
+        notes: below the table.
+    """
+
+    title: str = Field(min_length=1)
+    base: str | dict[str, Any] | None = None
+    set: dict[str, Any] = Field(default={})
+    seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
+    corner: str = ""
+    rows: tuple[Row, ...] = Field(min_length=1)
+    columns: tuple[Column, ...] = Field(min_length=1)
+    cells: tuple[Place, ...] = ()
+    published: Published | None = None
+    notes: tuple[str, ...] = ()
+
+    @field_validator("seeds")
+    @classmethod
+    def _different(cls, seeds: tuple[int, ...]) -> tuple[int, ...]:
+        if len(set(seeds)) < len(seeds) or min(seeds) < 0:
+            raise ValueError("must be different whole numbers of at least 0")
+        return seeds
+
+
+def suite_names() -> list[str]:
+    """The suites that come with fedbench."""
+    return sorted(path.stem for path in SUITES.glob("*.yaml"))
+
+
+def suite_summary(name: str) -> str:
+    """What a shipped suite is: its first line."""
+    first = (SUITES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    return first.removeprefix("#").strip()
+
+
+def suite_path(name: str) -> Path:
+    """The file of a shipped suite, or of one's own.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
+    if not path.is_file():
+        if path.parent != SUITES:
+            raise ConfigError(f"{name}: no such file")
+        raise ConfigError(f"{name}: no such suite{did_you_mean(name, suite_names())} (or a .yaml file)")
+    return path
+
+
+def read_suite(path: Path) -> SuiteFile:
+    """Read and check a suite file.
+
+    Raises:
+        ConfigError: one line with the file, the key, the value and what is allowed.
+    """
+    label = f"suite {path.stem}"
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{label}: not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict):
+        raise ConfigError(f"{label}: expected a mapping of keys, found {type(values).__name__}")
+    try:
+        suite = SuiteFile.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(f"{label}: {explain(error, '', _known_keys(error))}") from None
+    for kind, parts in (("rows", suite.rows), ("columns", suite.columns)):
+        names = [path_name(one) for one in leaves(parts)]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ConfigError(f"{label}: {kind}: {twice[0]!r} stands there twice; each needs a name of its own")
+    return suite
+
+
+def _known_keys(error: ValidationError) -> list[str]:
+    """The keys that stand beside the first offending one."""
+    kinds: dict[str, type[Section]] = {"rows": Row, "columns": Column, "cells": Place, "published": Published}
+    kinds |= {"until": Until, "measure": Measure}
+    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    found: type[Section] = SuiteFile
+    for part in first["loc"][:-1]:
+        found = kinds.get(str(part), found)
+    return list(found.model_fields)
+
+
+def leaves(parts: "tuple[Part, ...]", above: Branch = ()) -> Iterator[Branch]:
+    """The rows or columns in order, each with the groups above it."""
+    for part in parts:
+        if part.parts:
+            yield from leaves(part.parts, (*above, part))
+        else:
+            yield (*above, part)
+
+
+def path_name(path: Branch) -> str:
+    """What a row or column is called: "cifar10 C=1"."""
+    return " ".join(part.name for part in path)

@@ -1,0 +1,247 @@
+"""What became of a suite's runs, and the table and the JSON document that show it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from fedbench.records.reader import load_run
+from fedbench.suites.cell_values import Measure, Reading, read
+from fedbench.suites.plan import Plan, SuiteCell
+from fedbench.tables.seed_statistics import Spread
+from fedbench.tables.table import Cell, Table
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one run.
+
+    Attributes:
+        status: finished | failed | interrupted.
+        directory: of the run, if it came to have one.
+        summary: as in `summary.json`, if it ended.
+        reason: why it failed, one line.
+        reused: it was recorded before.
+        other_versions: the libraries that it was recorded with, where they differ.
+    """
+
+    status: str
+    directory: Path | None = None
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    reason: str = ""
+    reused: bool = False
+    other_versions: str = ""
+
+    @property
+    def finished(self) -> bool:
+        """Whether there is something to read."""
+        return self.status == "finished"
+
+
+class Outcomes:
+    """What became of the runs of a plan so far, by digest."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.by_digest: dict[str, Outcome] = {}
+        self._histories: dict[str, pa.Table] = {}
+        self._readings: dict[tuple[str, Measure, int | None], Reading] = {}
+
+    def add(self, digest: str, outcome: Outcome, history: pa.Table | None = None) -> None:
+        """A run ended; `history` saves reading it again."""
+        self.by_digest[digest] = outcome
+        if history is not None:
+            self._histories[digest] = history
+
+    @property
+    def failed(self) -> list[str]:
+        """Digests of the runs that failed."""
+        return [digest for digest, outcome in self.by_digest.items() if outcome.status == "failed"]
+
+    @property
+    def missing(self) -> int:
+        """Runs that were not run to an end."""
+        return sum(
+            1
+            for digest in self.plan.runs
+            if digest not in self.by_digest or self.by_digest[digest].status == "interrupted"
+        )
+
+    @property
+    def status(self) -> str:
+        """Of the suite: finished | failed | interrupted."""
+        return "interrupted" if self.missing else "failed" if self.failed else "finished"
+
+    def table(self) -> Table:
+        """As far as the runs have come."""
+        plan = self.plan
+        measured = {place: self._read(cell) for place, cell in plan.cells.items()}
+        columns: dict[str, tuple[str, list[Cell]]] = {}
+        for column in plan.columns:
+            cells = [plan.cells.get((row, column)) for row in plan.rows]
+            measures = [cell.measure for cell in cells if cell]
+            values = [value for cell in cells if cell for value in measured[cell.row, cell.column][0].values()]
+            number = measures[0].number(values)
+            shown = [
+                self._cell(cell, number, *measured[cell.row, cell.column]) if cell else Cell("-") for cell in cells
+            ]
+            columns[column] = _heading(column, measures), shown
+        return Table(
+            title=plan.file.title,
+            corner=plan.file.corner,
+            columns=tuple(heading for heading, _ in columns.values()),
+            rows=tuple(
+                (row, tuple(cells[place] for _, cells in columns.values())) for place, row in enumerate(plan.rows)
+            ),
+            notes=self._notes(),
+            label=plan.name,
+            banner=self._banner(),
+        )
+
+    def means(self) -> dict[str, float]:
+        """Mean of each cell that has a value, for the tracker: {"COLUMN/ROW": mean in the shown unit}."""
+        found: dict[str, float] = {}
+        for cell in self.plan.cells.values():
+            values, _ = self._read(cell)
+            if values:
+                found[f"{cell.column}/{cell.row}"] = Spread.of(values.values()).mean
+        return found
+
+    def to_mapping(self) -> dict[str, Any]:
+        """The suite as one JSON document. Figures are in the unit that is given beside them."""
+        plan = self.plan
+        return {
+            "suite": plan.name,
+            "title": plan.file.title,
+            "status": self.status,
+            "scale": plan.scale,
+            "banner": self._banner(),
+            "seeds": list(plan.seeds),
+            "overrides": list(plan.overrides),
+            "source": plan.file.published.source if plan.file.published else None,
+            "cells": [self._cell_mapping(cell) for cell in plan.cells.values()],
+            "runs": [self._run_mapping(digest) for digest in plan.runs],
+            "notes": list(self._notes()),
+        }
+
+    def _read(self, cell: SuiteCell) -> tuple[dict[int, float], str]:
+        """{seed: value}, and why others are missing."""
+        values: dict[int, float] = {}
+        absent: dict[str, list[int]] = {}
+        for seed, digest in cell.runs.items():
+            outcome = self.by_digest.get(digest)
+            if outcome is None or not outcome.finished:
+                reason = "not run yet" if outcome is None else outcome.status
+                if outcome is not None and outcome.reason:
+                    reason = f"{outcome.status}: {outcome.reason}"
+                absent.setdefault(reason, []).append(seed)
+                continue
+            reading = self._reading(digest, cell.measure, cell.through)
+            if reading.value is None:
+                absent.setdefault(reading.absence, []).append(seed)
+            else:
+                values[seed] = reading.value
+        return values, "; ".join(f"{reason} ({_seeds(seeds)})" for reason, seeds in absent.items())
+
+    def _reading(self, digest: str, measure: Measure, through: int | None) -> Reading:
+        key = digest, measure, through
+        if key not in self._readings:
+            self._readings[key] = read(measure, self._history(digest), through)
+        return self._readings[key]
+
+    def _history(self, digest: str) -> pa.Table:
+        if digest not in self._histories:
+            directory = self.by_digest[digest].directory
+            assert directory is not None
+            self._histories[digest] = load_run(directory)[1]
+        return self._histories[digest]
+
+    def _cell(self, cell: SuiteCell, number: Any, values: dict[int, float], absence: str) -> Cell:
+        text = ""
+        if not values:
+            text = next((word for word in ("failed", "not reached", "no such rounds") if absence.startswith(word)), "")
+            text = {"no such rounds": "-", "": "missing"}.get(text, text)
+        note = " ".join(part for part in (cell.note, f"{absence}." if absence and text != "-" else "") if part)
+        if text == "missing" and absence.startswith("not run yet"):
+            note = cell.note
+        figure = cell.published
+        return Cell(
+            text,
+            Spread.of(values.values()),
+            published=figure.value if figure else None,
+            published_std=figure.std if figure else None,
+            number=number,
+            note=note,
+        )
+
+    def _cell_mapping(self, cell: SuiteCell) -> dict[str, Any]:
+        values, absence = self._read(cell)
+        spread = Spread.of(values.values())
+        shown = Cell(spread=spread, published=cell.published.value if cell.published else None)
+        return {
+            "row": cell.row,
+            "column": cell.column,
+            "quantity": cell.measure.value,
+            "target": cell.measure.target,
+            "unit": cell.measure.quantity.unit,
+            "values": {str(seed): value for seed, value in values.items()},
+            "mean": spread.mean if spread.n else None,
+            "std": spread.std if spread.n > 1 else None,
+            "published": cell.published.value if cell.published else None,
+            "published_std": cell.published.std if cell.published else None,
+            "difference": shown.difference,
+            "within_two_standard_errors": shown.is_within,
+            "absence": absence or None,
+            "note": cell.note or None,
+            "runs": {str(seed): digest for seed, digest in cell.runs.items()},
+        }
+
+    def _run_mapping(self, digest: str) -> dict[str, Any]:
+        run, outcome = self.plan.runs[digest], self.by_digest.get(digest)
+        return {
+            "label": run.label,
+            "seed": run.config.seed,
+            "config_hash": digest,
+            "status": outcome.status if outcome else "not run",
+            "reused": outcome.reused if outcome else False,
+            "reason": (outcome.reason or None) if outcome else None,
+            "directory": str(outcome.directory) if outcome and outcome.directory else None,
+            "best_accuracy": outcome.summary.get("best_accuracy") if outcome else None,
+            "wall_seconds": outcome.summary.get("wall_seconds") if outcome else None,
+            "model_sha256": outcome.summary.get("model_sha256") if outcome else None,
+        }
+
+    def _banner(self) -> str:
+        plan, parts = self.plan, []
+        if plan.label:
+            compared = ": not comparable with the published figures" if plan.file.published else ""
+            parts.append(f"{plan.label[0].upper()}{plan.label[1:]}{compared}.")
+        if self.missing:
+            parts.append(f"Incomplete: {len(plan.runs) - self.missing} of {len(plan.runs)} runs.")
+        if self.failed:
+            parts.append(f"{len(self.failed)} of {len(plan.runs)} runs failed.")
+        return " ".join(parts)
+
+    def _notes(self) -> tuple[str, ...]:
+        plan = self.plan
+        notes = [f"Published: {plan.file.published.source}."] if plan.file.published else []
+        notes += [f"{note.rstrip('.')}." for note in plan.file.notes]
+        if plan.scaling:
+            notes.append(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}.")
+        own = [text for text in plan.overrides if not text.startswith(("data.root=", "runtime.", "tracking."))]
+        if own:
+            notes.append(f"Set on the command line: {', '.join(own)}.")
+        notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")
+        other = dict.fromkeys(outcome.other_versions for outcome in self.by_digest.values() if outcome.other_versions)
+        notes += [f"Some runs were recorded with other versions: {line}." for line in other]
+        return tuple(notes)
+
+
+def _heading(column: str, measures: list[Measure]) -> str:
+    return measures[0].heading(column)
+
+
+def _seeds(seeds: list[int]) -> str:
+    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"

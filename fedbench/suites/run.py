@@ -1,0 +1,296 @@
+"""A suite run to its end: what is recorded is not run again, what was broken off goes on, what fails fails alone."""
+
+import fcntl
+import json
+import shlex
+import sys
+import traceback
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+from rich.console import Console
+
+from fedbench.cli.suite_progress import SuiteProgress
+from fedbench.config.experiment import OutputSection
+from fedbench.engine.on_ray.session import ray_session
+from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
+from fedbench.experiment.interrupt import stop_signal
+from fedbench.experiment.result import Result
+from fedbench.experiment.run import resume as resume_run
+from fedbench.experiment.run import run as run_experiment
+from fedbench.records.observers import Membership, Observer
+from fedbench.records.run_directory import runs_root
+from fedbench.report.compare import compare, load
+from fedbench.report.content import make_report
+from fedbench.report.files import PAGE, write_report
+from fedbench.suites.earlier_runs import Recorded
+from fedbench.suites.files import TABLE, write_outputs
+from fedbench.suites.plan import Plan, Run, slug
+from fedbench.suites.results import Outcome, Outcomes
+from fedbench.suites.whole_table import whole_and_recorded
+from fedbench.tracking.parent_run import ParentRun
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from fedbench.engine.on_ray.warm_actors import WarmActors
+
+REPORT = "report"
+"""The folder of the report on a suite's runs, below the suite's."""
+
+STATE = "suite.json"
+"""What a suite's folder keeps between commands: the key of its MLflow run."""
+
+
+def suite_folder(plan: Plan) -> Path:
+    """Where a suite's runs and tables go: `suites/NAME` below the runs, another one for each scale."""
+    name = plan.name if plan.scale == 1 else f"{plan.name}-scaled-{plan.scale:g}"
+    return (runs_root() / "suites" / slug(name)).absolute()
+
+
+def recorded_for(plan: Plan) -> dict[str, Recorded]:
+    """The runs of a plan that are recorded in its own folder, or finished in another suite's."""
+    _, recorded = whole_and_recorded(plan, suite_folder(plan))
+    return {digest: run for digest, run in recorded.items() if digest in plan.runs}
+
+
+def run_suite(plan: Plan, screen: Console) -> Outcomes:
+    """Run what is not recorded yet, one run after the other, and write the table after each.
+
+    The files have the whole table, as far as it is recorded, where the plan is a selection; what is returned has not.
+
+    An interrupt ends the running run at the end of its round, with a checkpoint, and the suite with it.
+
+    Args:
+        screen: where progress and warnings go.
+
+    Raises:
+        ConfigError: another process is at work on the suite.
+        RunError: there is no Ray to run on.
+    """
+    folder = suite_folder(plan)
+    with _locked(folder):
+        return _Suite(plan, folder, screen).run()
+
+
+class _Suite:
+    """The work of `run_suite`."""
+
+    def __init__(self, plan: Plan, folder: Path, screen: Console) -> None:
+        self._plan, self._folder, self._screen = plan, folder, screen
+        self._outcomes = Outcomes(plan)
+        whole, self._recorded = whole_and_recorded(plan, folder)
+        self._whole = Outcomes(whole)
+        self._broken_data: dict[str, str] = {}
+        first = next(iter(plan.runs.values())).config
+        self._runtime, self._tracking = first.runtime, first.tracking
+        self._parent = ParentRun(enabled=self._tracking.enabled)
+        self._steps = 0
+        self._warm: WarmActors | None = None
+
+    def run(self) -> Outcomes:
+        """All of it."""
+        self._take_recorded()
+        with SuiteProgress(self._screen, len(self._plan.runs)) as progress, stop_signal() as should_stop:
+            try:
+                self._run_all(progress, should_stop)
+            except KeyboardInterrupt:  # the second one
+                progress.say("interrupted at once")
+            except FedbenchError:
+                self._parent.close("failed")
+                raise
+        self._write()
+        self._report()
+        self._parent.artifacts(self._folder / TABLE)
+        self._parent.describe(self._note())
+        self._parent.close(self._outcomes.status)
+        if self._parent.warning:
+            self._warn(self._parent.warning)
+        return self._outcomes
+
+    def _run_all(self, progress: SuiteProgress, should_stop: Callable[[], bool]) -> None:
+        known = set(self._outcomes.by_digest)
+        with ExitStack() as session:
+            if known < self._plan.runs.keys():
+                self._open_parent()
+                self._warm = session.enter_context(ray_session(self._runtime))
+            for number, digest in enumerate(self._plan.runs, 1):
+                if digest not in known and should_stop():
+                    return
+                progress.begin(number, self._plan.runs[digest].title)
+                if digest not in known:
+                    self._record(self._plan.runs[digest], progress)
+                progress.end(self._outcomes.by_digest[digest])
+
+    def _take_recorded(self) -> None:
+        for digest, recorded in self._recorded.items():
+            if recorded.finished:
+                other = recorded.other_versions
+                self._keep(
+                    digest,
+                    Outcome("finished", recorded.directory, recorded.summary, reused=True, other_versions=other),
+                )
+                if other and digest in self._plan.runs:
+                    self._warn(f"{recorded.directory} was recorded with {other}; remove it to have it run again")
+
+    def _keep(self, digest: str, outcome: Outcome, history: "pa.Table | None" = None) -> None:
+        for outcomes in (self._outcomes, self._whole):
+            if digest in outcomes.plan.runs:
+                outcomes.add(digest, outcome, history)
+
+    def _record(self, run: Run, progress: SuiteProgress) -> None:
+        """Run one, whatever becomes of it."""
+        data = repr(run.config.data.dataset)
+        if reason := self._broken_data.get(data):
+            self._keep(run.digest, Outcome("failed", reason=reason))
+            return
+        try:
+            result = self._start(run, [progress])
+        except FedbenchError as error:
+            self._let_actors_go()
+            if isinstance(error, ClientFailure):
+                sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
+            if isinstance(error, DataError):  # the others on this data would fail as it did
+                self._broken_data[data] = str(error)
+            self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=str(error)))
+        except Exception as error:  # a part of one's own may raise anything; the others can still be run
+            self._let_actors_go()
+            traceback.print_exc()
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=reason))
+        else:
+            for warning in result.warnings:
+                self._warn(f"{run.title}: {warning}")
+            status = str(result.summary["status"])
+            self._keep(run.digest, Outcome(status, result.directory, result.summary), result.history)
+        self._steps += 1
+        self._write()
+        self._parent.log(self._whole.means() | {"runs": float(self._steps)}, step=self._steps)
+
+    def _start(self, run: Run, observers: list[Observer]) -> Result:
+        """The one place where a run is begun or gone on with."""
+        member = self._member(run)
+        if run.digest in self._recorded:
+            where = [text for text in self._plan.overrides if text.startswith(("runtime.", "tracking.", "data.root="))]
+            return resume_run(self._recorded[run.digest].directory, where, observers, member, warm=self._warm)
+        output = OutputSection(directory=self._free_directory(run))
+        return run_experiment(run.config.model_copy(update={"output": output}), observers, member, warm=self._warm)
+
+    def _let_actors_go(self) -> None:
+        """Who knows in what state a failed run has left them."""
+        if self._warm is not None:
+            self._warm.close()
+
+    def _free_directory(self, run: Run) -> Path:
+        """A torn directory of an earlier attempt is left as it is."""
+        attempt, directory = 1, self._folder / run.directory_name
+        while directory.exists():
+            attempt += 1
+            directory = self._folder / f"{run.directory_name}-{attempt}"
+        return directory
+
+    def _found_directory(self, run: Run) -> Path | None:
+        found = sorted(self._folder.glob(f"{run.directory_name}*/summary.json"))
+        return found[-1].parent if found else None
+
+    def _open_parent(self) -> None:
+        tags = {"suite": self._plan.name, **self._tracking.tags}
+        if self._plan.label:
+            tags["scale"] = self._plan.label
+        tracking = self._tracking
+        self._parent.open(
+            self._plan.title, tracking.experiment, tracking.mlflow_uri, tags, self._note(), self._mlflow_key()
+        )
+        if self._parent.warning:
+            self._warn(self._parent.warning)
+
+    def _member(self, run: Run) -> Membership:
+        tags = {"suite": self._plan.name, "row": run.row}
+        if self._plan.label:
+            tags["scale"] = self._plan.label
+        return Membership(self._parent.run_id, self._name(run), tags)
+
+    def _name(self, run: Run) -> str:
+        """With the scale last: charts show a name's first letters, which have to tell the runs apart."""
+        scale = self._plan.label
+        title = f"{run.label.removesuffix(f' {scale}')} seed {run.config.seed}"
+        return f"{title} ({scale})" if scale else title
+
+    def _note(self) -> str:
+        plan = self._whole.plan
+        lines = [f"**{plan.file.title}**", f"Suite `{plan.name}`{f', {plan.label}' if plan.label else ''}: "]
+        lines[1] += f"{len(plan.runs)} runs, seeds {', '.join(map(str, plan.seeds))}. Files: `{self._folder}`"
+        if self._whole.by_digest:
+            if (self._folder / REPORT / PAGE).exists():
+                lines.append("Among the artifacts: the table, and `report.html`, the runs side by side, with charts.")
+            lines.append(self._whole.table().to_markdown())
+        else:
+            lines += plan.file.notes
+        return "\n\n".join(lines)
+
+    def _mlflow_key(self) -> str:
+        """By which the suite's MLflow run is known again."""
+        path = self._folder / STATE
+        try:
+            return str(json.loads(path.read_text(encoding="utf-8"))["mlflow"])
+        except (OSError, ValueError, KeyError, TypeError):
+            key = uuid.uuid4().hex
+            path.write_text(json.dumps({"mlflow": key}), encoding="utf-8")
+            return key
+
+    def _write(self) -> None:
+        try:
+            write_outputs(self._whole, self._folder)
+        except OSError as error:
+            self._warn(f"the table could not be written: {error}")
+
+    def _report(self) -> None:
+        """The finished runs side by side, with the charts that a table does not have; none without such a run."""
+        finished = (outcome.directory for outcome in self._whole.by_digest.values() if outcome.finished)
+        directories = [directory for directory in finished if directory is not None]
+        try:
+            report = make_report(compare(load(directories)), command=self._command())
+            banner = self._whole.table().banner
+            intro = (banner, *report.intro) if banner else report.intro
+            write_report(replace(report, title=self._plan.file.title, intro=intro), self._folder / REPORT)
+        except DataError:  # none of them can be compared
+            return
+        except Exception as error:  # the runs and the table are there; what cannot be drawn must not undo them
+            self._warn(f"the report could not be written: {' '.join(str(error).split())}")
+            return
+        self._parent.artifact(self._folder / REPORT / PAGE)
+
+    def _command(self) -> str:
+        plan = self._whole.plan
+        scale = ["--scale", f"{plan.scale:g}"] if plan.label else []
+        seeds = ["--seeds", ",".join(map(str, plan.seeds))]
+        return shlex.join(["fedbench", "suite", plan.name, *plan.overrides, *seeds, *scale])
+
+    def _warn(self, line: str) -> None:
+        self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[IO[str]]:
+    """One process works on a suite's folder.
+
+    Raises:
+        ConfigError: another one does, or the folder cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made a directory: {error.strerror}") from None
+    with stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(f"{folder}: another process is at work on this suite; wait for it, or stop it") from None
+        except OSError:
+            pass  # a file system without locks
+        yield stream

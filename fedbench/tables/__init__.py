@@ -1,0 +1,1 @@
+"""One table of figures over seeds, in any format."""

@@ -1,0 +1,161 @@
+"""MLflow's store, as everything that records there opens it: settings, names, and which errors last.
+
+mlflow is imported where it is used, which is in a background thread: the import takes seconds of a core.
+"""
+
+import os
+import re
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote, urlsplit
+
+from fedbench.errors import ConfigError
+from fedbench.records.run_directory import in_a_ray_job, lasting_root
+from fedbench.tracking.pages import ABOUT_THE_EXPERIMENT, NOTE
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+RECORDING_TAG = "fedbench.recording"
+"""By which a recording is found again in the store."""
+
+LONGEST_PARAMETER, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250
+LONGEST_DATASET_NAME, LONGEST_DIGEST = 500, 36
+
+METRICS_PER_REQUEST = 1000
+"""What MLflow takes in one request: a batch is then taken or refused as a whole."""
+
+STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+
+MLFLOW_SETTINGS = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the delivery tries again itself, and knows when to stop
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is the command's
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_DISABLE_TELEMETRY": "true",  # it would write to the home directory, and to the network
+}
+"""What the environment does not set otherwise."""
+
+LASTING_ERRORS = frozenset(
+    {
+        "BAD_REQUEST",
+        "CUSTOMER_UNAUTHORIZED",
+        "ENDPOINT_NOT_FOUND",
+        "FEATURE_DISABLED",
+        "INVALID_PARAMETER_VALUE",
+        "INVALID_STATE",
+        "NOT_FOUND",
+        "NOT_IMPLEMENTED",
+        "PERMISSION_DENIED",
+        "RESOURCE_ALREADY_EXISTS",
+        "RESOURCE_DOES_NOT_EXIST",
+        "UNAUTHENTICATED",
+    }
+)
+"""MLflow's error codes that trying again does not change."""
+
+
+def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
+    """A client of the store, and the id of the experiment, which is made if it is not there.
+
+    An experiment that nobody described gets a description.
+
+    Args:
+        uri: as from `absolute_store`; None: the store that `mlflow ui` opens in the working directory.
+    """
+    for name, value in MLFLOW_SETTINGS.items():
+        os.environ.setdefault(name, value)
+    from mlflow import MlflowClient, get_tracking_uri
+    from mlflow.exceptions import MlflowException
+
+    database = sqlite_file(uri)
+    if unmade := database or sqlite_file(get_tracking_uri() if uri is None else None):
+        make_database(unmade)
+    client: MlflowClient = MlflowClient(uri)
+    found = client.get_experiment_by_name(experiment)
+    if found is None:
+        # Beside a SQLite file that was named; else where MLflow puts artifacts by itself.
+        artifacts = (database.parent / "mlruns" / quote(experiment, safe=" ")).as_uri() if database else None
+        try:
+            return client, str(client.create_experiment(experiment, artifacts, {NOTE: ABOUT_THE_EXPERIMENT}))
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+            found = client.get_experiment_by_name(experiment)  # another run was faster
+    assert found is not None
+    if NOTE not in found.tags:
+        client.set_experiment_tag(found.experiment_id, NOTE, ABOUT_THE_EXPERIMENT)
+    return client, str(found.experiment_id)
+
+
+def make_database(path: Path) -> None:
+    """Make MLflow's SQLite file, whole or not at all, if it is not there.
+
+    MLflow builds its tables one by one, for seconds, and never goes on with what an interrupted process left.
+    """
+    if path.exists():
+        return
+    from mlflow import MlflowClient
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
+        fresh = Path(folder) / path.name
+        MlflowClient(f"sqlite:///{fresh.absolute()}").search_experiments(max_results=1)
+        with suppress(FileExistsError):  # another run was faster
+            os.link(fresh, path)
+
+
+def check_experiment_name(name: str) -> None:
+    """Raises:
+    ConfigError: it is empty, or has a slash, which MLflow's pages take for a path.
+    """
+    if not name.strip() or "/" in name:
+        raise ConfigError(f"tracking.experiment={name}: must be a name without a slash")
+
+
+def environment_store(uri: str | None) -> str | None:
+    """`uri`, or what MLFLOW_TRACKING_URI says.
+
+    Else None; but in a Ray job, whose working directory is deleted, a file that stays.
+    """
+    given = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return f"sqlite:///{lasting_root() / 'mlflow.db'}" if given is None and in_a_ray_job() else given
+
+
+def is_lasting(error: Exception) -> bool:
+    """Whether trying again will not help. What is not known to be an answer or a fault of the store is a defect."""
+    if (answer := getattr(error, "response", None)) is not None:
+        return 400 <= answer.status_code < 500 and answer.status_code not in (408, 429)
+    if (code := getattr(error, "error_code", None)) is not None:
+        return code in LASTING_ERRORS
+    of_the_store = isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")
+    return isinstance(error, FileNotFoundError) or not of_the_store
+
+
+def now() -> int:
+    """Milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+def plain_name(name: str) -> str:
+    """`name` without the characters that MLflow refuses in names."""
+    return re.sub(r"[^\w.\- /:]", "_", name)[:LONGEST_NAME]
+
+
+def is_server(uri: str) -> bool:
+    return urlsplit(uri).scheme in ("http", "https", "databricks")
+
+
+def sqlite_file(uri: str | None) -> Path | None:
+    """The file of a SQLite address, None for another store."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)) if uri is not None and uri.startswith(prefix) else None
+
+
+def absolute_store(uri: str | None) -> str | None:
+    """A SQLite address that does not depend on the directory in which the thread happens to open it."""
+    database = sqlite_file(uri)
+    return uri if database is None else f"sqlite:///{database.absolute()}"

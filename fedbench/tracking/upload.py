@@ -1,0 +1,75 @@
+"""Sending to MLflow what it missed of a recorded run: all of it, or the rounds and files that it does not have."""
+
+import json
+import uuid
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedbench.errors import ConfigError, RunError
+from fedbench.records.reader import CHECKPOINTS
+from fedbench.records.recorded_run import RecordedRun, is_at_work, read_run
+from fedbench.tracking.download import recording_key
+from fedbench.tracking.run import MlflowTracker
+
+LONGEST_UPLOAD = 600.0
+"""Seconds for one run."""
+
+
+@dataclass(frozen=True)
+class Uploaded:
+    """A run that MLflow has now.
+
+    Attributes:
+        directory: its run directory.
+        run_id: MLflow's.
+        experiment: the name of the experiment.
+    """
+
+    directory: Path
+    run_id: str
+    experiment: str
+
+
+def upload(directory: Path, mlflow_uri: str | None = None, experiment: str | None = None) -> Uploaded:
+    """Send what MLflow lacks of a recorded run; sending it again doubles nothing.
+
+    Args:
+        directory: the run directory.
+        mlflow_uri: the store or server; None: the run's own, else as for a run.
+        experiment: None: the run's own.
+
+    Raises:
+        ConfigError: the run goes on at the moment.
+        DataError: the directory is not a run's, or torn.
+        RunError: the store is away, or refused a part.
+    """
+    run = read_run(directory)
+    if run.status == "running" and is_at_work(directory):
+        raise ConfigError(f"{directory}: is still running and sends its rounds itself; wait until it has ended")
+    tracking = run.config.get("tracking") or {}
+    uri, name = mlflow_uri or tracking.get("mlflow_uri"), experiment or tracking.get("experiment") or "fedbench"
+    tracker = MlflowTracker(
+        uri, name, tracking.get("tags"), recording=_key(run), close_timeout=LONGEST_UPLOAD, away_timeout=10.0
+    )
+    tracker.resumed(run.rounds)
+    tracker.run_started(run.description)
+    # A killed run never wrote how it ended.
+    summary = run.summary if run.status != "running" else {**run.summary, "status": "interrupted"}
+    tracker.run_finished(summary)
+    if tracker.warning is not None or tracker.run_id is None:
+        raise RunError(f"{directory}: {tracker.warning or 'MLflow did not take the run'}")
+    return Uploaded(directory, tracker.run_id, name)
+
+
+def _key(run: RecordedRun) -> str:
+    """By which MLflow knows the recording; kept with the run where it had none."""
+    if (key := recording_key(run.directory)) is not None:
+        return key
+    key = uuid.uuid5(uuid.NAMESPACE_URL, f"{run.name} {run.digest} {run.directory.resolve()}").hex
+    try:
+        folder = run.directory / CHECKPOINTS
+        folder.mkdir(exist_ok=True)
+        (folder / "recording.json").write_text(json.dumps({"mlflow": key}), encoding="utf-8")
+    except OSError:
+        pass  # an archive that cannot be written to; the same place gives the same key again
+    return key

@@ -1,0 +1,253 @@
+"""Asynchronous runs on Ray: the same run as in one process, whatever the cluster, and whoever dies."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from arrival_runs import Followed, follow, followed
+from small import asynchronous, process_of
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.interfaces import EvaluationPhase
+from fedbench.engine.messages import ArrivalOrder, ClientReport
+from fedbench.engine.on_ray.actors import Cluster
+from fedbench.engine.on_ray.arrivals import RayArrivals
+from fedbench.errors import ClientFailure, RunError
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.setup import build_problem
+from fedbench.records.schema import ARRIVAL_SCHEMA
+
+pytestmark = pytest.mark.slow
+
+SEQUENTIAL = ("schedule=sequential", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1")
+WANDERING = ("data.clients=7", "delays.concurrency=4", "delays.arrivals_per_round=9")
+FAULTY = (
+    "algorithm=small:Faulty",
+    "data.clients=10",
+    "data.partition=shards",
+    "data.partition.shards_per_client=1",
+    "data.samples_per_client=null",
+    "delays.concurrency=4",
+    "delays.arrivals_per_round=15",
+    "local.batch_size=4",
+    "local.steps=2",
+)
+VARIANTS = {
+    "ormo": (),
+    "estimates of partial updates": ("algorithm=dana-zero", *SEQUENTIAL, "delays.arrivals_per_round=9"),
+    "buffered": ("algorithm=fedbuff", "algorithm.buffer_size=3", "local.steps=2", *WANDERING),
+    "own statistics": ("local.batchnorm=local", "local.steps=1", "algorithm=ormo", *WANDERING),
+    "residuals": ("update.compression=topk", "update.compression.fraction=0.2", *WANDERING),
+    "failures": (*FAULTY, "server=asgd", "runtime.max_failed_clients=5"),
+}
+
+
+def on_ray(*overrides: str) -> ExperimentConfig:
+    return asynchronous("runtime.cpus_per_client=0.2", "evaluation.batch_size=100", *overrides)
+
+
+@cache
+def inline(*overrides: str) -> Followed:
+    return followed(asynchronous("runtime.executor=inline", "evaluation.batch_size=100", *overrides))
+
+
+@contextmanager
+def actors(count: int) -> Iterator[Cluster]:
+    made = Cluster(on_ray(f"runtime.actors={count}").runtime, cohort=2)
+    try:
+        yield made
+    finally:
+        made.close()
+
+
+@pytest.fixture(scope="module")
+def single(local_ray: None) -> Iterator[Cluster]:
+    """Actors are made once for all runs; they forget everything when they are prepared for the next."""
+    with actors(1) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def pair(local_ray: None) -> Iterator[Cluster]:
+    with actors(2) as made:
+        yield made
+
+
+def follow_on(cluster: Cluster, config: ExperimentConfig, kind: type[RayArrivals] = RayArrivals) -> Followed:
+
+    problem = build_problem(config, load_federation(config))
+    data, rows = problem.federation.data, problem.federation.rows
+    executor = kind(cluster, problem.spec, data, rows, problem.arrival_server, config.runtime)
+    try:
+        return follow(problem, executor)
+    finally:
+        cluster.end_servers()
+
+
+def plain_rows(done: Followed) -> list[str]:
+    """The rounds without what depends on the machine; as text, in which NaN equals itself."""
+    return [
+        str({key: value for key, value in asdict(row).items() if not key.endswith(("_seconds", "transport_bytes"))})
+        for row in done.rows
+    ]
+
+
+def assert_alike(mine: Followed, theirs: Followed) -> None:
+    assert mine.plain() == theirs.plain()
+    assert mine.digest == theirs.digest
+    assert plain_rows(mine) == plain_rows(theirs)
+
+
+@pytest.mark.parametrize("variant", ["ormo", "estimates of partial updates", "buffered"])
+def test_one_actor_gives_the_run_that_one_process_gives(variant: str, single: Cluster) -> None:
+    overrides = VARIANTS[variant]
+    assert_alike(follow_on(single, on_ray(*overrides)), inline(*overrides))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_two_actors_give_the_run_that_one_process_gives(variant: str, pair: Cluster) -> None:
+    overrides = VARIANTS[variant]
+    assert_alike(follow_on(pair, on_ray(*overrides)), inline(*overrides))
+
+
+def log_of(done: Followed, folder: Path) -> str:
+    """The override that follows its `events.parquet`."""
+    file = folder / "events.parquet"
+    pq.write_table(pa.Table.from_pylist([asdict(arrival) for arrival in done.arrivals], schema=ARRIVAL_SCHEMA), file)
+    return f"delays.replay={file}"
+
+
+def test_what_really_happened_is_replayed_in_one_process(pair: Cluster, tmp_path: Path) -> None:
+    wall = ("delays.clock=wall", "data.clients=6", "delays.concurrency=4", "delays.arrivals_per_round=12", *SEQUENTIAL)
+    recorded = follow_on(pair, on_ray(*wall))
+    times = [arrival.arrived_seconds for arrival in recorded.arrivals]
+    assert times == sorted(times)
+    assert sum(arrival.staleness for arrival in recorded.arrivals) <= 3 * 36
+    assert_alike(inline(*wall, log_of(recorded, tmp_path)), recorded)
+
+
+def test_rounds_of_real_seconds_are_replayed_with_the_same_arrivals_in_each(pair: Cluster, tmp_path: Path) -> None:
+    """In one process, too, which could not keep to the time by itself."""
+    wall = ("delays.clock=wall", "delays.seconds_per_round=0.4", *SEQUENTIAL, "schedule.rounds_per_group=2", "rounds=9")
+    recorded = follow_on(pair, on_ray(*wall))
+    assert recorded.arrivals
+    assert_alike(inline(*wall, log_of(recorded, tmp_path)), recorded)
+
+
+NOTICED: list[str] = []
+"""By whom a death was noticed."""
+
+
+class Mortal(RayArrivals):
+    """The actor that is given a work of FATAL stops there, and is dead when something is next asked of it.
+
+    Works that it was given in the meantime are lost as well.
+    """
+
+    FATAL = (4, 10)
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._stopped: tuple[int, int] | None = None
+
+    def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
+        import ray
+
+        if order.number in self.FATAL:
+            actor = self._choose_actor(order.client)
+            process = ray.get(self._cluster.clients[actor].__ray_call__.remote(process_of))
+            os.kill(process, signal.SIGSTOP)
+            self._stopped = actor, process
+        super().dispatch(order, versions)
+
+    def collect(self, number: int, round_index: int) -> ClientReport:
+        import ray
+
+        task = self._tasks[number]
+        if self._stopped and task.actor == self._stopped[0] and not ray.wait([task.report], timeout=0)[0]:
+            self._die("collecting")
+        return super().collect(number, round_index)
+
+    def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
+        if self._stopped:
+            self._die("scoring")
+        return super().evaluate(versions)
+
+    def _die(self, where: str) -> None:
+        assert self._stopped is not None
+        os.kill(self._stopped[1], signal.SIGKILL)
+        self._stopped = None
+        NOTICED.append(where)
+
+
+def test_an_actor_that_dies_is_replaced_and_its_works_are_done_again(pair: Cluster) -> None:
+    """On the parameters that they were given out with, though others have been applied meanwhile."""
+    NOTICED.clear()
+    overrides = ("delays.arrivals_per_round=8", *SEQUENTIAL, "algorithm=dana-zero")
+    assert_alike(follow_on(pair, on_ray(*overrides), Mortal), inline(*overrides))
+    assert NOTICED == ["collecting", "scoring"]
+
+
+def test_with_what_clients_keep_a_dead_actor_ends_the_run(local_ray: None) -> None:
+    told = r"^the actor with the works of clients \[.*\] died, and with it what these clients keep: "
+    with actors(1) as doomed, pytest.raises(RunError, match=told):
+        follow_on(doomed, on_ray("delays.arrivals_per_round=8", "local.batchnorm=local"), Mortal)
+
+
+def test_a_failure_is_told_with_its_round_and_traceback(pair: Cluster) -> None:
+    with pytest.raises(
+        ClientFailure, match=r"^client \d failed in round 0: ValueError: this client is broken$"
+    ) as told:
+        follow_on(pair, on_ray(*FAULTY, "server=asgd", "delays.arrivals_per_round=60"))
+    assert "in loss" in told.value.traceback
+    assert "small.py" in told.value.traceback
+
+
+MOVED: list[tuple[ArrivalOrder, Any, Any]] = []
+"""Works, with references to what they were sent and to what came back."""
+
+
+class Watched(RayArrivals):
+    """Keeps hold of what goes to the actors and comes from them."""
+
+    def _submit(self, order: ArrivalOrder, actor: int, payload: Any, state: Any) -> None:
+        super()._submit(order, actor, payload, state)
+        assert actor == order.client, "one client for each"
+        MOVED.append((order, payload, self._tasks[order.number].upload))
+
+
+def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(pair: Cluster) -> None:
+    """Ray's own account of every object that goes to or comes from a client actor, next to the protocol's."""
+    MOVED.clear()
+    one = ("data.clients=2", "model=cnn-bn", "model.width=16", "evaluation.every=99", "rounds=5")
+    done = follow_on(pair, on_ray(*one, *SEQUENTIAL, "delays.arrivals_per_round=6"), Watched)
+    for worker in range(2):
+        moved = [(payload, upload) for order, payload, upload in MOVED if order.worker == worker]
+        arrivals = [arrival for arrival in done.arrivals if arrival.worker == worker]
+        assert len(arrivals) > 8
+        assert {arrival.group for arrival in arrivals} == {-1, 0, 1, 2, 3}
+        for arrival, (payload, upload) in zip(arrivals, moved, strict=False):
+            assert size_of(payload) == pytest.approx(arrival.downlink_bytes, abs=64)
+            assert size_of(upload) == pytest.approx(arrival.uplink_bytes, abs=64)
+    MOVED.clear()
+
+
+def size_of(reference: object) -> int:
+    """Bytes of an array as Ray stores it, without the envelope that every array has."""
+    import ray
+    from ray._private.worker import global_worker
+
+    def stored(value: object) -> int:
+        return int(global_worker.get_serialization_context().serialize(value).total_bytes)
+
+    large = np.zeros(100_000, np.float32)
+    return stored(ray.get(reference)) - (stored(large) - large.nbytes)

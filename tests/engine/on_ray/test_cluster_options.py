@@ -1,0 +1,103 @@
+"""What a cluster is asked for: where actors go, and how long nodes are waited for."""
+
+import time
+
+import pytest
+from small import config
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.runtime import RuntimeSection
+from fedbench.engine.on_ray.actors import Cluster
+from fedbench.errors import ConfigError
+from fedbench.experiment.run import run
+
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+
+
+@pytest.mark.parametrize("placement", ["pack", "spread"])
+def test_actors_are_placed_as_asked(placement: str) -> None:
+    from ray.util.placement_group import placement_group_table
+
+    cluster = Cluster(RuntimeSection(actors=2, placement=placement), cohort=2)
+    try:
+        assert cluster._group is not None
+        assert placement_group_table(cluster._group)["strategy"] == placement.upper()
+        assert len(cluster.clients) == 2
+    finally:
+        cluster.close()
+
+
+def test_nodes_are_waited_for_as_long_as_allowed_and_no_longer(capfd: pytest.CaptureFixture[str]) -> None:
+    began = time.monotonic()
+    with pytest.raises(ConfigError, match=r"3 actors x 1 CPU = 3 CPUs asked, 2 present: set runtime\.cpus_per_client"):
+        Cluster(RuntimeSection(actors=3, wait_for_nodes=2.0), cohort=3)
+    assert 2.0 <= time.monotonic() - began < 60.0
+    assert capfd.readouterr().err.startswith("waiting up to 2 s for nodes: 3 actors x 1 CPU = 3 CPUs asked, 2 present")
+
+
+def test_an_actor_that_no_single_node_could_hold_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"set runtime\.cpus_per_client<=2"):
+        Cluster(RuntimeSection(actors=1, cpus_per_client=3.0), cohort=3)
+
+
+@pytest.mark.parametrize("option", ["placement=spread", "wait_for_nodes=5"])
+def test_without_a_cluster_they_have_no_effect_and_are_refused(option: str) -> None:
+    with pytest.raises(ConfigError, match="has no effect with executor=inline"):
+        ExperimentConfig.load("quickstart", ["runtime.executor=inline", f"runtime.{option}"])
+
+
+@pytest.mark.usefixtures("run_folder")
+def test_a_sum_per_node_gives_the_same_model_and_the_server_receives_one() -> None:
+    sums = {
+        (how, actors): run(config("rounds=2", f"runtime.actors={actors}", f"runtime.combine={how}"))
+        for how, actors in (("actor", 2), ("node", 1), ("node", 2))
+    }
+    assert len({result.summary["model_sha256"] for result in sums.values()}) == 1
+    one, two = (sums["node", actors].history.column("transport_bytes").to_pylist() for actors in (1, 2))
+    sent_down = [part - whole for part, whole in zip(two, one, strict=True)]
+    assert all(down > 0 for down in sent_down), "a second actor fetches the parameters, too"
+    apart = sums["actor", 2].history.column("transport_bytes").to_pylist()
+    assert all(less < more for less, more in zip(two, apart, strict=True))
+
+
+@pytest.mark.parametrize("algorithm", ["median", "fedmr"])
+def test_a_sum_per_node_is_refused_where_single_updates_are_looked_at(algorithm: str) -> None:
+    with pytest.raises(ConfigError, match=rf"runtime\.combine=node: {algorithm} looks at single updates"):
+        run(config(f"algorithm={algorithm}", "runtime.combine=node"))
+
+
+@pytest.mark.parametrize("where", ["head", "clients"])
+def test_the_server_is_where_it_is_wanted(where: str) -> None:
+    import ray
+
+    cluster = Cluster(RuntimeSection(actors=1, server=where), cohort=2)
+    try:
+        server = cluster.create_server(Named, "a server")
+        assert ray.get(server.read.remote()) == "a server"
+        resources = ray.get(server.resources.remote())
+        assert any(name.startswith("node:__internal_head__") for name in resources) == (where == "head")
+    finally:
+        cluster.close()
+
+
+class Named:
+    """Stands for a server."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def read(self) -> str:
+        return self._name
+
+    def resources(self) -> dict[str, float]:
+        import ray
+
+        assigned: dict[str, float] = ray.get_runtime_context().get_assigned_resources()
+        return assigned
+
+
+def test_a_custom_resource_that_is_not_there_is_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"1 actors x 0\.5 A100 = 0\.5 A100 asked, 0 present"):
+        Cluster(RuntimeSection(resources={"A100": 0.5}), cohort=2)
+    with pytest.raises(ConfigError, match="set gpus_per_client"):
+        config("runtime.resources.GPU=1")

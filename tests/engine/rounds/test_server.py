@@ -1,0 +1,152 @@
+"""The server's arithmetic and bookkeeping, against a naive FedAvg by name and a hand-kept account."""
+
+import numpy as np
+import pytest
+
+from fedbench.accounting.ledger import TransferLedger
+from fedbench.algorithms.fedavg import FedAvg
+from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.errors import RunError
+from fedbench.planning.schedules import Full, Schedule, Sequential
+from fedbench.protocol.compression import Uncompressed
+from fedbench.protocol.layout import ParameterLayout
+from fedbench.protocol.message import PartTable
+from fedbench.protocol.update_pipeline import UpdatePipeline
+from fedbench.training.minibatches import LocalLength
+from fedbench.training.optimizers import Constant
+
+LAYOUT = ParameterLayout.build(
+    [("conv", {"conv.weight": (4, 3, 2, 2)}), ("middle", {"middle.weight": (5, 4)}), ("head", {"head.bias": (7,)})],
+    statistics=[("norm.running_mean", 0, (4,))],
+)
+SIZES = (10, 30, 25, 60, 5)
+PLAIN = UpdatePipeline(clip_norm=None, noise_std=0.0, compression=Uncompressed())
+
+
+def server(schedule: Schedule, *, aggregates: bool = True, cohort: int = 5, weighting: str = "samples") -> Server:
+    rng = np.random.default_rng(0)
+    return Server(
+        ServerSpec(
+            table=PartTable(LAYOUT, aggregates),
+            vector=rng.normal(size=LAYOUT.size).astype(np.float32),
+            statistics=rng.normal(size=4).astype(np.float32),
+            sizes=SIZES,
+            cohort_size=cohort,
+            rounds=20,
+            seed=0,
+            algorithm=FedAvg(weighting=weighting),  # type: ignore[arg-type]
+            schedule=schedule,
+            learning_rate=Constant(),
+            local=LocalLength(16, epochs=1, steps=None, smallest=1),
+            update=PLAIN,
+        )
+    )
+
+
+def uploads(server: Server, groups: tuple[int, ...], clients: int, statistics: bool, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    length = LAYOUT.count(groups) + (4 if statistics else 0)
+    return rng.normal(size=(clients, length)).astype(np.float32)
+
+
+@pytest.mark.parametrize("weighting", ["samples", "uniform"])
+def test_averaging_equals_a_naive_fedavg_by_name(weighting: str) -> None:
+    one = server(Full(), weighting=weighting)
+    plan = one.plan(0)
+    sent = uploads(one, plan.active.groups, 5, statistics=True)
+    one.receive(sent.ravel(), plan.cohort)
+    one.finish()
+    vector, statistics = one.model()
+    weights = np.array(SIZES, float) if weighting == "samples" else np.ones(5)
+    weights /= weights.sum()
+    clients = [LAYOUT.unflatten(values[: LAYOUT.size]) for values in sent]
+    for name, tensor in LAYOUT.unflatten(vector).items():
+        naive = sum(weight * client[name].astype(np.float64) for weight, client in zip(weights, clients, strict=True))
+        np.testing.assert_allclose(tensor, naive, rtol=0, atol=5e-7)
+    naive_statistics = (weights[:, None] * sent[:, LAYOUT.size :].astype(np.float64)).sum(0)
+    np.testing.assert_allclose(statistics, naive_statistics, rtol=0, atol=5e-7)
+
+
+def test_a_masked_round_replaces_exactly_the_active_slice() -> None:
+    one = server(Sequential(warmup_rounds=0, rounds_per_group=1), aggregates=False)
+    before = one.model()[0].copy()
+    for index in range(3):
+        plan = one.plan(index)
+        assert plan.active.groups == (index,)
+        sent = uploads(one, plan.active.groups, 5, statistics=False, seed=index)
+        one.receive(sent.ravel(), plan.cohort)
+        outcome = one.finish()
+        after = one.model()[0]
+        piece = LAYOUT.slices[index]
+        outside = np.ones(LAYOUT.size, bool)
+        outside[piece] = False
+        np.testing.assert_array_equal(after[outside], before[outside])
+        naive = np.average(sent.astype(np.float64), axis=0, weights=SIZES)
+        np.testing.assert_allclose(after[piece], naive, rtol=0, atol=5e-7)
+        assert outcome.update_norm == pytest.approx(float(np.linalg.norm(after - before)), rel=1e-6)
+        before = after.copy()
+
+
+def test_messages_in_any_order_and_grouping_give_the_same_model() -> None:
+    straight, mixed = server(Full()), server(Full())
+    plan = straight.plan(0)
+    mixed.plan(0)
+    sent = uploads(straight, plan.active.groups, 5, statistics=True)
+    straight.receive(sent.ravel(), plan.cohort)
+    straight.finish()
+    mixed.receive(sent[[3, 1]].ravel(), (3, 1))
+    mixed.receive(sent[4], (4,))
+    mixed.receive(sent[[0, 2]].ravel(), (0, 2))
+    mixed.finish()
+    np.testing.assert_array_equal(straight.model()[0], mixed.model()[0])
+
+
+def test_who_is_left_out_does_not_weigh() -> None:
+    one = server(Full(), aggregates=False)
+    plan = one.plan(0)
+    sent = uploads(one, plan.active.groups, 5, statistics=False)
+    one.receive(sent[[1, 3]].ravel(), (1, 3))
+    assert one.finish().accepted == 2
+    naive = np.average(sent[[1, 3]].astype(np.float64), axis=0, weights=[SIZES[1], SIZES[3]])
+    np.testing.assert_allclose(one.model()[0], naive, rtol=0, atol=5e-7)
+
+
+def test_a_round_without_updates_is_an_error() -> None:
+    one = server(Full())
+    one.plan(0)
+    with pytest.raises(RunError, match="round 0: none of the 5 participants"):
+        one.finish()
+
+
+def test_the_model_that_is_handed_out_is_the_model_that_is_held() -> None:
+    one = server(Full())
+    vector, statistics = one.model()
+    np.testing.assert_array_equal(one.payload((0, 1, 2, 3)), np.concatenate([vector, statistics]))
+    np.testing.assert_array_equal(one.payload((1,)), vector[LAYOUT.slices[1]])
+    np.testing.assert_array_equal(one.payload((0, 2)), np.concatenate([vector[:48], vector[68:]]))
+    np.testing.assert_array_equal(one.payload((3,)), statistics)
+
+
+def test_a_client_that_sat_out_pays_for_what_changed_meanwhile() -> None:
+    sizes = [4 * LAYOUT.group_size(group) for group in LAYOUT.all_groups]
+    ledger = TransferLedger(PartTable(LAYOUT, statistics=False), clients=3)
+    whole = sum(sizes)
+    assert ledger.download([0, 1, 2]) == (whole, whole, whole)
+    ledger.changed((0,), 0)
+    assert ledger.download([0, 1]) == (sizes[0], sizes[0])
+    ledger.changed((1,), 1)
+    assert ledger.download([0]) == (sizes[1],)
+    ledger.changed((1,), 2)
+    assert ledger.download([0, 1, 2]) == (sizes[1], sizes[1], sizes[0] + sizes[1])
+    assert ledger.download([0, 1, 2]) == (0, 0, 0)
+    assert PLAIN.nbytes(PartTable(LAYOUT, statistics=False), (0, 2)) == sizes[0] + sizes[2]
+
+
+def test_statistics_count_when_they_travel() -> None:
+    tables = [PartTable(LAYOUT, statistics=travel) for travel in (True, False)]
+    with_them, without = (TransferLedger(table, clients=1) for table in tables)
+    sent = [PLAIN.nbytes(table, table.uploaded((1,))) for table in tables]
+    assert sent == [4 * 20 + 16, 4 * 20]
+    assert with_them.download([0])[0] == without.download([0])[0] + 16
+    with_them.changed(tables[0].uploaded((1,)), 0)
+    assert with_them.download([0]) == (4 * 20 + 16,)

@@ -1,0 +1,95 @@
+"""Exact sums: the same bits however the terms are grouped and ordered."""
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from fedbench.protocol.exact_sum import LARGEST_UPDATE, SCALE, accumulate, decode
+
+SIZE = 40_000
+
+
+@pytest.fixture
+def updates() -> np.ndarray:
+    rng = np.random.default_rng(1)
+    return (rng.normal(size=(12, SIZE)) * 10.0 ** rng.integers(-9, 3, size=(12, SIZE))).astype(np.float32)
+
+
+def summed(updates: np.ndarray, weights: list[float], order: list[int]) -> np.ndarray:
+    total = np.zeros(updates.shape[1], np.int64)
+    zero = np.zeros(updates.shape[1], np.float32)
+    for index in order:
+        assert accumulate(total, updates[index], zero, weights[index])
+    return total
+
+
+def test_any_grouping_and_any_order_give_the_same_bits(updates: np.ndarray) -> None:
+    rng = np.random.default_rng(2)
+    weights = [float(weight) for weight in rng.dirichlet(np.ones(12))]
+    straight = summed(updates, weights, list(range(12)))
+    for _ in range(5):
+        order = [int(index) for index in rng.permutation(12)]
+        cut = int(rng.integers(1, 11))
+        parts = summed(updates, weights, order[:cut]) + summed(updates, weights, order[cut:])
+        np.testing.assert_array_equal(parts, straight)
+
+
+def test_the_sum_is_within_half_a_unit_per_client_of_the_true_one(updates: np.ndarray) -> None:
+    weights = [1 / 16] * 12
+    total = summed(updates, weights, list(range(12)))
+    for position in range(0, SIZE, 997):
+        true = sum(Fraction(float(update)) for update in updates[:, position]) / 16
+        assert abs(Fraction(int(total[position])) / 2**40 - true) <= 12 * Fraction(1, 2**41)
+
+
+def test_one_client_with_weight_one_is_given_back_bit_for_bit(updates: np.ndarray) -> None:
+    reference = np.random.default_rng(3).normal(size=SIZE).astype(np.float32)
+    values = (reference + updates[0]).astype(np.float32)
+    total = np.zeros(SIZE, np.int64)
+    assert accumulate(total, values, reference, 1.0)
+    back = (reference.astype(np.float64) + decode(total)).astype(np.float32)
+    large = np.abs(values) >= 2.0**-16
+    np.testing.assert_array_equal(back[large], values[large])
+    np.testing.assert_allclose(back, values, rtol=0, atol=2.0**-40)
+
+
+@pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf, 2 * LARGEST_UPDATE, -2 * LARGEST_UPDATE])
+@pytest.mark.parametrize("position", [0, SIZE // 2, SIZE - 1])
+def test_what_cannot_be_summed_leaves_the_total_alone(updates: np.ndarray, bad: float, position: int) -> None:
+    total = summed(updates, [0.5] * 12, [0, 1])
+    before = total.copy()
+    updates[2, position] = bad
+    assert not accumulate(total, updates[2], np.zeros(SIZE, np.float32), 0.5)
+    np.testing.assert_array_equal(total, before)
+
+
+def test_the_largest_updates_do_not_overflow() -> None:
+    values = np.full(3, LARGEST_UPDATE, np.float32)
+    total = np.zeros(3, np.int64)
+    for _ in range(8):
+        assert accumulate(total, values, np.zeros(3, np.float32), 1 / 8)
+    np.testing.assert_array_equal(decode(total), LARGEST_UPDATE)
+    assert LARGEST_UPDATE * SCALE < 2**62
+
+
+def test_a_single_large_update_changes_nothing_for_the_others(updates: np.ndarray) -> None:
+    zero = np.zeros(SIZE, np.float32)
+    updates[0, :4] = np.array([0.5, 1.5, -0.5, -1.5], np.float32) * 2.0**-40  # ties go to the even neighbour
+    alone, beside = np.zeros(SIZE, np.int64), np.zeros(SIZE, np.int64)
+    assert accumulate(alone, updates[0], zero, 1.0)
+    updates[0, -1] = LARGEST_UPDATE  # too large for the fast way to round
+    assert accumulate(beside, updates[0], zero, 1.0)
+    assert alone[:4].tolist() == [0, 2, 0, -2]
+    np.testing.assert_array_equal(beside[:-1], alone[:-1])
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0**-30, 1 / 3, 1.0])
+def test_updates_of_all_magnitudes_are_rounded_once(weight: float) -> None:
+    factor = weight * SCALE
+    sizes = np.float32(1.1) * np.exp2(np.arange(-60, 21), dtype=np.float32)
+    for value in [*sizes[sizes <= LARGEST_UPDATE], *-sizes[sizes <= LARGEST_UPDATE]]:
+        total = np.zeros(1, np.int64)
+        assert accumulate(total, np.array([value]), np.zeros(1, np.float32), weight)
+        assert total[0] == round(float(value) * factor)

@@ -1,0 +1,139 @@
+"""A table says the same whatever it is written as, and nothing in its texts is taken for markup."""
+
+import csv
+import io
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from reading import Page, latex_rows, pipe_tables
+
+from fedbench.tables.numbers import PERCENT, Number
+from fedbench.tables.seed_statistics import Spread
+from fedbench.tables.table import Cell, Table
+
+NASTY = "a|b_c & 50% <script>alert(1)</script> {x} $y$ \\z ~ ^ # [w] *v* `u` \"t\" --s 'r' &amp;"
+
+TABLE = Table(
+    title="Accuracy: 3 methods & more",
+    corner="method",
+    columns=("best accuracy (%)", "uplink (MB)", "remark"),
+    rows=(
+        (
+            "fedavg",
+            (
+                Cell(spread=Spread.of([0.9, 0.91, 0.92]), published=0.93, published_std=0.005, number=PERCENT),
+                Cell(spread=Spread.of([1234567.0] * 3), number=Number(2, 1e-6)),
+                Cell("plain"),
+            ),
+        ),
+        (
+            NASTY,
+            (
+                Cell(spread=Spread.of([0.5]), published=0.5, number=PERCENT, note="seeds 1 and 2 failed"),
+                Cell("failed", note="lr=1e6: no finite update"),
+                Cell(NASTY, note="seeds 1 and 2 failed"),
+            ),
+        ),
+        ("fedmr", (Cell(published=0.7, number=PERCENT), Cell(), Cell(spread=Spread.of([1, 3]), number=Number(1)))),
+    ),
+    notes=("Last note: 100 % of it.",),
+    banner="scaled to 0.1 of the rounds and data",
+)
+
+
+def test_markdown_reads_back_cell_by_cell() -> None:
+    head, *rows = pipe_tables(TABLE.to_markdown())[0]
+    assert head == ["method", *TABLE.columns]
+    assert rows[0] == ["fedavg", "91.00 ± 1.00; published 93.00 ± 0.50: -2.00, beyond 2 SE", "1.23 ± 0.00", "plain"]
+    assert rows[1][0] == NASTY
+    assert rows[1][1] == "50.00 (n=1); published 50.00: 0.00, n=1, cannot be judged [1]"
+    assert rows[1][2] == "failed [2]"
+    assert rows[1][3] == f"{NASTY} [1]"
+    assert rows[2] == ["fedmr", "missing; published 70.00", "missing", "2.0 ± 1.4 (n=2)"]
+
+
+def test_html_reads_back_cell_by_cell_with_scopes() -> None:
+    page = Page(TABLE.to_html())
+    (table,) = page.root.all("table")
+    assert [cell.text for cell in table.all("thead")[0].all("th")] == ["method", *TABLE.columns]
+    assert {cell.attributes.get("scope") for cell in table.all("thead")[0].all("th")} == {"col"}
+    rows = table.all("tbody")[0].all("tr")
+    assert [row.all("th")[0].attributes["scope"] for row in rows] == ["row"] * 3
+    assert rows[1].all("th")[0].text == NASTY
+    assert rows[0].all("td")[0].text == "91.00 ± 1.00 published 93.00 ± 0.50: -2.00, beyond 2 SE"
+    assert rows[1].all("td")[2].text == f"{NASTY} 1"
+    assert not page.root.all("script")
+    for link in page.root.all("a"):
+        assert (link.attributes["href"] or "").removeprefix("#") in page.ids
+
+
+def test_latex_is_balanced_with_a_cell_for_every_column() -> None:
+    rows = latex_rows(TABLE.to_latex())
+    assert [len(row) for row in rows] == [4, 4, 4, 4]
+    assert rows[1][1].startswith(r"$91.00 \pm 1.00$")
+    assert rows[1][2] == r"$1.23 \pm 0.00$"
+    assert rows[2][2] == r"failed\textsuperscript{2}"
+
+
+@pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
+def test_latex_compiles(tmp_path: Path) -> None:
+    body = TABLE.to_latex()
+    (tmp_path / "t.tex").write_text(
+        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+    )
+    done = subprocess.run(
+        ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"],
+        cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert (tmp_path / "t.pdf").stat().st_size > 1000
+
+
+def test_csv_keeps_every_value_in_full() -> None:
+    rows = list(csv.DictReader(io.StringIO(TABLE.to_csv())))
+    assert len(rows) == 9
+    first = rows[0]
+    assert (first["row"], first["column"], first["unit"], first["n"]) == ("fedavg", "best accuracy (%)", "%", "3")
+    assert [float(value) for value in first["values"].split()] == pytest.approx([90, 91, 92])
+    assert float(first["std"]) == pytest.approx(1)
+    assert (float(first["published"]), float(first["published_std"])) == pytest.approx((93, 0.5))
+    assert float(first["difference"]) == pytest.approx(-2)
+    assert first["within_two_se"] == "false"
+    assert rows[3]["row"] == NASTY
+    assert rows[3]["std"] == rows[3]["published_std"] == rows[3]["within_two_se"] == ""
+    assert (rows[4]["text"], rows[4]["n"], rows[4]["note"]) == ("failed", "0", "lr=1e6: no finite update")
+    assert (rows[6]["text"], rows[6]["published"], rows[6]["difference"]) == ("missing", "70", "")
+
+
+def test_the_banner_stands_in_every_output() -> None:
+    for text in (TABLE.to_markdown(), TABLE.to_html(), TABLE.to_latex(), TABLE.to_csv()):
+        assert "scaled to 0.1 of the rounds and data" in text
+
+
+def test_footnotes_stand_once_each_in_every_output() -> None:
+    for text in (TABLE.to_markdown(), TABLE.to_html(), TABLE.to_latex()):
+        assert text.count("seeds 1 and 2 failed") == 1
+        assert text.count("no finite update") == 1
+        assert "Last note" in text
+
+
+def test_within_two_errors_is_said_as_such() -> None:
+    near = Cell(spread=Spread.of([0.9, 0.91, 0.92]), published=0.915, number=PERCENT)
+    table = Table("t", "", ("c",), (("r", (near,)),))
+    assert pipe_tables(table.to_markdown())[0][1] == ["r", "91.00 ± 1.00; published 91.50: -0.50, within 2 SE"]
+
+
+def test_single_seeds_are_said_to_be_without_a_spread() -> None:
+    table = Table("t", "", ("c",), (("r", (Cell(spread=Spread.of([0.5]), published=0.4),)),))
+    text = table.to_markdown()
+    assert "there is no spread" in text
+    assert "±" not in text
+    assert re.search(r"cannot be judged", text)
+
+
+def test_rows_of_another_length_are_refused() -> None:
+    with pytest.raises(ValueError, match="1 cells for 2 columns"):
+        Table("t", "", ("a", "b"), (("r", (Cell(),)),))

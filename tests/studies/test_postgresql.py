@@ -1,0 +1,279 @@
+"""Studies in a PostgreSQL database: joined, killed, gone on with, and what is said where there is none."""
+
+import json
+import multiprocessing
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import optuna
+import pytest
+from command_line import Finished, in_this_process
+from optuna.trial import FrozenTrial, TrialState
+from postgresql_server import PASSWORD, PostgresqlServer, skip_without_postgresql
+from small_studies import BASE, PATIENCE, Commands, run_study, written
+from waiting import wait_until
+
+from fedbench.errors import ConfigError
+from fedbench.studies.shared_study import INTERRUPTED, counts
+from fedbench.studies.storage import close_storage, open_storage, with_driver, without_password
+
+LONGER = [*BASE, "rounds=12", "data.samples_per_client=200"]
+ENDED_WELL = {TrialState.COMPLETE, TrialState.PRUNED}
+PRUNER = {"name": "median", "n_startup_trials": 2}
+"""With one, the processes that run trials write to the database, too."""
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresqlServer]:
+    skip_without_postgresql()
+    server = PostgresqlServer()
+    try:
+        server.start()
+        yield server
+    finally:
+        server.remove()
+
+
+def trials(url: str) -> list[FrozenTrial]:
+    """As they stand in the database; none before the study is there."""
+    storage = open_storage(url)
+    try:
+        return optuna.load_study(study_name="small", storage=storage).get_trials()
+    except KeyError:
+        return []
+    finally:
+        close_storage(storage)
+
+
+def counted(url: str) -> list[FrozenTrial]:
+    return [trial for trial in trials(url) if counts(trial)]
+
+
+def wait_for_a_running_trial(url: str, done: int) -> None:
+    def met() -> bool:
+        found = trials(url)
+        running = any(trial.state == TrialState.RUNNING and trial.params for trial in found)
+        return running and sum(trial.state.is_finished() for trial in found) >= done
+
+    wait_until(met, f"no {done} finished and a running trial")
+
+
+def shows_no_password(*ended: Finished) -> bool:
+    return not any(PASSWORD in one.stdout + one.stderr for one in ended)
+
+
+@pytest.mark.slow
+def test_two_processes_that_start_at_once_make_one_study_and_not_one_trial_more(
+    server: PostgresqlServer, commands: Commands, here: Path
+) -> None:
+    url = server.make_database("joined")
+    path = written(here, overrides=LONGER, pruner=PRUNER, budget={"trials": 7})
+    command = ("sweep", path.name, "--concurrency", "1", "--storage", url, "--json")
+    both = [commands.start(*command) for _ in range(2)]
+    ended = [commands.finish(process) for process in both]
+    assert [one.status for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
+    done = counted(url)
+    assert len(done) == 7
+    assert {trial.state for trial in done} <= ENDED_WELL
+    assert len({trial.user_attrs["fedbench:driver"] for trial in done}) == 2
+    # None was run twice: as many run directories as trials, each with parameters of its own.
+    folders = [path.name for path in (here / "runs" / "studies" / "small").glob("trial-*")]
+    assert sorted(folders) == [f"trial-{trial.number:04d}-seed-0" for trial in done]
+    assert len({trial.params["local.optimizer.lr"] for trial in done}) == 7
+    for one in ended:
+        document = json.loads(one.stdout)
+        assert [trial["number"] for trial in document["trials"] if trial["counts"]] == [one.number for one in done]
+        assert document["storage"] == without_password(url)
+    assert shows_no_password(*ended)
+
+
+@pytest.mark.slow
+def test_a_killed_study_goes_on_to_exactly_its_budget(server: PostgresqlServer, commands: Commands, here: Path) -> None:
+    url = server.make_database("killed")
+    path = written(here, overrides=LONGER, budget={"trials": 4}, storage=url)
+    killed = commands.start("sweep", path.name, "--concurrency", "1")
+    wait_for_a_running_trial(url, done=1)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    before = trials(url)
+    (broken,) = [trial for trial in before if trial.state == TrialState.RUNNING]
+
+    ended = commands.run("sweep", path.name)
+    assert ended.status == 0, ended.stderr
+    after = trials(url)
+    assert [trial.state for trial in after if counts(trial)] == [TrialState.COMPLETE] * 4
+    assert after[broken.number].user_attrs[INTERRUPTED]
+    for trial in before:  # what was done is not done again, what was begun is
+        again = [one for one in after if counts(one) and one.params == trial.params]
+        assert len(again) == 1
+        assert (again[0].number == trial.number) == (trial.number != broken.number)
+    assert shows_no_password(ended)
+
+
+def status_of_study(here: Path) -> str:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{here}/mlflow.db")
+    runs = client.search_runs([client.get_experiment_by_name("fedbench").experiment_id])
+    (parent,) = [one for one in runs if "mlflow.parentRunId" not in one.data.tags]
+    return str(parent.info.status)
+
+
+@pytest.mark.slow
+def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes_on_when_it_is_back(
+    server: PostgresqlServer, commands: Commands, here: Path
+) -> None:
+    url = server.make_database("lost")
+    tracked = [text for text in LONGER if not text.startswith("tracking")]
+    path = written(here, overrides=tracked, pruner=PRUNER, budget={"trials": 4}, storage=url)
+    process = commands.start("sweep", path.name, "--concurrency", "1")
+    wait_for_a_running_trial(url, done=1)
+    server.stop()
+    try:
+        ended = commands.finish(process)
+    finally:
+        server.start()
+    assert ended.status == 1, ended.stderr
+    assert "Traceback" not in ended.stderr
+    (said,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
+    assert said.startswith(f"error: storage={without_password(url)}: cannot be reached any more (")
+    assert status_of_study(here) == "FAILED"
+
+    again = commands.run("sweep", path.name)
+    assert again.status == 0, again.stderr
+    done = counted(url)
+    assert len(done) == 4
+    assert {trial.state for trial in done} <= ENDED_WELL
+    assert status_of_study(here) == "FINISHED"
+    assert shows_no_password(ended, again)
+
+
+@pytest.mark.slow
+def test_an_interrupt_names_the_command_that_goes_on_without_its_password(
+    server: PostgresqlServer, commands: Commands, here: Path
+) -> None:
+    url = server.make_database("interrupted")
+    path = written(here, overrides=[*LONGER, "rounds=500"], budget={"trials": 2})
+    process = commands.start("sweep", path.name, "--storage", url)
+    wait_for_a_running_trial(url, done=0)
+    process.send_signal(signal.SIGINT)
+    ended = commands.finish(process)
+    assert ended.status == 130, ended.stderr
+    assert f"go on with: fedbench sweep {path.name} --storage 'postgresql://bench:***@/" in ended.stderr
+    assert shows_no_password(ended)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_connections_are_given_back_when_the_study_is_done(server: PostgresqlServer, here: Path) -> None:
+    url = server.make_database("connected")
+    result = run_study(storage=url, pruner=PRUNER, budget={"trials": 1})
+    used_by = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'connected'"
+    assert server.query("postgres", used_by) == [(0,)]
+    assert len(result.study.trials) == 1  # what it returned can be asked all the same
+    assert server.query("postgres", used_by) == [(1,)]
+
+
+def _open_with_others(url: str, gate: object, told: object) -> None:
+    gate.wait()  # type: ignore[attr-defined]
+    try:
+        open_storage(url)
+        told.put("opened")  # type: ignore[attr-defined]
+    except Exception as error:
+        told.put(repr(error))  # type: ignore[attr-defined]
+
+
+@pytest.mark.slow
+def test_several_processes_may_be_the_first_in_a_new_database(server: PostgresqlServer) -> None:
+    context = multiprocessing.get_context("spawn")
+    url, gate, told = server.make_database("raced"), context.Barrier(4), context.Queue()
+    racers = [context.Process(target=_open_with_others, args=(url, gate, told)) for _ in range(4)]
+    for racer in racers:
+        racer.start()
+    assert [told.get(timeout=PATIENCE) for _ in racers] == ["opened"] * 4
+    for racer in racers:
+        racer.join()
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("password", "password authentication failed"),
+        ("database", 'database "nothere" does not exist'),
+        ("folder", "No such file or directory"),
+        ("port", "Connection refused"),
+        ("encoding", "an @ in a user's name or password is written %40"),
+    ],
+)
+def test_a_database_that_cannot_be_opened_is_one_line_without_a_password(
+    server: PostgresqlServer,
+    here: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    wrong: str,
+    said: str,
+) -> None:
+    url = {
+        "password": server.url("postgres", f"{PASSWORD}-"),
+        "database": server.url("nothere"),
+        "folder": f"postgresql://bench:{PASSWORD}@/postgres?host={server.folder}/nowhere",
+        "port": f"postgresql://bench:{PASSWORD}@127.0.0.1:1/postgres",
+        "encoding": f"postgresql://bench:x@{PASSWORD}@127.0.0.1:1/postgres",
+    }[wrong]
+    fedbench = in_this_process(monkeypatch, capfd)
+    ended = fedbench("sweep", written(here).name, "--storage", url)
+    assert (ended.status, ended.stdout) == (2, "")
+    assert ended.stderr.startswith("error: storage=postgresql://bench:***@")
+    assert said in ended.stderr
+    assert ended.stderr.count("\n") == 1, ended.stderr
+    assert shows_no_password(ended)
+    assert not (here / "runs").exists()
+
+
+def test_without_its_driver_the_message_says_what_to_install(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for package in ("psycopg2", "psycopg"):
+        monkeypatch.setitem(sys.modules, package, None)  # so that importing it fails
+    fedbench = in_this_process(monkeypatch, capfd)
+    for scheme in ("postgresql", "postgresql+psycopg2"):
+        ended = fedbench("sweep", written(here).name, "--storage", f"{scheme}://bench:{PASSWORD}@127.0.0.1/x")
+        assert (ended.status, ended.stdout) == (2, "")
+        assert ended.stderr.startswith(f"error: storage={scheme}://bench:***@127.0.0.1/x: ")
+        assert ended.stderr.endswith("for PostgreSQL: pip install 'fedbench[postgresql]'\n")
+        assert ended.stderr.count("\n") == 1, ended.stderr
+        assert shows_no_password(ended)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("postgresql://me:a@b:c/d?e@host:5432/x", "postgresql://me:***@host:5432/x"),
+        ("postgresql://:pw@host/x", "postgresql://:***@host/x"),
+        ("postgresql:///x?host=h&user=me&password=pw&port=1", "postgresql:///x?host=h&user=me&password=***&port=1"),
+        ("--storage=mysql+pymysql://me:pw@host/x", "--storage=mysql+pymysql://me:***@host/x"),
+        ("postgresql://me@host:5432/x", "postgresql://me@host:5432/x"),
+        ("sqlite:////srv/a@b/study.db", "sqlite:////srv/a@b/study.db"),
+        ("runs/studies/small/journal.log", "runs/studies/small/journal.log"),
+    ],
+)
+def test_a_password_is_hidden_however_it_is_given(url: str, shown: str) -> None:
+    assert without_password(url) == shown
+
+
+def test_a_url_with_an_at_sign_too_many_is_refused_before_anything_is_asked() -> None:
+    with pytest.raises(ConfigError, match=r"storage=mysql://me:\*\*\*@host/x: an @ in .* is written %40"):
+        open_storage("mysql://me:p@ss@host/x")
+
+
+def test_the_driver_that_is_there_is_taken_and_one_that_is_named_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    stands_for_both = sys.modules["json"]
+    for there, taken in ((("psycopg2", "psycopg"), "psycopg2"), (("psycopg",), "psycopg"), ((), "psycopg2")):
+        for package in ("psycopg2", "psycopg"):
+            monkeypatch.setitem(sys.modules, package, stands_for_both if package in there else None)
+        for scheme in ("postgresql", "postgres"):
+            assert with_driver(f"{scheme}://me@host/x") == f"postgresql+{taken}://me@host/x"
+        for kept in ("postgresql+pg8000://me@host/x", "sqlite:///x.db", "mysql://me@host/x"):
+            assert with_driver(kept) == kept

@@ -1,0 +1,78 @@
+"""What a cell reads off a run's rounds, on rounds made by hand."""
+
+import pyarrow as pa
+import pytest
+
+from fedbench.records.schema import ROUND_SCHEMA
+from fedbench.suites.cell_values import QUANTITIES, Measure, read
+
+SCORES = [0.5, None, 0.8, 0.7, 0.9]
+
+
+def history() -> pa.Table:
+    """Five rounds; round r sends (r + 1) MB up and 10 MB down."""
+    rows = []
+    for number, score in enumerate(SCORES):
+        row: dict[str, object] = dict.fromkeys(ROUND_SCHEMA.names, 0)
+        row |= {
+            "round": number,
+            "phase": "full",
+            "test_accuracy": score,
+            "uplink_bytes": (number + 1) * 1_000_000,
+            "downlink_bytes": 10_000_000,
+            "client_flops": 2 * 10**9,
+            "paper_comm_gb": 0.5 * (number + 1),
+            "virtual_seconds": 3.0 * (number + 1),
+            "train_loss": 1 / (number + 1),
+            "epochs": None,
+        }
+        rows.append(row)
+    return pa.Table.from_pylist(rows, schema=ROUND_SCHEMA)
+
+
+@pytest.mark.parametrize(
+    ("value", "through", "expected"),
+    [
+        ("best_accuracy", None, 90),
+        ("best_accuracy", 4, 80),
+        ("best_accuracy", 2, 50),
+        ("final_accuracy", 4, 70),
+        ("final_accuracy", 2, 50),  # round 2 was not evaluated
+        ("train_loss", 2, 0.5),
+        ("rounds", None, 5),
+        ("uplink_mb", None, 15),
+        ("uplink_mb", 2, 3),
+        ("downlink_mb", 2, 20),
+        ("sent_mb", 2, 23),
+        ("gflop", 3, 6),
+        ("tflop", None, 0.01),
+        ("paper_comm_gb", 4, 2.0),
+        ("virtual_seconds", 4, 12.0),
+    ],
+)
+def test_a_quantity_is_that_at_the_end_of_the_rounds_looked_at(value: str, through: int, expected: float) -> None:
+    assert read(Measure(value=value), history(), through).value == pytest.approx(expected)
+
+
+@pytest.mark.parametrize(
+    ("target", "uplink"), [(50, 1), (60, 1 + 2 + 3), (80, 1 + 2 + 3), (81, 1 + 2 + 3 + 4 + 5), (90, 15)]
+)
+def test_a_target_is_read_where_it_is_first_reached(target: float, uplink: float) -> None:
+    assert read(Measure(value="uplink_mb", target=target), history(), None).value == pytest.approx(uplink)
+
+
+def test_what_there_is_no_value_for_is_said_in_words() -> None:
+    assert read(Measure(value="uplink_mb", target=95), history(), None).absence == "not reached"
+    assert read(Measure(value="uplink_mb", target=85), history(), 4).absence == "not reached"
+    assert read(Measure(value="best_accuracy"), history(), 0).absence == "no such rounds"
+    assert read(Measure(value="best_accuracy"), history(), 9).absence == "the run has 5 of 9 rounds"
+    assert read(Measure(value="epochs"), history(), None).absence == "not recorded"
+
+
+def test_every_quantity_can_be_read_and_has_a_heading() -> None:
+    for name, quantity in QUANTITIES.items():
+        reading = read(Measure(value=name), history(), None)
+        assert (reading.value is None) == (name == "epochs"), name
+        assert Measure(value=name).heading("x").startswith("x")
+        assert quantity.meaning
+    assert Measure(value="uplink_mb", target=80).heading("sent up") == "sent up to 80 % (MB)"

@@ -1,0 +1,368 @@
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mlflow_server import MlflowServer
+from samples import a_description, a_round, an_asynchronous_round, arrival_rows, client_rows
+from waiting import wait_until
+
+from fedbench.errors import ConfigError
+from fedbench.records.run_directory import RunDirectory
+from fedbench.tracking.run import MlflowTracker, flatten
+from fedbench.tracking.store import environment_store, open_store
+
+ROUND_METRICS = {
+    "test/accuracy", "test/loss", "train/loss", "comm/uplink_mb", "comm/downlink_mb", "compute/tflop",
+    "paper/comm_gb", "paper/comp_tflop", "schedule/group", "time/round_s",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _in_its_own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+def record(tracker: MlflowTracker, directory: Path, rounds: int = 4, status: str = "finished") -> Path:
+    recorder = RunDirectory.create("demo", 3, directory)
+    observers = (recorder, tracker)
+    for observer in observers:
+        observer.run_started(a_description(recorder.path))
+    for index in range(rounds):
+        for observer in observers:
+            observer.round_finished(a_round(index, evaluated=index != 1, group=index - 1), client_rows(index))
+    (recorder.path / "checkpoints").mkdir()
+    (recorder.path / "checkpoints" / "00003.safetensors").write_bytes(b"large")
+    (recorder.path / ".model.safetensors.tmp").write_bytes(b"torn")
+    for observer in observers:
+        observer.run_finished({"status": status, "best_accuracy": 0.775})
+    return recorder.path
+
+
+def values(client, run_id: str, key: str) -> list[tuple[int, float]]:
+    return [(metric.step, metric.value) for metric in client.get_metric_history(run_id, key)]
+
+
+def test_a_run_is_found_again_through_mlflow(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    uri = f"sqlite:///{tmp_path}/store/mlflow.db"
+    tracker = MlflowTracker(uri, "partial updates", {"team": "a/b"}, parent_run_id="0" * 32)
+    path = record(tracker, tmp_path / "run")
+    assert tracker.warning is None
+    client = MlflowClient(uri)
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "fedavg sequential run"
+    assert run.info.experiment_id == tracker.experiment_id
+    assert client.get_experiment(tracker.experiment_id).name == "partial updates"
+    assert run.info.end_time >= run.info.start_time
+
+    assert set(run.data.metrics) == ROUND_METRICS | {"best/accuracy"}
+    assert values(client, tracker.run_id, "test/accuracy") == [(i, 1 - 0.9 / (i + 1)) for i in (0, 2, 3)]
+    assert values(client, tracker.run_id, "test/loss") == [(i, 2.5 / (i + 1)) for i in (0, 2, 3)]
+    assert values(client, tracker.run_id, "train/loss") == [(i, 2.0 / (i + 1)) for i in range(4)]
+    assert values(client, tracker.run_id, "comm/uplink_mb") == [(0, 1.0), (1, 2.000001), (2, 3.000003), (3, 4.000006)]
+    assert values(client, tracker.run_id, "comm/downlink_mb") == [(0, 3.0), (1, 6.0), (2, 9.0), (3, 12.0)]
+    assert values(client, tracker.run_id, "compute/tflop") == [(0, 2.0), (1, 4.0), (2, 6.0), (3, 8.0)]
+    assert values(client, tracker.run_id, "paper/comm_gb") == [(0, 0.5), (1, 1.0), (2, 1.5), (3, 2.0)]
+    assert values(client, tracker.run_id, "paper/comp_tflop") == [(0, 0.25), (1, 0.5), (2, 0.75), (3, 1.0)]
+    assert values(client, tracker.run_id, "schedule/group") == [(0, -1), (1, 0), (2, 1), (3, 2)]
+    assert values(client, tracker.run_id, "time/round_s") == [(i, 1.5) for i in range(4)]
+    assert values(client, tracker.run_id, "best/accuracy") == [(0, 0.775)]  # a bar
+
+    assert run.data.params == {
+        "name": "demo", "seed": "3", "local.lr": "1e-05", "local.betas": "[0.9, 0.99]", "data.root": "null",
+    }  # fmt: skip
+    expected = a_description(path).tags | {
+        "team": "a/b",
+        "mlflow.note.content": "Four clients, **two** cycles.",
+        "mlflow.parentRunId": "0" * 32,
+        "fedbench.directory": str(path),
+    }
+    assert expected.items() <= run.data.tags.items()
+    (dataset_input,) = run.inputs.dataset_inputs
+    assert dataset_input.dataset.name == "cifar10"
+    assert a_description(path).dataset_digest.startswith(dataset_input.dataset.digest)
+    assert json.loads(dataset_input.dataset.source) == {"url": "https://example.org/cifar10.tar.gz"}
+    assert json.loads(dataset_input.dataset.profile)["train_samples"] == 38
+
+    assert {file.path for file in client.list_artifacts(tracker.run_id)} == {
+        "config.yaml", "description.json", "rounds.parquet", "clients.parquet", "partition.parquet", "summary.json",
+        "plots",
+    }  # fmt: skip
+    assert len(client.list_artifacts(tracker.run_id, "plots")) == 4
+    assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "store")
+
+
+def test_clock_and_staleness_of_asynchronous_rounds_are_metrics_where_a_round_has_them(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker()
+    recorder = RunDirectory.create("demo", 3, tmp_path / "run", plots=False)
+    for observer in (recorder, tracker):
+        observer.run_started(a_description(recorder.path))
+    for index in range(3):
+        recorder.arrivals_finished([] if index == 1 else arrival_rows(index // 2))
+        for observer in (recorder, tracker):
+            observer.round_finished(an_asynchronous_round(index, arrivals=0 if index == 1 else 4), client_rows(index))
+    for observer in (recorder, tracker):
+        observer.run_finished({"status": "finished"})
+    assert tracker.warning is None
+    client = MlflowClient()
+    assert values(client, tracker.run_id, "async/staleness_mean") == [(0, 1.25), (2, 3.25)]
+    assert values(client, tracker.run_id, "async/staleness_max") == [(0, 3), (2, 5)]
+    assert values(client, tracker.run_id, "async/virtual_s") == [(0, 2.5), (1, 5.0), (2, 7.5)]
+    assert values(client, tracker.run_id, "async/epochs") == [(0, 0.75), (1, 1.5), (2, 2.25)]
+    assert "events.parquet" in {file.path for file in client.list_artifacts(tracker.run_id)}
+
+
+@pytest.mark.parametrize(("status", "expected"), [("interrupted", "KILLED"), ("failed", "FAILED"), ("?", "FAILED")])
+def test_how_a_run_ended_is_mlflows_status(tmp_path: Path, status: str, expected: str) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker()
+    record(tracker, tmp_path / "run", rounds=0, status=status)
+    assert (tmp_path / "mlflow.db").is_file()
+    assert MlflowClient().get_run(tracker.run_id).info.status == expected
+
+
+def test_numbers_that_are_none_or_not_finite_do_not_stop_the_rest(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker()
+    tracker.run_started(a_description(tmp_path / "run"))
+    tracker.log(0, {"a": float("nan"), "b": float("inf"), "c": None, "d": 1.0})
+    tracker.log(1, {"d": 2.0})
+    tracker.run_finished({"status": "finished"})
+    assert tracker.warning is None
+    assert values(MlflowClient(), tracker.run_id, "d") == [(0, 1.0), (1, 2.0)]
+    assert set(MlflowClient().get_run(tracker.run_id).data.metrics) == {"a", "b", "d"}
+
+
+def test_more_metrics_than_a_batch_takes_arrive_whole(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker()
+    described = vars(a_description(tmp_path / "run"))
+    config = {"numbers": {f"n{i}": i for i in range(250)}, "long": "x" * 9000, "empty": "", "odd key!": {}}
+    tracker.run_started(type(a_description(tmp_path / "run"))(**described | {"config": config}))
+    for index in range(350):
+        tracker.round_finished(a_round(index), [])
+    tracker.run_finished({"status": "finished"})
+    assert tracker.warning is None
+    assert [step for step, _ in values(MlflowClient(), tracker.run_id, "train/loss")] == list(range(350))
+    parameters = MlflowClient().get_run(tracker.run_id).data.params
+    assert len(parameters) == 253
+    assert parameters["long"] == "x" * 6000
+    assert parameters["odd key_"] == "{}"
+
+
+def test_nothing_is_doubled_when_answers_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow import MlflowClient
+
+    calls: Counter[str] = Counter()
+
+    def lose_every_second_answer(name: str) -> None:
+        real = getattr(MlflowClient, name)
+
+        def act(self, *args, **kwargs):
+            answer = real(self, *args, **kwargs)
+            calls[name] += 1
+            if calls[name] % 2:
+                raise ConnectionError("answer lost")
+            return answer
+
+        monkeypatch.setattr(MlflowClient, name, act)
+
+    for name in ("create_experiment", "create_run", "log_batch", "log_inputs", "log_artifact", "set_terminated"):
+        lose_every_second_answer(name)
+    tracker = MlflowTracker()
+    tracker.run_started(a_description(tmp_path / "run"))
+    tracker.round_finished(a_round(0), [])
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.yaml").write_text("seed: 3")
+    tracker.run_finished({"status": "finished"})
+    assert tracker.warning is None
+    assert calls["log_batch"] == 4  # parameters and metrics, each twice
+    assert calls["create_run"] == 1  # found again
+    assert calls["log_artifact"] == calls["log_inputs"] == calls["set_terminated"] == 2
+    client = MlflowClient()
+    assert [run.info.run_id for run in client.search_runs([tracker.experiment_id])] == [tracker.run_id]
+    assert values(client, tracker.run_id, "train/loss") == [(0, 2.0)]
+    assert len(client.get_run(tracker.run_id).inputs.dataset_inputs) == 1
+
+
+def test_a_metric_that_is_refused_takes_no_other_with_it(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker()
+    tracker.run_started(a_description(tmp_path / "run"))
+    assert tracker.wait_open(60)
+    tracker.log(0, {"bad name\n!": 1.0})
+    wait_until(lambda: bool(tracker._delivery.refused), "not refused")
+    tracker.round_finished(a_round(1), [])
+    tracker.run_finished({"status": "finished"})
+    assert "refused part of the run" in str(tracker.warning)
+    assert values(MlflowClient(), tracker.run_id, "train/loss") == [(1, 1.0)]
+
+
+def test_a_server_that_is_down_from_the_start_costs_nothing(tmp_path: Path) -> None:
+    with socket.socket() as taken:  # bound, and nobody listens
+        taken.bind(("127.0.0.1", 0))
+        tracker = MlflowTracker(f"http://127.0.0.1:{taken.getsockname()[1]}", away_timeout=1.0)
+        tracker.run_started(a_description(tmp_path / "run"))
+        calls = []
+        for index in range(50):
+            begun = time.perf_counter()
+            tracker.round_finished(a_round(index), [])
+            calls.append(time.perf_counter() - begun)
+        assert sorted(calls)[25] < 0.25
+        assert not tracker.wait_open(4)
+        begun = time.monotonic()
+        tracker.run_finished({"status": "finished"})
+        assert time.monotonic() - begun < 60
+    assert str(tmp_path) in str(tracker.warning)
+    assert "did not get the whole run" in str(tracker.warning)
+    assert "\n" not in str(tracker.warning)
+    assert tracker.ui_command() is None
+
+
+def test_mlflow_prints_nothing_of_its_own(tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from fedbench.tracking import MlflowTracker;"
+        "from fedbench.records.schema import RunDescription;"
+        "t = MlflowTracker(); assert 'mlflow' not in sys.modules;"
+        "t.run_started(RunDescription({}, 't', 'n', {}, 1, 'run', 'd', 's', 'x', (), (), 0));"
+        "t.run_finished({'status': 'finished'}); assert t.warning is None, t.warning"
+    )
+    root = str(Path(__file__).parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    environment.pop("MLFLOW_LOGGING_LEVEL", None)
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert (tmp_path / "mlflow.db").is_file()
+
+
+def test_the_pages_are_opened_on_the_store_that_was_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert MlflowTracker().ui_command() == "mlflow ui"
+    assert MlflowTracker().ui_link_fragment() == "#/experiments"
+    named = f"mlflow ui --backend-store-uri sqlite:///{tmp_path}/x.db"
+    assert MlflowTracker("sqlite:///x.db").ui_command() == named
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db")
+    assert MlflowTracker().ui_command() == named
+    tracker = MlflowTracker()
+    tracker.experiment_id = "7"
+    assert tracker.ui_link_fragment() == ("#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART")
+
+
+@pytest.mark.parametrize("name", ["a/b", "", " "])
+def test_experiment_names_that_mlflows_pages_cannot_show_are_refused(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"tracking\.experiment="):
+        MlflowTracker(experiment=name)
+
+
+def test_nested_configuration_becomes_dotted_parameters() -> None:
+    nested = {"a": {"b": {"c": True}, "d": []}, "e": "text", "f": Path("x")}
+    assert dict(flatten(nested)) == {"a.b.c": "true", "a.d": "[]", "e": "text", "f": '"x"'}
+
+
+@pytest.mark.slow
+def test_a_process_killed_while_it_makes_the_store_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+    store = tmp_path / "mlflow.db"
+    code = f"""from pathlib import Path
+from fedbench.tracking_store import make_database
+make_database(Path({str(store)!r}))"""
+    process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
+    while not list(tmp_path.glob(".mlflow-*/mlflow.db")):
+        time.sleep(0.01)
+    time.sleep(0.3)
+    process.kill()
+    process.wait()
+    open_store(f"sqlite:///{store}", "later")
+    client, _ = open_store(f"sqlite:///{store}", "later")
+    assert client.get_experiment_by_name("later") is not None
+
+
+def test_a_ray_job_without_a_store_of_its_own_gets_one_that_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy = tmp_path / "working_dir_files" / "copy"
+    copy.mkdir(parents=True)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert environment_store(None) is None
+    monkeypatch.chdir(copy)
+    assert environment_store(None) == f"sqlite:///{tmp_path}/fedbench/mlflow.db"
+    assert environment_store("http://there:5000") == "http://there:5000"
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path)
+    server.start()
+    yield server
+    server.kill()
+
+
+@pytest.mark.slow
+def test_what_a_server_missed_while_it_was_away_arrives_once(
+    tmp_path: Path, server: MlflowServer, capfd: pytest.CaptureFixture[str]
+) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker(server.uri, "away")
+    recorder = RunDirectory.create("demo", 3, tmp_path / "run")
+    for observer in (recorder, tracker):
+        observer.run_started(a_description(recorder.path))
+
+    def rounds(first: int, stop: int, seconds: float) -> None:
+        for index in range(first, stop):
+            time.sleep(seconds)
+            begun = time.perf_counter()
+            tracker.round_finished(a_round(index), [])
+            assert time.perf_counter() - begun < 5
+
+    assert tracker.wait_open(60)
+    rounds(0, 15, 0.2)
+    server.kill()
+    rounds(15, 30, 0.1)
+    server.start()
+    rounds(30, 40, 0.1)
+    for observer in (recorder, tracker):
+        observer.run_finished({"status": "finished", "best_accuracy": 0.9})
+    assert tracker.warning is None
+    client = MlflowClient(server.uri)
+    run = client.get_run(tracker.run_id)
+    assert run.info.status == "FINISHED"
+    for key in ROUND_METRICS:
+        assert [step for step, _ in values(client, tracker.run_id, key)] == list(range(40))
+    assert len(client.search_runs([tracker.experiment_id])) == 1
+    assert len(client.list_artifacts(tracker.run_id, "plots")) == 4
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.slow
+def test_a_server_that_dies_for_good_is_told_of_in_a_bounded_time(tmp_path: Path, server: MlflowServer) -> None:
+    tracker = MlflowTracker(server.uri)
+    tracker.run_started(a_description(tmp_path / "run"))
+    assert tracker.wait_open(60)
+    tracker.log(0, {"d": float("nan"), "e": float("inf")})
+    wait_until(lambda: not tracker._points, "not sent")
+    assert tracker._delivery.refused == []
+    server.kill()
+    tracker.round_finished(a_round(1), [])
+    begun = time.monotonic()
+    tracker.run_finished({"status": "finished"})
+    assert time.monotonic() - begun < 60
+    assert str(tmp_path) in str(tracker.warning)
