@@ -105,8 +105,5 @@ class AsyncAlgorithm(Algorithm):
         """After how many updates of a group its parameters change."""
         return 1
 
-    def asynchronous(self) -> "AsyncAlgorithm":
-        return self
-
     def rule_is_special(self) -> bool:
         return True

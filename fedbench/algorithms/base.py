@@ -31,7 +31,6 @@ from fedbench.protocol.layout import ParameterLayout
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from fedbench.algorithms.arrivals import AsyncAlgorithm
     from fedbench.models.flat import FlatModel
 
 Values = npt.NDArray[np.float64]
@@ -235,10 +234,6 @@ class Algorithm(Component):
     def scales_are_special(self) -> bool:
         """Whether the method gives each update a factor of its own."""
         return type(self).scales is not Algorithm.scales
-
-    def asynchronous(self) -> "AsyncAlgorithm | None":
-        """The method by whose state machine single updates are applied as they arrive; None: rounds."""
-        return None
 
     def averages(self, round_index: int) -> bool:
         """With a pool: whether this round averages its models instead of recombining them."""

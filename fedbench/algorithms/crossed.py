@@ -35,7 +35,7 @@ class Crossed(Algorithm):
             raise ConfigError(f"{pair}: the server rule of {local.name} is a part of the method; leave server out")
         if server.objective_is_special() or server.scales_are_special():
             raise ConfigError(f"{pair}: {server.name} is a method of its own, not a server rule alone; set algorithm")
-        if server.asynchronous() and local.objective().channels:
+        if isinstance(server, AsyncAlgorithm) and local.objective().channels:
             raise ConfigError(
                 f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which is "
                 "averaged over a round, and arrivals have none; choose another rule"
@@ -45,7 +45,9 @@ class Crossed(Algorithm):
                 f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which a "
                 "pool of models does not average; choose another rule"
             )
-        if local.scales_are_special() and (server.asynchronous() or server.has_pool() or server.rule().individual):
+        if local.scales_are_special() and (
+            isinstance(server, AsyncAlgorithm) or server.has_pool() or server.rule().individual
+        ):
             raise ConfigError(
                 f"{pair}: {local.name} gives each update a factor in their mean, and {server.name} takes no such mean; "
                 "choose another rule"
@@ -73,9 +75,6 @@ class Crossed(Algorithm):
     def has_pool(self) -> bool:
         return self.server.has_pool()
 
-    def asynchronous(self) -> AsyncAlgorithm | None:
-        return self.server.asynchronous()
-
     def averages(self, round_index: int) -> bool:
         return self.server.averages(round_index)
 
@@ -85,3 +84,9 @@ class Crossed(Algorithm):
     def check(self, config: Any) -> None:
         self.local.check(config)
         self.server.check(config)
+
+
+def asynchronous_part(method: Algorithm) -> AsyncAlgorithm | None:
+    """The method whose state machine applies single updates as they arrive; None for a method that works in rounds."""
+    rule = method.server if isinstance(method, Crossed) else method
+    return rule if isinstance(rule, AsyncAlgorithm) else None

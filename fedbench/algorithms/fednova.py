@@ -26,7 +26,6 @@ from typing import Any, ClassVar
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.errors import ConfigError
-from fedbench.training.optimizers import SGD
 
 REASON = "algorithm.name=fednova, which divides an update by its number of steps: each gradient must count once"
 
@@ -46,7 +45,7 @@ class FedNova(Algorithm):
 
     def check(self, config: Any) -> None:
         optimizer = config.local.optimizer
-        if type(optimizer) is not SGD:
+        if optimizer.name != "sgd":
             raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {REASON}")
         if optimizer.momentum:
             raise ConfigError(f"local.optimizer.momentum={optimizer.momentum}: must be 0 with {REASON}")

@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedbench.algorithms.base import Algorithm, LocalContext, Objective
 from fedbench.errors import ConfigError
-from fedbench.training.optimizers import SGD
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +54,7 @@ class Scaffold(Algorithm):
 
     def check(self, config: Any) -> None:
         optimizer = config.local.optimizer
-        if type(optimizer) is not SGD:
+        if optimizer.name != "sgd":
             raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {REASON}")
         for key in ("momentum", "weight_decay"):
             if value := getattr(optimizer, key):

@@ -90,7 +90,7 @@ def run(
 
     config = load_config(arguments)
     if replay is not None:
-        section = "delays" if config.method.asynchronous() else "participation"
+        section = "delays" if config.asynchronous else "participation"
         config = load_config([*(arguments or []), f"{section}.replay={replay}"])
     # Ray tells of lost nodes on stdout, which is the result's.
     with redirect_stdout(sys.stderr), Progress(console) as progress:

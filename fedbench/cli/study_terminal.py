@@ -6,14 +6,13 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from optuna.trial import FrozenTrial, TrialState
 from rich.console import Console
 from rich.table import Table
 
 from fedbench.studies.file import StudyFile
-from fedbench.studies.results import DIGESTS, DIRECTORIES, METRICS, is_feasible
+from fedbench.studies.results import DIGESTS, DIRECTORIES, METRICS, Trial, count_states, is_complete, is_feasible
 from fedbench.studies.run import StudyResult
-from fedbench.studies.shared_study import REASON, counts, finished
+from fedbench.studies.shared_study import REASON, counts
 from fedbench.studies.space import in_words, number
 from fedbench.studies.storage import with_driver
 
@@ -36,16 +35,16 @@ class Lines:
         earlier = f", {done}{of} trials done before" if done else f", {asked} trials" if asked else ""
         self.note(f"study {file.name}: {slots} trial{'s' if slots > 1 else ''} at a time{earlier}, {directory}")
 
-    def trial_finished(self, trial: FrozenTrial, best: list[FrozenTrial]) -> None:
+    def trial_finished(self, trial: Trial, best: list[Trial]) -> None:
         """Show number, state, values, best so far, parameters."""
         assert self._file is not None
         state = "INTERRUPTED" if not counts(trial) else trial.state.name
         values = (
             shown_values(self._file, trial)
-            if trial.state == TrialState.COMPLETE
+            if is_complete(trial)
             else trial.user_attrs.get(REASON) or shown_values(self._file, trial)
         )
-        if trial.state == TrialState.COMPLETE and not is_feasible(trial):
+        if is_complete(trial) and not is_feasible(trial):
             values += " (beyond a constraint)"
         if not best:
             so_far = ""
@@ -62,7 +61,7 @@ class Lines:
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def shown_values(file: StudyFile, trial: FrozenTrial) -> str:
+def shown_values(file: StudyFile, trial: Trial) -> str:
     """Objectives with their names, as far as the trial has them."""
     pairs = zip(file.objectives, trial.values or (), strict=False)
     return "  ".join(f"{one.metric} {number(value)}" for one, value in pairs)
@@ -86,7 +85,7 @@ def print_study(result: StudyResult, screen: Console) -> None:
         screen.print(table, markup=False, highlight=False)
         if len(result.best) > MOST_ROWS:
             screen.print(f"and {len(result.best) - MOST_ROWS} more in trials.csv", highlight=False)
-    states = _count_states(result)
+    states = count_states(result.study)
     lines = [("trials", ", ".join(f"{count} {name}" for name, count in states.items() if count))]
     lines.append(("files", _near(result.directory)))
     if result.best_files:
@@ -114,7 +113,7 @@ def to_document(result: StudyResult) -> dict[str, Any]:
     }
 
 
-def _trial_document(trial: FrozenTrial) -> dict[str, Any]:
+def _trial_document(trial: Trial) -> dict[str, Any]:
     return {
         "number": trial.number,
         "state": trial.state.name,
@@ -127,13 +126,6 @@ def _trial_document(trial: FrozenTrial) -> dict[str, Any]:
         "directories": trial.user_attrs.get(DIRECTORIES, []),
         "model_sha256": trial.user_attrs.get(DIGESTS, []),
     }
-
-
-def _count_states(result: StudyResult) -> dict[str, int]:
-    trials = result.study.get_trials(deepcopy=False)
-    done = list(finished(trials))
-    counted = {state.name.lower(): sum(trial.state == state for trial in done) for state in TrialState}
-    return counted | {"waiting": sum(trial.state == TrialState.WAITING for trial in trials)}
 
 
 def _near(path: Path) -> str:

@@ -71,14 +71,15 @@ def carry_out(plan: Plan, as_json: bool) -> tuple[int, dict[str, Any]]:
     Returns:
         (exit status, the JSON document).
     """
+    from fedbench.cli.suite_progress import SuiteProgress
     from fedbench.cli.suite_terminal import print_line, print_suite
     from fedbench.cli.terminal import console
     from fedbench.suites.files import TABLE
     from fedbench.suites.run import run_suite, suite_folder
 
     # Ray tells of lost nodes on stdout, which is the result's.
-    with redirect_stdout(sys.stderr):
-        outcomes = run_suite(plan, console)
+    with redirect_stdout(sys.stderr), SuiteProgress(console, len(plan.runs)) as progress:
+        outcomes = run_suite(plan, progress)
     folder = suite_folder(plan)
     document = outcomes.to_mapping() | {"directory": str(folder), "files": str(folder / TABLE)}
     if not as_json:

@@ -16,7 +16,7 @@ SILENT_SECONDS = 60.0
 
 
 class SuiteProgress:
-    """An `Observer` of each run in turn."""
+    """Shows where a suite stands, and one line for each run that has ended. A `SuiteListener`."""
 
     def __init__(self, screen: Console, runs: int) -> None:
         """Args:
@@ -60,6 +60,10 @@ class SuiteProgress:
         """A line that stays."""
         self._last_said = time.monotonic()
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def warn(self, line: str) -> None:
+        """A warning, which stays."""
+        self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def run_started(self, run: RunDescription) -> None:
         """Note its length."""

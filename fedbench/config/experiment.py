@@ -21,8 +21,9 @@ from pydantic import (
     model_validator,
 )
 
+from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm
-from fedbench.algorithms.crossed import Crossed
+from fedbench.algorithms.crossed import Crossed, asynchronous_part
 from fedbench.components.base import Component, Section, explain
 from fedbench.components.catalogue import DEFAULTS, make_component
 from fedbench.config.identity import digest
@@ -285,7 +286,7 @@ class ExperimentConfig(Section):
 
     def slots(self) -> int:
         """Clients that work at the same time: the participants of a round, or of an asynchronous run."""
-        if self.method.asynchronous():
+        if self.asynchronous:
             return self.delays.concurrency or self.data.clients
         return self.participation.size(self.data.clients)
 
@@ -297,6 +298,11 @@ class ExperimentConfig(Section):
             ConfigError: the two make no sense together.
         """
         return Crossed.of(self.algorithm, self.server)
+
+    @property
+    def asynchronous(self) -> AsyncAlgorithm | None:
+        """The method whose state machine applies single updates as they arrive; None where there are rounds."""
+        return asynchronous_part(self.method)
 
     @classmethod
     def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> "ExperimentConfig":

@@ -1,12 +1,12 @@
 """A run in words and plain values, and the versions of what its result depends on."""
 
 import platform
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from fedbench import __version__
 from fedbench.records.observers import RunDescription
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def versions() -> dict[str, str]:
     import torch
 
     return {
-        "fedbench": __version__,
+        "fedbench": version("fedbench"),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -170,7 +170,7 @@ def costs_of(finished: Sequence[FinishedRound]) -> Iterator[Costs]:
 
 def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
     """What of a run's costs depends on the run itself, and how it is counted here, one line each."""
-    if config.method.asynchronous() and config.delays.clock == "wall":
+    if config.asynchronous and config.delays.clock == "wall":
         yield "who works when on the wall clock is not known beforehand: counted as on the default virtual clock"
     if config.schedule.name == "importance":
         yield "schedule.name=importance follows what the run measures: counted shallow to deep"

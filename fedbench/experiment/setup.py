@@ -96,7 +96,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     rounds = count_rounds(config, layout.groups)
     method = config.method
     method.check(config)
-    if config.runtime.combine == "node" and config.method.asynchronous() is None and not method.sums():
+    if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
             f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
         )

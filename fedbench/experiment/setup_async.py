@@ -23,7 +23,7 @@ def arrival_plan(
     Raises:
         ConfigError: names the combination and the reason.
     """
-    method, delays = config.method.asynchronous(), config.delays
+    method, delays = config.asynchronous, config.delays
     if method is None:
         for key, value in delays.changed().items():
             shown = getattr(value, "name", value)

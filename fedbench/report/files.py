@@ -7,6 +7,7 @@ from fedbench.errors import ConfigError
 from fedbench.report.content import Report
 from fedbench.report.html import page
 from fedbench.report.markdown import markdown
+from fedbench.tables import render
 
 PAGE, TEXT, CSV, LATEX = "report.html", "report.md", "table.csv", "table.tex"
 
@@ -23,13 +24,13 @@ def write_report(report: Report, directory: Path) -> list[Path]:
     Raises:
         ConfigError: the directory cannot be written.
     """
-    head, *_ = report.results.to_csv().splitlines()
-    lines = [line for table in report.tables for line in table.to_csv().split("\n", 1)[1].splitlines()]
+    head, *_ = render.csv(report.results).splitlines()
+    lines = [line for table in report.tables for line in render.csv(table).split("\n", 1)[1].splitlines()]
     contents = {
         PAGE: page(report),
         TEXT: markdown(report),
         CSV: "\n".join([head, *lines]) + "\n",
-        LATEX: "\n".join(table.to_latex() for table in report.tables),
+        LATEX: "\n".join(render.latex(table) for table in report.tables),
     }
     try:
         directory.mkdir(parents=True, exist_ok=True)

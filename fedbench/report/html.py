@@ -9,6 +9,7 @@ from fedbench.report.charts import MOST_LINES
 from fedbench.report.content import Recipe, Report
 from fedbench.report.methods import Method
 from fedbench.report.svg_chart import Chart, sample
+from fedbench.tables import render
 from fedbench.tables.table import Table
 
 
@@ -44,7 +45,7 @@ def _body(report: Report) -> Iterator[str]:
     yield "<h2>To reproduce it</h2>"
     yield "<p>The results depend on these versions:</p>"
     yield f"<ul>{''.join(f'<li>{escape(line)}</li>' for line in report.versions)}</ul>"
-    yield report.runs.to_html()
+    yield render.html(report.runs)
     for recipe in report.recipes:
         yield from _recipe(recipe)
     yield f"<h3>This report</h3>\n<pre>{escape(report.command)}</pre>"
@@ -63,7 +64,7 @@ def _problems(problems: Sequence[Problem]) -> Iterator[str]:
 def _section(heading: str, table: Table | None) -> Iterator[str]:
     if table is not None:
         yield f"<h2>{escape(heading)}</h2>"
-        yield table.to_html()
+        yield render.html(table)
 
 
 def _charts(charts: Sequence[Chart], methods: Sequence[Method], note: str) -> Iterator[str]:

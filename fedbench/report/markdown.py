@@ -7,6 +7,7 @@ from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.content import Report
 from fedbench.report.measures import MEASURES, reached
 from fedbench.report.methods import Method
+from fedbench.tables import render
 from fedbench.tables.render import escaped_markdown
 from fedbench.tables.seed_statistics import Spread, paired
 
@@ -21,7 +22,7 @@ def markdown(report: Report) -> str:
         parts += ["## Read this first", said]
     for table in (*report.tables, report.settings, report.runs):
         if table is not None:
-            parts += [f"## {escaped_markdown(table.title)}", _without_title(table.to_markdown())]
+            parts += [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
     parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
     for recipe in report.recipes:
         parts += [

@@ -201,7 +201,7 @@ class StudyFile(Section):
             raise ConfigError(f"rounds=auto: schedule.name={config.schedule.name} has no end; set rounds to a number")
         if config.output.directory is not None:
             raise ConfigError(f"output.directory={config.output.directory}: trials have directories of their own")
-        if not config.method.asynchronous():
+        if not config.asynchronous:
             for name in self.metrics():
                 if name not in OF_ALL and name not in TO_TARGET[:3]:
                     raise ConfigError(f"{name}: is of asynchronous runs; algorithm.name={config.algorithm.name} is not")

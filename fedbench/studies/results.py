@@ -15,7 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fedbench.atomic_files import replacing
 from fedbench.studies.file import StudyFile
 from fedbench.studies.samplers import BOUNDS
-from fedbench.studies.shared_study import REASON, counts
+from fedbench.studies.shared_study import REASON, counts, finished
 
 METRICS = "fedbench:metrics"
 DIRECTORIES = "fedbench:directories"
@@ -25,6 +25,22 @@ FIGURES = "figures"
 TRIALS = "trials.csv"
 DOTS_PER_INCH = 150
 FIGURE_INCHES = (8.0, 5.0)
+
+Trial = FrozenTrial
+"""A trial as Optuna keeps it; for modules that do not import Optuna."""
+
+
+def is_complete(trial: Trial) -> bool:
+    """Whether the trial ended with a value for each objective."""
+    return trial.state == TrialState.COMPLETE
+
+
+def count_states(study: optuna.Study) -> dict[str, int]:
+    """{name of a state, in small letters: number of trials in it}; those given out again are waiting."""
+    trials = study.get_trials(deepcopy=False)
+    ended = list(finished(trials))
+    counted = {state.name.lower(): sum(trial.state == state for trial in ended) for state in TrialState}
+    return counted | {"waiting": sum(trial.state == TrialState.WAITING for trial in trials)}
 
 
 def is_feasible(trial: FrozenTrial) -> bool:

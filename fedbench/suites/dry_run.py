@@ -92,7 +92,7 @@ def _cost(config: ExperimentConfig) -> tuple[int | None, Costs | None, str]:
     shortened = (
         isinstance(rounds, int)
         and rounds > FORESEEN_ROUNDS
-        and config.method.asynchronous()
+        and config.asynchronous
         and config.schedule.name == "full"
         and config.delays.clock == "virtual"
     )

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from fedbench.atomic_files import replace_text
 from fedbench.suites.results import Outcomes
+from fedbench.tables import render
 from fedbench.tables.table import Table
 
 TABLE = "table"
@@ -24,10 +25,10 @@ def write_outputs(outcomes: Outcomes, folder: Path) -> list[Path]:
     """
     table = outcomes.table()
     texts = {
-        "table.md": table.to_markdown(),
+        "table.md": render.markdown(table),
         "table.html": html_page(table),
-        "table.tex": table.to_latex(),
-        "table.csv": table.to_csv(),
+        "table.tex": render.latex(table),
+        "table.csv": render.csv(table),
         "suite.json": json.dumps(outcomes.to_mapping(), indent=2, ensure_ascii=False) + "\n",
     }
     (folder / TABLE).mkdir(parents=True, exist_ok=True)
@@ -41,5 +42,5 @@ def html_page(table: Table) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(table.title)}</title>\n<style>\n{style}</style>\n</head>\n"
-        f"<body>\n<main>\n{table.to_html()}</main>\n</body>\n</html>\n"
+        f"<body>\n<main>\n{render.html(table)}</main>\n</body>\n</html>\n"
     )

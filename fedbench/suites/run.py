@@ -12,9 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
-from rich.console import Console
-
-from fedbench.cli.suite_progress import SuiteProgress
 from fedbench.config.experiment import OutputSection
 from fedbench.engine.on_ray.session import ray_session
 from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
@@ -30,8 +27,10 @@ from fedbench.report.files import PAGE, write_report
 from fedbench.suites.earlier_runs import Recorded
 from fedbench.suites.files import TABLE, write_outputs
 from fedbench.suites.plan import Plan, Run, slug
+from fedbench.suites.progress import SuiteListener
 from fedbench.suites.results import Outcome, Outcomes
 from fedbench.suites.whole_table import whole_and_recorded
+from fedbench.tables import render
 from fedbench.tracking.parent_run import ParentRun
 
 if TYPE_CHECKING:
@@ -58,7 +57,7 @@ def recorded_for(plan: Plan) -> dict[str, Recorded]:
     return {digest: run for digest, run in recorded.items() if digest in plan.runs}
 
 
-def run_suite(plan: Plan, screen: Console) -> Outcomes:
+def run_suite(plan: Plan, listener: SuiteListener) -> Outcomes:
     """Run what is not recorded yet, one run after the other, and write the table after each.
 
     The files have the whole table, as far as it is recorded, where the plan is a selection; what is returned has not.
@@ -66,7 +65,7 @@ def run_suite(plan: Plan, screen: Console) -> Outcomes:
     An interrupt ends the running run at the end of its round, with a checkpoint, and the suite with it.
 
     Args:
-        screen: where progress and warnings go.
+        listener: told of every run, its rounds and of warnings.
 
     Raises:
         ConfigError: another process is at work on the suite.
@@ -74,14 +73,14 @@ def run_suite(plan: Plan, screen: Console) -> Outcomes:
     """
     folder = suite_folder(plan)
     with _locked(folder):
-        return _Suite(plan, folder, screen).run()
+        return _Suite(plan, folder, listener).run()
 
 
 class _Suite:
     """The work of `run_suite`."""
 
-    def __init__(self, plan: Plan, folder: Path, screen: Console) -> None:
-        self._plan, self._folder, self._screen = plan, folder, screen
+    def __init__(self, plan: Plan, folder: Path, listener: SuiteListener) -> None:
+        self._plan, self._folder, self._listener = plan, folder, listener
         self._outcomes = Outcomes(plan)
         whole, self._recorded = whole_and_recorded(plan, folder)
         self._whole = Outcomes(whole)
@@ -95,11 +94,11 @@ class _Suite:
     def run(self) -> Outcomes:
         """All of it."""
         self._take_recorded()
-        with SuiteProgress(self._screen, len(self._plan.runs)) as progress, stop_signal() as should_stop:
+        with stop_signal() as should_stop:
             try:
-                self._run_all(progress, should_stop)
+                self._run_all(should_stop)
             except KeyboardInterrupt:  # the second one
-                progress.say("interrupted at once")
+                self._listener.say("interrupted at once")
             except FedbenchError:
                 self._parent.close("failed")
                 raise
@@ -109,10 +108,10 @@ class _Suite:
         self._parent.describe(self._note())
         self._parent.close(self._outcomes.status)
         if self._parent.warning:
-            self._warn(self._parent.warning)
+            self._listener.warn(self._parent.warning)
         return self._outcomes
 
-    def _run_all(self, progress: SuiteProgress, should_stop: Callable[[], bool]) -> None:
+    def _run_all(self, should_stop: Callable[[], bool]) -> None:
         known = set(self._outcomes.by_digest)
         with ExitStack() as session:
             if known < self._plan.runs.keys():
@@ -121,10 +120,10 @@ class _Suite:
             for number, digest in enumerate(self._plan.runs, 1):
                 if digest not in known and should_stop():
                     return
-                progress.begin(number, self._plan.runs[digest].title)
+                self._listener.begin(number, self._plan.runs[digest].title)
                 if digest not in known:
-                    self._record(self._plan.runs[digest], progress)
-                progress.end(self._outcomes.by_digest[digest])
+                    self._record(self._plan.runs[digest])
+                self._listener.end(self._outcomes.by_digest[digest])
 
     def _take_recorded(self) -> None:
         for digest, recorded in self._recorded.items():
@@ -135,21 +134,23 @@ class _Suite:
                     Outcome("finished", recorded.directory, recorded.summary, reused=True, other_versions=other),
                 )
                 if other and digest in self._plan.runs:
-                    self._warn(f"{recorded.directory} was recorded with {other}; remove it to have it run again")
+                    self._listener.warn(
+                        f"{recorded.directory} was recorded with {other}; remove it to have it run again"
+                    )
 
     def _keep(self, digest: str, outcome: Outcome, history: "pa.Table | None" = None) -> None:
         for outcomes in (self._outcomes, self._whole):
             if digest in outcomes.plan.runs:
                 outcomes.add(digest, outcome, history)
 
-    def _record(self, run: Run, progress: SuiteProgress) -> None:
+    def _record(self, run: Run) -> None:
         """Run one, whatever becomes of it."""
         data = repr(run.config.data.dataset)
         if reason := self._broken_data.get(data):
             self._keep(run.digest, Outcome("failed", reason=reason))
             return
         try:
-            result = self._start(run, [progress])
+            result = self._start(run, [self._listener])
         except FedbenchError as error:
             self._let_actors_go()
             if isinstance(error, ClientFailure):
@@ -164,7 +165,7 @@ class _Suite:
             self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=reason))
         else:
             for warning in result.warnings:
-                self._warn(f"{run.title}: {warning}")
+                self._listener.warn(f"{run.title}: {warning}")
             status = str(result.summary["status"])
             self._keep(run.digest, Outcome(status, result.directory, result.summary), result.history)
         self._steps += 1
@@ -206,7 +207,7 @@ class _Suite:
             self._plan.title, tracking.experiment, tracking.mlflow_uri, tags, self._note(), self._mlflow_key()
         )
         if self._parent.warning:
-            self._warn(self._parent.warning)
+            self._listener.warn(self._parent.warning)
 
     def _member(self, run: Run) -> Membership:
         tags = {"suite": self._plan.name, "row": run.row}
@@ -227,7 +228,7 @@ class _Suite:
         if self._whole.by_digest:
             if (self._folder / REPORT / PAGE).exists():
                 lines.append("Among the artifacts: the table, and `report.html`, the runs side by side, with charts.")
-            lines.append(self._whole.table().to_markdown())
+            lines.append(render.markdown(self._whole.table()))
         else:
             lines += plan.file.notes
         return "\n\n".join(lines)
@@ -246,7 +247,7 @@ class _Suite:
         try:
             write_outputs(self._whole, self._folder)
         except OSError as error:
-            self._warn(f"the table could not be written: {error}")
+            self._listener.warn(f"the table could not be written: {error}")
 
     def _report(self) -> None:
         """The finished runs side by side, with the charts that a table does not have; none without such a run."""
@@ -260,7 +261,7 @@ class _Suite:
         except DataError:  # none of them can be compared
             return
         except Exception as error:  # the runs and the table are there; what cannot be drawn must not undo them
-            self._warn(f"the report could not be written: {' '.join(str(error).split())}")
+            self._listener.warn(f"the report could not be written: {' '.join(str(error).split())}")
             return
         self._parent.artifact(self._folder / REPORT / PAGE)
 
@@ -269,9 +270,6 @@ class _Suite:
         scale = ["--scale", f"{plan.scale:g}"] if plan.label else []
         seeds = ["--seeds", ",".join(map(str, plan.seeds))]
         return shlex.join(["fedbench", "suite", plan.name, *plan.overrides, *seeds, *scale])
-
-    def _warn(self, line: str) -> None:
-        self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
 
 @contextmanager

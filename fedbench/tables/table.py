@@ -142,27 +142,3 @@ class Table:
     def count(self, cell: Cell) -> str:
         """ "n=2" where a cell has another number of values than most; else ""."""
         return f"n={cell.measured.n}" if cell.measured and cell.measured.n != self.seeds else ""
-
-    def to_markdown(self) -> str:
-        """A pipe table with its notes."""
-        from fedbench.tables.render import markdown
-
-        return markdown(self)
-
-    def to_latex(self) -> str:
-        """A `table` environment, to be included in a document that uses booktabs."""
-        from fedbench.tables.render import latex
-
-        return latex(self)
-
-    def to_html(self) -> str:
-        """A `figure` with a `table`, to be placed in a page."""
-        from fedbench.tables.render import html
-
-        return html(self)
-
-    def to_csv(self) -> str:
-        """One line a cell, with means, deviations and single values in full precision."""
-        from fedbench.tables.render import csv
-
-        return csv(self)

@@ -7,6 +7,7 @@ import pytest
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm
+from fedbench.algorithms.crossed import asynchronous_part
 from fedbench.components.catalogue import BUILTIN, component_class, make_component
 from fedbench.errors import ConfigError
 
@@ -34,7 +35,7 @@ every_method = pytest.mark.parametrize("parameters", METHODS, ids=str)
 def make(parameters: dict[str, object]) -> AsyncAlgorithm:
     method = make_component("algorithm", Algorithm, parameters)
     assert isinstance(method, AsyncAlgorithm)
-    assert method.asynchronous() is method
+    assert asynchronous_part(method) is method
     return method
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from reading import Page, latex_rows, pipe_tables
 
+from fedbench.tables import render
 from fedbench.tables.numbers import PERCENT, Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
@@ -45,7 +46,7 @@ TABLE = Table(
 
 
 def test_markdown_reads_back_cell_by_cell() -> None:
-    head, *rows = pipe_tables(TABLE.to_markdown())[0]
+    head, *rows = pipe_tables(render.markdown(TABLE))[0]
     assert head == ["method", *TABLE.columns]
     assert rows[0] == ["fedavg", "91.00 ± 1.00; published 93.00 ± 0.50: -2.00, beyond 2 SE", "1.23 ± 0.00", "plain"]
     assert rows[1][0] == NASTY
@@ -56,7 +57,7 @@ def test_markdown_reads_back_cell_by_cell() -> None:
 
 
 def test_html_reads_back_cell_by_cell_with_scopes() -> None:
-    page = Page(TABLE.to_html())
+    page = Page(render.html(TABLE))
     (table,) = page.root.all("table")
     assert [cell.text for cell in table.all("thead")[0].all("th")] == ["method", *TABLE.columns]
     assert {cell.attributes.get("scope") for cell in table.all("thead")[0].all("th")} == {"col"}
@@ -71,7 +72,7 @@ def test_html_reads_back_cell_by_cell_with_scopes() -> None:
 
 
 def test_latex_is_balanced_with_a_cell_for_every_column() -> None:
-    rows = latex_rows(TABLE.to_latex())
+    rows = latex_rows(render.latex(TABLE))
     assert [len(row) for row in rows] == [4, 4, 4, 4]
     assert rows[1][1].startswith(r"$91.00 \pm 1.00$")
     assert rows[1][2] == r"$1.23 \pm 0.00$"
@@ -80,7 +81,7 @@ def test_latex_is_balanced_with_a_cell_for_every_column() -> None:
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(tmp_path: Path) -> None:
-    body = TABLE.to_latex()
+    body = render.latex(TABLE)
     (tmp_path / "t.tex").write_text(
         "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
     )
@@ -93,7 +94,7 @@ def test_latex_compiles(tmp_path: Path) -> None:
 
 
 def test_csv_keeps_every_value_in_full() -> None:
-    rows = list(csv.DictReader(io.StringIO(TABLE.to_csv())))
+    rows = list(csv.DictReader(io.StringIO(render.csv(TABLE))))
     assert len(rows) == 9
     first = rows[0]
     assert (first["row"], first["column"], first["unit"], first["n"]) == ("fedavg", "best accuracy (%)", "%", "3")
@@ -109,12 +110,12 @@ def test_csv_keeps_every_value_in_full() -> None:
 
 
 def test_the_banner_stands_in_every_output() -> None:
-    for text in (TABLE.to_markdown(), TABLE.to_html(), TABLE.to_latex(), TABLE.to_csv()):
+    for text in (render.markdown(TABLE), render.html(TABLE), render.latex(TABLE), render.csv(TABLE)):
         assert "scaled to 0.1 of the rounds and data" in text
 
 
 def test_footnotes_stand_once_each_in_every_output() -> None:
-    for text in (TABLE.to_markdown(), TABLE.to_html(), TABLE.to_latex()):
+    for text in (render.markdown(TABLE), render.html(TABLE), render.latex(TABLE)):
         assert text.count("seeds 1 and 2 failed") == 1
         assert text.count("no finite update") == 1
         assert "Last note" in text
@@ -123,12 +124,12 @@ def test_footnotes_stand_once_each_in_every_output() -> None:
 def test_within_two_errors_is_said_as_such() -> None:
     near = Cell(spread=Spread.of([0.9, 0.91, 0.92]), published=0.915, number=PERCENT)
     table = Table("t", "", ("c",), (("r", (near,)),))
-    assert pipe_tables(table.to_markdown())[0][1] == ["r", "91.00 ± 1.00; published 91.50: -0.50, within 2 SE"]
+    assert pipe_tables(render.markdown(table))[0][1] == ["r", "91.00 ± 1.00; published 91.50: -0.50, within 2 SE"]
 
 
 def test_single_seeds_are_said_to_be_without_a_spread() -> None:
     table = Table("t", "", ("c",), (("r", (Cell(spread=Spread.of([0.5]), published=0.4),)),))
-    text = table.to_markdown()
+    text = render.markdown(table)
     assert "there is no spread" in text
     assert "±" not in text
     assert re.search(r"cannot be judged", text)

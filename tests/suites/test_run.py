@@ -13,6 +13,7 @@ from fedbench.cli import suite_progress as progress
 from fedbench.errors import ConfigError
 from fedbench.records.reader import load_run
 from fedbench.suites.run import _locked, suite_folder
+from fedbench.tables import render
 
 
 def test_cells_of_one_run_are_read_at_the_end_of_each_cycle(run_folder: Path) -> None:
@@ -107,7 +108,7 @@ def test_a_failing_cell_fails_alone_and_says_why(run_folder: Path) -> None:
     assert broken.shown == "failed"
     assert "nothing left to minimise" in broken.note
     assert table.banner == "1 of 3 runs failed."
-    for text in (table.to_markdown(), table.to_html(), table.to_csv(), table.to_latex()):
+    for text in (render.markdown(table), render.html(table), render.csv(table), render.latex(table)):
         assert "nothing left to minimise" in text
 
 

@@ -8,6 +8,7 @@ import yaml
 from rich.console import Console
 
 from fedbench.cli.suite import make_plan
+from fedbench.cli.suite_progress import SuiteProgress
 from fedbench.suites.plan import Plan
 from fedbench.suites.results import Outcomes
 from fedbench.suites.run import run_suite
@@ -69,7 +70,8 @@ def run(plan: Plan) -> tuple[Outcomes, list[str]]:
         What became of it, and the lines that a person sees; without the remark that some runs hardly learn anything.
     """
     seen = io.StringIO()
-    outcomes = run_suite(plan, Console(file=seen, width=200))
+    with SuiteProgress(Console(file=seen, width=200), len(plan.runs)) as progress:
+        outcomes = run_suite(plan, progress)
     return outcomes, [line for line in seen.getvalue().splitlines() if "is close to chance" not in line]
 
 

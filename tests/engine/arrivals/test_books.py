@@ -76,7 +76,7 @@ def test_the_records_agree_with_the_events(name: str) -> None:
 
 def check_events(problem: Problem, events: Sequence[dict[str, Any]]) -> None:
     """In the clock's order; indices, delays and bytes as they follow from it."""
-    oracle, method = Oracle(problem, events), problem.config.method.asynchronous()
+    oracle, method = Oracle(problem, events), problem.config.asynchronous
     assert method is not None
     workers = problem.config.slots()
     assert [event["arrival"] for event in events] == list(range(len(events)))
