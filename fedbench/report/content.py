@@ -14,9 +14,9 @@ from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.charts import MOST_LINES, charts
 from fedbench.report.compare import Comparison
 from fedbench.report.fairness import versions
-from fedbench.report.measures import default_target
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
+from fedbench.report.shown_metrics import default_target
 from fedbench.report.svg_chart import Chart
 from fedbench.report.svg_heatmap import Heatmap
 from fedbench.tables.table import Table

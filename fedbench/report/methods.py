@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fedbench.config.identity import what_matters
+from fedbench.records.metrics import METRICS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.tables.seed_statistics import Spread
 
@@ -54,13 +55,18 @@ class Method:
         """Whether its runs have arrivals instead of cohorts."""
         return self.runs[0].is_asynchronous
 
-    def summaries(self, key: str) -> dict[int, float]:
-        """{seed: a figure of `summary.json`}, of the runs that have it."""
-        return {run.seed: float(run.summary[key]) for run in self.runs if run.summary.get(key) is not None}
+    def summaries(self, name: str) -> dict[int, float]:
+        """{seed: value} of a metric of the whole run, for the runs that have it.
 
-    def spread(self, key: str) -> Spread:
-        """The same over the seeds."""
-        return Spread.of(self.summaries(key).values())
+        Args:
+            name: a key of `METRICS`.
+        """
+        values = {run.seed: METRICS[name].of_summary(run.summary) for run in self.runs}
+        return {seed: value for seed, value in values.items() if value is not None}
+
+    def spread(self, name: str) -> Spread:
+        """The values of a metric over the seeds."""
+        return Spread.of(self.summaries(name).values())
 
 
 def settings(config: Mapping[str, Any]) -> Flat:

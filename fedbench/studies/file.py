@@ -15,33 +15,33 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.merge import overlaid, read_source
 from fedbench.errors import ConfigError
-from fedbench.studies.metrics import ACCURACIES, METRICS, OF_ALL, TO_TARGET
+from fedbench.studies.metrics import ACCURACIES, OBJECTIVES, TO_TARGET
 from fedbench.studies.space import AnyParameter, Space, Values
 
 SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
 """Where the studies lie that come with fedbench: in the installed package, or in the checkout."""
 
 
-def _metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"no such metric{did_you_mean(name, METRICS)}")
+def _metric_name(name: str) -> str:
+    if name not in OBJECTIVES:
+        raise ValueError(f"no such metric{did_you_mean(name, OBJECTIVES)}")
     return name
 
 
-Metric = Annotated[str, BeforeValidator(_metric)]
+MetricName = Annotated[str, BeforeValidator(_metric_name)]
 
 
 class Objective(Section):
     """What is sought: the largest or smallest mean over the seeds of a metric."""
 
-    metric: Metric
+    metric: MetricName
     direction: Literal["maximize", "minimize"]
 
 
 class Constraint(Section):
     """A bound on a metric's mean over the seeds; a trial beyond it counts as infeasible."""
 
-    metric: Metric
+    metric: MetricName
     at_most: float | None = None
     at_least: float | None = None
 
@@ -203,7 +203,7 @@ class StudyFile(Section):
             raise ConfigError(f"output.directory={config.output.directory}: trials have directories of their own")
         if not config.asynchronous:
             for name in self.metrics():
-                if name not in OF_ALL and name not in TO_TARGET[:3]:
+                if OBJECTIVES[name].is_asynchronous:
                     raise ConfigError(f"{name}: is of asynchronous runs; algorithm.name={config.algorithm.name} is not")
 
     def definition(self) -> str:
