@@ -1,4 +1,4 @@
-"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | new | list`."""
+"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | new | help | list`."""
 
 import json
 import logging
@@ -310,6 +310,25 @@ def new(
 
     part = create(kind, name, directory)
     print_json(part.to_mapping()) if as_json else typer.echo("\n".join(part.lines()))
+
+
+@app.command(name="help")
+def help_(
+    section: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SECTION]",
+            help="Such as data, runtime, schedule, algorithm.fedprox, suite or study; none: what there is.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain the keys of configurations, suites and studies: type, default and meaning."""
+    from fedbench.cli.help import explain_section, print_explanation
+
+    explanation = explain_section(section or "")
+    print_json(explanation.to_mapping()) if as_json else print_explanation(explanation)
 
 
 @app.command(name="list")
