@@ -186,7 +186,7 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
     found = adapt(kind, component_class(kind, parameters["name"]))
     if not (isinstance(found, type) and issubclass(found, base)):
         raise ConfigError(
-            f"{key}={parameters['name']}: not a {base.__name__}; derive it from {base.__module__}.{base.__name__}"
+            f"{key}={parameters['name']}: not a {base.__name__}; derive the class from fedbench.{base.__name__}"
         )
     return found.create(key, parameters)
 
