@@ -3,20 +3,44 @@
 import copy
 import os
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from command_line import Finished, in_this_process
 from local_cluster import LocalCluster
+from warm_pools import WarmPools
 
 HERE = Path(__file__).parent
 IMPORTABLE = [str(HERE / "support"), str(HERE / "benchmarks")]
+
+CLUSTER = "cluster"
+SLOW_COST = 100
+"""How much longer a slow test takes than another, roughly."""
 
 # For tests in this process and for what they start. For small tensors several threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`pytest -n 2` distributes the groups below in the order below."""
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Distributed, a file's tests stay together, and so do all on the cluster; what takes longest begins first."""
+    if not hasattr(config, "workerinput"):
+        return
+    groups, costs = {}, Counter[str]()
+    for item in items:
+        groups[item] = CLUSTER if CLUSTER in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        costs[groups[item]] += SLOW_COST if item.get_closest_marker("slow") else 1
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: (groups[item] != CLUSTER, -costs[groups[item]], groups[item]))
 
 
 @pytest.fixture(scope="session")
@@ -27,15 +51,19 @@ def local_ray() -> Iterator[None]:
     import ray
 
     path = os.pathsep.join([*IMPORTABLE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)  # not as a runtime environment: with one, no worker is started ahead
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def warm_pools(local_ray: None) -> Iterator[WarmPools]:
+    """Client actors that outlive a run, for tests that do not ask how actors start."""
+    pools = WarmPools()
+    yield pools
+    pools.close()
 
 
 @pytest.fixture(scope="session")
