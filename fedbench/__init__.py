@@ -1,34 +1,109 @@
 """fedbench: federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for.
 
+Everything that runs an experiment, and everything that a new algorithm, schedule, model, data set, partition or
+optimizer is written with, is imported from here:
+
 >>> from fedbench import ExperimentConfig, run
 >>> result = run(ExperimentConfig.load("quickstart", ["rounds=3"]))  # doctest: +SKIP
 >>> result.summary["final_accuracy"]  # doctest: +SKIP
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
+    from fedbench.algorithms.base import Algorithm, LocalContext, Objective, RuleContext, ServerRule
     from fedbench.config.experiment import ExperimentConfig
+    from fedbench.data.base import Dataset, FederatedData, Split
+    from fedbench.data.partition import Partition
+    from fedbench.errors import ConfigError, DataError, FedbenchError, ModelError
     from fedbench.experiment.result import Result
     from fedbench.experiment.run import resume, run
+    from fedbench.models.base import LayerGroup, Model, Task
+    from fedbench.planning.delays import Distribution
+    from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
+    from fedbench.protocol.compression import Compression
+    from fedbench.training.optimizers import LearningRate, Optimizer
 
-__all__ = ["ExperimentConfig", "Result", "__version__", "resume", "run"]
+_MODULES = {
+    "ActiveGroups": "planning.schedules",
+    "Algorithm": "algorithms.base",
+    "ArrivalRule": "algorithms.arrivals",
+    "AsyncAlgorithm": "algorithms.arrivals",
+    "Compression": "protocol.compression",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "Dataset": "data.base",
+    "Distribution": "planning.delays",
+    "ExperimentConfig": "config.experiment",
+    "FedbenchError": "errors",
+    "FederatedData": "data.base",
+    "Feedback": "planning.schedules",
+    "LayerGroup": "models.base",
+    "LearningRate": "training.optimizers",
+    "LocalContext": "algorithms.base",
+    "Model": "models.base",
+    "ModelError": "errors",
+    "Objective": "algorithms.base",
+    "Optimizer": "training.optimizers",
+    "Partition": "data.partition",
+    "Result": "experiment.result",
+    "RuleContext": "algorithms.base",
+    "Schedule": "planning.schedules",
+    "ServerRule": "algorithms.base",
+    "Split": "data.base",
+    "Task": "models.base",
+    "resume": "experiment.run",
+    "run": "experiment.run",
+}
+"""The module of each public name. It is imported when the name is first used: `import fedbench` loads nothing."""
+
+__all__ = [
+    "ActiveGroups",
+    "Algorithm",
+    "ArrivalRule",
+    "AsyncAlgorithm",
+    "Compression",
+    "ConfigError",
+    "DataError",
+    "Dataset",
+    "Distribution",
+    "ExperimentConfig",
+    "FedbenchError",
+    "FederatedData",
+    "Feedback",
+    "LayerGroup",
+    "LearningRate",
+    "LocalContext",
+    "Model",
+    "ModelError",
+    "Objective",
+    "Optimizer",
+    "Partition",
+    "Result",
+    "RuleContext",
+    "Schedule",
+    "ServerRule",
+    "Split",
+    "Task",
+    "__version__",
+    "resume",
+    "run",
+]
 
 
 def __getattr__(name: str) -> Any:
-    # Resolved when asked for, so that `import fedbench.planning.schedules` in an actor does not load everything.
-    if name == "ExperimentConfig":
-        from fedbench.config.experiment import ExperimentConfig
+    """Import a public name from its module (PEP 562)."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'fedbench' has no attribute {name!r}")
+    value = getattr(import_module(f"fedbench.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
 
-        return ExperimentConfig
-    if name == "Result":
-        from fedbench.experiment.result import Result
 
-        return Result
-    if name in ("resume", "run"):
-        from fedbench.experiment import run as experiment
-
-        return getattr(experiment, name)
-    raise AttributeError(f"module 'fedbench' has no attribute {name!r}")
+def __dir__() -> list[str]:
+    """The public names, those that are not imported yet included."""
+    return sorted({*globals(), *__all__})

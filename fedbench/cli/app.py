@@ -1,4 +1,4 @@
-"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | list`."""
+"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | new | help | list`."""
 
 import json
 import logging
@@ -285,6 +285,50 @@ def default_runs() -> Path:
     from fedbench.records.run_directory import runs_root
 
     return runs_root()
+
+
+@app.command()
+def new(
+    kind: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND",
+            help="algorithm, async-algorithm, schedule, model, dataset, partition, optimizer, suite or study.",
+            show_default=False,
+        ),
+    ],
+    name: Annotated[
+        str, typer.Argument(help="Of the module, in snake case; of a suite's or study's file.", show_default=False)
+    ],
+    directory: Annotated[
+        Path, typer.Option(help="The folder to write to; else the current one.", show_default=False)
+    ] = Path(),
+    as_json: Json = False,
+) -> None:
+    """Write a small part of your own that runs as it stands, with its test: a place to start from."""
+    from fedbench.cli.new import create
+
+    part = create(kind, name, directory)
+    print_json(part.to_mapping()) if as_json else typer.echo("\n".join(part.lines()))
+
+
+@app.command(name="help")
+def help_(
+    section: Annotated[
+        str | None,
+        typer.Argument(
+            metavar="[SECTION]",
+            help="Such as data, runtime, schedule, algorithm.fedprox, suite or study; none: what there is.",
+            show_default=False,
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Explain the keys of configurations, suites and studies: type, default and meaning."""
+    from fedbench.cli.help import explain_section, print_explanation
+
+    explanation = explain_section(section or "")
+    print_json(explanation.to_mapping()) if as_json else print_explanation(explanation)
 
 
 @app.command(name="list")

@@ -22,7 +22,11 @@ class Section(BaseModel):
 
 
 class Component(BaseModel):
-    """A part of an experiment that is chosen by name and checked with its own parameters."""
+    """A part of an experiment that is chosen by name and checked with its own parameters.
+
+    Attributes:
+        name: A built-in name, or the import path of a class ("package.module:Class").
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 

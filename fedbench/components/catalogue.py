@@ -171,9 +171,11 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
         value: a component already made, a bare name, or a mapping of parameters, with `name` or of the default.
 
     Raises:
-        ConfigError: unknown name, unknown or impossible parameter, or a class of another kind.
+        ConfigError: unknown name, unknown or impossible parameter, a class of another kind or with missing methods, or
+            a component whose name does not lead back to its class.
     """
     if isinstance(value, base):
+        check_name_leads_back(kind, value)
         return value
     key = CONFIG_KEYS[kind]
     parameters = {"name": value} if isinstance(value, str) else value
@@ -183,16 +185,49 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
         raise ConfigError(
             f"{key}={value}: expected a name or a mapping with 'name'; allowed: {', '.join(BUILTIN[kind])}"
         )
-    found = adapt(kind, component_class(kind, parameters["name"]))
-    if not (isinstance(found, type) and issubclass(found, base)):
+    part = adapt(kind, component_class(kind, parameters["name"]))
+    if not (isinstance(part, type) and issubclass(part, base)):
         raise ConfigError(
-            f"{key}={parameters['name']}: not a {base.__name__}; derive it from {base.__module__}.{base.__name__}"
+            f"{key}={parameters['name']}: is no {base.__name__}; derive the class from fedbench.{base.__name__}"
         )
-    return found.create(key, parameters)
+    if missing := missing_methods(part):
+        raise ConfigError(f"{key}={parameters['name']}: the class lacks {', '.join(missing)}; write what is missing")
+    return part.create(key, parameters)
 
 
-def adapt(kind: str, found: Any) -> Any:
+def adapt(kind: str, part: Any) -> Any:
     """Let a plain `torch.nn.Module` class or a torchvision model name stand where a `Model` is asked for."""
-    if kind != "model" or (isinstance(found, type) and issubclass(found, Component)):
-        return found
+    if kind != "model" or (isinstance(part, type) and issubclass(part, Component)):
+        return part
     return component_class(kind, IMPORTED_MODEL)
+
+
+def missing_methods(part: type) -> list[str]:
+    """The abstract methods and properties that a class does not implement, in the order of their definition."""
+    names = [name for owner in reversed(part.__mro__) for name in vars(owner)]
+    return [name for name in dict.fromkeys(names) if name in getattr(part, "__abstractmethods__", ())]
+
+
+def check_name_leads_back(kind: str, part: Component) -> None:
+    """Check that a component made in Python can be made again from a recorded configuration.
+
+    Raises:
+        ConfigError: its name is neither a built-in name nor an import path, or leads to another class.
+    """
+    owner = type(part)
+    try:
+        named = adapt(kind, component_class(kind, part.name))
+    except ConfigError:
+        named = None
+    in_a_script = owner.__module__ == "__main__"
+    # A script's class is another object when the script is imported as a module.
+    if named is owner or (in_a_script and getattr(named, "__qualname__", None) == owner.__qualname__):
+        return
+    path = f"{owner.__module__}:{owner.__qualname__}"
+    remedy = f"set it to {path!r}"
+    if in_a_script or "<locals>" in path:
+        remedy = f"move the class to the top of a module, and set the name to 'module:{owner.__name__}'"
+    raise ConfigError(
+        f"{CONFIG_KEYS[kind]}.name={part.name}: does not lead back to the class {owner.__name__}; {remedy}, so that the"
+        " recorded config.yaml can be run again"
+    )

@@ -66,19 +66,19 @@ def _whole_or_auto(value: object) -> object:
 
 
 class DataSection(Section):
-    """What the clients hold.
+    """The data set, and how its training rows are divided over the clients.
 
     Attributes:
-        dataset: a name or an import path.
-        root: folder that holds the data sets.
-        clients: size of the population.
-        partition: how the training rows are divided.
-        samples_per_client: rows of each client, where the partition does not fix them.
-        overlap: clients draw independently of each other, so that they may share rows.
-        augment: random transformations of training images.
-        normalize: subtract the data set's mean and divide by its standard deviation; false: images in [0, 1] as
-            they are; None: where a mean and deviation are published.
-        test_fraction: rows held out, for data without a test split of its own.
+        dataset: The data set.
+        root: Folder that holds the data sets; not for data that come with a library.
+        clients: Number of clients in the population.
+        partition: How the training rows are divided over the clients.
+        samples_per_client: Rows of each client, where the partition does not decide it. null: all rows are dealt out.
+        overlap: Whether each client draws its rows independently of the others, so that clients may share rows.
+        augment: Random changes to the training images.
+        normalize: Whether to subtract the data set's mean and divide by its standard deviation, channel by channel.
+            false: images stay in [0, 1]. null: they are normalised where a mean and a deviation are published.
+        test_fraction: Share of the rows that is held out for testing, for data without a test split. null: 0.2.
     """
 
     dataset: AnyDataset = Field(default=DEFAULTS["dataset"], validate_default=True)
@@ -93,17 +93,17 @@ class DataSection(Section):
 
 
 class LocalSection(Section):
-    """What a client does in a round it takes part in.
+    """The training of a client in a round that it takes part in.
 
     Attributes:
-        epochs: passes over the client's data; or
-        steps: minibatches, whatever the client's size.
-        batch_size: samples a step.
-        optimizer: made anew every round, over the active parameters only.
-        lr_schedule: factor on the learning rate, by round.
-        batchnorm: running statistics averaged with the parameters (aggregate) or kept by each client (local);
-            None: aggregate where the model has any.
-        precision: float32, or bf16 autocast of the forward pass.
+        epochs: Passes over the client's data; set epochs or steps. Both null: one pass.
+        steps: Minibatches, whatever the client's size; set epochs or steps.
+        batch_size: Samples of a minibatch.
+        optimizer: The optimizer, which is made anew every round over the active layer groups.
+        lr_schedule: Factor on the optimizer's learning rate, by round.
+        batchnorm: Whether BatchNorm's running statistics are sent and averaged like the parameters (aggregate), or
+            stay with each client (local). null: aggregate, where the model has any.
+        precision: float32 throughout, or bf16 autocast of the forward pass.
     """
 
     epochs: int | None = Field(default=None, ge=1)
@@ -122,12 +122,16 @@ class LocalSection(Section):
 
 
 class ParticipationSection(Section):
-    """Who takes part in a round: `clients_per_round`, or a `fraction` of the population; neither: everyone.
+    """Which clients take part in a round; all of them, unless a number or a fraction is set.
 
     Attributes:
-        round_deadline: seconds of real time that a participant may train; whoever takes longer is dropped from the
-            round, which `clients.parquet` records. None: no deadline.
-        replay: the `clients.parquet` of a run with a deadline, whose drops are followed again instead of the clock.
+        clients_per_round: Number of participants; set clients_per_round or fraction.
+        fraction: Share of the population that takes part; set clients_per_round or fraction.
+        sampler: How participants are drawn. uniform: at random without replacement, anew in every round.
+        round_deadline: Seconds of real time that a participant may train. One that takes longer is dropped from the
+            round, which `clients.parquet` records. null: no deadline.
+        replay: The `clients.parquet` of a run with a deadline. The clients that were dropped there are dropped again,
+            whatever the clock says.
     """
 
     clients_per_round: int | None = Field(default=None, ge=1)
@@ -157,11 +161,12 @@ class EvaluationSection(Section):
     """How the global model is scored on the test split.
 
     Attributes:
-        every: rounds between evaluations; the last round is always evaluated.
-        batch_size: samples a forward pass.
-        batchnorm: running statistics used: the aggregated ones, client 0's own, or recalibrated on training data;
-            None: aggregate, or client0 where clients keep theirs.
-        per_client: also score the global model on each participant's own training rows.
+        every: Rounds from one evaluation to the next; the last round is always evaluated.
+        batch_size: Samples of a forward pass.
+        batchnorm: BatchNorm's running statistics for scoring: the averaged ones (aggregate), those of client 0
+            (client0), or new ones computed on training data (recalibrate). null: aggregate, or client0 where
+            local.batchnorm=local.
+        per_client: Whether to score the global model on each participant's training rows, too.
     """
 
     every: int = Field(default=1, ge=1)
@@ -178,13 +183,13 @@ def _known_scheme(uri: str | None) -> str | None:
 
 
 class TrackingSection(Section):
-    """MLflow.
+    """What is recorded to MLflow.
 
     Attributes:
-        enabled: record to MLflow at all; the run directory is written in any case.
-        mlflow_uri: tracking store or server; None: MLflow's own default.
-        experiment: name of the MLflow experiment.
-        tags: added to the run.
+        enabled: Whether to record to MLflow at all; the run directory is written in any case.
+        mlflow_uri: Tracking store or server, such as http://HOST:5000 or sqlite:///mlflow.db. null: MLflow's default.
+        experiment: Name of the MLflow experiment that the run belongs to.
+        tags: Tags that are added to the run.
     """
 
     enabled: bool = True
@@ -202,20 +207,24 @@ class TrackingSection(Section):
 
 
 class OutputSection(Section):
-    """Where files go. `directory` None: runs/NAME-SEED-SHORTID."""
+    """Where files are written.
+
+    Attributes:
+        directory: The run directory, which must be empty or not exist. null: runs/NAME-SEED-SHORTID.
+    """
 
     directory: Path | None = None
 
 
 class UpdateSection(Section):
-    """What is done to a client's update before it is sent, in this order.
+    """What is done to a client's update before it is sent, in the order of the keys.
 
     Attributes:
-        clip_norm: largest L2 norm of an update of the parameters; None: not clipped.
-        noise_multiplier: Gaussian noise for differential privacy: the sum over a round's participants gets noise of
-            standard deviation noise_multiplier * clip_norm, an equal share from each; None: none.
-        delta: of the (epsilon, delta) that is reported with noise.
-        compression: of what is sent up.
+        clip_norm: Largest L2 norm of an update of the parameters; longer ones are scaled down to it. null: no limit.
+        noise_multiplier: Gaussian noise for differential privacy. The sum of a round's updates gets noise of standard
+            deviation noise_multiplier * clip_norm, an equal share from each participant. null: no noise.
+        delta: The delta for which the privacy loss epsilon is reported; only with noise.
+        compression: How the update is compressed on its way to the server.
     """
 
     clip_norm: float | None = Field(default=None, gt=0)
@@ -232,7 +241,7 @@ class UpdateSection(Section):
         return self
 
     def pipeline(self, cohort: int) -> UpdatePipeline:
-        """The same, ready to use, for rounds of `cohort` participants."""
+        """The steps of this section, ready to be applied to the updates of a round with `cohort` participants."""
         std = 0.0
         if self.noise_multiplier is not None and self.clip_norm is not None:
             # The server divides the sum of `cohort` updates by their number; each adds its share of the variance.
@@ -242,6 +251,24 @@ class UpdateSection(Section):
 
 class ExperimentConfig(Section):
     """One experiment, complete and checked.
+
+    Attributes:
+        name: Name of the run, in its directory and on MLflow's pages; a preset's or file's name unless it is set.
+        seed: Decides every random draw: initial model, partition, participants, minibatches.
+        rounds: Number of rounds, or auto: as many as the schedule has.
+        data: The data set, and how it is divided over the clients.
+        model: The network.
+        local: What a client does in a round.
+        algorithm: The federated method.
+        server: Another method's server rule, in place of the algorithm's. null: the algorithm's rule.
+        schedule: Which layer groups are trained, sent and averaged in which round.
+        update: What is done to an update before it is sent: clipping, noise, compression.
+        participation: Which clients take part in a round.
+        delays: When updates arrive, for asynchronous algorithms.
+        evaluation: How the global model is scored.
+        runtime: Where and how the experiment runs; changes no result.
+        tracking: What is recorded to MLflow.
+        output: Where files are written.
 
     >>> config = ExperimentConfig.load("quickstart", ["rounds=3", "seed=7"])
     >>> config.rounds, config.seed, config.schedule.name

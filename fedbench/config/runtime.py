@@ -1,4 +1,4 @@
-"""The `runtime` section of a configuration: where and how an experiment runs."""
+"""The `runtime` section of a configuration."""
 
 from typing import Annotated, Literal, Self
 
@@ -8,28 +8,30 @@ from fedbench.components.base import Section
 
 
 class RuntimeSection(Section):
-    """Where and how it runs; nothing here changes the result.
+    """Where and how the experiment runs; nothing here changes its result.
 
     Attributes:
-        executor: ray, or inline: a plain loop in this process, which stops at the failing client.
-        address: a Ray cluster to join; None: the one this process belongs to, or else a local one is started.
-        actors: client actors; or
-        clients_per_actor: clients of a round per actor; None: as many actors as fit.
-        gpus_per_client: fraction of a GPU for each client actor; None: none without GPUs, 0.25 with.
+        executor: ray: on a Ray cluster. inline: in this process without Ray, which stops at the first failing client
+            with its traceback.
+        address: Address of the Ray cluster to join. null: the cluster that this process belongs to, or else a new one
+            on this machine.
+        actors: Number of client actors; set actors or clients_per_actor. Both null: as many actors as fit.
+        clients_per_actor: Clients of a round that share an actor; set actors or clients_per_actor.
+        gpus_per_client: Fraction of a GPU for each client actor. null: 0.25 where there are GPUs, else 0.
         cpus_per_client: CPUs for each client actor.
-        resources: of a node's custom resources, what each client actor takes, e.g. {A100: 0.25}.
-        placement: pack the actors onto few nodes, or spread them over many.
-        server: where the server's actor is: on the cluster's head, or next to the first client actor.
-        combine: actor: each sends the sum over its own clients; node: those of a node send one sum together, so that
-            the server receives nodes x bytes.
-        wait_for_nodes: seconds to wait for nodes that an autoscaler may add, where there is no room yet.
-        torch_threads: threads of each actor on a CPU.
-        deterministic: deterministic kernels only (matters on GPUs).
-        max_failed_clients: failures of clients that a round survives.
-        round_timeout: seconds after which a round is given up.
-        max_retries: losses of actors or nodes that a run survives by doing again what was lost.
-        checkpoint_every: rounds between two checkpoints; None: by time, so that they cost less than 1 %; an
-            interrupted run leaves one in any case.
+        resources: Ray's custom resources for each client actor, such as {A100: 0.25}.
+        placement: Whether the actors are packed onto few nodes or spread over many.
+        server: Whether the server's actor is on the cluster's head, or on the node of the first client actor.
+        combine: Which updates are summed before they are sent to the server: those of an actor's clients, or those of
+            a node's actors, so that the server receives one sum from each node.
+        wait_for_nodes: Seconds to wait for nodes that an autoscaler may add, where there is no room yet.
+        torch_threads: Threads of each actor on a CPU.
+        deterministic: Whether PyTorch uses deterministic kernels only, which matters on GPUs.
+        max_failed_clients: Number of clients that may fail in a round without ending the run.
+        round_timeout: Seconds after which a round is given up.
+        max_retries: Number of lost actors or nodes whose work is done again before the run is given up.
+        checkpoint_every: Rounds from one checkpoint to the next. null: so often that checkpoints take less than 1 % of
+            the time. An interrupted run leaves a checkpoint in any case.
     """
 
     executor: Literal["ray", "inline"] = "ray"
@@ -54,8 +56,8 @@ class RuntimeSection(Section):
     def _every_option_has_an_effect(self) -> Self:
         if self.actors is not None and self.clients_per_actor is not None:
             raise ValueError(f"actors={self.actors} and clients_per_actor={self.clients_per_actor}: set one of the two")
-        if own := [name for name in self.resources if name in ("CPU", "GPU")]:
-            raise ValueError(f"resources.{own[0]}: has an option of its own; set {own[0].lower()}s_per_client")
+        if builtin := [name for name in self.resources if name in ("CPU", "GPU")]:
+            raise ValueError(f"resources.{builtin[0]}: has an option of its own; set {builtin[0].lower()}s_per_client")
         if self.executor == "inline":
             for key in (
                 "address",

@@ -1,17 +1,17 @@
-"""The settings of random changes to training images; what they do stands in `fedbench.data.augment`."""
+"""The `data.augment` section of a configuration; `fedbench.data.augment` carries it out."""
 
 from pydantic import BaseModel, ConfigDict, Field
 
 
 class Augmentation(BaseModel):
-    """Random changes to training images, in this order: flip, rotation, crop (Wang et al., NeurIPS 2024).
+    """Random changes to training images, in the order of the keys (Wang et al., NeurIPS 2024).
 
     Attributes:
-        flip: mirror left to right, with probability 1/2.
-        rotate: turn about the centre by an angle uniform in [-rotate, rotate], in degrees; nearest pixel, zeros
-            outside.
-        crop: shift by up to this many pixels either way, on both axes: a crop of the image's own size out of the image
-            with `crop` zero pixels around it.
+        flip: Whether to mirror an image left to right, with probability 1/2.
+        rotate: Degrees by which an image is turned about its centre at most: the angle is uniform in
+            [-rotate, rotate], each pixel is taken from the nearest one, and what lies outside is zero.
+        crop: Pixels by which an image is shifted at most, either way on both axes: zero pixels are put around the
+            image, and a part of the original size is cut out.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -22,5 +22,5 @@ class Augmentation(BaseModel):
 
     @property
     def active(self) -> bool:
-        """Whether anything is switched on."""
+        """Whether any change is switched on."""
         return self.flip or self.rotate > 0 or self.crop > 0

@@ -188,11 +188,14 @@ class Cifar10(ImageDataset):
 
 
 class Cifar100(ImageDataset):
-    """CIFAR-100: 50,000 + 10,000 colour images of 32x32, 100 classes in 20 superclasses (Krizhevsky 2009)."""
+    """CIFAR-100: 50,000 + 10,000 colour images of 32x32, 100 classes in 20 superclasses (Krizhevsky 2009).
+
+    Attributes:
+        labels: Whether to classify into the 100 classes (fine) or into their 20 superclasses (coarse).
+    """
 
     name: str = "cifar100"
     labels: Literal["fine", "coarse"] = "fine"
-    """The 100 classes, or their 20 superclasses."""
 
     folders: ClassVar[tuple[str, ...]] = ("cifar100", "cifar-100")
     kind: ClassVar[ImageKind] = ImageKind(channels=3, size=(32, 32))

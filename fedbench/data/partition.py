@@ -111,6 +111,11 @@ class Dirichlet(Partition):
     Visual Classification", 2019; independent clients: Wang et al., NeurIPS 2024). Where a class has fewer rows than q
     asks for, the client gets all of them, and what is missing comes from the other classes in proportion to q.
 
+    Attributes:
+        alpha: Concentration of the Dirichlet distribution.
+        min_size: Rows that every client must have; only without samples_per_client.
+        attempts: Draws until every client has them, before the partition is refused; only without samples_per_client.
+
     Example:
         >>> labels = np.repeat(np.arange(10), 100)
         >>> parts = Dirichlet(alpha=0.1).split(labels, 5, np.random.default_rng(0),
@@ -187,6 +192,9 @@ class Shards(Partition):
     With the default of two most clients see two classes only (McMahan et al., AISTATS 2017, section 3, pathological
     non-IID). Shard sizes differ by at most one.
 
+    Attributes:
+        shards_per_client: Number of shards that each client gets.
+
     Example:
         >>> labels = np.repeat(np.arange(4), 5)
         >>> parts = Shards(shards_per_client=1).split(labels, 4, np.random.default_rng(0),
@@ -213,7 +221,7 @@ class Shards(Partition):
         _require(len(labels), clients, self.shards_per_client, "data.partition.shards_per_client")
         shards = np.array_split(np.argsort(labels, kind="stable"), clients * self.shards_per_client)
         dealt = rng.permutation(len(shards)).reshape(clients, self.shards_per_client)
-        return _ascending(np.concatenate([shards[shard] for shard in own]) for own in dealt)
+        return _ascending(np.concatenate([shards[shard] for shard in client_shards]) for client_shards in dealt)
 
 
 class Quantity(Partition):
@@ -221,6 +229,11 @@ class Quantity(Partition):
 
     All rows are dealt out, each once; the sizes are drawn again until every client has `min_size`, at most `attempts`
     times (Li et al., "Federated Learning on Non-IID Data Silos", ICDE 2022, section 4.3).
+
+    Attributes:
+        alpha: Concentration of the Dirichlet distribution.
+        min_size: Rows that every client must have.
+        attempts: Draws until every client has them, before the partition is refused.
 
     Example:
         >>> parts = Quantity(alpha=1.0).split(np.zeros(100, np.int64), 4, np.random.default_rng(0),

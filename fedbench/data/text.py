@@ -69,13 +69,15 @@ class AgNews(Dataset):
     """AG News: 120,000 + 7,600 short news texts, 4 classes (Zhang et al. 2015), as token ids.
 
     Tokens are lower-cased words (`tokenize`); the vocabulary comes from the training split alone.
+
+    Attributes:
+        max_tokens: Tokens of a text; longer texts are cut off, shorter ones padded.
+        min_frequency: Number of times that a word must occur in the training split to be in the vocabulary.
     """
 
     name: str = "ag-news"
     max_tokens: int = Field(default=64, ge=1, le=4096)
-    """Length of every row; longer texts are cut off."""
     min_frequency: int = Field(default=1, ge=1)
-    """Words seen less often in training are unknown."""
 
     folders: ClassVar[tuple[str, ...]] = ("ag-news", "ag_news")
     known_classes: ClassVar[tuple[str, ...]] = ("World", "Sports", "Business", "Sci/Tech")

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.base import FederatedData, IntArray
+from fedbench.data.contract import check_data, check_rows
 from fedbench.data.partition import class_counts
 from fedbench.errors import ConfigError
 from fedbench.models.base import Task
@@ -44,7 +45,8 @@ def load_federation(config: ExperimentConfig) -> Federation:
         ConfigError: a division that is not possible, or an option without effect on this data.
     """
     section = config.data
-    return divide(config, section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed))
+    data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
+    return divide(config, check_data(section.dataset, data))
 
 
 def outline_federation(config: ExperimentConfig) -> Federation | None:
@@ -76,4 +78,5 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
         overlap=section.overlap,
         owners=data.train.owners,
     )
-    return Federation(data, tuple(rows), class_counts(data.train.labels, rows, data.classes))
+    parts = check_rows(section.partition, rows, len(data.train), section.clients, section.overlap)
+    return Federation(data, parts, class_counts(data.train.labels, parts, data.classes))

@@ -20,10 +20,12 @@ from fedbench.engine.arrivals.server import ArrivalServerSpec
 from fedbench.engine.messages import HostSpec
 from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import ConfigError
+from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule
 from fedbench.experiment.federation import Federation
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
+from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Full
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
@@ -96,6 +98,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     rounds = count_rounds(config, layout.groups)
     method = config.method
     method.check(config)
+    _check_contracts(config, layout, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
             f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
@@ -181,7 +184,7 @@ def count_rounds(config: ExperimentConfig, groups: int) -> int:
     Raises:
         ConfigError: `rounds: auto` without an end, or more rounds than the schedule has.
     """
-    length = config.schedule.length(groups)
+    length = check_length(config.schedule, groups)
     if config.rounds == "auto":
         if length is None:
             raise ConfigError(f"rounds=auto: schedule.name={config.schedule.name} has no end; set rounds to a number")
@@ -207,6 +210,20 @@ def pace(problem: Problem) -> str:
     plan, clock = problem.arrivals, problem.config.delays.clock
     length = f"{plan.seconds_per_round:g} s" if plan.seconds_per_round else f"{plan.arrivals_per_round} arrivals"
     return f"{who} at work at a time, {problem.rounds} rounds of {length} on the {clock} clock"
+
+
+def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, rounds: int) -> None:
+    """Refuse a schedule, an optimizer or a method that does not keep to its base class."""
+    seed, clients, cohort_size = config.seed, config.data.clients, config.slots()
+    in_rounds = config.asynchronous is None
+
+    def cohort(index: int) -> tuple[int, ...]:
+        # Any client of the population may arrive in a round of an asynchronous run: a different one stands for them.
+        return draw_cohort(seed, index, clients, cohort_size) if in_rounds else (index % clients,)
+
+    check_schedule(config.schedule, rounds, layout, seed, cohort)
+    check_optimizer(config.local.optimizer)
+    check_method(config.asynchronous or config.method, layout, cohort_size, clients)
 
 
 def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None:

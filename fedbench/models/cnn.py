@@ -12,8 +12,8 @@ class Cnn(Model):
 
     The network of FedMR's experiments (arXiv 2208.07677), 62,006 parameters at 32x32x3 and 10 classes.
 
-    Args:
-        width: factor on the number of channels and hidden units.
+    Attributes:
+        width: Factor on the number of channels and hidden units.
     """
 
     name: str = "cnn"
@@ -59,8 +59,8 @@ class LeNet(nn.Module):
 class CnnBatchNorm(Model):
     """Three 3x3 convolutions with BatchNorm for small images, from 8x8.
 
-    Args:
-        width: channels of the first convolution; the second and third have twice and four times as many.
+    Attributes:
+        width: Channels of the first convolution; the second and third have twice and four times as many.
     """
 
     name: str = "cnn-bn"

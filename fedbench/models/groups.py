@@ -21,11 +21,15 @@ def build_module(model: Model, task: Task, seed: int) -> nn.Module:
     """A module whose initial values are a function of `seed` alone; PyTorch's global random state is left alone.
 
     Raises:
-        ModelError: the model cannot serve the task, or has parameters that are not float32.
+        ModelError: the model cannot serve the task, is no module, or has parameters that are not float32.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        module = model.build(task)
+        module: object = model.build(task)
+    if not isinstance(module, nn.Module):
+        raise ModelError(
+            f"model.name={model.name}: build returned {type(module).__name__}, a torch.nn.Module is needed"
+        )
     for name, parameter in module.named_parameters():
         if parameter.dtype != torch.float32:
             raise ModelError(f"model.name={model.name}: parameter {name!r} is {parameter.dtype}, float32 is needed")
@@ -52,13 +56,30 @@ def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
     """
     if not any(True for _ in module.parameters()):
         raise ModelError(f"{type(module).__name__}: has no parameters")
-    own = getattr(module, "layer_groups", None)
-    if callable(own):
-        groups = [LayerGroup(group.name, tuple(group.parameters)) for group in own()]
-        check_groups(module, groups)
+    declared = getattr(module, "layer_groups", None)
+    if callable(declared):
+        groups = declared_groups(module, declared())
+        probe(module, lambda copy, device: training_output(copy, task, device))
         return groups
     calls = probe(module, lambda copy, device: call_order(copy, task, device))
     return group_by_calls(module, calls)
+
+
+def declared_groups(module: nn.Module, declared: object) -> list[LayerGroup]:
+    """The groups that a module's own `layer_groups()` returned, checked.
+
+    Raises:
+        ModelError: no list of `LayerGroup`, or groups that miss or repeat a parameter.
+    """
+    owner = f"{type(module).__name__}.layer_groups()"
+    if not isinstance(declared, list | tuple):
+        raise ModelError(f"{owner}: returned {type(declared).__name__}, a list of fedbench.LayerGroup is needed")
+    for group in declared:
+        if not isinstance(group, LayerGroup):
+            raise ModelError(f"{owner}: has a {type(group).__name__} in its list, only fedbench.LayerGroup is allowed")
+    groups = [LayerGroup(group.name, tuple(group.parameters)) for group in declared]
+    check_groups(module, groups)
+    return groups
 
 
 def check_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> None:
@@ -84,6 +105,27 @@ def check_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> None:
         raise ModelError(f"{owner}: in no group: {', '.join(missing)}")
 
 
+def training_output(module: nn.Module, task: Task, device: torch.device) -> Tensor:
+    """The output of one forward pass over a small batch of the task's shape, float32 [N, classes].
+
+    Raises:
+        ModelError: the output is no tensor, or one of another shape or type.
+    """
+    batch_size = 2
+    output = module(example_inputs(task, batch_size, device))
+    owner = f"{type(module).__name__}: forward"
+    if not isinstance(output, Tensor):
+        raise ModelError(f"{owner} returns {type(output).__name__} in training mode; a tensor [N, classes] is needed")
+    if tuple(output.shape) != (batch_size, task.classes):
+        raise ModelError(
+            f"{owner} returns shape {list(output.shape)} for {batch_size} samples,"
+            f" [{batch_size}, {task.classes}] is needed"
+        )
+    if not output.is_floating_point():
+        raise ModelError(f"{owner} returns {output.dtype}, float32 logits are needed")
+    return output
+
+
 def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]:
     """The names of the modules that one forward pass calls, in the order of their first calls.
 
@@ -97,16 +139,8 @@ def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]
             order.append(name)
 
         child.register_forward_pre_hook(record)
-    batch_size = 2
-    output = module(example_inputs(task, batch_size, device))
+    output = training_output(module, task, device)
     kind = type(module).__name__
-    if not isinstance(output, Tensor):
-        raise ModelError(f"{kind}: returns {type(output).__name__} in training mode; a tensor [N, classes] is needed")
-    if tuple(output.shape) != (batch_size, task.classes):
-        raise ModelError(
-            f"{kind}: returns shape {list(output.shape)} for {batch_size} samples,"
-            f" [{batch_size}, {task.classes}] is needed"
-        )
     names, parameters = zip(*module.named_parameters(), strict=True)
     if not output.requires_grad:
         raise ModelError(f"{kind}: its output depends on no parameter")

@@ -18,8 +18,8 @@ class ResNet8(Model):
 
     1,235,274 / 1,258,404 / 1,284,104 parameters for 10 / 100 / 200 classes.
 
-    Args:
-        width: channels of the stem and the first stage; each further stage doubles them.
+    Attributes:
+        width: Channels of the stem and the first stage; each further stage doubles them.
     """
 
     name: str = "resnet8"
@@ -35,8 +35,8 @@ class ResNet18(Model):
 
     11,181,642 / 11,227,812 / 11,279,112 parameters for 10 / 100 / 200 classes.
 
-    Args:
-        width: channels of the stem and the first stage; each further stage doubles them.
+    Attributes:
+        width: Channels of the stem and the first stage; each further stage doubles them.
     """
 
     name: str = "resnet18"

@@ -23,12 +23,12 @@ class TextTransformer(Model):
     6,555,411 parameters with the vocabulary of 30,333 tokens and five outputs, the count of the FedPart paper's
     AG News model; AG News has four classes, and a model for four has 201 parameters fewer (6,555,210).
 
-    Args:
-        embedding: width of the embedding and of the encoder, even, a multiple of `heads`.
-        layers: number of encoder layers.
-        heads: attention heads.
-        feedforward: hidden units of each feed-forward block.
-        dropout: probability of dropping, for embeddings, attention weights and both feed-forward outputs.
+    Attributes:
+        embedding: Width of the embedding and of the encoder, even, a multiple of `heads`.
+        layers: Number of encoder layers.
+        heads: Attention heads of each layer.
+        feedforward: Hidden units of each feed-forward block.
+        dropout: Probability of dropping, for embeddings, attention weights and both feed-forward outputs.
     """
 
     name: str = "text-transformer"

@@ -18,10 +18,10 @@ STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 class Vgg16(Model):
     """VGG-16 with BatchNorm: 33,646,666 parameters for 10 classes; images from 32x32.
 
-    Args:
-        width: channels of the first stage.
-        hidden: units of each of the two hidden linear layers.
-        dropout: probability of dropping a hidden unit.
+    Attributes:
+        width: Channels of the first stage.
+        hidden: Units of each of the two hidden linear layers.
+        dropout: Probability of dropping a hidden unit.
     """
 
     name: str = "vgg16"

@@ -32,14 +32,25 @@ MetricName = Annotated[str, BeforeValidator(_metric_name)]
 
 
 class Objective(Section):
-    """What is sought: the largest or smallest mean over the seeds of a metric."""
+    """What is sought: the largest or smallest mean over the seeds of a metric.
+
+    Attributes:
+        metric: name of the metric.
+        direction: whether it is to be large or small.
+    """
 
     metric: MetricName
     direction: Literal["maximize", "minimize"]
 
 
 class Constraint(Section):
-    """A bound on a metric's mean over the seeds; a trial beyond it counts as infeasible."""
+    """A bound on a metric's mean over the seeds; a trial beyond it counts as infeasible.
+
+    Attributes:
+        metric: name of the metric.
+        at_most: upper bound; set one of the two.
+        at_least: lower bound; set one of the two.
+    """
 
     metric: MetricName
     at_most: float | None = None
@@ -60,7 +71,11 @@ class Constraint(Section):
 
 
 class Named(Section):
-    """A sampler or pruner: Optuna's name for it, and Optuna's own parameters."""
+    """A sampler or pruner: Optuna's name for it, and Optuna's own parameters.
+
+    Attributes:
+        name: Optuna's name for it, in snake case.
+    """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
@@ -101,6 +116,8 @@ class StudyFile(Section):
         objectives: one, or several for a Pareto front.
         sampler, pruner: by Optuna's names.
         seeds: each trial runs once with each; values are means.
+        budget: when the study ends.
+        constraints: bounds on metrics; the best trial is among those that keep to them.
         concurrency: trials at a time; auto: as many as the cluster has room for.
         storage: a database URL or the path of a journal; None: journal.log in the study's directory.
         target: accuracy in 0..1 that the *_to_target metrics are about.

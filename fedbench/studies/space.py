@@ -55,7 +55,14 @@ class Parameter(Section):
 
 
 class Float(Parameter):
-    """A number in [low, high]; with `step` a multiple of it above low, with `log` on a logarithmic scale."""
+    """A number between two bounds.
+
+    Attributes:
+        type: float.
+        low, high: the bounds, which are themselves included.
+        step: distance between the values, counted from low; null: any number.
+        log: whether to draw on a logarithmic scale.
+    """
 
     type: Literal["float"]
     low: float = Field(allow_inf_nan=False)
@@ -80,7 +87,14 @@ class Float(Parameter):
 
 
 class Int(Parameter):
-    """A whole number in [low, high]; with `step` a multiple of it above low, with `log` on a logarithmic scale."""
+    """A whole number between two bounds.
+
+    Attributes:
+        type: int.
+        low, high: the bounds, which are themselves included.
+        step: distance between the values, counted from low.
+        log: whether to draw on a logarithmic scale.
+    """
 
     type: Literal["int"]
     low: int
@@ -114,8 +128,12 @@ def _check_range(low: float, high: float, log: bool, step: float | None) -> None
 class Categorical(Parameter):
     """One of several values.
 
-    `choices` is a list of values, or a mapping {label: {dotted key: value, ...}} where a choice sets several keys at
-    once. Optuna sees the values, or the labels.
+    Optuna sees the values, or the labels.
+
+    Attributes:
+        type: categorical.
+        choices: a list of values, or a mapping {label: {dotted key: value, ...}} where a choice sets several keys at
+            once.
     """
 
     type: Literal["categorical"]

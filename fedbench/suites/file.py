@@ -68,7 +68,11 @@ class Part(Section):
 
 
 class Row(Part):
-    """A row, or a group of `rows`."""
+    """A row, or a group of rows.
+
+    Attributes:
+        rows: the rows of the group.
+    """
 
     rows: "tuple[Row, ...]" = ()
 
@@ -78,7 +82,11 @@ class Row(Part):
 
 
 class Column(Part):
-    """A column, or a group of `columns`."""
+    """A column, or a group of columns.
+
+    Attributes:
+        columns: the columns of the group.
+    """
 
     columns: "tuple[Column, ...]" = ()
 
@@ -106,7 +114,12 @@ class Place(Section):
 
 
 class Figure(Section):
-    """A published figure, in the unit of its column; `std` where one is printed."""
+    """A published figure.
+
+    Attributes:
+        value: the figure, in the unit of its column.
+        std: its standard deviation, where one is printed.
+    """
 
     value: float
     std: float | None = Field(default=None, ge=0)

@@ -39,7 +39,8 @@ class SGD(Optimizer):
     """Stochastic gradient descent, as torch.optim.SGD.
 
     Attributes:
-        momentum: heavy-ball momentum; nesterov: Nesterov's instead.
+        momentum: heavy-ball momentum.
+        nesterov: Nesterov's momentum instead of the heavy ball's.
         weight_decay: L2 penalty added to the gradient.
     """
 

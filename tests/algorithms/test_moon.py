@@ -70,6 +70,7 @@ def train(
     objective: Objective, model: FlatModel, groups: tuple[int, ...], state: dict[str, Tensor]
 ) -> tuple[FlatModel, LocalResult]:
     work = LocalWork(SGD(lr=0.1), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=5)
+    Counting.passes.clear()  # those of building the model
     result = train_client(
         model, INPUTS, LABELS, np.arange(40), lambda batch, _: batch, work,
         anchor=model.vector.clone(), groups=groups, round_index=1, client=0, lr_factor=1.0, state=state,
@@ -159,7 +160,6 @@ def test_mu_0_is_fedavg_bit_for_bit_and_keeps_nothing() -> None:
 def test_a_first_round_is_fedavg_bit_for_bit_and_keeps_the_whole_last_model() -> None:
     state: dict[str, Tensor] = {}
     plain, expected = train(Objective(), counting(), (1,), {})
-    Counting.passes.clear()
     model, result = train(Moon(mu=MU).objective(), counting(), (1,), state)
     assert len(Counting.passes) == STEPS
     assert torch.equal(model.vector, plain.vector)
@@ -175,7 +175,6 @@ def test_with_only_the_classifier_active_it_is_fedavg_and_pays_no_further_pass()
     objective = Moon(mu=MU).objective()
     plain, expected = train(Objective(), counting(), (1,), {})
     train(objective, counting(), (0, 1), {"previous": near(start, 2)})
-    Counting.passes.clear()
     state = {"previous": near(start, 2)}
     model, result = train(objective, counting(), (1,), state)
     assert len(Counting.passes) == STEPS
@@ -188,7 +187,6 @@ def test_with_only_the_classifier_active_it_is_fedavg_and_pays_no_further_pass()
 def test_where_features_train_each_step_pays_two_further_passes_and_frozen_groups_stay() -> None:
     start = counting().vector.clone()
     plain, _ = train(Objective(), counting(), (0,), {})
-    Counting.passes.clear()
     objective = Moon(mu=MU).objective()
     model, result = train(objective, counting(), (0,), {"previous": near(start, 2)})
     assert Counting.passes == [True, False, False] * STEPS

@@ -67,7 +67,7 @@ def test_replacing_a_component_keeps_what_both_know_and_drops_the_rest() -> None
         (["model=nowhere.mod:Net"], ["nowhere.mod"]),
         (
             ["algorithm=fedbench.planning.schedules:Full"],
-            ["algorithm=fedbench.planning.schedules:Full", "not a Algorithm"],
+            ["algorithm=fedbench.planning.schedules:Full", "is no Algorithm; derive the class from fedbench.Algorithm"],
         ),
         (["schedule=full", "schedule.cycles=3", "rounds=2"], ["schedule.cycles", "unknown key", "full"]),
         (["local.optimizer.momentum=0.9"], ["local.optimizer.momentum", "unknown key", "adam"]),

@@ -132,8 +132,8 @@ class Wide(Tied):
     ("module", "message"),
     [
         (Unused(), r"Unused: parameters that take no part in the output: spare.weight, spare.bias$"),
-        (Pair(), r"Pair: returns tuple in training mode; a tensor \[N, classes\] is needed"),
-        (Wide(), r"Wide: returns shape \[2, 8\] for 2 samples, \[2, 4\] is needed"),
+        (Pair(), r"Pair: forward returns tuple in training mode; a tensor \[N, classes\] is needed"),
+        (Wide(), r"Wide: forward returns shape \[2, 8\] for 2 samples, \[2, 4\] is needed"),
         (nn.Flatten(), r"Flatten: has no parameters"),
         (nn.Linear(12, 4), r"Linear: a training step on a batch of the data's shape fails: .*shape"),
     ],

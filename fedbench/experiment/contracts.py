@@ -1,0 +1,165 @@
+"""Trial calls of a user's own parts, before anything is recorded: each must keep to what its base class promises.
+
+A part that breaks its contract is refused in one line that names the part and the method. Data sets, partitions and
+models are checked where they are loaded and built (`fedbench.data.contract`, `fedbench.models.groups`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
+from fedbench.algorithms.base import Algorithm, Objective, RuleContext, ServerRule
+from fedbench.errors import ConfigError
+from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
+from fedbench.protocol.layout import ParameterLayout
+from fedbench.training.optimizers import Optimizer
+
+Part = TypeVar("Part")
+
+
+def check_length(schedule: Schedule, groups: int) -> int | None:
+    """What `schedule.length` returned for a model of `groups` layer groups.
+
+    Raises:
+        ConfigError: neither a whole number of at least 1 nor None.
+    """
+    length: object = schedule.length(groups)
+    if length is None or (isinstance(length, int) and not isinstance(length, bool) and length >= 1):
+        return length
+    raise ConfigError(
+        f"schedule.name={schedule.name}: length({groups}) returned {length!r}; a whole number of at least 1 is needed,"
+        " or None for a schedule without an end"
+    )
+
+
+def check_schedule(
+    schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Callable[[int], Sequence[int]]
+) -> None:
+    """Ask a schedule for every round of a run.
+
+    Args:
+        rounds: the number of rounds.
+        layout: of the model's parameters.
+        seed: the run's seed.
+        cohort: the clients of a round, from its index.
+
+    Raises:
+        ConfigError: `active` or `client_groups` returned no layer groups, or some that do not exist or are not active.
+    """
+    feedback = Feedback.none(layout)
+    for index in range(rounds):
+        active: object = schedule.active(index, layout.groups, seed, feedback)
+        owner = f"schedule.name={schedule.name}: active({index}, {layout.groups}, ...) returned"
+        if not isinstance(active, ActiveGroups):
+            raise ConfigError(f"{owner} {type(active).__name__}, a fedbench.ActiveGroups is needed")
+        if problem := _problem_of_groups(active.groups, layout.all_groups):
+            raise ConfigError(f"{owner} {problem}")
+        for client in cohort(index):
+            trained: object = schedule.client_groups(client, index, layout.groups, active)
+            if trained is not active.groups and (problem := _problem_of_groups(trained, active.groups)):
+                raise ConfigError(
+                    f"schedule.name={schedule.name}: client_groups({client}, {index}, {layout.groups}, ...) returned "
+                    f"{problem}"
+                )
+
+
+def _problem_of_groups(groups: object, allowed: tuple[int, ...]) -> str:
+    """What is wrong with indices of layer groups, to stand behind "returned"; "" for sound ones."""
+    if not isinstance(groups, tuple) or not all(isinstance(group, int) for group in groups):
+        return f"groups={groups!r}; a tuple of whole numbers is needed"
+    if not groups:
+        return "no layer groups; at least one must be active"
+    unknown = [group for group in groups if group not in allowed]
+    if unknown:
+        return f"layer group {unknown[0]}; allowed: {', '.join(map(str, allowed))}"
+    if list(groups) != sorted(set(groups)):
+        return f"groups={groups}; they must be ascending, each once"
+    return ""
+
+
+def check_optimizer(optimizer: Optimizer) -> None:
+    """Make an optimizer once over a small tensor.
+
+    Raises:
+        ConfigError: `make` returned no `torch.optim.Optimizer`, or `slots` no number of values per parameter.
+    """
+    owner = f"local.optimizer.name={optimizer.name}"
+    made: object = optimizer.make([nn.Parameter(torch.zeros(2))], 1.0)
+    if not isinstance(made, torch.optim.Optimizer):
+        raise ConfigError(f"{owner}: make returned {type(made).__name__}, a torch.optim.Optimizer is needed")
+    slots: object = optimizer.slots
+    if not isinstance(slots, int) or slots < 0:
+        raise ConfigError(f"{owner}: slots is {slots!r}, a whole number of at least 0 is needed")
+
+
+def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, population: int) -> None:
+    """Make a method's parts, and let its server apply an update of zeros to the smallest layer group.
+
+    Args:
+        layout: of the model's parameters.
+        cohort_size: participants of a round, or updates in flight.
+        population: clients in all.
+
+    Raises:
+        ConfigError: a part of another type, or values of another shape or type than the parameters', or not finite.
+    """
+    owner = f"algorithm.name={method.name}"
+    _of_type(method.objective(), Objective, f"{owner}: objective")
+    if isinstance(method, AsyncAlgorithm):
+        _check_machine(method, cohort_size)
+        return
+    rule = _of_type(method.rule(), ServerRule, f"{owner}: rule")
+    if method.has_pool():
+        return
+    smallest = min(layout.all_groups, key=layout.group_size)
+    context = RuleContext(layout, (smallest,), 0, cohort_size, population)
+    size, name = layout.group_size(smallest), type(rule).__name__
+    previous = np.zeros(size)
+    if rule.individual:
+        weights = np.full(cohort_size, 1 / cohort_size)
+        combined: object = rule.combine_each(previous, np.zeros((cohort_size, size)), weights, context)
+        _check_values(combined, size, f"{owner}: {name}.combine_each")
+    else:
+        _check_values(rule.combine(previous, np.zeros(size), context), size, f"{owner}: {name}.combine")
+
+
+def _check_machine(method: AsyncAlgorithm, workers: int) -> None:
+    owner, size = f"algorithm.name={method.name}", 3
+    try:
+        machine: object = method.machine(np.zeros(size, np.float32), workers)
+    except TypeError as error:
+        if "abstract" in str(error):  # Python's own words for a class without `apply`
+            raise ConfigError(f"{owner}: machine: {error}") from None
+        raise
+    if not isinstance(machine, ArrivalRule):
+        raise ConfigError(f"{owner}: machine returned {type(machine).__name__}, a fedbench.ArrivalRule is needed")
+    answer: object = None
+    for worker in range(workers):
+        answer = machine.pull(worker)
+    called = f"{owner}: {type(machine).__name__}.pull"
+    if not (isinstance(answer, tuple) and len(answer) == 2 and isinstance(answer[1], int)):
+        raise ConfigError(f"{called} returned {answer!r}; (parameters, index) is needed")
+    _check_values(answer[0], size, called)
+    machine.push(np.zeros(size, np.float32), answer[1], 0)
+    _check_values(machine.parameters, size, f"{owner}: {type(machine).__name__}.apply")
+
+
+def _of_type(made: object, kind: type[Part], called: str) -> Part:
+    if not isinstance(made, kind):
+        raise ConfigError(f"{called} returned {type(made).__name__}, a fedbench.{kind.__name__} is needed")
+    return made
+
+
+def _check_values(values: object, size: int, called: str) -> None:
+    """Raise ConfigError unless these are `size` finite numbers."""
+    needed = f"a finite float array of shape [{size}] is needed, like the parameters that it was given"
+    if not isinstance(values, np.ndarray) or not np.issubdtype(values.dtype, np.floating):
+        raise ConfigError(f"{called} gave {getattr(values, 'dtype', type(values).__name__)}; {needed}")
+    if values.shape != (size,):
+        raise ConfigError(f"{called} gave shape {list(values.shape)}; {needed}")
+    if not np.isfinite(values).all():
+        raise ConfigError(f"{called} gave values that are not finite for an update of zeros; {needed}")
