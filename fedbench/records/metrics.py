@@ -1,4 +1,4 @@
-"""The figures of a run, each defined once: what it is, its unit, its course by round, and its value at a target accuracy.
+"""The figures of a run, each defined once: what it is, its unit, its course by round, its value at a target accuracy.
 
 A figure of the whole run stands in `summary.json`; its course is read from `rounds.parquet`. Studies, suites and
 reports take their figures from here, and add only how they show them.

@@ -95,8 +95,11 @@ class Measure(Section):
 
 
 class Absence(Enum):
-    """Why a run has no value for a cell."""
+    """Why a cell has no value for a seed; the text is for readers."""
 
+    NOT_RUN = "not run yet"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
     NO_SUCH_ROUNDS = "no such rounds"
     TOO_SHORT = "the run ended before the round that is read"
     NOT_REACHED = "not reached"
