@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedbench.config.identity import what_matters
+from fedbench.config.identity import method_settings
 from fedbench.records.metrics import METRICS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.tables.seed_statistics import Spread
@@ -69,16 +69,9 @@ class Method:
         return Spread.of(self.summaries(name).values())
 
 
-def settings(config: Mapping[str, Any]) -> Flat:
-    """What makes a method: the flattened configuration without the seed and what does not change results."""
-    kept = what_matters(config)
-    kept.pop("seed", None)
-    return dict(_flat(kept, ""))
-
-
 def identity(config: Mapping[str, Any]) -> str:
     """Equal for two configurations of one method."""
-    return json.dumps(settings(config), sort_keys=True, default=str)
+    return json.dumps(method_settings(config), sort_keys=True, default=str)
 
 
 def grouped(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
@@ -104,7 +97,7 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     differs among those. Where exchangeable parts differ, their names are told, and their parameters only where the
     names are the same.
     """
-    flats = [settings(config) for config in configs]
+    flats = [method_settings(config) for config in configs]
     told: list[list[str]] = [[] for _ in flats]
     for members in _alike(range(len(flats)), flats, FIRST):
         _tell_apart(members, flats, told)
@@ -193,11 +186,3 @@ def _label(flat: Flat, keys: Sequence[str], names: Mapping[str, str]) -> str:
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from fedbench.config.identity import method_settings
 from fedbench.records.metrics import spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
-from fedbench.report.methods import ABSENT, Method, differing, settings, shown
+from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Paired, Spread, paired
@@ -166,7 +167,7 @@ def _single_seeds(
 
 def settings_table(methods: Sequence[Method]) -> Table | None:
     """Every setting that is not the same for all methods; None where nothing differs."""
-    flats = [settings(method.config) for method in methods]
+    flats = [method_settings(method.config) for method in methods]
     keys = differing(flats)
     if not keys:
         return None

@@ -13,6 +13,7 @@ from fedbench.components.base import Section, explain
 from fedbench.components.catalogue import CONFIG_KEYS
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.identity import portable
 from fedbench.config.merge import overlaid, read_source
 from fedbench.errors import ConfigError
 from fedbench.studies.metrics import ACCURACIES, OBJECTIVES, TO_TARGET
@@ -226,8 +227,7 @@ class StudyFile(Section):
     def definition(self) -> str:
         """Hex digest of what makes trials comparable: all but budget, search, concurrency, places."""
         values = self.model_dump(mode="json", include={"space", "objectives", "constraints", "target"})
-        base = {key: part for key, part in self.base_values.items() if key not in ("runtime", "tracking", "output")}
-        base["data"] = {key: value for key, value in base.get("data", {}).items() if key != "root"}
+        base = {"data": {}} | portable(self.base_values)
         document = {**values, "base": base, "seeds": list(self.seeds)}
         return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
