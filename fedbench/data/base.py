@@ -45,6 +45,7 @@ class FederatedData:
         padding_index: token id of padding (text), -1 for images.
         source: in words, where the rows came from (no absolute path of the machine's home is needed).
         fingerprint: hex digest over the decoded arrays' sources: equal content, equal fingerprint.
+        test_split_by_seed: the test split was drawn by the seed, so that another seed has another one.
     """
 
     name: str
@@ -58,6 +59,7 @@ class FederatedData:
     padding_index: int
     source: str
     fingerprint: str
+    test_split_by_seed: bool = False
 
     @property
     def classes(self) -> int:

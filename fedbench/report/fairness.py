@@ -10,9 +10,6 @@ from fedbench.report.methods import Method
 
 T = TypeVar("T", int, str)
 
-DRAWN = "held out"
-"""What the source of a data set says whose test split is drawn by the seed."""
-
 
 def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[Problem]:
     """What makes a comparison of these methods less than fair.
@@ -69,8 +66,8 @@ def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     by_set = _by(runs, lambda run: run.description.dataset_name)
     if len(by_set) > 1:
         return list(by_set.values())
-    drawn = any(DRAWN in run.description.dataset_source for run in runs)
-    pools = _by(runs, lambda run: run.seed).values() if drawn else [list(runs)]
+    by_seed = any(run.description.test_split_by_seed for run in runs)
+    pools = _by(runs, lambda run: run.seed).values() if by_seed else [list(runs)]
     for pool in pools:
         by_digest = _by(pool, lambda run: run.description.dataset_digest)
         if len(by_digest) > 1:
