@@ -25,6 +25,7 @@ from fedbench.studies.storage import open_storage
 pytestmark = [pytest.mark.usefixtures("local_ray", "here"), pytest.mark.slow]
 
 TRAINED = [text for text in BASE if not text.startswith(("rounds", "model"))] + ["rounds=3", "model.width=4"]
+ON_RAY = [text for text in BASE if "executor" not in text] + ["runtime.actors=1"]
 
 
 def states(result: StudyResult) -> list[str]:
@@ -86,8 +87,7 @@ def test_the_pareto_front_is_that_of_all_pairs_compared_and_each_of_its_files_ru
 
 
 def test_best_yaml_gives_the_best_trials_model_again_on_ray_and_seeds_are_averaged(here: Path) -> None:
-    on_ray = [text for text in BASE if "executor" not in text]
-    result = run_study(overrides=on_ray, seeds=[3, 4], budget={"trials": 2})
+    result = run_study(overrides=ON_RAY, seeds=[3, 4], budget={"trials": 2}, concurrency=1)
     assert states(result) == ["COMPLETE"] * 2
     for trial in result.study.trials:
         runs = [Path(directory) for directory in trial.user_attrs[DIRECTORIES]]
@@ -102,15 +102,13 @@ def test_best_yaml_gives_the_best_trials_model_again_on_ray_and_seeds_are_averag
 def test_a_trial_that_fails_fails_alone(here: Path) -> None:
     space = {
         "algorithm": {"type": "categorical", "choices": ["fedavg", "small:Exhausted", "fedprox"]},
-        "local.epochs": {"type": "int", "low": 1, "high": 2},
     }
-    on_ray = [text for text in BASE if "executor" not in text]
-    result = run_study(space=space, sampler="grid", overrides=on_ray, budget={"trials": 10})
+    result = run_study(space=space, sampler="grid", overrides=ON_RAY, budget={"trials": 10}, concurrency=1)
     for trial in result.study.trials:
         broken = trial.params["algorithm"] == "small:Exhausted"
         assert trial.state == (TrialState.FAIL if broken else TrialState.COMPLETE)
         assert ("nothing left to minimise" in trial.user_attrs.get(REASON, "")) == broken
-    assert len(result.study.trials) == 6
+    assert len(result.study.trials) == 3
 
 
 def test_pruned_trials_stop_at_the_round_at_which_they_fall_behind(here: Path) -> None:
