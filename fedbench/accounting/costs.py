@@ -115,5 +115,5 @@ class CostModel:
                 )
             )
             seen.update(cohort)
-            ledger.changed(self.table.uploaded(active.of_all(groups).groups), index)
+            ledger.changed(self.table.uploaded(active.union_of(groups).groups), index)
         return costs

@@ -30,7 +30,7 @@ import numpy.typing as npt
 from fedbench.algorithms.base import Algorithm
 
 Array = npt.NDArray[np.floating[Any]]
-Work = Literal["gradient", "delta"]
+UpdateKind = Literal["gradient", "delta"]
 
 
 class ArrivalRule(ABC):
@@ -86,7 +86,7 @@ class AsyncAlgorithm(Algorithm):
         estimates: a worker is sent an estimate made for it, which is not the server's parameters.
     """
 
-    work: ClassVar[tuple[Work, ...]] = ("gradient", "delta")
+    updates: ClassVar[tuple[UpdateKind, ...]] = ("gradient", "delta")
     barrier: ClassVar[bool] = False
     estimates: ClassVar[bool] = False
     sends: ClassVar[str] = "one update at a time: the active groups up, what a worker lacks down"

@@ -22,7 +22,7 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, Work
+from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, UpdateKind
 
 TAKES = {"constant": "", "hinge": "ab", "polynomial": "a"}
 """Which of a and b a staleness function has."""
@@ -40,7 +40,7 @@ class FedAsync(AsyncAlgorithm):
 
     paper: ClassVar[str] = "Xie, Koyejo, Gupta, 2019, arXiv 1903.03934"
     refuses: ClassVar[str] = "gradients as updates: models are mixed"
-    work: ClassVar[tuple[Work, ...]] = ("delta",)
+    updates: ClassVar[tuple[UpdateKind, ...]] = ("delta",)
     name: str = "fedasync"
     mixing: float = Field(default=0.6, gt=0, le=1)
     staleness: Literal["constant", "hinge", "polynomial"] = "polynomial"

@@ -18,7 +18,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, Work
+from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, UpdateKind
 
 
 class FedBuff(AsyncAlgorithm):
@@ -33,7 +33,7 @@ class FedBuff(AsyncAlgorithm):
 
     paper: ClassVar[str] = "Nguyen et al., AISTATS 2022, arXiv 2106.06639"
     refuses: ClassVar[str] = "gradients as updates: clients train"
-    work: ClassVar[tuple[Work, ...]] = ("delta",)
+    updates: ClassVar[tuple[UpdateKind, ...]] = ("delta",)
     name: str = "fedbuff"
     buffer_size: int = Field(default=10, ge=1)
     server_lr: float = Field(default=1.0, gt=0, allow_inf_nan=False)

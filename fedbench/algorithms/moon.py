@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from fedbench.models.flat import FlatModel
 
 PREVIOUS = "previous"
-COMPARED = 2
+COMPARED_MODELS = 2
 """Models that the training one is compared with: the global and the previous one."""
 
 
@@ -90,7 +90,7 @@ class Contrastive(Objective):
 
     def extra_passes(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> int:
         """Those of the global and of the previous model, where the contrastive term can act."""
-        return 0 if self.idle_reason(groups, layout, module) else COMPARED
+        return 0 if self.idle_reason(groups, layout, module) else COMPARED_MODELS
 
     def begin(self, context: LocalContext) -> None:
         model = context.model

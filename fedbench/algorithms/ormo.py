@@ -26,7 +26,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, Work
+from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, UpdateKind
 
 PAPER = "Shi, Yang, Li, NeurIPS 2024, arXiv 2407.19234"
 
@@ -73,7 +73,7 @@ class OrMoDA(OrMo):
         smoothness: L, to be set: the gradient's Lipschitz constant.
     """
 
-    work: ClassVar[tuple[Work, ...]] = ("gradient",)
+    updates: ClassVar[tuple[UpdateKind, ...]] = ("gradient",)
     refuses: ClassVar[str] = "deltas of local training as updates"
     name: str = "ormo-da"
     smoothness: float = Field(gt=0, allow_inf_nan=False)

@@ -22,7 +22,7 @@ UNLIMITED = Limit()
 
 
 @dataclass
-class Drops:
+class DroppedClients:
     """Who was dropped in which round: decided by the clock once, and followed whenever the round is done again.
 
     Attributes:
@@ -41,10 +41,10 @@ class Drops:
             return Limit(None, self.decided[round_index])
         return Limit(self.seconds, self.hanging.get(round_index, frozenset()))
 
-    def done(self, round_index: int, dropped: Iterable[int]) -> None:
+    def record(self, round_index: int, dropped: Iterable[int]) -> None:
         """Keep what a finished round came to."""
         self.decided[round_index] = frozenset(dropped)
 
-    def hang(self, round_index: int, clients: Iterable[int]) -> None:
+    def leave_out_hanging(self, round_index: int, clients: Iterable[int]) -> None:
         """Leave these out when the round is done again."""
         self.hanging[round_index] = self.hanging.get(round_index, frozenset()) | frozenset(clients)

@@ -32,7 +32,7 @@ class ActiveGroups:
     groups: tuple[int, ...]
     partial: bool
 
-    def of_all(self, clients: Sequence[tuple[int, ...]]) -> "ActiveGroups":
+    def union_of(self, clients: Sequence[tuple[int, ...]]) -> "ActiveGroups":
         """What a round updates whose participants train these groups."""
         return ActiveGroups(tuple(sorted(set().union(*clients))), self.partial)
 

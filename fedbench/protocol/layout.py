@@ -22,7 +22,7 @@ BYTES_PER_VALUE = 4
 
 
 @dataclass(frozen=True)
-class Slot:
+class TensorSlot:
     """Where one named tensor lies in a vector.
 
     Attributes:
@@ -73,13 +73,13 @@ class ParameterLayout:
     Attributes:
         group_names: one per layer group, shallow to deep.
         slots: the trainable parameters, group by group, without gaps.
-        statistics: the floating-point running statistics, without gaps; `Slot.group` is the group of the
+        statistics: the floating-point running statistics, without gaps; `TensorSlot.group` is the group of the
             normalisation layer that they belong to.
     """
 
     group_names: tuple[str, ...]
-    slots: tuple[Slot, ...]
-    statistics: tuple[Slot, ...] = ()
+    slots: tuple[TensorSlot, ...]
+    statistics: tuple[TensorSlot, ...] = ()
 
     @classmethod
     def build(
@@ -93,16 +93,16 @@ class ParameterLayout:
             groups: (group name, {parameter name: shape}) shallow to deep.
             statistics: (buffer name, group index, shape).
         """
-        slots: list[Slot] = []
+        slots: list[TensorSlot] = []
         offset = 0
         for index, (_, shapes) in enumerate(groups):
             for name, shape in shapes.items():
-                slots.append(Slot(name, index, offset, tuple(shape)))
+                slots.append(TensorSlot(name, index, offset, tuple(shape)))
                 offset = slots[-1].stop
-        placed: list[Slot] = []
+        placed: list[TensorSlot] = []
         offset = 0
         for name, group, shape in statistics:
-            placed.append(Slot(name, group, offset, tuple(shape)))
+            placed.append(TensorSlot(name, group, offset, tuple(shape)))
             offset = placed[-1].stop
         return cls(tuple(name for name, _ in groups), tuple(slots), tuple(placed))
 

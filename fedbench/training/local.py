@@ -25,7 +25,7 @@ class OutOfTime(Exception):
 
 
 @dataclass(frozen=True)
-class LocalWork:
+class LocalTraining:
     """What every client does alike.
 
     Attributes:
@@ -68,7 +68,7 @@ def train_client(
     labels: Tensor,
     rows: npt.NDArray[np.int64],
     transform: Transform,
-    work: LocalWork,
+    work: LocalTraining,
     *,
     anchor: Tensor,
     groups: tuple[int, ...],

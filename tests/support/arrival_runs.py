@@ -7,7 +7,7 @@ from typing import Any
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import make_clock
-from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.interfaces import ArrivalExecutor
 from fedbench.experiment.run import prepared
 from fedbench.experiment.setup import Problem
@@ -56,7 +56,7 @@ def follow(problem: Problem, executor: ArrivalExecutor) -> Followed:
     config = problem.config
     assert problem.arrivals is not None
     clock = make_clock(config, executor.ready)
-    arrivals = Arrivals(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
+    arrivals = ArrivalLoop(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
     rounds, models = [], []
     for finished in arrivals.rounds(config.evaluation.every, lambda: False):
         rounds.append(finished)

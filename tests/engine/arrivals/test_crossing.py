@@ -12,7 +12,7 @@ from small import asynchronous
 from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.components.catalogue import BUILTIN, component_class
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.arrivals.inline import InlineArrivals
+from fedbench.engine.arrivals.inline import InlineArrivalExecutor
 from fedbench.errors import ClientFailure, ConfigError, RunError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import prepared, run
@@ -160,7 +160,7 @@ def test_what_top_k_leaves_out_is_kept_to_be_sent_later() -> None:
     compressed = inline(*one, "update.compression=topk", "update.compression.fraction=0.3")
     plain = followed(inline(*one)).models[-1][0]
     with prepared(compressed) as (problem, executor):
-        assert isinstance(executor, InlineArrivals)
+        assert isinstance(executor, InlineArrivalExecutor)
         sent, _ = follow(problem, executor).models[-1]
         kept = executor._host._states[0].arrays["residual parameters"]
     missing = (sent - plain) / 0.001
