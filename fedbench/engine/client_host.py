@@ -35,7 +35,7 @@ from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, Trans
 
 
 class HostUpload:
-    """What a host sends back after its share of a round: one exact sum, or the clients' messages one by one."""
+    """Collects the answer of a host to its share of a round: one exact sum, or the clients' messages one by one."""
 
     def __init__(self, table: PartTable, order: HostOrder) -> None:
         """Start an empty upload.
@@ -391,8 +391,8 @@ def dropped_report(client: int, samples: int, seconds: float) -> ClientReport:
     """The report of a client that was dropped because its time was up.
 
     Args:
-        client: its number.
-        samples: its training samples.
+        client: number of the client.
+        samples: number of the client's training samples.
         seconds: time that it trained before.
     """
     return ClientReport(client, DROPPED, samples, 0, float("nan"), seconds)
@@ -402,8 +402,8 @@ def failure_report(client: int, samples: int, seconds: float, error: Exception) 
     """The report of a client whose training raised `error`; call it inside the `except` block.
 
     Args:
-        client: its number.
-        samples: its training samples.
+        client: number of the client.
+        samples: number of the client's training samples.
         seconds: time until the failure.
         error: the exception; its traceback is put into the report.
     """

@@ -198,7 +198,7 @@ class ClientReport:
     """The outcome of one client's training.
 
     Attributes:
-        client: its number.
+        client: number of the client.
         status: "ok", "rejected" (the update is not finite, too large, or of the wrong shape), "failed" (training raised
             an exception) or "dropped" (training did not end in time).
         samples: training samples of the client; of a gradient, those of the minibatch.
@@ -228,7 +228,7 @@ class FinishedTask:
     Attributes:
         order: the task.
         upload: float32, the parts that it sends; empty where it failed or was rejected.
-        report: its outcome.
+        report: the outcome of the task.
     """
 
     order: TaskOrder

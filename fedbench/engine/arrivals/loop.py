@@ -342,8 +342,8 @@ class ArrivalLoop:
             if self._updates[group] % self._period == 0:
                 changed.append(group)
         self._ledger.changed(costs.table.uploaded(changed), self._applied)
-        whole = self._groups if self._applied % self._period == 0 else ()
-        self._full_ledger.changed(costs.table.uploaded(whole), self._applied)
+        changed_by_full_updates = self._groups if self._applied % self._period == 0 else ()
+        self._full_ledger.changed(costs.table.uploaded(changed_by_full_updates), self._applied)
 
     def _release(self, slot: int, status: str) -> None:
         """Free a slot whose task has ended.

@@ -10,7 +10,7 @@ from fedbench.training.optimizers import LearningRate
 
 @dataclass(frozen=True)
 class ArrivalPlan:
-    """Who computes, what is computed, and how many arrivals make a round.
+    """The settings of an asynchronous run.
 
     Attributes:
         method: gives the state machine that is applied to every layer group by itself.

@@ -65,26 +65,15 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         server: ArrivalServerSpec,
         runtime: RuntimeSection,
     ) -> None:
-        """Set the actors up.
-
-        Args:
-            cluster: the actors.
-            spec: settings of every client host.
-            data: the data set.
-            rows: for each client of the population, its rows of the training split.
-            server: what the server actor is made from.
-            runtime: timeouts and retries.
-        """
+        """Set the actors up; arguments and errors as for `ActorExecutor`."""
         self._estimates = server.method.estimates
         self._restarts = 0
         super().__init__(cluster, spec, data, rows, runtime, ArrivalServerActor, server)
 
     def _start(self) -> None:
         super()._start()
-        self._held = [[-1] * len(self._spec.table.parts) for _ in self._cluster.client_actors]
         self._tasks: dict[int, SubmittedTask] = {}
         self._uploads: dict[int, Any] = {}
-        self._home: dict[int, int] = {}
         self._pending: list[Any] = []
         self._bytes = 0
 
@@ -107,21 +96,16 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         self._ask(self._server.restore.remote(state["server"]))
         self._held, self._home = self._restored_places(state)
         everything = tuple(range(len(self._spec.table.parts)))
-        self._put_client_states(state["clients"], self._home, self._server.current.remote(everything))
-        for number, done in state["finished"].items():
-            self._tasks[number] = SubmittedTask(done.order, NO_ACTOR, ray.put(done.report), ray.put(done.upload))
+        self._put_client_states(state["clients"], self._server.current.remote(everything))
+        for number, task in state["finished"].items():
+            self._tasks[number] = SubmittedTask(task.order, NO_ACTOR, ray.put(task.report), ray.put(task.upload))
         self._bytes = state.get("bytes", 0)
 
     def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
         actor = self._choose_actor(order.client)
         stale = stale_for_task(self._held[actor], versions, order.groups, self._estimates)
         payload = self._server.send.remote(order.number, order.worker, order.groups, stale)
-        home = self._home.get(order.client, actor)
-        state = None
-        if self._spec.stateful and home != actor:
-            state = self._cluster.client_actors[home].take_state.remote(order.client)
-        self._home[order.client] = actor
-        self._submit(replace(order, stale=stale), actor, payload, state)
+        self._submit(replace(order, stale=stale), actor, payload, self._move_home(order.client, actor))
 
     def _choose_actor(self, client: int) -> int:
         """The actor with the fewest tasks; among equals the client's last one, so that its state need not move."""
@@ -220,19 +204,17 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         self._pending.append(self._server.forget.remote(number))
 
     def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
-        actors = self._cluster.actor_count
-        bounds = [len(self._borders) * actor // actors for actor in range(actors + 1)]
         while True:
             calls = {}
             for actor, client in enumerate(self._cluster.client_actors):
-                batches = self._borders[bounds[actor] : bounds[actor + 1]]
+                batches = self._batches_for(actor)
                 if not batches:
                     continue
                 stale = stale_parts(self._held[actor], versions)
                 self._held[actor] = list(versions)
                 self._bytes += self._spec.table.nbytes(stale)
                 payload = self._server.current.remote(stale)
-                calls[actor] = client.evaluate.remote(stale, payload, batches, (), self._client0_for(actor, self._home))
+                calls[actor] = client.evaluate.remote(stale, payload, batches, (), self._client0_for(actor))
             try:
                 reports: list[EvaluationReport] = self._waiter.get(
                     list(calls.values()), timeout=self._runtime.round_timeout
@@ -249,9 +231,9 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
     def end_round(self) -> tuple[float, int]:
         self._ask(self._pending)
         self._pending = []
-        moved, self._bytes = self._bytes, 0
+        transport_bytes, self._bytes = self._bytes, 0
         norm: float = self._ask(self._server.end_round.remote())
-        return norm, moved
+        return norm, transport_bytes
 
 
 def _is_done(task: SubmittedTask) -> bool:

@@ -1,7 +1,7 @@
-"""What the executors of rounds and of arrivals on a Ray cluster share: setting actors up, waiting, moving states."""
+"""The common base of the executors on a Ray cluster: sets actors up, waits for their results, moves client states."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -70,7 +70,13 @@ class ActorExecutor:
         self._start()
 
     def _start(self) -> None:
-        """Create the server and set the clients up, in the state before the first round."""
+        """Create the server and set the clients up, in the state before the first round.
+
+        Sets `_home`, {client: index of the actor that holds its state}, and `_held`, for each actor the versions of the
+        parts that it holds (-1: none).
+        """
+        self._home: dict[int, int] = {}
+        self._held = [[-1] * len(self._spec.table.parts) for _ in self._cluster.client_actors]
         timeout = start_timeout(self._cluster.actor_count)
         self._server, server_ready = self._cluster.start_server(self._server_class, self._server_spec)
         try:
@@ -119,10 +125,10 @@ class ActorExecutor:
         return self._cluster.could_grow()
 
     def _restored_places(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
-        """What a restored state says of the actors.
+        """Where parts and client states are, according to a restored state.
 
-        Where it was taken with another number of actors, it says nothing: actors then hold no parts, and clients are
-        dealt out evenly.
+        Where the state was taken with another number of actors, no actor holds any part, and clients are dealt out
+        evenly.
 
         Returns:
             For each actor, the versions of the parts that it holds (-1: none); and {client: actor with its state}.
@@ -141,37 +147,50 @@ class ActorExecutor:
                 states |= actor_states
         return states
 
-    def _put_client_states(self, states: dict[int, ClientState], home: Mapping[int, int], payload: Any) -> None:
+    def _put_client_states(self, states: dict[int, ClientState], payload: Any) -> None:
         """Give every actor its clients' states and the current parameters; neither counts as transport bytes.
 
         Args:
-            states: {client: state}.
-            home: {client: actor that is to hold its state}.
+            states: {client: state}; each goes to the client's home.
             payload: reference to the values of all parts.
         """
         calls = []
         everything = tuple(range(len(self._spec.table.parts)))
         for actor, client in enumerate(self._cluster.client_actors):
             calls.append(client.load.remote(everything, payload))
-            actor_states = {number: state for number, state in states.items() if home.get(number) == actor}
+            actor_states = {number: state for number, state in states.items() if self._home.get(number) == actor}
             if actor_states:
                 calls.append(client.put_states.remote(actor_states))
         self._ask(calls)
 
-    def _client0_for(self, actor: int, home: Mapping[int, int]) -> Any:
-        """Reference to client 0's state, for an actor that evaluates with its running statistics and lacks them.
+    def _move_home(self, client: int, actor: int) -> Any:
+        """Make `actor` the home of a client.
 
-        Args:
-            actor: the actor that evaluates.
-            home: {client: actor that holds its state}.
+        Returns:
+            Reference to the client's state, which its former home gives up; None where clients keep no state, or where
+            the actor holds it already.
+        """
+        former = self._home.get(client, actor)
+        self._home[client] = actor
+        if not self._spec.stateful or former == actor:
+            return None
+        return self._cluster.client_actors[former].take_state.remote(client)
+
+    def _client0_for(self, actor: int) -> Any:
+        """Reference to client 0's state, for an actor that evaluates with its running statistics and lacks them.
 
         Returns:
             None where the actor does not need it or holds it itself.
         """
-        holder = home.get(0, actor)
+        holder = self._home.get(0, actor)
         if self._spec.evaluation_statistics != "client0" or holder == actor:
             return None
         return self._cluster.client_actors[holder].copy_state.remote(0)
+
+    def _batches_for(self, actor: int) -> list[tuple[int, int]]:
+        """Borders of the evaluation minibatches that an actor scores, a consecutive share of the test split."""
+        batches, actors = len(self._borders), self._cluster.actor_count
+        return self._borders[batches * actor // actors : batches * (actor + 1) // actors]
 
     def _ask(self, references: Any) -> Any:
         """Results of one or several actor calls, waited for up to `runtime.round_timeout` seconds.

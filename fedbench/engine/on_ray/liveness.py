@@ -47,11 +47,11 @@ class ResultWaiter:
         last_answer = time.monotonic()
         until = last_answer + timeout
         while True:
-            left = max(0.0, until - time.monotonic())
+            remaining = max(0.0, until - time.monotonic())
             try:
-                return ray.get(references, timeout=min(CHECK_INTERVAL, left))
+                return ray.get(references, timeout=min(CHECK_INTERVAL, remaining))
             except GetTimeoutError:
-                if left <= CHECK_INTERVAL:
+                if remaining <= CHECK_INTERVAL:
                     raise
                 last_answer = self._check_head(last_answer)
 
@@ -71,10 +71,10 @@ class ResultWaiter:
         last_answer = time.monotonic()
         until = last_answer + timeout
         while True:
-            left = max(0.0, until - time.monotonic())
-            ready, rest = ray.wait(list(references), timeout=min(CHECK_INTERVAL, left))
-            if ready or left <= CHECK_INTERVAL:
-                return ready, rest
+            remaining = max(0.0, until - time.monotonic())
+            ready, pending = ray.wait(list(references), timeout=min(CHECK_INTERVAL, remaining))
+            if ready or remaining <= CHECK_INTERVAL:
+                return ready, pending
             last_answer = self._check_head(last_answer)
 
     def wait_for_head(self) -> None:

@@ -1,4 +1,4 @@
-"""How many actors there are and which of them trains which client: pure functions, without Ray."""
+"""The number of actors and the assignment of clients to them: pure functions, without Ray."""
 
 from collections.abc import Mapping, Sequence
 
@@ -66,8 +66,8 @@ def count_actors(
     Raises:
         ConfigError: the configuration asks for more than the cluster has; the message has the numbers and a way out.
     """
-    asked = actors if actors is not None else (-(-cohort // clients_per_actor) if clients_per_actor else None)
-    count = asked if asked is not None else min(cohort, max(1, room))
+    configured = actors if actors is not None else (-(-cohort // clients_per_actor) if clients_per_actor else None)
+    count = configured if configured is not None else min(cohort, max(1, room))
     for kind in sorted(each, key=lambda kind: (kind != "GPU", kind)):
         available = present.get(kind, 0.0)
         most = fitting_on_gpus(available, each[kind]) if kind == "GPU" else int(available / each[kind] + 1e-9)
@@ -78,9 +78,9 @@ def count_actors(
                 f"present: {_way_out(kind, available / count, most)}"
             )
     if count > room:
-        what = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())
+        needs = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())
         raise ConfigError(
-            f"{count} actors of {what} asked, the nodes have room for {room}, none of them on two nodes at once: set "
+            f"{count} actors of {needs} asked, the nodes have room for {room}, none of them on two nodes at once: set "
             f"runtime.actors<={room}, or less for each"
         )
     return count

@@ -53,16 +53,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         server: ServerSpec,
         runtime: RuntimeSection,
     ) -> None:
-        """Set the actors up.
-
-        Args:
-            cluster: the actors.
-            spec: settings of every client host.
-            data: the data set.
-            rows: for each client of the population, its rows of the training split.
-            server: what the server actor is made from.
-            runtime: timeouts, retries, and where updates are summed.
-        """
+        """Set the actors up; arguments and errors as for `ActorExecutor`."""
         kind = PoolServerActor if server.algorithm.rule().own_models else ServerActor
         self._sizes = [len(part) for part in rows]
         self._sums_updates = server.algorithm.sums()
@@ -71,11 +62,9 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
 
     def _start(self) -> None:
         super()._start()
-        self._home: dict[int, int] = {}
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._received: list[Any] = []
         self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
-        self._held = [[-1] * len(self._versions) for _ in self._cluster.client_actors]
         if self._runtime.combine == "node":
             self._create_node_sums()
 
@@ -103,7 +92,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         self._versions = self._ask(self._server.versions.remote())
         self._held, self._home = self._restored_places(state)
         everything = tuple(range(len(self._versions)))
-        self._put_client_states(state["clients"], self._home, self._server.payload.remote(everything))
+        self._put_client_states(state["clients"], self._server.payload.remote(everything))
 
     def plan(self, round_index: int) -> RoundPlan:
         plan: RoundPlan = self._ask(self._server.plan.remote(round_index))
@@ -139,13 +128,8 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
 
     def _arriving(self, actor: int, queue: Sequence[int]) -> dict[int, Any]:
         """{client: reference to its state}, for the clients of a queue whose state another actor holds."""
-        arriving = {}
-        for client in queue:
-            home = self._home.get(client, actor)
-            if self._spec.stateful and home != actor:
-                arriving[client] = self._cluster.client_actors[home].take_state.remote(client)
-            self._home[client] = actor
-        return arriving
+        states = {client: self._move_home(client, actor) for client in queue}
+        return {client: state for client, state in states.items() if state is not None}
 
     def _collect(
         self,
@@ -232,18 +216,16 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         return outcome
 
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
-        actors = self._cluster.actor_count
         payloads = Payloads(self._server, self._spec.table)
-        bounds = [len(self._borders) * actor // actors for actor in range(actors + 1)]
         to_score = set(clients)
         calls = []
         for actor, client in enumerate(self._cluster.client_actors):
-            batches = self._borders[bounds[actor] : bounds[actor + 1]]
+            batches = self._batches_for(actor)
             scored = [client for client in self._queues[actor] if client in to_score]
             if not batches and not scored:
                 continue
             stale = self._bring_up_to_date(actor)
-            state = self._client0_for(actor, self._home)
+            state = self._client0_for(actor)
             calls.append(client.evaluate.remote(stale, payloads.reference(stale), batches, scored, state))
         reports: list[EvaluationReport] = self._ask(calls)
         return EvaluationPhase(

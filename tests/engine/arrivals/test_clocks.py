@@ -1,4 +1,4 @@
-"""When works end: a schedule written out by hand, what service times depend on, logs that are followed or refused."""
+"""When tasks end: a schedule written out by hand, what service times depend on, logs that are followed or refused."""
 
 import math
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ def begin(clock: Clock, one: TaskOrder, now: float = 0.0, share: float = 1.0, nb
 
 
 def seconds(clock: VirtualClock, client: int, visit: int, share: float = 1.0, nbytes: int = 0) -> float:
-    """Of one work, given out at time 0 and taken back at once."""
+    """Service time of one task, given out at time 0 and taken back at once."""
     begin(clock, order(0, client, visit), share=share, nbytes=nbytes)
     due = clock.next(NEVER)
     assert due is not None
@@ -47,7 +47,7 @@ def seconds(clock: VirtualClock, client: int, visit: int, share: float = 1.0, nb
 
 
 def test_two_workers_of_which_one_is_three_times_slower() -> None:
-    """The fast one ends at 2, 4, 6, the slow one at 6, too: it goes first, because its work was given out earlier."""
+    """The fast one ends at 2, 4, 6, the slow one at 6, too: it goes first, because its task was given out earlier."""
     delays = DelaysSection(distribution="constant", mean_seconds=2, slow_fraction=0.5, slow_factor=3)
     (slow,) = delays.slow_clients(seed=0, clients=2)
     fast = 1 - slow
@@ -100,13 +100,13 @@ def test_service_times_depend_on_seed_client_and_visit_alone() -> None:
     assert all(seconds(virtual(clients=9), *key) == time for key, time in straight.items())
 
 
-def test_a_work_takes_time_in_proportion_to_its_flops() -> None:
+def test_a_task_takes_time_in_proportion_to_its_flops() -> None:
     for share in (0.25, 1.0, 3.0):
         time = seconds(virtual(mean_seconds=5), 2, 7, share=share)
         assert time == pytest.approx(5 * share * seconds(virtual(), 2, 7), rel=1e-12)
 
 
-def test_a_work_begins_when_it_is_given_out() -> None:
+def test_a_task_begins_when_it_is_given_out() -> None:
     clock = virtual()
     begin(clock, order(0, 1), now=7.5)
     due = clock.next(NEVER)
@@ -181,7 +181,7 @@ def test_lost_works_free_their_slot_some_seconds_after_they_would_have_ended() -
 
 
 class Ready:
-    """Finished works with the times at which they end, as an executor would hand them out; time passes by waiting."""
+    """Finished tasks with the times at which they end, as an executor would hand them out; time passes by waiting."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: float) -> None:
         self.now, self._ends = 100.0, list(ends)

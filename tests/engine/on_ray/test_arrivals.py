@@ -150,9 +150,9 @@ NOTICED: list[str] = []
 
 
 class Mortal(RayArrivalExecutor):
-    """The actor that is given a work of FATAL stops there, and is dead when something is next asked of it.
+    """The actor that is given a task of FATAL stops there, and is dead when something is next asked of it.
 
-    Works that it was given in the meantime are lost as well.
+    Tasks that it was given in the meantime are lost as well.
     """
 
     FATAL = (4, 10)
@@ -191,7 +191,7 @@ class Mortal(RayArrivalExecutor):
         NOTICED.append(where)
 
 
-def test_an_actor_that_dies_is_replaced_and_its_works_are_done_again(pair: ActorCluster) -> None:
+def test_an_actor_that_dies_is_replaced_and_its_tasks_are_done_again(pair: ActorCluster) -> None:
     """On the parameters that they were given out with, though others have been applied meanwhile."""
     NOTICED.clear()
     overrides = ("delays.arrivals_per_round=8", *SEQUENTIAL, "algorithm=dana-zero")
@@ -215,7 +215,7 @@ def test_a_failure_is_told_with_its_round_and_traceback(pair: ActorCluster) -> N
 
 
 MOVED: list[tuple[TaskOrder, Any, Any]] = []
-"""Works, with references to what they were sent and to what came back."""
+"""Tasks, with references to what they were sent and to what came back."""
 
 
 class Watched(RayArrivalExecutor):

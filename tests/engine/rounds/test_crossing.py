@@ -366,12 +366,12 @@ TELLING = {
 @pytest.mark.parametrize("actors", [1, 2, 4])
 def test_one_model_whatever_the_cluster(actors: int) -> None:
     """Actors are made once for all methods; they forget everything when they are prepared for the next."""
-    from fedbench.engine.on_ray.actors import Cluster
+    from fedbench.engine.on_ray.actors import ActorCluster
     from fedbench.engine.on_ray.rounds import RayRoundExecutor
 
     sampled = ("data.clients=7", "participation.clients_per_round=4", "rounds=4")
     on_ray = config(*SMALL, *sampled, *SGD, *TWO_STEPS, f"runtime.actors={actors}", "runtime.cpus_per_client=0.2")
-    cluster = Cluster(on_ray.runtime, cohort=4)
+    cluster = ActorCluster(on_ray.runtime, cohort=4)
     differing = []
     try:
         for name, overrides in TELLING.items():
