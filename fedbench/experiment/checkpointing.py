@@ -106,14 +106,25 @@ class Saving:
 def codec() -> Codec:
     """Of everything that a run keeps."""
     from fedbench.accounting.totals import Costs
-    from fedbench.engine.arrivals.clocks import Due
-    from fedbench.engine.arrivals.loop import Flight
-    from fedbench.engine.arrivals.server import Sent
-    from fedbench.engine.messages import ArrivalOrder, ClientReport, Finished
+    from fedbench.engine.arrivals.clocks import TaskEnd
+    from fedbench.engine.arrivals.loop import DispatchedTask
+    from fedbench.engine.arrivals.server import SentParameters
+    from fedbench.engine.messages import ClientReport, FinishedTask, TaskOrder
     from fedbench.planning.schedules import ActiveGroups, Feedback
     from fedbench.protocol.client_state import ClientState
 
-    return Codec(ActiveGroups, ArrivalOrder, ClientReport, ClientState, Costs, Due, Feedback, Finished, Flight, Sent)
+    return Codec(
+        ActiveGroups,
+        TaskOrder,
+        ClientReport,
+        ClientState,
+        Costs,
+        TaskEnd,
+        Feedback,
+        FinishedTask,
+        DispatchedTask,
+        SentParameters,
+    )
 
 
 def _locked(path: Path) -> IO[str]:

@@ -9,8 +9,8 @@ from fedbench.accounting.memory import peak_training_bytes
 from fedbench.accounting.totals import Costs, total
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import VirtualClock
-from fedbench.engine.arrivals.dry_run import Foresight
-from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.arrivals.dry_run import DryRun
+from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.errors import DataError
 from fedbench.experiment.federation import load_federation, outline_federation
@@ -150,7 +150,7 @@ def foreseen(problem: Problem) -> list[FinishedRound]:
     assert problem.arrivals is not None
     delays = DelaysSection() if config.delays.clock == "wall" else config.delays
     clock = VirtualClock(delays, config.seed, config.data.clients)
-    arrivals = Arrivals(problem.arrivals, Foresight(problem.arrivals, problem.costs), clock, problem.costs)
+    arrivals = ArrivalLoop(problem.arrivals, DryRun(problem.arrivals, problem.costs), clock, problem.costs)
     return list(arrivals.rounds(problem.rounds, lambda: False))
 
 

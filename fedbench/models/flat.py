@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from fedbench.protocol.layout import ParameterLayout, Slot
+from fedbench.protocol.layout import ParameterLayout, TensorSlot
 
 
 class FlatModel:
@@ -113,7 +113,7 @@ class FlatModel:
         return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules) else 1
 
 
-def tensor_view(slot: Slot, vector: Tensor) -> Tensor:
+def tensor_view(slot: TensorSlot, vector: Tensor) -> Tensor:
     """The slot's tensor in its logical shape, as a view into `vector`."""
     stored = vector[slot.offset : slot.stop].view(slot.stored_shape)
     return stored.permute(0, 3, 1, 2) if slot.channels_last else stored
