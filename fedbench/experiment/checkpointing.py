@@ -1,25 +1,22 @@
 """When a run's checkpoints are written, where they lie, and who may write there."""
 
-import fcntl
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
 from fedbench.checkpoints.files import Checkpoints, Codec, Tree
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.errors import ConfigError, RunError
+from fedbench.errors import RunError
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.run_directory import RunDirectory
+from fedbench.records.run_lock import RunLock
+from fedbench.tracking.recording_key import keep_key, key_file, read_key
 
 SHARE = 0.01
 """Of a run's time, for checkpoints that are written by time."""
 
 FIRST_AFTER = 15.0
 """Seconds without a checkpoint, at least, before one is written by time."""
-
-LOCK, RECORDING = ".lock", "recording.json"
 
 
 class Saving:
@@ -36,7 +33,7 @@ class Saving:
         self.refused: list[str] = []
         self.key = ""
         self._every = config.runtime.checkpoint_every
-        self._lock = _locked(directory.path)
+        self._lock = RunLock(directory.path, "run")
         self._path = directory.path / CHECKPOINTS
         self._checkpoints = Checkpoints(self._path, config.digest(), codec())
         self._directory = directory
@@ -51,9 +48,9 @@ class Saving:
             ConfigError: another process writes there.
         """
         saving = cls(RunDirectory(path.absolute()), config)
-        try:
-            saving.key = json.loads((saving._path / RECORDING).read_text(encoding="utf-8"))["mlflow"]
-        except (OSError, ValueError, KeyError):
+        if (key := read_key(key_file(path))) is not None:
+            saving.key = key
+        else:
             saving.remember(path.name)
         return saving, saving.latest()
 
@@ -64,8 +61,7 @@ class Saving:
     def remember(self, key: str) -> None:
         """Keep the key by which MLflow knows the recording again."""
         self.key = key
-        self._path.mkdir(parents=True, exist_ok=True)
-        (self._path / RECORDING).write_text(json.dumps({"mlflow": key}), encoding="utf-8")
+        keep_key(key_file(self._directory.path), key)
 
     def latest(self) -> "tuple[int, Tree] | None":
         """(next round, state) of the newest whole checkpoint."""
@@ -99,9 +95,7 @@ class Saving:
 
     def release(self) -> None:
         """Let other processes write here."""
-        if not self._lock.closed:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
+        self._lock.release()
 
 
 def codec() -> Codec:
@@ -115,20 +109,3 @@ def codec() -> Codec:
     from fedbench.protocol.client_state import ClientState
 
     return Codec(ActiveGroups, ArrivalOrder, ClientReport, ClientState, Costs, Due, Feedback, Finished, Flight, Sent)
-
-
-def _locked(path: Path) -> IO[str]:
-    """An exclusive lock on a run directory, held while the file is open.
-
-    Raises:
-        ConfigError: another process has it.
-    """
-    stream = (path / LOCK).open("w")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        raise ConfigError(f"{path}: another process is at work on this run; wait for it, or stop it") from None
-    except OSError:
-        pass  # a file system without locks
-    return stream
