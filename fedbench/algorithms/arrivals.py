@@ -28,12 +28,13 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.algorithms.base import Algorithm
+from fedbench.checkpoints.state import AttributeState
 
 Array = npt.NDArray[np.floating[Any]]
 Work = Literal["gradient", "delta"]
 
 
-class ArrivalRule(ABC):
+class ArrivalRule(AttributeState, ABC):
     """The server's side of an asynchronous method, for one layer group; usable by itself.
 
     Attributes:

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedbench.checkpoints.state import AttributeState
 from fedbench.components.base import Component
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.model_pool import ModelPool
@@ -199,8 +200,8 @@ class RoundUpdates:
         return total / normaliser
 
 
-class ServerRule:
-    """How the server combines what the participants sent. Keeps its own state between rounds, if any.
+class ServerRule(AttributeState):
+    """How the server combines what the participants sent. Its attributes are its state between rounds.
 
     A rule that needs more than the mean update says so in `needs`. The server then holds the updates of all
     participants at once, and actors cannot answer with one sum.

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from fedbench.atomic_files import sync, write_tensors
-from fedbench.components.base import Component
+from fedbench.checkpoints.state import Tree
 from fedbench.errors import DataError, RunError
 
 FORMAT = "fedbench checkpoint 1"
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
 KEPT = 2
 
-Tree = dict[str, Any]
 Array = np.ndarray[Any, Any]
 
 
@@ -173,29 +172,6 @@ class Checkpoints:
             return int(manifest["next_round"]), self._codec.unpack(document, load_file(path / ARRAYS))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: is torn: {' '.join(str(error).split())[:200]}") from None
-
-
-def writable(value: Any) -> Any:
-    """The same nested values with arrays of their own: what came through an object store cannot be written to."""
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: writable(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(writable(item) for item in value)
-    return value
-
-
-def attributes(thing: object) -> Tree:
-    """What an object holds, by name, but for functions and settings; for `restore_attributes`."""
-    return {
-        name: value for name, value in vars(thing).items() if not callable(value) and not isinstance(value, Component)
-    }
-
-
-def restore_attributes(thing: object, state: Tree) -> None:
-    """Give an object what `attributes` took of its like."""
-    vars(thing).update(state)
 
 
 def _digest(path: Path) -> str:

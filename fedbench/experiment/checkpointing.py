@@ -4,7 +4,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedbench.checkpoints.files import Checkpoints, Codec, Tree
+from fedbench.checkpoints.files import Checkpoints, Codec
+from fedbench.checkpoints.state import Tree
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import RunError
 from fedbench.records.reader import CHECKPOINTS

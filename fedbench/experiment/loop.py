@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.accounting.totals import Costs
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import make_clock
 from fedbench.engine.arrivals.loop import Arrivals
 from fedbench.engine.bookkeeping import FinishedRound

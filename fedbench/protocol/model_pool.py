@@ -1,11 +1,11 @@
 """Several models at the server in place of one: each participant of a round starts from a model of its own."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedbench.checkpoints.state import Tree
 from fedbench.protocol.layout import BYTES_PER_VALUE, Vector
 from fedbench.protocol.message import PartTable
 
@@ -41,7 +41,7 @@ class ModelPool:
         self._next_identity = 1
         self._moves: dict[int, list[tuple[slice, npt.NDArray[np.int64]]]] = {}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Tree:
         """All that the pool keeps between two rounds."""
         return {
             "vectors": self.vectors,
@@ -50,7 +50,7 @@ class ModelPool:
             "next_identity": self._next_identity,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Tree) -> None:
         """Go on from what `state` gave; the arrays are taken over and written to."""
         self.vectors, self._identities, self._held = state["vectors"], state["identities"], state["held"]
         self._next_identity = state["next_identity"]

@@ -10,14 +10,14 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import RunError
 
 if TYPE_CHECKING:
-    from fedbench.checkpoints.files import Tree
+    from fedbench.checkpoints.state import Tree
 
 import heapq
 import math
 from abc import ABC, abstractmethod
 from collections import deque
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.messages import ArrivalOrder
 from fedbench.errors import ConfigError
 from fedbench.planning.delays import DelaysSection

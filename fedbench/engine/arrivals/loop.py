@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.totals import Costs
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import NEVER, Clock, Due
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures, mean_loss
@@ -156,7 +156,7 @@ class Arrivals:
     def state(self) -> Tree:
         """All that is kept between two rounds, the clock's state with it."""
         kept = {name: getattr(self, name) for name in KEPT}
-        ledgers = [attributes(self._ledger), attributes(self._full_ledger)]
+        ledgers = [self._ledger.state(), self._full_ledger.state()]
         return {"kept": kept, "ledgers": ledgers, "clock": self._clock.state()}
 
     def restore(self, state: Tree) -> None:
@@ -164,7 +164,7 @@ class Arrivals:
         for name in KEPT:
             setattr(self, name, state["kept"][name])
         for ledger, own in zip((self._ledger, self._full_ledger), state["ledgers"], strict=True):
-            restore_attributes(ledger, own)
+            ledger.restore(own)
         self._clock.restore(state["clock"])
 
     def _fill(self, row: Row) -> None:

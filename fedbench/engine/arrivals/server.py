@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedbench.algorithms.arrivals import Array, AsyncAlgorithm
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS, PartTable
 
@@ -142,7 +142,7 @@ class ArrivalServer:
     def state(self) -> Tree:
         """All that the server keeps while works are in flight whose results are kept elsewhere."""
         return {
-            "machines": [attributes(machine) for machine in self._machines],
+            "machines": [machine.state() for machine in self._machines],
             "statistics": self._statistics,
             "sent": {number: replace(sent, pieces=sent.pieces[-1:]) for number, sent in self._sent.items()},
         }
@@ -151,7 +151,7 @@ class ArrivalServer:
         """Go on from what `state` gave; what was sent can then be applied, but not sent again."""
         state = writable(state)
         for machine, kept in zip(self._machines, state["machines"], strict=True):
-            restore_attributes(machine, kept)
+            machine.restore(kept)
         self._statistics, self._sent = state["statistics"], state["sent"]
         self._before = self._parameters()
 

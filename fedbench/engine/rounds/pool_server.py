@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbench.checkpoints.files import Tree, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.protocol.layout import Vector
@@ -44,9 +44,8 @@ class PoolServer(Server):
 
     def restore(self, state: Tree) -> None:
         """Go on from what `state` gave."""
-        state = writable(state)
         super().restore(state)
-        self._pool.restore(state["pool"])
+        self._pool.restore(writable(state["pool"]))
 
     def start_parts(self) -> tuple[int, ...]:
         """What a pool model consists of: everything that travels."""

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.algorithms.base import Algorithm, RoundUpdates, RuleContext, Values
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.errors import RunError
 from fedbench.planning.participation import draw_cohort
@@ -318,8 +318,8 @@ class Server:
         """All that the server keeps between two rounds."""
         return {
             "vectors": self._vectors,
-            "rule": attributes(self._rule),
-            "ledger": attributes(self._ledger),
+            "rule": self._rule.state(),
+            "ledger": self._ledger.state(),
             "feedback": self._feedback,
         }
 
@@ -327,8 +327,8 @@ class Server:
         """Go on from what `state` gave."""
         state = writable(state)
         self._vectors = state["vectors"]
-        restore_attributes(self._rule, state["rule"])
-        restore_attributes(self._ledger, state["ledger"])
+        self._rule.restore(state["rule"])
+        self._ledger.restore(state["ledger"])
         self._feedback = state["feedback"]
 
     def model(self) -> tuple[Vector, Vector]:
