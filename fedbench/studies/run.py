@@ -27,7 +27,7 @@ from fedbench.studies.results import (
 )
 from fedbench.studies.samplers import BOUNDS, is_grid, make_pruner, make_sampler
 from fedbench.studies.shared_study import FLOPS, KEY, REASON, Ledger, finished, open_study
-from fedbench.studies.slots import Slot, Slots
+from fedbench.studies.slots import Slots, TrialSlot
 from fedbench.studies.storage import close_storage, is_storage_failure, open_storage, reason_of, without_password
 from fedbench.studies.trial_runner import Assignment, TrialOutcome
 from fedbench.tracking.parent_run import ParentRun
@@ -237,7 +237,7 @@ class Driver:
                 if self._begin(slot):
                     break
 
-    def _begin(self, slot: Slot) -> bool:
+    def _begin(self, slot: TrialSlot) -> bool:
         """Whether the slot is busy now, or nothing is left to draw for it."""
         trial = self._ledger.ask(self._combinations)
         if trial is None:

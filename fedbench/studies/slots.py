@@ -29,7 +29,7 @@ class TrialActor(TrialRunner):
     """A runner of trials in a process of its own."""
 
 
-class Slot:
+class TrialSlot:
     """One runner, and what it is doing.
 
     Attributes:
@@ -73,7 +73,7 @@ class Slots:
                 ray.shutdown()
             raise
 
-    def _start(self) -> Slot:
+    def _start(self) -> TrialSlot:
         inline = self._config.runtime.executor == "inline"
         # Runners stay on this machine, where the study's files are; the client actors go where there is room.
         actor: Any = (
@@ -85,9 +85,9 @@ class Slots:
             )
             .remote(self._study, self._storage, Surroundings.here())
         )
-        return Slot(actor, actor.warm_up.remote(self._config))
+        return TrialSlot(actor, actor.warm_up.remote(self._config))
 
-    def idle(self) -> Iterator[Slot]:
+    def idle(self) -> Iterator[TrialSlot]:
         """Those that could run a trial now."""
         return (slot for slot in self._slots if slot.ready and slot.number is None)
 
@@ -95,7 +95,7 @@ class Slots:
         """Trials that are being run."""
         return sum(slot.number is not None for slot in self._slots)
 
-    def begin(self, slot: Slot, assignment: Assignment) -> None:
+    def begin(self, slot: TrialSlot, assignment: Assignment) -> None:
         """Have a trial run."""
         slot.number = assignment.number
         slot.awaited = slot.actor.run.remote(assignment)
@@ -141,7 +141,7 @@ class Slots:
             self._deaths, slot.number = 0, None
             yield number, result
 
-    def _replace(self, slot: Slot, error: RayError) -> TrialOutcome:
+    def _replace(self, slot: TrialSlot, error: RayError) -> TrialOutcome:
         cause = getattr(error, "cause", None)
         if isinstance(cause, ConfigError):
             raise cause

@@ -31,7 +31,11 @@ def minibatches(
             which cannot normalise a single value).
     """
     sizes = epoch_sizes(samples, batch_size, smallest)
-    left = steps if steps is not None else (epochs or 1) * len(sizes)
+    if epochs is not None:
+        left = epochs * len(sizes)
+    else:
+        assert steps is not None
+        left = steps
     while left > 0:
         order = rng.permutation(samples)
         start = 0
@@ -83,9 +87,10 @@ class LocalLength:
 
     def passes(self, samples: int) -> float:
         """Epochs that a client of this size trains for."""
-        if self.steps is None:
-            return float(self.epochs or 1)
-        return self.steps / len(epoch_sizes(samples, self.batch_size, self.smallest))
+        if self.epochs is not None:
+            return float(self.epochs)
+        assert self.steps is not None
+        return self.steps / len(self.epoch(samples))
 
 
 def epoch_sizes(samples: int, batch_size: int, smallest: int = 1) -> list[int]:
@@ -110,8 +115,9 @@ def steps_by_size(
     [(5, 2), (50, 4)]
     """
     sizes = epoch_sizes(samples, batch_size, smallest)
-    if steps is None:
-        return Counter({size: times * (epochs or 1) for size, times in Counter(sizes).items()})
+    if epochs is not None:
+        return Counter({size: times * epochs for size, times in Counter(sizes).items()})
+    assert steps is not None
     whole, rest = divmod(steps, len(sizes))
     total = Counter({size: times * whole for size, times in Counter(sizes).items()})
     total.update(sizes[:rest])
