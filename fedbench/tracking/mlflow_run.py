@@ -51,7 +51,7 @@ class MlflowRun:
     """A run in an MLflow store, written by one background thread that outlasts an absent store.
 
     `open`, `submit`, `log`, `set_tags` and `log_artifact` only queue; `wait_open` and `close` wait a bounded time.
-    Nothing is sent before `start`.
+    Nothing is sent before `start`, which `wait_open` and `close` call.
 
     Attributes:
         uri: the store or server; None: the store that `mlflow ui` opens in the working directory.
@@ -105,12 +105,13 @@ class MlflowRun:
         self.delivery.start()
 
     def wait_open(self, timeout: float, away_timeout: float | None = None) -> bool:
-        """Wait until `run_id` is known; returns whether it is.
+        """Begin to send, and wait until `run_id` is known; returns whether it is.
 
         Args:
             timeout: seconds to wait at most.
             away_timeout: seconds to wait at most for a store that is known to be away; None: as long as for another.
         """
+        self.start()
         deadline, away_deadline = time.monotonic() + timeout, None
         while not self._opened.wait(0.05) and not self.delivery.refused and time.monotonic() < deadline:
             if away_timeout is not None and self.delivery.last_error is not None:

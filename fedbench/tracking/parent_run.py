@@ -81,7 +81,6 @@ class ParentRun:
         recording = MlflowRun(uri, experiment, key, "parent run")
         recording.open(name, tags, rename=True)
         recording.submit(lambda run: _describe(run, note, tags))
-        recording.start()
         if recording.wait_open(self._open_timeout, self._away_timeout):
             self._recording = recording
             self.run_id, self.experiment_id = recording.run_id, recording.experiment_id
