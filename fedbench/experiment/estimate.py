@@ -23,7 +23,7 @@ from fedbench.protocol.layout import BYTES_PER_VALUE
 
 @dataclass(frozen=True)
 class RoundKind:
-    """One client's round, or its work in an asynchronous run, with a given set of active groups.
+    """One client's round, or its task in an asynchronous run, with a given set of active groups.
 
     Attributes:
         name: "full", or the layer group's name.

@@ -75,7 +75,7 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
     if config.runtime.combine == "node":
         yield f"runtime.combine=node: has no effect with {given}, whose updates are applied one by one; leave it out"
     if (actors := config.runtime.actors) is not None and actors > workers:
-        yield f"runtime.actors={actors}: more than the {workers} works in flight; the rest would idle"
+        yield f"runtime.actors={actors}: more than the {workers} tasks in flight; the rest would idle"
     if schedule.follows_training:
         yield (
             f"schedule.name={schedule.name} with {given}: follows what whole rounds have changed, which arrivals do "
@@ -96,7 +96,7 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
     timed = delays.clock == "wall" and delays.seconds_per_round is not None and delays.replay is None
     if config.runtime.executor == "inline" and timed:
         yield (
-            "delays.seconds_per_round with clock=wall: runtime.executor=inline works one thing after the other and "
+            "delays.seconds_per_round with clock=wall: runtime.executor=inline runs one task after the other and "
             "cannot keep to the time; set arrivals_per_round"
         )
 

@@ -82,7 +82,7 @@ def _await_definition(study: optuna.Study) -> None:
         time.sleep(0.2)
 
 
-class Ledger:
+class SharedStudy:
     """One process' view of a shared study.
 
     Attributes:

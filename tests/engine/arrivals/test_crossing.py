@@ -234,7 +234,7 @@ def test_what_has_no_effect_or_no_sense_is_refused_with_key_and_way_out(override
 
 def test_more_actors_than_works_in_flight_are_refused() -> None:
     config = asynchronous("runtime.actors=3", "delays.concurrency=2")
-    with pytest.raises(ConfigError, match=r"^runtime\.actors=3: more than the 2 works in flight; the rest would idle$"):
+    with pytest.raises(ConfigError, match=r"^runtime\.actors=3: more than the 2 tasks in flight; the rest would idle$"):
         build_problem(config, load_federation(config))
 
 
