@@ -69,7 +69,7 @@ class Codec:
         )
 
     def unpack(self, document: Any, arrays: Mapping[str, Array]) -> Any:
-        """What `pack` was given."""
+        """The value that `pack` was given."""
         if isinstance(document, list):
             return [self.unpack(item, arrays) for item in document]
         if not isinstance(document, dict):
@@ -88,22 +88,27 @@ class Codec:
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last; `KEPT` of them stay."""
+    """The checkpoints of one run in a directory; only the newest `KEPT` of them are kept."""
 
     def __init__(self, directory: Path, config_hash: str, codec: Codec) -> None:
         """Args:
-        directory: where they lie; made when the first is written.
+        directory: holds the checkpoints; made when the first is written.
+        config_hash: identifies the run's configuration; a checkpoint of another one is refused.
+        codec: knows the dataclasses in the state.
         """
         self._directory = directory
         self._hash = config_hash
         self._codec = codec
 
     def save(self, next_round: int, state: Tree) -> Path:
-        """Write the state before round `next_round`.
+        """Write the state before round `next_round`, and remove the oldest checkpoints.
+
+        Returns:
+            The directory of the checkpoint.
 
         Raises:
-            OSError: it cannot be written; nothing of it is left.
-            RunError: it holds what a checkpoint cannot.
+            OSError: the checkpoint cannot be written; nothing of it is left.
+            RunError: the state holds a value that a checkpoint cannot hold.
         """
         arrays: dict[str, Array] = {}
         document = self._codec.pack(state, arrays)
@@ -137,7 +142,7 @@ class Checkpoints:
     def latest(self) -> tuple[int, Tree] | None:
         """(next round, state) of the newest whole checkpoint; None when there is none.
 
-        What was refused on the way is in `refused`, one line each.
+        Newer checkpoints that were torn or foreign are named in `refused`, one line each.
         """
         self.refused: list[str] = []
         for path in reversed(self._paths()):
@@ -148,7 +153,7 @@ class Checkpoints:
         return None
 
     def drop_after(self, next_round: int) -> None:
-        """Forget checkpoints of later rounds, which the run will write anew."""
+        """Remove the checkpoints of later rounds, which the run will write anew."""
         for path in self._paths():
             if path.name > f"round-{next_round:08}":
                 shutil.rmtree(path, ignore_errors=True)

@@ -55,7 +55,7 @@ class AttributeState:
 
 
 def writable(value: Any) -> Any:
-    """The same nested values with arrays that can be written to; those from an object store cannot."""
+    """A copy of nested values whose arrays can be written to; arrays from an object store cannot."""
     if isinstance(value, np.ndarray):
         return value.copy()
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""When a run's checkpoints are written, where they lie, and who may write there."""
+"""Decides when a run writes checkpoints, and holds the lock of its run directory."""
 
 import time
 from collections.abc import Callable
@@ -14,10 +14,10 @@ from fedbench.records.run_lock import RunLock
 from fedbench.tracking.recording_key import keep_key, key_file, read_key
 
 SHARE = 0.01
-"""Of a run's time, for checkpoints that are written by time."""
+"""The share of a run's time that checkpoints may take where they are written by time."""
 
 FIRST_AFTER = 15.0
-"""Seconds without a checkpoint, at least, before one is written by time."""
+"""The least number of seconds between two checkpoints that are written by time."""
 
 
 class Saving:
@@ -25,11 +25,16 @@ class Saving:
 
     Attributes:
         warning: one line on a checkpoint that could not be written, or None.
-        refused: one line for each that was found torn or foreign.
-        key: by which MLflow knows the recording again.
+        refused: one line for each checkpoint that was torn or belongs to another configuration.
+        key: identifies the run's recording in MLflow.
     """
 
     def __init__(self, directory: RunDirectory, config: ExperimentConfig) -> None:
+        """Lock the run directory.
+
+        Raises:
+            ConfigError: another process writes there.
+        """
         self.warning: str | None = None
         self.refused: list[str] = []
         self.key = ""
@@ -43,7 +48,7 @@ class Saving:
 
     @classmethod
     def reopen(cls, path: Path, config: ExperimentConfig) -> "tuple[Saving, tuple[int, Tree] | None]":
-        """Of a run that goes on: its checkpoints, and the newest whole one.
+        """Open the checkpoints of a run that goes on, and read the newest whole one: (next round, state), or None.
 
         Raises:
             ConfigError: another process writes there.
@@ -56,19 +61,19 @@ class Saving:
         return saving, saving.latest()
 
     def attach(self, directory: RunDirectory) -> None:
-        """The tables to write before each checkpoint."""
+        """Name the run directory whose tables are written before each checkpoint."""
         self._directory = directory
 
     def remember(self, key: str) -> None:
-        """Keep the key by which MLflow knows the recording again."""
+        """Keep the key that identifies the run's recording in MLflow."""
         self.key = key
         keep_key(key_file(self._directory.path), key)
 
     def latest(self) -> "tuple[int, Tree] | None":
         """(next round, state) of the newest whole checkpoint."""
-        found = self._checkpoints.latest()
+        newest = self._checkpoints.latest()
         self.refused = [f"refused a checkpoint: {reason}" for reason in self._checkpoints.refused]
-        return found
+        return newest
 
     def save_if_due(self, next_round: int, snapshot: Callable[[], Tree]) -> None:
         """Write a checkpoint if it is time for one."""
@@ -100,7 +105,7 @@ class Saving:
 
 
 def codec() -> Codec:
-    """Of everything that a run keeps."""
+    """Makes the codec that knows the dataclasses in the state of any run."""
     from fedbench.accounting.totals import Costs
     from fedbench.engine.arrivals.clocks import Due
     from fedbench.engine.arrivals.loop import Flight

@@ -44,9 +44,9 @@ class ExperimentLoop:
         member: Membership = ALONE,
     ) -> None:
         """Args:
-        saving: its checkpoints.
+        saving: the run's checkpoints.
         observers: told of every round, besides the run directory and MLflow.
-        key: by which MLflow knows the recording again.
+        key: identifies the run's recording in MLflow.
         member: what the run is part of.
         """
         config = problem.config
@@ -100,8 +100,8 @@ class ExperimentLoop:
         Raises:
             FedbenchError: the directory is not a run's, or another process writes there.
         """
-        saving, found = Saving.reopen(path, problem.config)
-        next_round, state = found or (0, None)
+        saving, newest = Saving.reopen(path, problem.config)
+        next_round, state = newest or (0, None)
         drops = recorded_drops(path / CLIENTS)
         directory = RunDirectory.reopen(path, next_round)
         saving.attach(directory)

@@ -199,7 +199,7 @@ def full_update_costs(problem: Problem) -> list[Costs]:
 
 
 def pace(problem: Problem) -> str:
-    """Who works how often, in words."""
+    """Describes how many clients take part at a time and how long the run is."""
     who = f"{problem.cohort_size} of {problem.config.data.clients} clients"
     if problem.arrivals is None:
         return f"{who} in each of {problem.rounds} rounds"
