@@ -34,31 +34,31 @@ from fedbench.tracking.parent_run import ParentRun
 
 POLL_SECONDS = 1.0
 RECOVER_SECONDS = 15.0
-"""Between two looks for trials of processes that are gone."""
+"""Seconds between two searches for trials of processes that are gone."""
 
 SILENT_SECONDS = 60.0
-"""A study whose trials are long is heard of so often."""
+"""Seconds without a finished trial after which a line says how far the running ones are."""
 
 MOST_SHOWN = 6
-"""Running trials in one line."""
+"""The number of running trials that such a line names."""
 
 
 class StudyListener(Protocol):
-    """Who is told how a study goes."""
+    """Receives the progress of a study."""
 
     def study_started(self, file: StudyFile, directory: Path, done: int, slots: int) -> None:
-        """Once.
+        """Called once, before the first trial.
 
         Args:
-            done: trials that earlier starts, or other processes, have finished.
-            slots: trials at a time.
+            done: the number of trials that earlier starts, or other processes, have finished.
+            slots: the number of trials that run at a time.
         """
 
     def trial_finished(self, trial: FrozenTrial, best: list[FrozenTrial]) -> None:
-        """After every trial of this process."""
+        """Called after every trial of this process."""
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """Called with a line about something that happened beside the trials."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class StudyResult:
 
     Attributes:
         status: finished | interrupted.
-        study: Optuna's.
-        directory: of the study; storage: where Optuna keeps it, without a password.
+        study: the study in Optuna.
+        directory: the directory of the study; storage: where Optuna keeps it, without a password.
         best: the best trial, or the Pareto front.
         best_files: configurations of those, for `fedbench run`.
         warnings: what could not be recorded or drawn.
@@ -154,7 +154,7 @@ def trials_at_most(file: StudyFile) -> int | None:
 
 
 class Driver:
-    """One process' work on a study."""
+    """Runs the trials of one process: fills free slots with trials, and tells the study their outcomes."""
 
     def __init__(
         self,
@@ -178,7 +178,7 @@ class Driver:
         self._last_said = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool]) -> str:
-        """Until the budget is used up, or an interrupt; returns finished | interrupted."""
+        """Run until the budget is used up, or an interrupt; returns finished | interrupted."""
         done = sum(1 for _ in finished(self._shared.trials()))
         self._listener.study_started(self._file, self._directory, done, self._slots.count)
         stopping = waiting = False
@@ -222,7 +222,7 @@ class Driver:
             self._listener.note(f"{count} trial{'' if count == 1 else 's'} of a process that is gone: run again")
 
     def _spent(self) -> bool:
-        """Whether time or work is used up, so that no trial is begun any more."""
+        """Whether the budget of hours or of FLOPs is used up, so that no trial is begun any more."""
         budget = self._file.budget
         if budget.hours is not None and time.monotonic() - self._began > budget.hours * 3600:
             return True
@@ -279,7 +279,7 @@ class Driver:
         self._log_best(best, sum(1 for _ in finished(trials)))
 
     def _bounds(self, outcome: TrialOutcome) -> list[float] | None:
-        """How far each constraint is broken; None if that was not measured."""
+        """Return by how much each constraint is broken (0 or less: kept); None if one was not measured."""
         if any(one.metric not in outcome.metrics for one in self._file.constraints):
             return None
         return [one.violation(outcome.metrics[one.metric]) for one in self._file.constraints]
@@ -287,16 +287,16 @@ class Driver:
     def _log_best(self, best: list[FrozenTrial], done: int) -> None:
         values = {"study/trials": float(done)}
         for place, one in enumerate(self._file.objectives):
-            found = [trial.values[place] for trial in best]
-            if found:
-                values[f"best/{one.metric}"] = max(found) if one.direction == "maximize" else min(found)
+            reached = [trial.values[place] for trial in best]
+            if reached:
+                values[f"best/{one.metric}"] = max(reached) if one.direction == "maximize" else min(reached)
         if len(self._file.objectives) > 1:
             values["study/pareto_trials"] = float(len(best))
         self._parent.log(values, done)
 
 
 def _open_parent(file: StudyFile, config: ExperimentConfig, study: optuna.Study) -> ParentRun:
-    """The MLflow run of the study; the same one whoever works on it."""
+    """Open the MLflow run of the study, which all its processes share."""
     tracking = config.tracking
     parent = ParentRun(enabled=tracking.enabled)
     sought = ", ".join(f"{one.direction} {one.metric}" for one in file.objectives)
@@ -338,7 +338,7 @@ def _conclude(
 
 
 def reasons(study: optuna.Study) -> dict[int, str]:
-    """Why trials failed, by number."""
+    """Map the numbers of failed trials to the reasons."""
     return {
         trial.number: str(trial.user_attrs[REASON])
         for trial in finished(study.get_trials(deepcopy=False))

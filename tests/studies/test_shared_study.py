@@ -87,7 +87,7 @@ def test_what_runs_in_a_process_that_is_gone_is_run_again_once(
         "start": start_of(os.getpid()) if process["start"] == "own" else "0",
         "beat": time.time() - float(process["age"]),
     }
-    one.study.set_user_attr(f"fedbench:driver:{one.own}", said)
+    one.study.set_user_attr(f"fedbench:driver:{one.process}", said)
     others = [shared_study(tmp_path, 3), shared_study(tmp_path, 3)]
     assert [other.recover() for other in others] == [int(gone), 0]
     states = [one.state for one in others[0].trials()]
