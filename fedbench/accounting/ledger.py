@@ -9,11 +9,12 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fedbench.checkpoints.state import AttributeState
 from fedbench.protocol.layout import BYTES_PER_VALUE
 from fedbench.protocol.message import PartTable
 
 
-class TransferLedger:
+class TransferLedger(AttributeState):
     """Records the server's version of every part, and the version that each client holds."""
 
     def __init__(self, table: PartTable, clients: int) -> None:

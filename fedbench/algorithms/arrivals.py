@@ -28,6 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.algorithms.base import Algorithm
+from fedbench.checkpoints.state import AttributeState
 
 Array = npt.NDArray[np.floating[Any]]
 """A floating-point array: float32 in runs, float64 in numerical checks."""
@@ -36,7 +37,7 @@ UpdateKind = Literal["gradient", "delta"]
 """The kind of an update: the gradient of one minibatch, or the delta (start - trained) of local training."""
 
 
-class ArrivalRule(ABC):
+class ArrivalRule(AttributeState, ABC):
     """The server's state machine of an asynchronous method, for one layer group; also usable outside of runs.
 
     Attributes:

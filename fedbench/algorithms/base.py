@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedbench.checkpoints.state import AttributeState
 from fedbench.components.base import Component
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.model_pool import ModelPool
@@ -215,7 +216,7 @@ class RoundUpdates:
         return total / normaliser
 
 
-class ServerRule:
+class ServerRule(AttributeState):
     """Base of the server rules: how the server combines what the participants sent. This class averages.
 
     A rule may keep state between rounds in its attributes. A rule that needs more than the mean update says so in

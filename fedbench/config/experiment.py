@@ -121,6 +121,11 @@ class LocalSection(Section):
             raise ValueError(f"epochs={self.epochs} and steps={self.steps}: set one of the two, the other to null")
         return self
 
+    @property
+    def round_epochs(self) -> int | None:
+        """Passes over the client's data in a round: 1 where nothing is set; None where `steps` counts instead."""
+        return 1 if self.epochs is None and self.steps is None else self.epochs
+
 
 class ParticipationSection(Section):
     """Which clients take part in a round; all of them, unless a number or a fraction is set.

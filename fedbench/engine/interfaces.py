@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.messages import ClientReport, RoundOutcome, RoundPlan, TaskOrder
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit

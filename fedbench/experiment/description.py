@@ -53,7 +53,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
 
 
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """The versions of the libraries that a result depends on."""
     import torch
 
     return {

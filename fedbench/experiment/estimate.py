@@ -23,7 +23,7 @@ from fedbench.protocol.layout import BYTES_PER_VALUE
 
 @dataclass(frozen=True)
 class RoundKind:
-    """One client's round, or its work in an asynchronous run, with a given set of active groups.
+    """One client's round, or its task in an asynchronous run, with a given set of active groups.
 
     Attributes:
         name: "full", or the layer group's name.
@@ -132,7 +132,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     if problem.arrivals is not None:
         finished = foreseen(problem)
         per_round = list(costs_of(finished))
-        full = total([one.full for one in finished if one.full])
+        full = total([row.full for row in finished if row.full])
         seconds = finished[-1].record.virtual_seconds
         return Estimate(title, "; ".join(remarks), tuple(kinds), tuple(per_round), total(per_round), full, seconds)
     per_round = costs.project(config.schedule, problem.rounds, problem.cohort_size, config.seed)
@@ -157,7 +157,7 @@ def foreseen(problem: Problem) -> list[FinishedRound]:
 def costs_of(finished: Sequence[FinishedRound]) -> Iterator[Costs]:
     """What each round has cost; in the records the paper's figures are cumulative."""
     comm_gb = comp_tflop = 0.0
-    for record in (one.record for one in finished):
+    for record in (row.record for row in finished):
         yield Costs(
             record.uplink_bytes,
             record.downlink_bytes,
@@ -169,7 +169,7 @@ def costs_of(finished: Sequence[FinishedRound]) -> Iterator[Costs]:
 
 
 def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
-    """What of a run's costs depends on the run itself, and how it is counted here, one line each."""
+    """Names the costs that depend on the run itself and how they are counted here, one line each."""
     if config.asynchronous and config.delays.clock == "wall":
         yield "who works when on the wall clock is not known beforehand: counted as on the default virtual clock"
     if config.schedule.follows_training:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.accounting.totals import Costs
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import make_clock
 from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
@@ -44,9 +44,9 @@ class ExperimentLoop:
         member: Membership = ALONE,
     ) -> None:
         """Args:
-        saving: its checkpoints.
+        saving: the run's checkpoints.
         observers: told of every round, besides the run directory and MLflow.
-        key: by which MLflow knows the recording again.
+        key: identifies the run's recording in MLflow.
         member: what the run is part of.
         """
         config = problem.config
@@ -100,8 +100,8 @@ class ExperimentLoop:
         Raises:
             FedbenchError: the directory is not a run's, or another process writes there.
         """
-        saving, found = Saving.reopen(path, problem.config)
-        next_round, state = found or (0, None)
+        saving, newest = Saving.reopen(path, problem.config)
+        next_round, state = newest or (0, None)
         drops = recorded_drops(path / CLIENTS)
         directory = RunDirectory.reopen(path, next_round)
         saving.attach(directory)

@@ -96,7 +96,7 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
     timed = delays.clock == "wall" and delays.seconds_per_round is not None and delays.replay is None
     if config.runtime.executor == "inline" and timed:
         yield (
-            "delays.seconds_per_round with clock=wall: runtime.executor=inline works one thing after the other and "
+            "delays.seconds_per_round with clock=wall: runtime.executor=inline runs one task after the other and "
             "cannot keep to the time; set arrivals_per_round"
         )
 

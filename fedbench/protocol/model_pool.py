@@ -1,11 +1,11 @@
 """A pool of models at the server, so that each participant of a round can start from a different model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedbench.checkpoints.state import Tree
 from fedbench.protocol.layout import BYTES_PER_VALUE, Vector
 from fedbench.protocol.message import PartTable
 
@@ -42,7 +42,7 @@ class ModelPool:
         self._next_identity = 1
         self._moves: dict[int, list[tuple[slice, npt.NDArray[np.int64]]]] = {}
 
-    def state(self) -> dict[str, Any]:
+    def state(self) -> Tree:
         """Everything that the pool keeps between two rounds, for a checkpoint."""
         return {
             "vectors": self.vectors,
@@ -51,7 +51,7 @@ class ModelPool:
             "next_identity": self._next_identity,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
+    def restore(self, state: Tree) -> None:
         """Continue from a state that `state` returned; its arrays are taken over without a copy and written to."""
         self.vectors, self._identities, self._held = state["vectors"], state["identities"], state["held"]
         self._next_identity = state["next_identity"]

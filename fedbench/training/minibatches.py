@@ -34,7 +34,11 @@ def minibatches(
         int64 [B], the positions of one minibatch.
     """
     sizes = epoch_sizes(samples, batch_size, smallest)
-    steps_left = steps if steps is not None else (epochs or 1) * len(sizes)
+    if epochs is not None:
+        steps_left = epochs * len(sizes)
+    else:
+        assert steps is not None
+        steps_left = steps
     while steps_left > 0:
         order = rng.permutation(samples)
         start = 0
@@ -93,8 +97,9 @@ class LocalLength:
 
     def passes(self, samples: int) -> float:
         """Number of epochs, perhaps fractional, for which a client with `samples` samples trains."""
-        if self.steps is None:
-            return float(self.epochs or 1)
+        if self.epochs is not None:
+            return float(self.epochs)
+        assert self.steps is not None
         return self.steps / len(epoch_sizes(samples, self.batch_size, self.smallest))
 
 
@@ -120,8 +125,9 @@ def steps_by_size(
     [(5, 2), (50, 4)]
     """
     sizes = epoch_sizes(samples, batch_size, smallest)
-    if steps is None:
-        return Counter({size: times * (epochs or 1) for size, times in Counter(sizes).items()})
+    if epochs is not None:
+        return Counter({size: times * epochs for size, times in Counter(sizes).items()})
+    assert steps is not None
     epochs_done, remaining_steps = divmod(steps, len(sizes))
     total = Counter({size: times * epochs_done for size, times in Counter(sizes).items()})
     total.update(sizes[:remaining_steps])

@@ -38,9 +38,9 @@ def test_a_grid_visits_every_combination_of_a_conditional_space_once(here: Path)
         "algorithm.mu": {"type": "categorical", "choices": [0.1, 1.0], "when": {"algorithm": "fedprox"}},
         "local.batch_size": {"type": "int", "low": 16, "high": 32, "step": 16},
     }
-    audience = Silent()
-    result = run_study(audience, space=space, sampler="grid", budget={"trials": 100})
-    assert audience.slots == 2
+    listener = Silent()
+    result = run_study(listener, space=space, sampler="grid", budget={"trials": 100})
+    assert listener.slots == 2
     assert states(result) == ["COMPLETE"] * 6
     expected = [
         {"algorithm": algorithm} | ({"algorithm.mu": mu} if mu else {}) | {"local.batch_size": size}
@@ -192,12 +192,12 @@ def test_more_trials_at_a_time_than_there_is_room_for_are_refused(here: Path) ->
 def test_long_trials_are_heard_of_before_they_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(study_module, "SILENT_SECONDS", 0.0)
     monkeypatch.setattr(study_module, "POLL_SECONDS", 0.2)
-    audience = Silent()
+    listener = Silent()
     overrides = [*BASE, "rounds=40", "evaluation.every=3"]
-    run_study(audience, overrides=overrides, seeds=[3, 4], budget={"trials": 2}, concurrency=2)
-    assert all(line.startswith("running: trial ") for line in audience.lines)
+    run_study(listener, overrides=overrides, seeds=[3, 4], budget={"trials": 2}, concurrency=2)
+    assert all(line.startswith("running: trial ") for line in listener.lines)
     stands = r"trial (\d) seed ([34]) round (\d+)/40( accuracy 0\.\d{4})?"
-    found = [re.findall(stands, line) for line in audience.lines]
+    found = [re.findall(stands, line) for line in listener.lines]
     assert {trial for line in found for trial, *_ in line} == {"0", "1"}
     for number in "01":
         rounds = [(seed, int(done)) for line in found for trial, seed, done, _ in line if trial == number]

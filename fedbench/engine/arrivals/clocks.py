@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.messages import TaskOrder
 from fedbench.errors import ConfigError, RunError

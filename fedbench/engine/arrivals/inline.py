@@ -7,7 +7,7 @@ from typing import NoReturn
 import numpy as np
 import torch
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrivals.client_host import ArrivalHost
 from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec

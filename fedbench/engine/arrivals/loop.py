@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.totals import Costs
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import NEVER, Clock, TaskEnd
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures, mean_loss
@@ -182,7 +182,7 @@ class ArrivalLoop:
     def state(self) -> Tree:
         """Everything that the loop and its clock keep between two rounds, for a checkpoint."""
         saved = {name: getattr(self, name) for name in SAVED_ATTRIBUTES}
-        ledgers = [attributes(self._ledger), attributes(self._full_ledger)]
+        ledgers = [self._ledger.state(), self._full_ledger.state()]
         return {"kept": saved, "ledgers": ledgers, "clock": self._clock.state()}
 
     def restore(self, state: Tree) -> None:
@@ -190,7 +190,7 @@ class ArrivalLoop:
         for name in SAVED_ATTRIBUTES:
             setattr(self, name, state["kept"][name])
         for ledger, ledger_state in zip((self._ledger, self._full_ledger), state["ledgers"], strict=True):
-            restore_attributes(ledger, ledger_state)
+            ledger.restore(ledger_state)
         self._clock.restore(state["clock"])
 
     def _fill(self, progress: RoundInProgress) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedbench.algorithms.arrivals import Array, AsyncAlgorithm
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS, PartTable
 
@@ -152,7 +152,7 @@ class ArrivalServer:
         has the results of these tasks, so that they need not be sent again.
         """
         return {
-            "machines": [attributes(machine) for machine in self._machines],
+            "machines": [machine.state() for machine in self._machines],
             "statistics": self._statistics,
             "sent": {number: replace(sent, pieces=sent.pieces[-1:]) for number, sent in self._sent.items()},
         }
@@ -164,7 +164,7 @@ class ArrivalServer:
         """
         state = writable(state)
         for machine, machine_state in zip(self._machines, state["machines"], strict=True):
-            restore_attributes(machine, machine_state)
+            machine.restore(machine_state)
         self._statistics, self._sent = state["statistics"], state["sent"]
         self._before = self._parameters()
 

@@ -10,7 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec

@@ -17,7 +17,7 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.messages import HostSpec

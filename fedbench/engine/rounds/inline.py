@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
 from fedbench.engine.client_host import ClientHost, one_line

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from fedbench.accounting.costs import CostModel
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss
 from fedbench.engine.interfaces import RoundExecutor
 from fedbench.planning.deadlines import DroppedClients

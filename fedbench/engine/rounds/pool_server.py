@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbench.checkpoints.files import Tree, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.protocol.layout import Vector
@@ -45,9 +45,8 @@ class PoolServer(Server):
 
     def restore(self, state: Tree) -> None:
         """Continue from a state that `state` returned."""
-        state = writable(state)
         super().restore(state)
-        self._pool.restore(state["pool"])
+        self._pool.restore(writable(state["pool"]))
 
     def start_parts(self) -> tuple[int, ...]:
         """The parts of a pool model: all parts of the table."""

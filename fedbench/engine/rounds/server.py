@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.algorithms.base import Algorithm, RoundUpdates, RuleContext, Values
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.errors import RunError
 from fedbench.planning.participation import draw_cohort
@@ -350,8 +350,8 @@ class Server:
         """Everything that the server keeps between two rounds, for a checkpoint."""
         return {
             "vectors": self._vectors,
-            "rule": attributes(self._rule),
-            "ledger": attributes(self._ledger),
+            "rule": self._rule.state(),
+            "ledger": self._ledger.state(),
             "feedback": self._feedback,
         }
 
@@ -359,8 +359,8 @@ class Server:
         """Continue from a state that `state` returned."""
         state = writable(state)
         self._vectors = state["vectors"]
-        restore_attributes(self._rule, state["rule"])
-        restore_attributes(self._ledger, state["ledger"])
+        self._rule.restore(state["rule"])
+        self._ledger.restore(state["ledger"])
         self._feedback = state["feedback"]
 
     def model(self) -> tuple[Vector, Vector]:
