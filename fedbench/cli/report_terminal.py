@@ -7,8 +7,7 @@ from rich.table import Table
 
 from fedbench.cli.terminal import console, duration, results
 from fedbench.report.content import Report
-from fedbench.report.measures import BYTES, FLOPS, fitting
-from fedbench.report.methods import Method
+from fedbench.report.shown_metrics import BYTES, FLOPS, fitting
 from fedbench.tables.numbers import PERCENT, Number
 from fedbench.tables.seed_statistics import Spread
 
@@ -20,9 +19,10 @@ def print_report(report: Report, files: Sequence[Path]) -> None:
     methods = report.comparison.methods
     for problem in report.comparison.problems:
         _line(f"{problem.severity}: {problem.text}", LOUD[problem.severity])
-    traffic = [_sums(method, "uplink_bytes", "downlink_bytes") for method in methods]
-    work = [_sums(method, "client_flops") for method in methods]
-    sent, worked = (fitting(scales, [one.mean for one in some]) for scales, some in ((BYTES, traffic), (FLOPS, work)))
+    traffic = [method.spread("total_bytes") for method in methods]
+    work = [method.spread("client_flops") for method in methods]
+    sent = fitting(BYTES, [spread.mean for spread in traffic])
+    worked = fitting(FLOPS, [spread.mean for spread in work])
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("method", overflow="fold")
     for column in ("seeds", "best %", "final %", f"up + down {sent.unit}", f"work {worked.unit}", "time"):
@@ -46,10 +46,6 @@ def print_uploaded(sent: Sequence[Mapping[str, str]]) -> None:
     for one in sent:
         text = f"{one['directory']}: MLflow run {one['run_id']} in {one['experiment']}"
         results.print(text, markup=False, highlight=False, soft_wrap=True)
-
-
-def _sums(method: Method, *keys: str) -> Spread:
-    return Spread.of(sum(float(run.summary[key]) for key in keys) for run in method.runs)
 
 
 def _shown(spread: Spread, number: Number) -> str:

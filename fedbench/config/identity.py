@@ -1,26 +1,56 @@
-"""The identity of an experiment: a digest of everything in its configuration that can change the result."""
+"""What makes two configurations the same experiment, the same method, or one that runs on any machine."""
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
-WITHOUT_EFFECT = ("name", "runtime", "tracking", "output")
-"""Sections that change names, places and speed, but no results."""
+PLACES = ("runtime", "tracking", "output")
+"""Sections on places and speed, which do not change results."""
 
-KEYS_WITHOUT_EFFECT = (("data", "root"), ("delays", "replay"), ("participation", "replay"))
-"""Keys, within other sections, that change no results."""
+ASIDE = ("name", *PLACES)
+"""Keys that change names, places and speed, not results."""
+
+ASIDE_WITHIN = (("data", "root"), ("delays", "replay"), ("participation", "replay"))
+"""(section, key) of files and folders of one machine: where data lie, and the recorded run that is followed again."""
 
 
-def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration, as nested plain values, without the sections and keys that change no results."""
-    kept = {key: value for key, value in config.items() if key not in WITHOUT_EFFECT}
-    for section, key in KEYS_WITHOUT_EFFECT:
+def portable(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, as nested plain values, without places, speed, and the files of one machine."""
+    kept = {key: value for key, value in config.items() if key not in PLACES}
+    for section, key in ASIDE_WITHIN:
         if isinstance(kept.get(section), Mapping):
             kept[section] = {name: value for name, value in kept[section].items() if name != key}
     return kept
 
 
+def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A configuration, as nested plain values, without what does not change results."""
+    return {key: value for key, value in portable(config).items() if key not in ASIDE}
+
+
 def digest(config: Mapping[str, Any]) -> str:
     """Hex digest of everything in a configuration that can change the result."""
     return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What makes a method, {dotted key: value}: everything that can change the result, but for the seed."""
+    return flattened({key: value for key, value in what_matters(config).items() if key != "seed"})
+
+
+def flattened(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Nested values as {dotted key: value}; an empty mapping is a value.
+
+    >>> flattened({"seed": 3, "data": {"root": None, "partition": {"name": "iid"}}, "tags": {}})
+    {'seed': 3, 'data.root': None, 'data.partition.name': 'iid', 'tags': {}}
+    """
+    return dict(_leaves(config, ""))
+
+
+def _leaves(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
+    for key, value in values.items():
+        if isinstance(value, Mapping) and value:
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value

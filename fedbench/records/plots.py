@@ -14,6 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fedbench.records.metrics import METRICS
 from fedbench.records.observers import RunDescription
 
 if TYPE_CHECKING:
@@ -52,8 +53,8 @@ def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = N
         have them; `staleness`, a histogram, where an update was accepted. Where layer groups are trained in turn, a
         strip below shows which group each round trained.
     """
-    traffic = np.cumsum(_column(rounds, "uplink_bytes") + _column(rounds, "downlink_bytes")) / 1e6
-    compute = np.cumsum(_column(rounds, "client_flops")) / 1e12
+    traffic = np.asarray(METRICS["total_bytes"].by_round(rounds), np.float64) / 1e6
+    compute = np.asarray(METRICS["client_flops"].by_round(rounds), np.float64) / 1e12
     drawn = {
         "accuracy_by_round": _accuracy(rounds, run, _column(rounds, "round"), "round"),
         "accuracy_by_traffic": _accuracy(rounds, run, traffic, "uplink + downlink, all clients, cumulative (MB)"),

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fedbench.config.identity import digest
 from fedbench.errors import ConfigError, DataError
+from fedbench.records.metrics import METRICS
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CONFIG,
@@ -90,6 +91,14 @@ class RecordedRun:
         """A column of the rounds as float64, NaN where it is null."""
         values: Values = self.rounds[name].cast(pa.float64()).to_numpy()
         return values
+
+    def course(self, name: str) -> Values:
+        """A metric at the end of each round as float64, NaN where it is not known.
+
+        Args:
+            name: a key of `METRICS`.
+        """
+        return np.asarray(METRICS[name].by_round(self.rounds), np.float64)
 
 
 @dataclass(frozen=True)

@@ -4,19 +4,19 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import yaml
 
+from fedbench.config.identity import portable
 from fedbench.errors import ConfigError
-from fedbench.records.reader import EVENTS
+from fedbench.records.reader import CLIENTS, EVENTS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.charts import MOST_LINES, charts
 from fedbench.report.compare import Comparison
 from fedbench.report.fairness import versions
-from fedbench.report.measures import default_target
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
+from fedbench.report.shown_metrics import default_target
 from fedbench.report.svg_chart import Chart
 from fedbench.report.svg_heatmap import Heatmap
 from fedbench.tables.table import Table
@@ -190,24 +190,22 @@ def _partitions(methods: Sequence[Method]) -> list[Heatmap]:
 
 
 def _recipe(method: Method) -> Recipe:
-    config = rerunnable(method.config)
+    config = {key: value for key, value in portable(method.config).items() if key != "seed"}
     file = f"method-{method.letter.lower()}.yaml"
     root = " data.root=DIR" if method.config.get("data", {}).get("root") else ""
-    commands = tuple(f"fedbench run {shlex.quote(file)} seed={run.seed}{root}{_order(run)}" for run in method.runs)
+    commands = tuple(f"fedbench run {shlex.quote(file)} seed={run.seed}{root}{_replay(run)}" for run in method.runs)
     return Recipe(method, file, yaml.safe_dump(config, sort_keys=False, allow_unicode=True), commands)
 
 
-def _order(run: RecordedRun) -> str:
-    """On the wall clock, only the recorded order of arrivals leads to the same model."""
-    if run.summary.get("clock") != "wall":
+def _replay(run: RecordedRun) -> str:
+    """The option that follows a recorded run again, where real time decided on the result; otherwise "".
+
+    On the wall clock that is the order of arrivals; with a round deadline, who was dropped.
+    """
+    if run.summary.get("clock") == "wall":
+        file = EVENTS
+    elif run.config.get("participation", {}).get("round_deadline") is not None:
+        file = CLIENTS
+    else:
         return ""
-    return f" --replay {shlex.quote(f'{run.source}/{EVENTS}')}"
-
-
-def rerunnable(config: dict[str, Any]) -> dict[str, Any]:
-    """A configuration without the seed and what belongs to one run, place or machine."""
-    kept = {key: value for key, value in config.items() if key not in ("seed", "runtime", "tracking", "output")}
-    for section, key in (("data", "root"), ("delays", "replay")):
-        if key in kept.get(section, {}):
-            kept[section] = {name: value for name, value in kept[section].items() if name != key}
-    return kept
+    return f" --replay {shlex.quote(f'{run.source}/{file}')}"

@@ -6,22 +6,18 @@ its last score until the next one, and all are looked up on the union of their p
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 
 from fedbench.records.recorded_run import RecordedRun, Values
-from fedbench.report.measures import traffic
-
-Axis = Literal["round", "traffic", "compute", "wall", "virtual"]
 
 MOST_POINTS = 400
-"""Of a curve; more are thinned out evenly."""
+"""A curve with more points is thinned out evenly to this many."""
 
 
 @dataclass(frozen=True)
-class Course:
-    """Accuracy over several seeds.
+class AccuracyCurve:
+    """Test accuracy over several seeds against what was spent.
 
     Attributes:
         x: what was spent, ascending.
@@ -36,12 +32,16 @@ class Course:
     is_stepped: bool
 
 
-def course(runs: Sequence[RecordedRun], axis: Axis) -> Course | None:
-    """The course of some runs; None where they have no such axis or no scores.
+def accuracy_curve(runs: Sequence[RecordedRun], spent: str) -> AccuracyCurve | None:
+    """The accuracy of these runs against a metric; None where one of them has no such metric or no scores.
 
     It begins where every seed has been scored once. A seed that ended earlier than others keeps its last score.
+
+    Args:
+        runs: of one method, one a seed.
+        spent: name of a metric that grows, in `METRICS`.
     """
-    points = [_points(run, axis) for run in runs]
+    points = [_scored_points(run, spent) for run in runs]
     if not points or any(not len(x) for x, _ in points):
         return None
     grids = [x for x, _ in points]
@@ -50,32 +50,20 @@ def course(runs: Sequence[RecordedRun], axis: Axis) -> Course | None:
     union = union[union >= max(x[0] for x in grids)]
     scores = np.stack([y[np.searchsorted(x, union, side="right") - 1] for x, y in points])
     kept = _thinned(len(union))
-    return Course(
+    return AccuracyCurve(
         union[kept], scores.mean(axis=0)[kept], scores.min(axis=0)[kept], scores.max(axis=0)[kept], not common
     )
 
 
-def _points(run: RecordedRun, axis: Axis) -> tuple[Values, Values]:
+def _scored_points(run: RecordedRun, spent: str) -> tuple[Values, Values]:
     """Where the run was scored, and its scores."""
-    x = spent(run, axis)
-    accuracy = run.column("test_accuracy")
+    x, accuracy = run.course(spent), run.column("test_accuracy")
     scored = np.isfinite(accuracy) & np.isfinite(x)
     return x[scored], accuracy[scored]
 
 
-def spent(run: RecordedRun, axis: Axis) -> Values:
-    """By the end of each round: rounds, bytes up and down, FLOPs, wall or virtual seconds; NaN where there are none."""
-    if axis == "round":
-        return run.column("round") + 1
-    if axis == "traffic":
-        return traffic(run)
-    if axis == "virtual":
-        return run.column("virtual_seconds")
-    total: Values = np.cumsum(run.column("client_flops" if axis == "compute" else "wall_seconds"))
-    return total
-
-
 def _thinned(count: int) -> Values | slice:
+    """Indices of at most `MOST_POINTS` of `count` points, evenly spaced, the ends among them."""
     if count <= MOST_POINTS:
         return slice(None)
     return np.unique(np.linspace(0, count - 1, MOST_POINTS).round().astype(int))

@@ -1,12 +1,14 @@
 """A report as Markdown and as one JSON document."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.content import Report
-from fedbench.report.measures import MEASURES, reached
 from fedbench.report.methods import Method
+from fedbench.report.result_tables import spent_until
+from fedbench.report.shown_metrics import TOTALS
 from fedbench.tables import render
 from fedbench.tables.render import escaped_markdown
 from fedbench.tables.seed_statistics import Spread, paired
@@ -55,7 +57,7 @@ def _method(report: Report, method: Method) -> dict[str, Any]:
         "letter": method.letter,
         "seeds": list(method.seeds),
         "runs": [_run(run, report.target) for run in method.runs],
-        **{measure.key: _spread(method.spread(measure.key)) for measure in MEASURES},
+        **{total.name: _spread(method.spread(total.name)) for total in TOTALS},
         "against_baseline": None
         if method is against
         else {
@@ -66,13 +68,23 @@ def _method(report: Report, method: Method) -> dict[str, Any]:
 
 
 def _run(run: RecordedRun, target: float) -> dict[str, Any]:
-    hit = reached(run, target)
+    spent = spent_until(run, target)
     return {
         "source": run.source,
         "seed": run.seed,
         "config_hash": run.digest,
         "model_sha256": run.model_sha256 or None,
-        "until_target": None if hit is None else vars(hit),
+        "until_target": None if spent is None else _until_target(spent),
+    }
+
+
+def _until_target(spent: Mapping[str, float]) -> dict[str, float | None]:
+    return {
+        "round": int(spent["rounds"]),
+        "bytes": spent["total_bytes"],
+        "flops": spent["client_flops"],
+        "seconds": spent["wall_seconds"],
+        "virtual_seconds": spent.get("virtual_seconds"),
     }
 
 

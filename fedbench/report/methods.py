@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedbench.config.identity import what_matters
+from fedbench.config.identity import method_settings
+from fedbench.records.metrics import METRICS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.tables.seed_statistics import Spread
 
@@ -54,25 +55,23 @@ class Method:
         """Whether its runs have arrivals instead of cohorts."""
         return self.runs[0].is_asynchronous
 
-    def summaries(self, key: str) -> dict[int, float]:
-        """{seed: a figure of `summary.json`}, of the runs that have it."""
-        return {run.seed: float(run.summary[key]) for run in self.runs if run.summary.get(key) is not None}
+    def summaries(self, name: str) -> dict[int, float]:
+        """{seed: value} of a metric of the whole run, for the runs that have it.
 
-    def spread(self, key: str) -> Spread:
-        """The same over the seeds."""
-        return Spread.of(self.summaries(key).values())
+        Args:
+            name: a key of `METRICS`.
+        """
+        values = {run.seed: METRICS[name].of_summary(run.summary) for run in self.runs}
+        return {seed: value for seed, value in values.items() if value is not None}
 
-
-def settings(config: Mapping[str, Any]) -> Flat:
-    """What makes a method: the flattened configuration without the seed and what does not change results."""
-    kept = what_matters(config)
-    kept.pop("seed", None)
-    return dict(_flat(kept, ""))
+    def spread(self, name: str) -> Spread:
+        """The values of a metric over the seeds."""
+        return Spread.of(self.summaries(name).values())
 
 
 def identity(config: Mapping[str, Any]) -> str:
     """Equal for two configurations of one method."""
-    return json.dumps(settings(config), sort_keys=True, default=str)
+    return json.dumps(method_settings(config), sort_keys=True, default=str)
 
 
 def grouped(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
@@ -98,7 +97,7 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     differs among those. Where exchangeable parts differ, their names are told, and their parameters only where the
     names are the same.
     """
-    flats = [settings(config) for config in configs]
+    flats = [method_settings(config) for config in configs]
     told: list[list[str]] = [[] for _ in flats]
     for members in _alike(range(len(flats)), flats, FIRST):
         _tell_apart(members, flats, told)
@@ -187,11 +186,3 @@ def _label(flat: Flat, keys: Sequence[str], names: Mapping[str, str]) -> str:
 
 def _text(value: Any) -> str:
     return json.dumps(value, sort_keys=True, default=str)
-
-
-def _flat(values: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for key, value in values.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

@@ -1,11 +1,13 @@
 """The tables of a report."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
+from fedbench.config.identity import method_settings
+from fedbench.records.metrics import spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
-from fedbench.report.measures import BYTES, FLOPS, MEASURES, SECONDS, Measure, Reached, fitting, number_for, reached
-from fedbench.report.methods import ABSENT, Method, differing, settings, shown
+from fedbench.report.methods import ABSENT, Method, differing, shown
+from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Paired, Spread, paired
 from fedbench.tables.table import Cell, Table
@@ -19,49 +21,37 @@ COSTS = (
 )
 WALL = "Wall times hold for the machines, and the load on them, where the runs were made."
 
-Spending = tuple[str, Callable[[Reached], float | None], tuple[tuple[str, float], ...]]
-SPENDINGS: tuple[Spending, ...] = (
-    ("round", lambda one: one.round, ()),
-    ("sent up and down", lambda one: one.bytes, BYTES),
-    ("client work", lambda one: one.flops, FLOPS),
-    ("wall time", lambda one: one.seconds, SECONDS),
-    ("virtual time", lambda one: one.virtual_seconds, SECONDS),
-)
-"""What reaching a target costs: heading, figure, units."""
+Spent = Mapping[str, float]
+"""{metric: value} when a run first reached the target."""
 
 
 def results_table(methods: Sequence[Method]) -> Table:
     """The figures of each method over its seeds."""
-    shown_measures = [
-        measure
-        for measure in MEASURES
-        if not measure.optional or any(method.spread(measure.key).n for method in methods)
+    columns = [
+        total
+        for total in TOTALS
+        if not total.metric.is_asynchronous or any(method.spread(total.name).n for method in methods)
     ]
     numbers = [
-        number_for(measure, [value for method in methods for value in method.summaries(measure.key).values()])
-        for measure in shown_measures
+        total.number([value for method in methods for value in method.summaries(total.name).values()])
+        for total in columns
     ]
     rows = tuple(
         (
             method.title,
-            tuple(
-                _figure(method, measure, number)
-                for measure, number in zip(shown_measures, numbers, strict=True)
-            ),
+            tuple(_total_cell(method, total, number) for total, number in zip(columns, numbers, strict=True)),
         )
         for method in methods
-    )  # fmt: skip
-    columns = tuple(
-        f"{measure.heading} ({number.unit})" for measure, number in zip(shown_measures, numbers, strict=True)
     )
-    return Table("Accuracy and cost of each method", "method", columns, rows, (COSTS, WALL), label="results")
+    headings = tuple(f"{total.heading} ({number.unit})" for total, number in zip(columns, numbers, strict=True))
+    return Table("Accuracy and cost of each method", "method", headings, rows, (COSTS, WALL), label="results")
 
 
-def _figure(method: Method, measure: Measure, number: Number) -> Cell:
-    spread = method.spread(measure.key)
+def _total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:
+    spread = method.spread(total.name)
     if spread.n:
         return Cell(spread=spread, number=number)
-    return Cell("none", note="A synchronous run has no virtual clock." if measure.optional else "")
+    return Cell("none", note="A synchronous run has no virtual clock." if total.metric.is_asynchronous else "")
 
 
 def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
@@ -86,101 +76,98 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
 
 def _paired_cells(method: Method, baseline: Method) -> list[Cell]:
     cells = [Cell(str(len(set(method.seeds) & set(baseline.seeds))))]
-    for key in ("best_accuracy", "final_accuracy"):
-        found = paired(method.summaries(key), baseline.summaries(key))
-        cells += [Cell("no common seed") if not found.seeds else Cell(spread=found.difference, number=POINTS)]
-        cells += [Cell(_verdict(found))]
-    for keys in (("uplink_bytes", "downlink_bytes"), ("client_flops",)):
-        ratios = _ratios(method, baseline, keys)
+    for name in ("best_accuracy", "final_accuracy"):
+        pairs = paired(method.summaries(name), baseline.summaries(name))
+        cells += [Cell("no common seed") if not pairs.seeds else Cell(spread=pairs.difference, number=POINTS)]
+        cells += [Cell(_verdict(pairs))]
+    for name in ("total_bytes", "client_flops"):
+        ratios = _ratios(method.summaries(name), baseline.summaries(name))
         cells.append(Cell(spread=ratios, number=SHARE) if ratios.n else Cell("no common seed"))
     return cells
 
 
-def _verdict(found: Paired) -> str:
-    if found.zero_is_within is None:
-        return "cannot be judged" + (" (one seed)" if found.difference.n == 1 else "")
-    error = POINTS.unsigned(found.difference.standard_error)
-    return f"{'no' if found.zero_is_within else 'yes'} (SE {error})"
+def _verdict(pairs: Paired) -> str:
+    """Whether the difference is told apart from zero, with its standard error."""
+    if pairs.zero_is_within is None:
+        return "cannot be judged" + (" (one seed)" if pairs.difference.n == 1 else "")
+    error = POINTS.unsigned(pairs.difference.standard_error)
+    return f"{'no' if pairs.zero_is_within else 'yes'} (SE {error})"
 
 
-def _ratios(method: Method, baseline: Method, keys: Sequence[str]) -> Spread:
-    def total(run: RecordedRun) -> float:
-        return sum(float(run.summary[key]) for key in keys)
-
-    own = {run.seed: total(run) for run in method.runs}
-    other = {run.seed: total(run) for run in baseline.runs}
-    return Spread.of(own[seed] / other[seed] for seed in method.seeds if other.get(seed))
+def _ratios(method: Mapping[int, float], baseline: Mapping[int, float]) -> Spread:
+    """The quotients of two {seed: value} over the seeds that both have."""
+    return Spread.of(value / baseline[seed] for seed, value in method.items() if baseline.get(seed))
 
 
 def reached_table(methods: Sequence[Method], target: float, explanation: str) -> Table:
     """What each method had spent when it first reached the target; no mean where a seed never did.
 
     Args:
+        methods: the rows.
         target: accuracy, 0..1.
         explanation: where the target comes from.
     """
-    found = {
-        method.letter: {run.seed: reached(run, target) for run in method.runs} for method in methods
-    }  # fmt: skip
-    hits = [one for by_seed in found.values() for one in by_seed.values() if one is not None]
-    spendings = [spending for spending in SPENDINGS if any(spending[1](one) is not None for one in hits)]
-    numbers = [
-        fitting(scales, [value for one in hits if (value := figure(one)) is not None]) if scales else Number(1)
-        for _, figure, scales in spendings
-    ]
-    rows = tuple((method.title, tuple(_reached_cells(found[method.letter], spendings, numbers))) for method in methods)
-    columns = (
+    spent = {method.letter: {run.seed: spent_until(run, target) for run in method.runs} for method in methods}
+    hits = [hit for by_seed in spent.values() for hit in by_seed.values() if hit is not None]
+    columns = [spending for spending in SPENDINGS if any(spending.name in hit for hit in hits)]
+    numbers = [column.number([hit[column.name] for hit in hits if column.name in hit]) for column in columns]
+    rows = tuple((method.title, tuple(_reached_cells(spent[method.letter], columns, numbers))) for method in methods)
+    headings = (
         "seeds that reached it",
         *(
-            f"{heading} ({number.unit})" if number.unit else heading
-            for (heading, _, _), number in zip(spendings, numbers, strict=True)
+            f"{column.heading} ({number.unit})" if number.unit else column.heading
+            for column, number in zip(columns, numbers, strict=True)
         ),
     )
     notes = [explanation, "What was spent by the end of the round that was first scored at the target or above."]
     if any(method.config.get("evaluation", {}).get("every", 1) != 1 for method in methods):
         notes.append("Not every round was scored, so the target may have been reached up to so many rounds earlier.")
     return Table(
-        f"What it took to reach {ABOUT.show(target)} accuracy", "method", columns, rows, tuple(notes), label="target"
+        f"What it took to reach {ABOUT.show(target)} accuracy", "method", headings, rows, tuple(notes), label="target"
     )
 
 
+def spent_until(run: RecordedRun, target: float) -> Spent | None:
+    """What the run had spent when it was first scored at `target` (0..1) or above; None if it never was."""
+    return spent_to_reach(run.rounds, target, [spending.name for spending in SPENDINGS])
+
+
 def _reached_cells(
-    by_seed: Mapping[int, Reached | None],
-    spendings: Sequence[Spending],
-    numbers: Sequence[Number],
+    by_seed: Mapping[int, Spent | None], columns: Sequence[ShownMetric], numbers: Sequence[Number]
 ) -> list[Cell]:
-    missing = [seed for seed, one in by_seed.items() if one is None]
-    cells = [Cell(f"{len(by_seed) - len(missing)} of {len(by_seed)}")]
+    hits = [spent for spent in by_seed.values() if spent is not None]
+    missing = len(by_seed) - len(hits)
+    cells = [Cell(f"{len(hits)} of {len(by_seed)}")]
     if missing:
-        some = len(missing) < len(by_seed)
-        text = f"not reached by {len(missing)} of {len(by_seed)} seeds" if some else "not reached"
-        reason = Cell(text, note=_singles(by_seed, spendings, numbers))
-        hits = [one for one in by_seed.values() if one is not None]
-        lacking = [bool(hits) and all(figure(one) is None for one in hits) for _, figure, _ in spendings]
-        return cells + [Cell("none") if lacks else reason for lacks in lacking]
-    for (_, figure, _), number in zip(spendings, numbers, strict=True):
-        values = [value for one in by_seed.values() if one is not None and (value := figure(one)) is not None]
+        text = f"not reached by {missing} of {len(by_seed)} seeds" if hits else "not reached"
+        unreached = Cell(text, note=_single_seeds(by_seed, columns, numbers))
+        lacking = [bool(hits) and all(column.name not in spent for spent in hits) for column in columns]
+        return cells + [Cell("none") if lacks else unreached for lacks in lacking]
+    for column, number in zip(columns, numbers, strict=True):
+        values = [spent[column.name] for spent in hits if column.name in spent]
         cells.append(Cell(spread=Spread.of(values), number=number) if values else Cell("none"))
     return cells
 
 
-def _singles(by_seed: Mapping[int, Reached | None], spendings: Sequence[Spending], numbers: Sequence[Number]) -> str:
-    """What those seeds spent that did reach the target; "" if none did."""
-    said = []
-    for seed, one in by_seed.items():
-        if one is not None:
+def _single_seeds(
+    by_seed: Mapping[int, Spent | None], columns: Sequence[ShownMetric], numbers: Sequence[Number]
+) -> str:
+    """What the seeds spent that did reach the target; "" if none did."""
+    sentences = []
+    for seed, spent in by_seed.items():
+        if spent is not None:
             costs = [
-                f"{value:,.0f} rounds" if heading == "round" else number.show(value)
-                for (heading, figure, _), number in zip(spendings, numbers, strict=True)
-                if (value := figure(one)) is not None
+                number.show(spent[column.name]) if number.unit else f"{spent[column.name]:,.0f} {column.metric.meaning}"
+                for column, number in zip(columns, numbers, strict=True)
+                if column.name in spent
             ]
-            said.append(f"seed {seed} after {', '.join(costs)}")
-    return f"Reached by {'; '.join(said)}." if said else ""
+            sentences.append(f"seed {seed} after {', '.join(costs)}")
+    return f"Reached by {'; '.join(sentences)}." if sentences else ""
 
 
 def settings_table(methods: Sequence[Method]) -> Table | None:
     """Every setting that is not the same for all methods; None where nothing differs."""
-    flats = [settings(method.config) for method in methods]
+    flats = [method_settings(method.config) for method in methods]
     keys = differing(flats)
     if not keys:
         return None

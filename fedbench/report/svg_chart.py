@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from html import escape
 
 from fedbench.records.recorded_run import Values
-from fedbench.report.curves import Course
+from fedbench.report.curves import AccuracyCurve
 from fedbench.report.svg_axes import Scale, around, from_zero
 
 WIDTH, HEIGHT = 440, 310
@@ -26,12 +26,12 @@ LETTER_HEIGHT = 14
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart; its course's x is in the unit of the axis, its accuracies are from 0 to 1."""
+    """One line of a chart; the x of its curve is in the unit of the axis, its accuracies are from 0 to 1."""
 
     letter: str
     label: str
     style: int
-    course: Course
+    curve: AccuracyCurve
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Chart:
         unit: of x, behind numbers.
         lines: at least one.
         target: an accuracy (0..1) to mark.
-        whole: x counts something.
+        whole_ticks: x counts something, so that its ticks are whole numbers.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Chart:
     unit: str
     lines: tuple[Line, ...]
     target: float | None = None
-    whole: bool = False
+    whole_ticks: bool = False
 
     def to_svg(self) -> str:
         """The `svg` element."""
@@ -72,7 +72,7 @@ class Chart:
         if self.target is not None and y.low <= 100 * self.target <= y.high:
             place = y.place(100 * self.target)
             parts.append(f'<path class="target" d="M{x.start} {place:.1f}H{x.end}"/>')
-        parts += [_band(line, x, y) for line in self.lines if (line.course.high > line.course.low).any()]
+        parts += [_band(line, x, y) for line in self.lines if (line.curve.high > line.curve.low).any()]
         parts += [_stroke(line, x, y) for line in self.lines]
         for line in self.lines:
             parts += _dots(line, x, y, self.unit)
@@ -80,16 +80,16 @@ class Chart:
         return "\n".join([*parts, "</svg>"])
 
     def _scales(self) -> tuple[Scale, Scale]:
-        highest = max(float(line.course.x[-1]) for line in self.lines)
-        low = min(float(line.course.low.min()) for line in self.lines)
-        high = max(float(line.course.high.max()) for line in self.lines)
-        x = from_zero(highest, LEFT, WIDTH - RIGHT, 6, self.whole)
+        highest = max(float(line.curve.x[-1]) for line in self.lines)
+        low = min(float(line.curve.low.min()) for line in self.lines)
+        high = max(float(line.curve.high.max()) for line in self.lines)
+        x = from_zero(highest, LEFT, WIDTH - RIGHT, 6, self.whole_ticks)
         return x, around(100 * low, 100 * high, HEIGHT - BOTTOM, TOP, 6)
 
     def _description(self) -> str:
         ends = (
-            f"{line.letter} ({line.label}) ends at {100 * line.course.mean[-1]:.1f} % "
-            f"after {line.course.x[-1]:,.4g} {self.unit}"
+            f"{line.letter} ({line.label}) ends at {100 * line.curve.mean[-1]:.1f} % "
+            f"after {line.curve.x[-1]:,.4g} {self.unit}"
             for line in self.lines
         )
         return f"Mean test accuracy over seeds against {self.x_label}. {'; '.join(ends)}."
@@ -124,10 +124,10 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _corners(course: Course, values: Values, x: Scale, y: Scale) -> list[tuple[float, float]]:
-    """The corners of a line through (course.x, values in 0..1); of a staircase both of each step."""
-    points = [(x.place(float(at)), y.place(100 * float(value))) for at, value in zip(course.x, values, strict=True)]
-    if not course.is_stepped:
+def _corners(curve: AccuracyCurve, values: Values, x: Scale, y: Scale) -> list[tuple[float, float]]:
+    """The corners of a line through (curve.x, values in 0..1); of a staircase both of each step."""
+    points = [(x.place(float(at)), y.place(100 * float(value))) for at, value in zip(curve.x, values, strict=True)]
+    if not curve.is_stepped:
         return points
     corners = points[:1]
     for before, after in itertools.pairwise(points):
@@ -140,21 +140,21 @@ def _path(corners: Sequence[tuple[float, float]]) -> str:
 
 
 def _stroke(line: Line, x: Scale, y: Scale) -> str:
-    return f'<path class="line {classes(line.style)}" d="{_path(_corners(line.course, line.course.mean, x, y))}"/>'
+    return f'<path class="line {classes(line.style)}" d="{_path(_corners(line.curve, line.curve.mean, x, y))}"/>'
 
 
 def _band(line: Line, x: Scale, y: Scale) -> str:
     """Between the least and the largest accuracy over the seeds."""
-    above = _corners(line.course, line.course.high, x, y)
-    below = _corners(line.course, line.course.low, x, y)
+    above = _corners(line.curve, line.curve.high, x, y)
+    below = _corners(line.curve, line.curve.low, x, y)
     return f'<path class="band {classes(line.style)}" d="{_path([*above, *reversed(below)])}Z"/>'
 
 
 def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
-    course = line.course
-    if course.is_stepped or len(course.x) > MOST_DOTS:
+    curve = line.curve
+    if curve.is_stepped or len(curve.x) > MOST_DOTS:
         return
-    for at, mean, low, high in zip(course.x, course.mean, course.low, course.high, strict=True):
+    for at, mean, low, high in zip(curve.x, curve.mean, curve.low, curve.high, strict=True):
         between = f" ({100 * low:.2f} to {100 * high:.2f} %)" if high > low else ""
         said = f"{line.letter}: {100 * mean:.2f} %{between} at {at:,.4g} {unit}"
         yield (
@@ -165,7 +165,7 @@ def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
 
 def _letters(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[str]:
     """Each line's letter behind its end; where some would cover each other, they are stacked around their middle."""
-    ends = [_End(x.place(float(line.course.x[-1])), y.place(100 * float(line.course.mean[-1])), line) for line in lines]
+    ends = [_End(x.place(float(line.curve.x[-1])), y.place(100 * float(line.curve.mean[-1])), line) for line in lines]
     for column in _parted(sorted(ends, key=lambda end: end.x), lambda end: end.x, 1.2 * LETTER_HEIGHT):
         for height, end in _stacked(sorted(column, key=lambda end: end.y)):
             yield (

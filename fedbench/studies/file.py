@@ -13,22 +13,23 @@ from fedbench.components.base import Section, explain
 from fedbench.components.catalogue import CONFIG_KEYS
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.identity import portable
 from fedbench.config.merge import overlaid, read_source
 from fedbench.errors import ConfigError
-from fedbench.studies.metrics import ACCURACIES, METRICS, OF_ALL, TO_TARGET
+from fedbench.studies.metrics import ACCURACIES, OBJECTIVES, TO_TARGET
 from fedbench.studies.space import AnyParameter, Space, Values
 
 SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
 """Where the studies lie that come with fedbench: in the installed package, or in the checkout."""
 
 
-def _metric(name: str) -> str:
-    if name not in METRICS:
-        raise ValueError(f"no such metric{did_you_mean(name, METRICS)}")
+def _metric_name(name: str) -> str:
+    if name not in OBJECTIVES:
+        raise ValueError(f"no such metric{did_you_mean(name, OBJECTIVES)}")
     return name
 
 
-Metric = Annotated[str, BeforeValidator(_metric)]
+MetricName = Annotated[str, BeforeValidator(_metric_name)]
 
 
 class Objective(Section):
@@ -39,7 +40,7 @@ class Objective(Section):
         direction: whether it is to be large or small.
     """
 
-    metric: Metric
+    metric: MetricName
     direction: Literal["maximize", "minimize"]
 
 
@@ -52,7 +53,7 @@ class Constraint(Section):
         at_least: lower bound; set one of the two.
     """
 
-    metric: Metric
+    metric: MetricName
     at_most: float | None = None
     at_least: float | None = None
 
@@ -220,14 +221,13 @@ class StudyFile(Section):
             raise ConfigError(f"output.directory={config.output.directory}: trials have directories of their own")
         if not config.asynchronous:
             for name in self.metrics():
-                if name not in OF_ALL and name not in TO_TARGET[:3]:
+                if OBJECTIVES[name].is_asynchronous:
                     raise ConfigError(f"{name}: is of asynchronous runs; algorithm.name={config.algorithm.name} is not")
 
     def definition(self) -> str:
         """Hex digest of what makes trials comparable: all but budget, search, concurrency, places."""
         values = self.model_dump(mode="json", include={"space", "objectives", "constraints", "target"})
-        base = {key: part for key, part in self.base_values.items() if key not in ("runtime", "tracking", "output")}
-        base["data"] = {key: value for key, value in base.get("data", {}).items() if key != "root"}
+        base = {"data": {}} | portable(self.base_values)
         document = {**values, "base": base, "seeds": list(self.seeds)}
         return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:16]
 

@@ -13,6 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from fedbench.components.base import Section
 from fedbench.components.suggestions import did_you_mean
+from fedbench.config.identity import ASIDE
 from fedbench.errors import ConfigError
 
 Scalar = str | float | int | bool | None
@@ -175,7 +176,7 @@ class Categorical(Parameter):
 AnyParameter = Annotated[Float | Int | Categorical, Field(discriminator="type")]
 Entries = Mapping[str, Float | Int | Categorical]
 
-FIXED = ("name", "seed", "runtime", "tracking", "output")
+FIXED = ("seed", *ASIDE)
 """What a study does not vary: `seeds` has a key of its own, and the rest does not change the result."""
 
 

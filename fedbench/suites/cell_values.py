@@ -1,89 +1,53 @@
 """What a cell of a suite's table reads off a recorded run."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import accumulate
-from typing import Any, Self
+from enum import Enum
+from typing import Self
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from fedbench.components.base import Section
 from fedbench.components.suggestions import did_you_mean
+from fedbench.records.metrics import METRICS, Metric, first_round_reaching
 from fedbench.tables.numbers import Number
-
-Rows = dict[str, list[Any]]
-"""The columns of `rounds.parquet`, up to the round that is read."""
-
-
-def _cumulative(*columns: str) -> Callable[[Rows], list[float | None]]:
-    def read(rows: Rows) -> list[float | None]:
-        return list(accumulate(float(sum(values)) for values in zip(*(rows[name] for name in columns), strict=True)))
-
-    return read
-
-
-def _as_recorded(column: str) -> Callable[[Rows], list[float | None]]:
-    return lambda rows: list(rows[column])
-
-
-def _best(rows: Rows) -> list[float | None]:
-    best: float | None = None
-    course: list[float | None] = []
-    for score in rows["test_accuracy"]:
-        best = score if best is None or (score is not None and score > best) else best
-        course.append(best)
-    return course
-
-
-def _last_seen(column: str) -> Callable[[Rows], list[float | None]]:
-    def read(rows: Rows) -> list[float | None]:
-        course: list[float | None] = []
-        for value in rows[column]:
-            course.append(value if value is not None or not course else course[-1])
-        return course
-
-    return read
 
 
 @dataclass(frozen=True)
 class Quantity:
-    """One that a run's rounds tell.
+    """A metric in the unit in which a paper's table shows it.
 
     Attributes:
-        meaning: for the table's notes.
+        metric: what is read.
         unit: in which it is shown.
         scale: from the recorded to the shown unit.
-        course: its value after each round, in the recorded unit.
         digits: decimals; None: as many as the smallest value of a column needs.
-        grows: so that it can be asked for when an accuracy is first reached.
     """
 
-    meaning: str
+    metric: Metric
     unit: str
     scale: float
-    course: Callable[[Rows], list[float | None]]
     digits: int | None = None
-    grows: bool = True
 
 
 QUANTITIES: dict[str, Quantity] = {
-    "best_accuracy": Quantity("best test accuracy so far", "%", 100, _best, 2, grows=False),
-    "final_accuracy": Quantity("last test accuracy", "%", 100, _last_seen("test_accuracy"), 2, grows=False),
-    "train_loss": Quantity("training loss of the last round", "", 1, _last_seen("train_loss"), grows=False),
-    "rounds": Quantity("rounds", "", 1, lambda rows: [number + 1 for number in rows["round"]], 0),
-    "uplink_mb": Quantity("sent up by all clients", "MB", 1e-6, _cumulative("uplink_bytes")),
-    "downlink_mb": Quantity("sent down to all clients", "MB", 1e-6, _cumulative("downlink_bytes")),
-    "sent_mb": Quantity("sent up and down", "MB", 1e-6, _cumulative("uplink_bytes", "downlink_bytes")),
-    "gflop": Quantity("work of all clients", "GFLOP", 1e-9, _cumulative("client_flops")),
-    "tflop": Quantity("work of all clients", "TFLOP", 1e-12, _cumulative("client_flops")),
-    "paper_comm_gb": Quantity("Comm., as the FedPart paper counts", "GB", 1, _as_recorded("paper_comm_gb"), 2),
-    "paper_comp_tflop": Quantity("Comp., as the FedPart paper counts", "TFLOP", 1, _as_recorded("paper_comp_tflop"), 2),
-    "virtual_seconds": Quantity("time on the run's clock", "s", 1, _as_recorded("virtual_seconds")),
-    "wall_seconds": Quantity("time of the rounds", "s", 1, _cumulative("wall_seconds"), 1),
-    "epochs": Quantity("epochs", "", 1, _as_recorded("epochs"), 1),
+    "best_accuracy": Quantity(METRICS["best_accuracy"], "%", 100, 2),
+    "final_accuracy": Quantity(METRICS["final_accuracy"], "%", 100, 2),
+    "train_loss": Quantity(METRICS["train_loss"], "", 1),
+    "rounds": Quantity(METRICS["rounds"], "", 1, 0),
+    "uplink_mb": Quantity(METRICS["uplink_bytes"], "MB", 1e-6),
+    "downlink_mb": Quantity(METRICS["downlink_bytes"], "MB", 1e-6),
+    "sent_mb": Quantity(METRICS["total_bytes"], "MB", 1e-6),
+    "gflop": Quantity(METRICS["client_flops"], "GFLOP", 1e-9),
+    "tflop": Quantity(METRICS["client_flops"], "TFLOP", 1e-12),
+    "paper_comm_gb": Quantity(METRICS["paper_comm_gb"], "GB", 1, 2),
+    "paper_comp_tflop": Quantity(METRICS["paper_comp_tflop"], "TFLOP", 1, 2),
+    "virtual_seconds": Quantity(METRICS["virtual_seconds"], "s", 1),
+    "wall_seconds": Quantity(METRICS["wall_seconds"], "s", 1, 1),
+    "epochs": Quantity(METRICS["epochs"], "", 1, 1),
 }
-"""What a measure may ask for."""
+"""What a measure may ask for, by the names that suite files use."""
 
 
 class Measure(Section):
@@ -108,8 +72,8 @@ class Measure(Section):
 
     @model_validator(mode="after")
     def _target_makes_sense(self) -> Self:
-        if self.target is not None and not self.quantity.grows:
-            allowed = ", ".join(name for name, quantity in QUANTITIES.items() if quantity.grows)
+        if self.target is not None and not self.quantity.metric.grows:
+            allowed = ", ".join(name for name, quantity in QUANTITIES.items() if quantity.metric.grows)
             raise ValueError(f"target={self.target:g}: has no effect on value={self.value}; allowed with: {allowed}")
         return self
 
@@ -130,40 +94,56 @@ class Measure(Section):
         return f"{path}{target}{unit}"
 
 
+class Absence(Enum):
+    """Why a cell has no value for a seed; the text is for readers."""
+
+    NOT_RUN = "not run yet"
+    FAILED = "failed"
+    INTERRUPTED = "interrupted"
+    NO_SUCH_ROUNDS = "no such rounds"
+    TOO_SHORT = "the run ended before the round that is read"
+    NOT_REACHED = "not reached"
+    NOT_RECORDED = "not recorded"
+
+
 @dataclass(frozen=True)
 class Reading:
     """What one run says for one cell.
 
     Attributes:
         value: in the shown unit; None: there is none.
-        absence: why, in a few words.
+        absence: why there is none; None where there is a value.
+        words: the absence in a few words, for readers; "" where there is a value.
     """
 
     value: float | None
-    absence: str = ""
+    absence: Absence | None = None
+    words: str = ""
+
+    @classmethod
+    def absent(cls, absence: Absence, words: str = "") -> Self:
+        """No value; `words` where there is more to say than what the absence itself says."""
+        return cls(None, absence, words or absence.value)
 
 
-def read(measure: Measure, history: pa.Table, through: int | None) -> Reading:
-    """A measure of a run.
+def read(measure: Measure, rounds: pa.Table, through: int | None) -> Reading:
+    """The value of a measure in one run.
 
     Args:
-        history: its rounds, with `ROUND_SCHEMA`.
+        measure: what is read.
+        rounds: of the run, with `ROUND_SCHEMA`.
         through: how many rounds are looked at; None: all; 0: none, which no quantity has a value for.
     """
-    count = history.num_rows if through is None else through
+    count = rounds.num_rows if through is None else through
     if count == 0:
-        return Reading(None, "no such rounds")
-    if count > history.num_rows:
-        return Reading(None, f"the run has {history.num_rows} of {count} rounds")
-    rows: Rows = {name: history.column(name).to_pylist()[:count] for name in history.column_names}
-    course = measure.quantity.course(rows)
-    if measure.target is None:
-        value = course[-1]
-    else:
-        goal = measure.target / 100
-        scores = rows["test_accuracy"]
-        reached = next((place for place, score in enumerate(scores) if score is not None and score >= goal), None)
-        if reached is None:
-            return Reading(None, "not reached")
-        value = course[reached]
-    return Reading(None, "not recorded") if value is None else Reading(value * measure.quantity.scale)
+        return Reading.absent(Absence.NO_SUCH_ROUNDS)
+    if count > rounds.num_rows:
+        return Reading.absent(Absence.TOO_SHORT, f"the run has {rounds.num_rows} of {count} rounds")
+    seen = rounds.slice(0, count)
+    index: int | None = count - 1
+    if measure.target is not None:
+        index = first_round_reaching(seen, measure.target / 100)
+    if index is None:
+        return Reading.absent(Absence.NOT_REACHED)
+    value = measure.quantity.metric.by_round(seen)[index]
+    return Reading.absent(Absence.NOT_RECORDED) if value is None else Reading(value * measure.quantity.scale)

@@ -8,8 +8,9 @@ from typing import Any
 import pyarrow as pa
 
 from fedbench.records.reader import load_run
-from fedbench.suites.cell_values import Measure, Reading, read
+from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.plan import Plan, SuiteCell
+from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
 
@@ -38,6 +39,40 @@ class Outcome:
     def finished(self) -> bool:
         """Whether there is something to read."""
         return self.status == "finished"
+
+
+@dataclass(frozen=True)
+class CellReadings:
+    """What the runs of one cell say, one reading a seed.
+
+    Attributes:
+        by_seed: {seed: what its run says}.
+    """
+
+    by_seed: Mapping[int, Reading]
+
+    @property
+    def values(self) -> dict[int, float]:
+        """{seed: value in the shown unit} of the runs that have one."""
+        return {seed: reading.value for seed, reading in self.by_seed.items() if reading.value is not None}
+
+    @property
+    def absence(self) -> Absence | None:
+        """Why the first seed without a value has none; None where all have one."""
+        return next((reading.absence for reading in self.by_seed.values() if reading.absence is not None), None)
+
+    @property
+    def explanation(self) -> str:
+        """Why seeds have no value, in words, with the seeds; "" where all have one."""
+        seeds: dict[str, list[int]] = {}
+        for seed, reading in self.by_seed.items():
+            if reading.absence is not None:
+                seeds.setdefault(reading.words, []).append(seed)
+        return "; ".join(f"{words} ({_seeds(lacking)})" for words, lacking in seeds.items())
+
+
+CELL_TEXTS = {Absence.FAILED: "failed", Absence.NOT_REACHED: "not reached", Absence.NO_SUCH_ROUNDS: "-"}
+"""What a cell without any value shows; "missing" for every other absence."""
 
 
 class Outcomes:
@@ -77,16 +112,14 @@ class Outcomes:
     def table(self) -> Table:
         """As far as the runs have come."""
         plan = self.plan
-        measured = {place: self._read(cell) for place, cell in plan.cells.items()}
+        readings = {place: self._read(cell) for place, cell in plan.cells.items()}
         columns: dict[str, tuple[str, list[Cell]]] = {}
         for column in plan.columns:
             cells = [plan.cells.get((row, column)) for row in plan.rows]
             measures = [cell.measure for cell in cells if cell]
-            values = [value for cell in cells if cell for value in measured[cell.row, cell.column][0].values()]
+            values = [value for cell in cells if cell for value in readings[cell.row, cell.column].values.values()]
             number = measures[0].number(values)
-            shown = [
-                self._cell(cell, number, *measured[cell.row, cell.column]) if cell else Cell("-") for cell in cells
-            ]
+            shown = [self._cell(cell, number, readings[cell.row, cell.column]) if cell else Cell("-") for cell in cells]
             columns[column] = _heading(column, measures), shown
         return Table(
             title=plan.file.title,
@@ -102,12 +135,11 @@ class Outcomes:
 
     def means(self) -> dict[str, float]:
         """Mean of each cell that has a value, for the tracker: {"COLUMN/ROW": mean in the shown unit}."""
-        found: dict[str, float] = {}
+        means: dict[str, float] = {}
         for cell in self.plan.cells.values():
-            values, _ = self._read(cell)
-            if values:
-                found[f"{cell.column}/{cell.row}"] = Spread.of(values.values()).mean
-        return found
+            if values := self._read(cell).values:
+                means[f"{cell.column}/{cell.row}"] = Spread.of(values.values()).mean
+        return means
 
     def to_mapping(self) -> dict[str, Any]:
         """The suite as one JSON document. Figures are in the unit that is given beside them."""
@@ -126,24 +158,17 @@ class Outcomes:
             "notes": list(self._notes()),
         }
 
-    def _read(self, cell: SuiteCell) -> tuple[dict[int, float], str]:
-        """{seed: value}, and why others are missing."""
-        values: dict[int, float] = {}
-        absent: dict[str, list[int]] = {}
-        for seed, digest in cell.runs.items():
-            outcome = self.by_digest.get(digest)
-            if outcome is None or not outcome.finished:
-                reason = "not run yet" if outcome is None else outcome.status
-                if outcome is not None and outcome.reason:
-                    reason = f"{outcome.status}: {outcome.reason}"
-                absent.setdefault(reason, []).append(seed)
-                continue
-            reading = self._reading(digest, cell.measure, cell.through)
-            if reading.value is None:
-                absent.setdefault(reading.absence, []).append(seed)
-            else:
-                values[seed] = reading.value
-        return values, "; ".join(f"{reason} ({_seeds(seeds)})" for reason, seeds in absent.items())
+    def _read(self, cell: SuiteCell) -> CellReadings:
+        return CellReadings({seed: self._seed_reading(cell, digest) for seed, digest in cell.runs.items()})
+
+    def _seed_reading(self, cell: SuiteCell, digest: str) -> Reading:
+        outcome = self.by_digest.get(digest)
+        if outcome is None:
+            return Reading.absent(Absence.NOT_RUN)
+        if not outcome.finished:
+            absence = Absence.FAILED if outcome.status == "failed" else Absence.INTERRUPTED
+            return Reading.absent(absence, f"{outcome.status}: {outcome.reason}" if outcome.reason else "")
+        return self._reading(digest, cell.measure, cell.through)
 
     def _reading(self, digest: str, measure: Measure, through: int | None) -> Reading:
         key = digest, measure, through
@@ -158,14 +183,13 @@ class Outcomes:
             self._histories[digest] = load_run(directory)[1]
         return self._histories[digest]
 
-    def _cell(self, cell: SuiteCell, number: Any, values: dict[int, float], absence: str) -> Cell:
-        text = ""
-        if not values:
-            text = next((word for word in ("failed", "not reached", "no such rounds") if absence.startswith(word)), "")
-            text = {"no such rounds": "-", "": "missing"}.get(text, text)
-        note = " ".join(part for part in (cell.note, f"{absence}." if absence and text != "-" else "") if part)
-        if text == "missing" and absence.startswith("not run yet"):
-            note = cell.note
+    def _cell(self, cell: SuiteCell, number: Number, readings: CellReadings) -> Cell:
+        values, absence, text, note = readings.values, readings.absence, "", cell.note
+        if not values and absence is not None:
+            text = CELL_TEXTS.get(absence, "missing")
+        is_explained_by_text = not values and absence in (Absence.NOT_RUN, Absence.NO_SUCH_ROUNDS)
+        if absence is not None and not is_explained_by_text:
+            note = f"{note} {readings.explanation}.".lstrip()
         figure = cell.published
         return Cell(
             text,
@@ -177,8 +201,8 @@ class Outcomes:
         )
 
     def _cell_mapping(self, cell: SuiteCell) -> dict[str, Any]:
-        values, absence = self._read(cell)
-        spread = Spread.of(values.values())
+        readings = self._read(cell)
+        spread = Spread.of(readings.values.values())
         shown = Cell(spread=spread, published=cell.published.value if cell.published else None)
         return {
             "row": cell.row,
@@ -186,14 +210,14 @@ class Outcomes:
             "quantity": cell.measure.value,
             "target": cell.measure.target,
             "unit": cell.measure.quantity.unit,
-            "values": {str(seed): value for seed, value in values.items()},
+            "values": {str(seed): value for seed, value in readings.values.items()},
             "mean": spread.mean if spread.n else None,
             "std": spread.std if spread.n > 1 else None,
             "published": cell.published.value if cell.published else None,
             "published_std": cell.published.std if cell.published else None,
             "difference": shown.difference,
             "within_two_standard_errors": shown.is_within,
-            "absence": absence or None,
+            "absence": readings.explanation or None,
             "note": cell.note or None,
             "runs": {str(seed): digest for seed, digest in cell.runs.items()},
         }

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
+from fedbench.config.identity import flattened
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import ClientRecord, RoundRecord
@@ -218,19 +219,15 @@ def _log_outcome(recording: MlflowRun, outcome: Mapping[str, float | None], time
         recording.client.log_batch(recording.id, metrics=metrics)
 
 
-def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """A nested configuration as MLflow's parameters: dotted names and text, cut to what MLflow takes.
 
     >>> list(flatten({"seed": 3, "data": {"root": None, "sizes": [1, 2]}}))
     [('seed', '3'), ('data.root', 'null'), ('data.sizes', '[1, 2]')]
     """
-    for key, value in config.items():
-        name = f"{prefix}{key}"
-        if isinstance(value, Mapping) and value:
-            yield from flatten(value, f"{name}.")
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, default=str)
-            yield plain_name(name), text[:LONGEST_PARAMETER]
+    for name, value in flattened(config).items():
+        text = value if isinstance(value, str) else json.dumps(value, default=str)
+        yield plain_name(name), text[:LONGEST_PARAMETER]
 
 
 def recorded_files(directory: Path) -> list[Path]:

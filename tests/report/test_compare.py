@@ -22,9 +22,10 @@ from fedbench.errors import ConfigError, DataError
 from fedbench.records.recorded_run import RecordedRun, Unusable, read_run, run_directories
 from fedbench.records.run_lock import is_at_work
 from fedbench.report.compare import Comparison, compare, load
-from fedbench.report.curves import course
-from fedbench.report.measures import default_target, reached
+from fedbench.report.curves import accuracy_curve
 from fedbench.report.methods import labels
+from fedbench.report.result_tables import spent_until
+from fedbench.report.shown_metrics import default_target
 
 GOOD = [f"{method}-{seed}" for method in ("full", "part") for seed in range(3)]
 
@@ -248,7 +249,7 @@ def test_seeds_with_other_byte_counts_are_step_functions_on_the_union_of_their_p
     run = read_run(recorded / "full-0")
     a = with_course(run, [0.2, None, 0.6], [10, 10, 10])  # scored at 10 and 30
     b = with_course(run, [0.4, 0.8], [20, 5])  # scored at 20 and 25
-    found = course([a, b], "traffic")
+    found = accuracy_curve([a, b], "total_bytes")
     assert found is not None
     assert found.is_stepped
     assert found.x.tolist() == [20, 25, 30]
@@ -259,7 +260,7 @@ def test_seeds_with_other_byte_counts_are_step_functions_on_the_union_of_their_p
 
 def test_common_points_are_joined_without_steps(recorded: Path) -> None:
     runs = [read_run(recorded / f"full-{seed}") for seed in range(3)]
-    found = course(runs, "round")
+    found = accuracy_curve(runs, "rounds")
     assert found is not None
     assert not found.is_stepped
     assert found.x.tolist() == [1, 2, 3]
@@ -268,19 +269,20 @@ def test_common_points_are_joined_without_steps(recorded: Path) -> None:
 
 
 def test_a_synchronous_run_has_no_virtual_course(recorded: Path) -> None:
-    assert course([read_run(recorded / "full-0")], "virtual") is None
-    found = course([read_run(recorded / "async-0")], "virtual")
+    assert accuracy_curve([read_run(recorded / "full-0")], "virtual_seconds") is None
+    found = accuracy_curve([read_run(recorded / "async-0")], "virtual_seconds")
     assert found is not None
     assert found.x[-1] == pytest.approx(summary_of(recorded / "async-0")["virtual_seconds"])
 
 
 def test_what_a_target_took_is_counted_to_the_end_of_its_round(recorded: Path) -> None:
     run = with_course(read_run(recorded / "full-0"), [0.2, None, 0.6, 0.9], [10, 10, 10, 10])
-    hit = reached(run, 0.5)
-    assert hit is not None
-    assert (hit.round, hit.bytes, hit.virtual_seconds) == (3, 30, None)
-    assert hit.flops == 3 * run.column("client_flops")[0]
-    assert reached(run, 0.91) is None
+    spent = spent_until(run, 0.5)
+    assert spent is not None
+    assert (spent["rounds"], spent["total_bytes"]) == (3, 30)
+    assert spent["client_flops"] == 3 * run.column("client_flops")[0]
+    assert "virtual_seconds" not in spent
+    assert spent_until(run, 0.91) is None
 
 
 def test_the_default_target_is_nine_tenths_of_the_worst_method(recorded: Path) -> None:

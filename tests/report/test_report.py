@@ -176,6 +176,24 @@ def test_what_the_report_says_of_reproducing_reproduces(recorded: Path, report: 
     assert original["model_sha256"] in page(report)
 
 
+@pytest.mark.parametrize(("name", "section"), [("full-0", "participation"), ("async-0", "delays")])
+def test_a_recipe_names_no_recorded_run_that_was_followed(recorded: Path, name: str, section: str) -> None:
+    original = read_run(recorded / name)
+    followed = original.config[section] | {"replay": "somewhere/old.parquet"}
+    again = replace(original, config=original.config | {section: followed})
+    (recipe,) = make_report(compare([again])).recipes
+    assert "replay" not in yaml.safe_load(recipe.yaml)[section]
+    assert "old.parquet" not in " ".join(recipe.commands)
+
+
+def test_a_run_with_a_round_deadline_is_reproduced_with_the_clients_that_were_dropped(recorded: Path) -> None:
+    original = read_run(recorded / "full-0")
+    limited = original.config["participation"] | {"round_deadline": 60.0}
+    run_with_deadline = replace(original, config=original.config | {"participation": limited})
+    (recipe,) = make_report(compare([run_with_deadline])).recipes
+    assert recipe.commands == (f"fedbench run method-a.yaml seed=0 --replay {recorded / 'full-0' / 'clients.parquet'}",)
+
+
 def test_json_is_one_document_with_the_same_figures(recorded: Path, call: Call) -> None:
     done = call("report", str(recorded), "--json", "--target", "0.5")
     document = json.loads(done.stdout)

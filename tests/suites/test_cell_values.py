@@ -4,7 +4,7 @@ import pyarrow as pa
 import pytest
 
 from fedbench.records.schema import ROUND_SCHEMA
-from fedbench.suites.cell_values import QUANTITIES, Measure, read
+from fedbench.suites.cell_values import QUANTITIES, Absence, Measure, Reading, read
 
 SCORES = [0.5, None, 0.8, 0.7, 0.9]
 
@@ -61,12 +61,20 @@ def test_a_target_is_read_where_it_is_first_reached(target: float, uplink: float
     assert read(Measure(value="uplink_mb", target=target), history(), None).value == pytest.approx(uplink)
 
 
-def test_what_there_is_no_value_for_is_said_in_words() -> None:
-    assert read(Measure(value="uplink_mb", target=95), history(), None).absence == "not reached"
-    assert read(Measure(value="uplink_mb", target=85), history(), 4).absence == "not reached"
-    assert read(Measure(value="best_accuracy"), history(), 0).absence == "no such rounds"
-    assert read(Measure(value="best_accuracy"), history(), 9).absence == "the run has 5 of 9 rounds"
-    assert read(Measure(value="epochs"), history(), None).absence == "not recorded"
+@pytest.mark.parametrize(
+    ("measure", "through", "absence", "words"),
+    [
+        (Measure(value="uplink_mb", target=95), None, Absence.NOT_REACHED, "not reached"),
+        (Measure(value="uplink_mb", target=85), 4, Absence.NOT_REACHED, "not reached"),
+        (Measure(value="best_accuracy"), 0, Absence.NO_SUCH_ROUNDS, "no such rounds"),
+        (Measure(value="best_accuracy"), 9, Absence.TOO_SHORT, "the run has 5 of 9 rounds"),
+        (Measure(value="epochs"), None, Absence.NOT_RECORDED, "not recorded"),
+    ],
+)
+def test_a_missing_value_has_its_reason_as_a_field_and_in_words(
+    measure: Measure, through: int | None, absence: Absence, words: str
+) -> None:
+    assert read(measure, history(), through) == Reading(None, absence, words)
 
 
 def test_every_quantity_can_be_read_and_has_a_heading() -> None:
@@ -74,5 +82,5 @@ def test_every_quantity_can_be_read_and_has_a_heading() -> None:
         reading = read(Measure(value=name), history(), None)
         assert (reading.value is None) == (name == "epochs"), name
         assert Measure(value=name).heading("x").startswith("x")
-        assert quantity.meaning
+        assert quantity.metric.meaning
     assert Measure(value="uplink_mb", target=80).heading("sent up") == "sent up to 80 % (MB)"

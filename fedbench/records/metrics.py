@@ -1,0 +1,177 @@
+"""The figures of a run, each defined once: what it is, its unit, its course by round, its value at a target accuracy.
+
+A figure of the whole run stands in `summary.json`; its course is read from `rounds.parquet`. Studies, suites and
+reports take their figures from here, and add only how they show them.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import pyarrow as pa
+
+Course = list[float | None]
+"""A figure at the end of each round; None where it is not known."""
+
+
+def _running_total(*columns: str) -> Callable[[pa.Table], Course]:
+    """Sums over all rounds so far of columns that are recorded for each round."""
+
+    def read(rounds: pa.Table) -> Course:
+        by_round = zip(*(rounds.column(name).to_pylist() for name in columns), strict=True)
+        return list(accumulate(sum(values) for values in by_round))
+
+    return read
+
+
+def _as_recorded(column: str) -> Callable[[pa.Table], Course]:
+    """A column that is recorded as it stood at the end of each round."""
+
+    def read(rounds: pa.Table) -> Course:
+        return list(rounds.column(column).to_pylist())
+
+    return read
+
+
+def _latest(column: str) -> Callable[[pa.Table], Course]:
+    """A column that some rounds lack: each of those keeps the value of the last round that has one."""
+
+    def read(rounds: pa.Table) -> Course:
+        course: Course = []
+        for value in rounds.column(column).to_pylist():
+            course.append(value if value is not None or not course else course[-1])
+        return course
+
+    return read
+
+
+def _rounds_done(rounds: pa.Table) -> Course:
+    return [index + 1 for index in rounds.column("round").to_pylist()]
+
+
+def _best_so_far(rounds: pa.Table) -> Course:
+    best: float | None = None
+    course: Course = []
+    for accuracy in rounds.column("test_accuracy").to_pylist():
+        best = accuracy if best is None or (accuracy is not None and accuracy > best) else best
+        course.append(best)
+    return course
+
+
+@dataclass(frozen=True)
+class Metric:
+    """One figure of a run.
+
+    Attributes:
+        name: identifies it: in `summary.json`, and as an objective of a study.
+        meaning: what it is, in a few words.
+        unit: in which it is recorded; "" for counts and losses.
+        course: reads its value at the end of each round from a table with `ROUND_SCHEMA`; None: only the whole run
+            has it.
+        grows: it never falls from round to round, so one may ask what it was when a target accuracy was reached.
+        bigger_is_better: more of it is what a method is for; False: it is a cost, a loss or a mere description.
+        is_asynchronous: only asynchronous runs have it.
+        is_summarised: `summary.json` has it, or the sum of `parts`.
+        parts: the entries of `summary.json` that it is the sum of; (): the entry of its own name.
+    """
+
+    name: str
+    meaning: str
+    unit: str = ""
+    course: Callable[[pa.Table], Course] | None = None
+    grows: bool = False
+    bigger_is_better: bool = False
+    is_asynchronous: bool = False
+    is_summarised: bool = True
+    parts: tuple[str, ...] = ()
+
+    def of_summary(self, summary: Mapping[str, Any]) -> float | None:
+        """The figure of the whole run; None where its summary lacks it.
+
+        Args:
+            summary: as in `summary.json`.
+        """
+        values = [summary.get(part) for part in self.parts or (self.name,)]
+        known = [float(value) for value in values if value is not None]
+        return sum(known) if len(known) == len(values) else None
+
+    def by_round(self, rounds: pa.Table) -> Course:
+        """The figure at the end of each round.
+
+        Args:
+            rounds: with `ROUND_SCHEMA`.
+        """
+        if self.course is None:
+            return [None] * rounds.num_rows
+        return self.course(rounds)
+
+
+_EVERY = (
+    Metric("best_accuracy", "best test accuracy so far", "fraction", _best_so_far, bigger_is_better=True),
+    Metric("final_accuracy", "last test accuracy", "fraction", _latest("test_accuracy"), bigger_is_better=True),
+    Metric("train_loss", "training loss of the last round", "", _latest("train_loss"), is_summarised=False),
+    Metric("uplink_bytes", "sent up by all clients", "B", _running_total("uplink_bytes"), grows=True),
+    Metric("downlink_bytes", "sent down to all clients", "B", _running_total("downlink_bytes"), grows=True),
+    Metric(
+        "total_bytes", "sent up and down", "B", _running_total("uplink_bytes", "downlink_bytes"),
+        grows=True, parts=("uplink_bytes", "downlink_bytes"),
+    ),
+    Metric("transport_bytes", "moved by this cluster", "B", _running_total("transport_bytes"), grows=True),
+    Metric("client_flops", "work of all clients", "FLOP", _running_total("client_flops"), grows=True),
+    Metric("paper_comm_gb", "Comm., as the FedPart paper counts", "GB", _as_recorded("paper_comm_gb"), grows=True),
+    Metric(
+        "paper_comp_tflop", "Comp., as the FedPart paper counts", "TFLOP", _as_recorded("paper_comp_tflop"), grows=True
+    ),
+    Metric("wall_seconds", "time of the rounds; of a whole run, with its preparation", "s",
+           _running_total("wall_seconds"), grows=True),
+    Metric("rounds", "rounds", "", _rounds_done, grows=True),
+    Metric("parameters", "parameters of the model"),
+    Metric("peak_actor_bytes", "most memory of an actor", "B"),
+    Metric("rejected_clients", "updates that were rejected", "", _running_total("rejected_clients"), grows=True),
+    Metric("privacy_epsilon", "epsilon that the noise has bought"),
+    Metric(
+        "virtual_seconds", "time on the run's clock", "s", _as_recorded("virtual_seconds"),
+        grows=True, is_asynchronous=True,
+    ),
+    Metric("arrivals", "updates that arrived", is_asynchronous=True),
+    Metric("lost_updates", "updates of clients that dropped out", is_asynchronous=True),
+    Metric("staleness_mean", "mean staleness of the accepted updates", is_asynchronous=True),
+    Metric("staleness_max", "largest staleness of the accepted updates", is_asynchronous=True),
+    Metric("epochs", "epochs", "", _as_recorded("epochs"), grows=True, is_asynchronous=True),
+)  # fmt: skip
+
+METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}
+"""Every figure of a run, by name. Bytes and FLOPs are totals over all clients."""
+
+
+def first_round_reaching(rounds: pa.Table, target: float) -> int | None:
+    """The index of the first round that was scored at `target` or above; None if none was.
+
+    Args:
+        rounds: with `ROUND_SCHEMA`.
+        target: test accuracy, 0..1.
+    """
+    accuracies = rounds.column("test_accuracy").to_pylist()
+    return next((i for i, accuracy in enumerate(accuracies) if accuracy is not None and accuracy >= target), None)
+
+
+def spent_to_reach(rounds: pa.Table, target: float, names: Iterable[str]) -> dict[str, float] | None:
+    """What had been spent by the end of the first round that was scored at `target` or above.
+
+    There is no honest number for a run that never was: it has None.
+
+    Args:
+        rounds: with `ROUND_SCHEMA`.
+        target: test accuracy, 0..1.
+        names: of metrics that grow.
+
+    Returns:
+        {name: value in the recorded unit} of the metrics that the run has.
+    """
+    index = first_round_reaching(rounds, target)
+    if index is None:
+        return None
+    until = rounds.slice(0, index + 1)
+    values = {name: METRICS[name].by_round(until)[index] for name in names}
+    return {name: float(value) for name, value in values.items() if value is not None}

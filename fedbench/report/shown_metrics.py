@@ -1,0 +1,87 @@
+"""How a report shows the figures by which runs are compared: headings, and units that fit their size."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fedbench.records.metrics import METRICS, Metric
+from fedbench.report.methods import Method
+from fedbench.tables.numbers import PERCENT, Number
+
+Scales = tuple[tuple[str, float], ...]
+"""(unit, factor from the recorded unit) from small to large."""
+
+BYTES: Scales = (("kB", 1e-3), ("MB", 1e-6), ("GB", 1e-9), ("TB", 1e-12))
+FLOPS: Scales = (("MFLOP", 1e-6), ("GFLOP", 1e-9), ("TFLOP", 1e-12), ("PFLOP", 1e-15))
+SECONDS: Scales = (("s", 1.0),)
+
+SCALES: dict[str, Scales] = {"B": BYTES, "FLOP": FLOPS, "s": SECONDS}
+"""The units that a report chooses from, by the recorded unit; another one is shown as it is."""
+
+
+@dataclass(frozen=True)
+class ShownMetric:
+    """A metric as a column of a report.
+
+    Attributes:
+        name: of the metric, a key of `METRICS`.
+        heading: of the column, without the unit.
+    """
+
+    name: str
+    heading: str
+
+    @property
+    def metric(self) -> Metric:
+        """What is shown."""
+        return METRICS[self.name]
+
+    def number(self, values: Sequence[float]) -> Number:
+        """How these values, in the recorded unit, are shown in one column."""
+        unit = self.metric.unit
+        if unit == "fraction":
+            return PERCENT
+        if not unit:
+            return Number(1)
+        return fitting(SCALES.get(unit, ((unit, 1.0),)), values)
+
+
+TOTALS = (
+    ShownMetric("best_accuracy", "best accuracy"),
+    ShownMetric("final_accuracy", "final accuracy"),
+    ShownMetric("uplink_bytes", "uplink"),
+    ShownMetric("downlink_bytes", "downlink"),
+    ShownMetric("client_flops", "client work"),
+    ShownMetric("paper_comm_gb", "paper's Comm."),
+    ShownMetric("paper_comp_tflop", "paper's Comp."),
+    ShownMetric("wall_seconds", "wall time"),
+    ShownMetric("virtual_seconds", "virtual time"),
+)
+"""The figures of whole runs; those of asynchronous runs are left out where no method has them."""
+
+SPENDINGS = (
+    ShownMetric("rounds", "round"),
+    ShownMetric("total_bytes", "sent up and down"),
+    ShownMetric("client_flops", "client work"),
+    ShownMetric("wall_seconds", "wall time"),
+    ShownMetric("virtual_seconds", "virtual time"),
+)
+"""What reaching a target accuracy costs."""
+
+
+def fitting(scales: Scales, values: Sequence[float]) -> Number:
+    """The largest unit in which the largest value is at least 1, with three digits of the smallest value.
+
+    >>> fitting(BYTES, [2.5e6, 1.2e7]).show(2.5e6)
+    '2.50 MB'
+    """
+    most = max((abs(value) for value in values if math.isfinite(value)), default=0.0)
+    fits = [(unit, factor) for unit, factor in scales if most * factor >= 1]
+    unit, factor = (fits or list(scales[:1]))[-1]
+    return Number.fitting(values, factor, unit)
+
+
+def default_target(methods: Sequence[Method]) -> float:
+    """90 % of the best accuracy of the worst method (mean over its seeds), rounded down to 0.1 %."""
+    worst = min(method.spread("best_accuracy").mean for method in methods)
+    return math.floor(900 * worst) / 1000
