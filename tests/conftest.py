@@ -58,6 +58,14 @@ def local_ray() -> Iterator[None]:
     ray.shutdown()
 
 
+@pytest.fixture
+def joined_ray(local_ray: None) -> dict[str, str]:
+    """The environment by which a process joins the Ray of the tests: starting its own takes longer than a small run."""
+    import ray
+
+    return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}
+
+
 @pytest.fixture(scope="module")
 def warm_pools(local_ray: None) -> Iterator[WarmPools]:
     """Client actors that outlive a run, for tests that do not ask how actors start."""

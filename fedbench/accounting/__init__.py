@@ -1,1 +1,1 @@
-"""Bytes, FLOPs and memory: as measured, and as the papers count."""
+"""Bytes, FLOPs and memory of clients and rounds, as measured and as the papers count them."""

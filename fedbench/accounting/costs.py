@@ -1,4 +1,4 @@
-"""What rounds cost, before or after the fact: protocol bytes, measured FLOPs, and the FedPart paper's own counting."""
+"""Costs of clients and rounds, predicted or recorded: protocol bytes, measured FLOPs, and the FedPart paper's count."""
 
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -15,7 +15,14 @@ from fedbench.training.minibatches import LocalLength
 
 
 class CostModel:
-    """The costs of clients and rounds of one experiment."""
+    """Computes the costs of clients and rounds of one experiment.
+
+    Attributes:
+        table: the parts of a transfer.
+        layout: layout of the parameters.
+        extra_passes: additional forward passes of every minibatch, for a client that took part before, as a function
+            of the active groups.
+    """
 
     def __init__(
         self,
@@ -29,11 +36,13 @@ class CostModel:
         extra_passes: Callable[[tuple[int, ...]], int] = lambda groups: 0,
     ) -> None:
         """Args:
+        table: the parts of a transfer.
+        flops: counts the FLOPs of a training step.
         forward_macs: multiply-accumulates of one sample's forward pass, as the paper counts them.
-        sizes: samples of each client of the population.
-        local: how many minibatches a client trains on.
-        update: what is done to an update before it is sent.
-        extra_passes: of a client that took part before, when these groups are active.
+        sizes: training samples of each client of the population.
+        local: number and sizes of the minibatches that a client trains on.
+        update: clipping, noise and compression of an update before it is sent.
+        extra_passes: `Objective.extra_passes` of the method, as a function of the active groups.
         """
         self.extra_passes = extra_passes
         self.table = table
@@ -43,56 +52,76 @@ class CostModel:
         self._sizes = sizes
         self._local = local
         self._update = update
-        self._known: dict[tuple[tuple[int, ...], int, int], int] = {}
+        self._flops_by_key: dict[tuple[tuple[int, ...], int, int], int] = {}
 
     def client_flops(self, groups: tuple[int, ...], client: int, passes: int = 0) -> int:
-        """FLOPs of one client's local work when `groups` are active.
+        """FLOPs of one client's local training.
 
         Args:
-            passes: forward passes of every minibatch beside the training step's own.
+            groups: layer groups that it trains.
+            client: the client.
+            passes: additional forward passes of every minibatch, beside that of the training step.
         """
         key = (groups, self._sizes[client], passes)
-        if key not in self._known:
-            self._known[key] = sum(
+        if key not in self._flops_by_key:
+            self._flops_by_key[key] = sum(
                 times * (self._flops.flops(groups, size) + passes * self._flops.forward_flops(size))
                 for size, times in self._local.by_size(self._sizes[client]).items()
             )
-        return self._known[key]
+        return self._flops_by_key[key]
 
     def minibatch_flops(self, groups: tuple[int, ...], samples: int) -> int:
-        """FLOPs of the gradient of one minibatch when `groups` are active."""
+        """FLOPs of the gradient of a minibatch of `samples` samples with respect to `groups`."""
         return self._flops.flops(groups, samples)
 
     def uplink_bytes(self, groups: Sequence[int]) -> int:
-        """Bytes that one participant sends when `groups` are active."""
+        """Bytes that one participant sends when it trains `groups`, after compression."""
         return self._update.nbytes(self.table, self.table.uploaded(groups))
 
     def paper(self, cohort: Sequence[int], groups: Sequence[tuple[int, ...]], partial: bool) -> tuple[float, float]:
-        """(Comm. in GB, Comp. in TFLOP) of one round, as FedPart's Table 1 counts.
-
-        Comp. is one client's: of the cohort's mean size, where sizes differ.
+        """Cost of one round as FedPart's Table 1 counts it (`fedbench.accounting.paper`).
 
         Args:
-            groups: one per participant: the layer groups that it trains.
+            cohort: the participants.
+            groups: for each participant, the layer groups that it trains.
+            partial: whether it is a partial round.
+
+        Returns:
+            Comm. of all participants in "GB", and Comp. of one client, of the cohort's mean size, in "TFLOP".
         """
-        comm = sum(round_comm_gb(self.layout.count(own), times) for own, times in Counter(groups).items())
-        passed = sum(self._sizes[client] * self._local.passes(self._sizes[client]) for client in cohort) / len(cohort)
-        return comm, round_comp_tflop(self._macs, 1, passed, partial)
+        comm = sum(round_comm_gb(self.layout.count(trained), times) for trained, times in Counter(groups).items())
+        passed = [self._sizes[client] * self._local.passes(self._sizes[client]) for client in cohort]
+        mean_samples = sum(passed) / len(cohort)
+        return comm, round_comp_tflop(self._macs, 1, mean_samples, partial)
 
     def paper_arrival(
         self, groups: tuple[int, ...], samples: float, partial: bool, workers: int
     ) -> tuple[float, float]:
-        """(Comm., Comp.) of one arrival, counted alike; Comp. is one worker's, so an arrival is a K-th of a round.
+        """Cost of one arrival of an asynchronous run, counted as in `paper`.
+
+        Comp. is that of one worker, so that an arrival counts as a K-th of a round.
 
         Args:
-            samples: trained on, each as often as it was.
-            workers: K.
+            groups: layer groups that the task trained.
+            samples: samples that it trained on, each counted as often as it was used.
+            partial: whether the update is partial.
+            workers: K, the number of tasks in flight.
+
+        Returns:
+            Comm. in "GB" and Comp. in "TFLOP".
         """
         comm = round_comm_gb(self.layout.count(groups), 1)
         return comm, round_comp_tflop(self._macs, 1, samples, partial) / workers
 
     def project(self, schedule: Schedule, rounds: int, cohort_size: int, seed: int) -> list[Costs]:
-        """The costs of each round under a schedule, without training."""
+        """Predict the costs of each round of a synchronous run without training.
+
+        Args:
+            schedule: which layer groups train in which round; must not depend on feedback.
+            rounds: number of rounds.
+            cohort_size: participants of a round.
+            seed: seed of the experiment, which fixes the cohorts.
+        """
         population = len(self._sizes)
         ledger = TransferLedger(self.table, population)
         costs = []
@@ -100,20 +129,20 @@ class CostModel:
         for index in range(rounds):
             active = schedule.active(index, self.layout.groups, seed, Feedback.none(self.layout))
             cohort = draw_cohort(seed, index, population, cohort_size)
-            groups = [schedule.client_groups(client, index, self.layout.groups, active) for client in cohort]
-            comm, comp = self.paper(cohort, groups, active.partial)
+            client_groups = [schedule.client_groups(client, index, self.layout.groups, active) for client in cohort]
+            comm, comp = self.paper(cohort, client_groups, active.partial)
             costs.append(
                 Costs(
-                    uplink_bytes=sum(self.uplink_bytes(own) for own in groups),
+                    uplink_bytes=sum(self.uplink_bytes(groups) for groups in client_groups),
                     downlink_bytes=sum(ledger.download(cohort)),
                     client_flops=sum(
-                        self.client_flops(own, client, self.extra_passes(own) if client in seen else 0)
-                        for client, own in zip(cohort, groups, strict=True)
+                        self.client_flops(groups, client, self.extra_passes(groups) if client in seen else 0)
+                        for client, groups in zip(cohort, client_groups, strict=True)
                     ),
                     paper_comm_gb=comm,
                     paper_comp_tflop=comp,
                 )
             )
             seen.update(cohort)
-            ledger.changed(self.table.uploaded(active.of_all(groups).groups), index)
+            ledger.changed(self.table.uploaded(active.union_of(client_groups).groups), index)
         return costs

@@ -1,4 +1,4 @@
-"""Floating-point operations that a training step really runs, counted by PyTorch and not by formula."""
+"""The floating-point operations that a training step really runs, counted by PyTorch and not by formula."""
 
 from collections.abc import Collection, Sequence
 
@@ -10,21 +10,21 @@ from torch.utils.flop_counter import FlopCounterMode
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.probe import example_inputs, example_labels, probe
 
-# Two batch sizes that BatchNorm over 1x1 maps can train on; any two fix the affine law.
+# Two batch sizes determine an affine law; BatchNorm over 1x1 maps cannot train on a single sample.
 SMALL_BATCH = 2
 LARGE_BATCH = 4
 
 
 class StepFlops:
-    """FLOPs of one training step per set of active layer groups and batch size.
+    """Counts the FLOPs of one training step, by active layer groups and batch size.
 
     `torch.utils.flop_counter.FlopCounterMode` counts the step's forward pass, cross-entropy and backward pass, in
     which only the active groups require gradients: two FLOPs per multiply-accumulate of convolutions and matrix
     products, everything else nothing. It runs on the meta device, so that nothing is computed; a module that
     reads values is counted on the CPU, where a fused attention kernel's backward pass counts its recomputation.
 
-    The count is affine in the batch size: a part per sample, and a part that works on parameters alone. It is
-    taken at two batch sizes, once per set of groups.
+    The count is affine in the batch size: a part for each sample, and a part that depends on the parameters alone. It
+    is therefore measured at two batch sizes, once for each set of groups.
 
     Args:
         module: the network; copied, never changed.
@@ -39,7 +39,11 @@ class StepFlops:
         self._counts: dict[tuple[int, ...], tuple[int, int]] = {}
 
     def flops(self, groups: Collection[int], batch_size: int) -> int:
-        """FLOPs of a step that trains `groups`.
+        """FLOPs of a training step.
+
+        Args:
+            groups: the layer groups that it trains; empty for a forward pass alone.
+            batch_size: samples of the minibatch.
 
         Raises:
             ModelError: the module fails on a batch of the task's shape.
@@ -51,7 +55,7 @@ class StepFlops:
         return small + (large - small) * (batch_size - SMALL_BATCH) // (LARGE_BATCH - SMALL_BATCH)
 
     def forward_flops(self, batch_size: int) -> int:
-        """FLOPs of a forward pass alone, as in evaluation."""
+        """FLOPs of a forward pass with its loss, as in evaluation."""
         return self.flops((), batch_size)
 
     def _count(self, groups: tuple[int, ...], batch_size: int) -> int:

@@ -1,23 +1,25 @@
-"""Protocol bytes: what each client of a real deployment would send and receive.
+"""Protocol bytes: what each client of a real deployment would download.
 
-Uplink: the active parts (`fedbench.protocol.message`), after compression. Downlink: the parts that changed since this
-client last downloaded, so a client that sat out five partial rounds pays for five groups; a first participation pays
-for the whole model.
+A client downloads the parts (`fedbench.protocol.message`) that changed since its last download. A client that sat out
+five partial rounds pays for five groups, and its first participation costs the whole model. The uplink, the active
+parts after compression, is counted by `fedbench.accounting.costs.CostModel`.
 """
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from fedbench.checkpoints.state import AttributeState
 from fedbench.protocol.layout import BYTES_PER_VALUE
 from fedbench.protocol.message import PartTable
 
 
-class TransferLedger:
-    """Which version of which part the server has, and which each client holds."""
+class TransferLedger(AttributeState):
+    """Records the server's version of every part, and the version that each client holds."""
 
     def __init__(self, table: PartTable, clients: int) -> None:
         """Args:
+        table: the parts of a transfer.
         clients: size of the population.
         """
         self._bytes = np.array(table.sizes, np.int64) * BYTES_PER_VALUE
@@ -26,20 +28,20 @@ class TransferLedger:
 
     @property
     def versions(self) -> tuple[int, ...]:
-        """Of each part, the round after which it last changed; 0 for the initial model."""
+        """For each part, the server's version: the number of rounds after which it last changed; 0 at the start."""
         return tuple(int(version) for version in self._versions)
 
     def download(self, cohort: Sequence[int]) -> tuple[int, ...]:
-        """Bring the participants up to date; bytes that each of them receives."""
-        chosen = list(cohort)
-        stale = self._held[chosen] < self._versions
-        self._held[chosen] = self._versions
+        """Bring the participants up to date, and return the bytes that each of them downloads."""
+        clients = list(cohort)
+        stale = self._held[clients] < self._versions
+        self._held[clients] = self._versions
         return tuple(int(count) for count in stale @ self._bytes)
 
     def changed(self, parts: Sequence[int], round_index: int) -> None:
-        """Round `round_index` (from 0) has replaced the global values of `parts`."""
+        """Note that round `round_index`, counted from 0, has replaced the global values of `parts`."""
         self._versions[list(parts)] = round_index + 1
 
     def invalidate(self, client: int, parts: Sequence[int]) -> None:
-        """What the client has of `parts` is not the server's, and has to be sent again."""
+        """Note that a client does not hold the server's values of `parts`, so that it downloads them again."""
         self._held[client, list(parts)] = -1

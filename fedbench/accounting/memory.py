@@ -1,4 +1,4 @@
-"""An estimate of the memory that one client's training step needs, found without computing the step."""
+"""An estimate of the memory that one client's training step needs, made without computing the step."""
 
 from collections.abc import Collection, Iterable, Sequence
 
@@ -21,17 +21,17 @@ def peak_training_bytes(
 ) -> int:
     """Estimated peak bytes of one client's training step, in float32.
 
-    Parameters and buffers, the active groups' gradients, the optimizer's state for them, the batch with its
-    labels, and the activations that autograd keeps for the backward pass, each storage once. It is an estimate:
-    short-lived gradients of activations, a kernel's workspace, what an allocator rounds up, and the runtime's own
-    memory (about half a GiB for a CUDA context) are left out.
+    It adds up parameters and buffers, the active groups' gradients, the optimizer's state for them, the batch with its
+    labels, and the activations that autograd keeps for the backward pass, each storage once. It leaves out short-lived
+    gradients of activations, workspaces of kernels, rounding by the allocator, and the runtime's own memory (about
+    half a GiB for a CUDA context).
 
     Args:
         module: the network; copied, never changed.
-        groups: its layer groups.
-        task: the data's shape.
-        active: the indices of the groups that train.
-        batch_size: samples of a step.
+        groups: the layer groups of the network.
+        task: the learning task, which has the shape of the data.
+        active: indices of the groups that train.
+        batch_size: samples of a minibatch.
         optimizer_slots: values that the optimizer keeps for each active parameter: 0 for SGD, 1 with momentum,
             2 for Adam.
 
@@ -53,14 +53,21 @@ def peak_training_bytes(
 
 
 def saved_bytes(module: nn.Module, inputs: Tensor, labels: Tensor, held: Sequence[Tensor]) -> int:
-    """Bytes of the distinct storages that a forward pass and its loss save for backward, those in `held` left out."""
-    known = {storage_key(tensor) for tensor in held}
+    """Bytes of the distinct storages that a forward pass and its loss save for the backward pass.
+
+    Args:
+        module: the network.
+        inputs: a minibatch.
+        labels: its labels.
+        held: tensors whose storages are counted elsewhere, and left out here.
+    """
+    counted_elsewhere = {storage_key(tensor) for tensor in held}
     sizes: dict[int, int] = {}
-    alive: list[Tensor] = []  # A freed storage's address could be given to another.
+    alive: list[Tensor] = []  # The address of a freed storage could be reused by another.
 
     def pack(tensor: Tensor) -> Tensor:
         key = storage_key(tensor)
-        if key not in known and key not in sizes:
+        if key not in counted_elsewhere and key not in sizes:
             sizes[key] = tensor.untyped_storage().nbytes()
             alive.append(tensor)
         return tensor
@@ -71,10 +78,10 @@ def saved_bytes(module: nn.Module, inputs: Tensor, labels: Tensor, held: Sequenc
 
 
 def storage_key(tensor: Tensor) -> int:
-    """What identifies a tensor's storage, on the meta device too, where every address is 0."""
+    """A number that identifies a tensor's storage, on the meta device too, where every address is 0."""
     return int(tensor.untyped_storage()._cdata)
 
 
 def nbytes(tensors: Iterable[Tensor]) -> int:
-    """Bytes of the tensors' elements, wherever they lie."""
+    """Total bytes of the tensors' elements."""
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)

@@ -35,16 +35,20 @@ NORMALISATION_OPERATIONS = 4
 POOLING_DIVISION = 1
 
 
-# What a layer costs: (layer, first input, output) -> multiply-accumulates of the whole batch.
 Rule = Callable[[nn.Module, Tensor, Tensor], int]
+"""Cost of a layer: a function from (layer, first input, output) to the multiply-accumulates of the whole batch."""
 
 
 def forward_macs(module: nn.Module, task: Task) -> int:
     """Multiply-accumulates of one sample's forward pass, by the paper's rules.
 
-    14,606,080 for ResNet-8 at 32x32x3 with 10 classes. The paper's models are convolutional; counting LayerNorm,
+    ResNet-8 at 32x32x3 with 10 classes has 14,606,080. The paper's models are convolutional; counting LayerNorm,
     GroupNorm, InstanceNorm and RMSNorm as BatchNorm, and attention as its four projections and two matrix
     products, is this project's extension in the same spirit. Other layers and functions count nothing.
+
+    Args:
+        module: the network; copied, never changed.
+        task: the learning task, which has the shape of the data.
 
     Raises:
         ModelError: the module fails on a batch of the task's shape.
@@ -53,17 +57,23 @@ def forward_macs(module: nn.Module, task: Task) -> int:
 
 
 def count(module: nn.Module, task: Task, device: torch.device) -> int:
-    """The count on a training-mode copy that may be given hooks."""
+    """Multiply-accumulates of one sample's forward pass, counted by hooks that are left on `module`.
+
+    Args:
+        module: a copy of the network, in training mode.
+        task: the learning task, which has the shape of the data.
+        device: where the copy lies.
+    """
     batch_size = 2  # BatchNorm over 1x1 maps cannot train on one sample.
     total = 0
 
     def hook(rule: Rule) -> Callable[[nn.Module, tuple[Tensor, ...], dict[str, Tensor], object], None]:
         def add(child: nn.Module, inputs: tuple[Tensor, ...], keywords: dict[str, Tensor], output: object) -> None:
             nonlocal total
-            given = inputs[0] if inputs else next(iter(keywords.values()))
-            first = output[0] if isinstance(output, tuple) else output
-            assert isinstance(first, Tensor)
-            total += rule(child, given, first)
+            first_input = inputs[0] if inputs else next(iter(keywords.values()))
+            first_output = output[0] if isinstance(output, tuple) else output
+            assert isinstance(first_output, Tensor)
+            total += rule(child, first_input, first_output)
 
         return add
 
@@ -77,50 +87,54 @@ def count(module: nn.Module, task: Task, device: torch.device) -> int:
 
 
 def convolution(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Kernel area x input channels of one group, per output element; the bias is left out."""
+    """Per output element, kernel area x input channels of one group; the bias is left out."""
     assert isinstance(module, _ConvNd)
     return output.numel() * math.prod(module.kernel_size) * module.in_channels // module.groups
 
 
 def transposed_convolution(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Kernel area x output channels of one group, per input element; the bias is left out."""
+    """Per input element, kernel area x output channels of one group; the bias is left out."""
     assert isinstance(module, _ConvNd)
     return inputs.numel() * math.prod(module.kernel_size) * module.out_channels // module.groups
 
 
 def linear(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Input features per output element; the bias is left out."""
+    """Per output element, the number of input features; the bias is left out."""
     assert isinstance(module, nn.Linear)
     return output.numel() * module.in_features
 
 
 def normalisation(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Four per output element."""
+    """Per output element, four operations."""
     return NORMALISATION_OPERATIONS * output.numel()
 
 
 def adaptive_average_pool(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Kernel area + 1 per output element."""
-    pooled = output.dim() - 2
-    area = math.prod(inputs.shape[-pooled:]) // math.prod(output.shape[-pooled:])
+    """Per output element, the area of its kernel and one division."""
+    spatial_dimensions = output.dim() - 2
+    area = math.prod(inputs.shape[-spatial_dimensions:]) // math.prod(output.shape[-spatial_dimensions:])
     return (area + POOLING_DIVISION) * output.numel()
 
 
 def attention_products(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """Scores and mixing of self-attention [N, L, E]: 2 N L^2 E. Its projections are linear layers of their own."""
+    """The two matrix products of self-attention on [N, L, E]: 2 N L^2 E; its projections count as linear layers."""
     samples, length, width = inputs.shape
     return 2 * samples * length * length * width
 
 
 def torch_attention(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
-    """PyTorch's attention used on itself: four projections, which it does not call as layers, and two products."""
+    """PyTorch's self-attention on [N, L, E]: 4 N L E^2 for its projections, 2 N L^2 E for its two products.
+
+    The projections count here because PyTorch does not call them as layers.
+    """
     assert isinstance(module, nn.MultiheadAttention)
-    width = int(module.embed_dim)
-    tokens = inputs.numel() // width
+    width = int(module.embed_dim)  # E
+    tokens = inputs.numel() // width  # N L
     length = inputs.shape[-2] if module.batch_first or inputs.dim() == 2 else inputs.shape[0]
     return 4 * tokens * width * width + 2 * tokens * length * width
 
 
+# The first rule whose classes a layer belongs to counts it.
 RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
     ((_ConvTransposeNd,), transposed_convolution),
     ((_ConvNd,), convolution),
@@ -133,23 +147,25 @@ RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
 
 
 def round_comm_gb(learnable_parameters: int, clients: int) -> float:
-    """One round's Comm. in the paper's "GB": the uplink of all clients, running statistics left out.
+    """Comm. of one round in the paper's "GB": the uplink of all clients, running statistics left out.
 
     Args:
-        learnable_parameters: parameters of the groups that train in this round.
-        clients: clients of the round.
+        learnable_parameters: number of parameters in the groups that train in this round.
+        clients: number of clients of the round.
     """
+    # Table 1, Comm.
     return clients * learnable_parameters * BYTES_PER_PARAMETER / BYTES_PER_MB / MB_PER_GB
 
 
 def round_comp_tflop(macs: int, samples: int, epochs: float, partial: bool) -> float:
-    """One round's Comp. for one client, in 10^12 multiply-accumulates (the paper's "TFLOP").
+    """Comp. of one round for one client, in 10^12 multiply-accumulates (the paper's "TFLOP").
 
     Args:
-        macs: `forward_macs` of the model.
+        macs: `forward_macs` of the model, for one sample.
         samples: training samples of one client.
         epochs: local epochs.
         partial: whether some groups are frozen; such a round counts exactly 2/3 of a full one.
     """
+    # Table 1, Comp.
     passes = PASSES_PER_PARTIAL_STEP if partial else PASSES_PER_FULL_STEP
     return macs * passes * samples * epochs / MACS_PER_TERA

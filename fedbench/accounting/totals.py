@@ -1,4 +1,4 @@
-"""What rounds cost, added up."""
+"""The costs of one or several rounds, which can be added."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -6,12 +6,14 @@ from dataclasses import asdict, dataclass
 
 @dataclass(frozen=True)
 class Costs:
-    """What some rounds cost.
+    """The costs of one or several rounds.
 
     Attributes:
-        uplink_bytes, downlink_bytes: all participants, protocol.
-        client_flops: all participants, as measured on the step that runs.
-        paper_comm_gb, paper_comp_tflop: as FedPart's tables count (uplink of all clients; one client's computation).
+        uplink_bytes: protocol bytes that all participants sent.
+        downlink_bytes: protocol bytes that all participants downloaded.
+        client_flops: FLOPs of all participants, as counted on the training step that runs.
+        paper_comm_gb: uplink of all clients in "GB", as FedPart's tables count it.
+        paper_comp_tflop: computation of one client in "TFLOP", as FedPart's tables count it.
     """
 
     uplink_bytes: int = 0
@@ -21,7 +23,7 @@ class Costs:
     paper_comp_tflop: float = 0.0
 
     def to_mapping(self) -> dict[str, float]:
-        """{name: value}, as `summary.json` and the tables of `fedbench cost` hold it."""
+        """{name: value}, as in `summary.json` and in the tables of `fedbench cost`."""
         return asdict(self)
 
     def __add__(self, other: "Costs") -> "Costs":
@@ -35,5 +37,5 @@ class Costs:
 
 
 def total(costs: Sequence[Costs]) -> Costs:
-    """The sum over rounds."""
+    """The sum of several costs."""
     return sum(costs, Costs())

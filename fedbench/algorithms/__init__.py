@@ -1,1 +1,1 @@
-"""Federated methods: one file for each."""
+"""The federated methods, one file for each, and the base classes to write further ones."""

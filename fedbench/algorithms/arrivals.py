@@ -1,11 +1,11 @@
-"""What an asynchronous method is: a state machine that takes one update at a time.
+"""The base classes of asynchronous methods: a method is a state machine that takes one update at a time.
 
-The server keeps one machine per layer group, over that group's slice of the parameters. All methods here work on each
-parameter by itself, so that for full updates M machines over slices are one machine over the whole. With a partial
-schedule the momentum of a group that an arrival did not train is left alone, because nothing has happened to its
-machine: indices, buckets and delays are counted in updates of that group.
+The server keeps one machine for each layer group, over that group's slice of the parameters. The methods here treat
+each parameter by itself, so that with full updates the machines over slices act as one machine over all parameters.
+With a partial schedule an arrival leaves the machines of the groups that it did not train as they are, with their
+momentum: indices, buckets and delays are counted in updates of each group.
 
-A method of one's own is one file with two classes:
+To write another method, write one file with two classes:
 
     from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 
@@ -28,65 +28,73 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.algorithms.base import Algorithm
+from fedbench.checkpoints.state import AttributeState
 
 Array = npt.NDArray[np.floating[Any]]
-Work = Literal["gradient", "delta"]
+"""A floating-point array: float32 in runs, float64 in numerical checks."""
+
+UpdateKind = Literal["gradient", "delta"]
+"""The kind of an update: the gradient of one minibatch, or the delta (start - trained) of local training."""
 
 
-class ArrivalRule(ABC):
-    """The server's side of an asynchronous method, for one layer group; usable by itself.
+class ArrivalRule(AttributeState, ABC):
+    """The server's state machine of an asynchronous method, for one layer group; also usable outside of runs.
 
     Attributes:
-        parameters: float [n], the current values w. A change puts a new array here and never writes to one that was
-            handed out, so that whoever was sent it holds a snapshot without a copy. All state has its dtype.
+        parameters: float [n], the current values w. A change puts a new array here and never writes to the old one, so
+            that tasks that were sent the old one hold a snapshot without a copy. All state has its dtype.
         index: t, the number of updates applied so far, which is the index of `parameters`.
-        workers: K, updates in flight.
+        workers: K, the number of tasks in flight.
     """
 
     def __init__(self, parameters: Array, workers: int) -> None:
         """Args:
         parameters: float [n], the initial values; not written to.
-        workers: K, at least 1.
+        workers: K, the number of tasks in flight, at least 1.
         """
         self.parameters = parameters
         self.workers = workers
         self.index = 0
 
     def push(self, update: Array, index: int, worker: int, lr: float = 1.0) -> tuple[Array, int]:
-        """Apply one update and say what its worker gets next.
+        """Apply one update and return what its worker computes on next.
 
         Args:
-            update: float [n], a gradient, or the pseudo-gradient (sent - trained) of local training.
-            index: t of the parameters that it was computed on.
-            worker: 0..K-1, whose update it is.
-            lr: eta, the learning rate at arrival; 1 for pseudo-gradients, which have it in them.
+            update: float [n], g: a gradient, or the pseudo-gradient (sent - trained) of local training.
+            index: ite, the index of the parameters that it was computed on.
+            worker: k in 0..K-1, the worker that computed it.
+            lr: eta, the learning rate at arrival; 1 for pseudo-gradients, which contain it.
 
         Returns:
-            As `pull`.
+            What `pull` returns.
         """
         self.apply(update, index, worker, float(lr))
         self.index += 1
         return self.pull(worker)
 
     def pull(self, worker: int) -> tuple[Array, int]:
-        """What the worker computes its next update on, and the index of that; called once for each that is sent."""
+        """The values that a worker computes its next update on, and their index; called once for each task."""
         return self.parameters, self.index
 
     @abstractmethod
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
-        """Change the state; `self.index` is t before this update. Arguments as for `push`; `update` is not kept."""
+        """Change the state by one update; arguments as for `push`.
+
+        `self.index` is t before this update. The array `update` must not be kept, since it may be reused.
+        """
 
 
 class AsyncAlgorithm(Algorithm):
-    """A method whose server takes updates as they arrive.
+    """Base of the methods whose server applies updates as they arrive.
 
     Attributes:
-        work: what an update may be: the gradient of one minibatch, or the delta of local training.
-        barrier: workers wait until all K have answered (the synchronous references).
-        estimates: a worker is sent an estimate made for it, which is not the server's parameters.
+        updates: the kinds of update that the method takes: gradients of one minibatch, deltas of local training, or
+            both. The first one is suggested where the configuration asks for another.
+        barrier: whether workers wait until all K have answered (the synchronous references).
+        estimates: whether a worker is sent an estimate made for it alone in place of the server's parameters.
     """
 
-    work: ClassVar[tuple[Work, ...]] = ("gradient", "delta")
+    updates: ClassVar[tuple[UpdateKind, ...]] = ("gradient", "delta")
     barrier: ClassVar[bool] = False
     estimates: ClassVar[bool] = False
     sends: ClassVar[str] = "one update at a time: the active groups up, what a worker lacks down"
@@ -94,15 +102,15 @@ class AsyncAlgorithm(Algorithm):
 
     @abstractmethod
     def machine(self, parameters: Array, workers: int) -> ArrivalRule:
-        """The state machine of one layer group.
+        """Make the state machine of one layer group.
 
         Args:
-            parameters: float [n], its initial values.
-            workers: K, updates in flight.
+            parameters: float [n], the initial values of the group.
+            workers: K, the number of tasks in flight.
         """
 
     def period(self, workers: int) -> int:
-        """After how many updates of a group its parameters change."""
+        """Number of updates of a group after which its parameters change."""
         return 1
 
     def rule_is_special(self) -> bool:

@@ -1,11 +1,11 @@
 """Asynchronous SGD, plain and with momentum applied naively.
 
-Plain: each gradient is applied as it arrives, computed on parameters that are `delay` updates old,
+Plain: each gradient g is applied as it arrives, computed on parameters that are `delay` updates old,
 
     w <- w - eta g.
 
-Naive momentum (the ASGDm of arXiv 2407.19234, Section 1): one buffer for all, decayed once per arrival, so that with K
-workers a gradient's weight has shrunk by beta^(K-1) when its own worker returns,
+Naive momentum (the ASGDm of arXiv 2407.19234, Section 1): one buffer u for all workers, which decays at every arrival,
+so that with K workers a gradient's weight has shrunk by beta^(K-1) when its own worker returns,
 
     u <- beta u + eta g,        w <- w - u.
 """
@@ -32,7 +32,7 @@ class NaiveAsgdm(AsyncAlgorithm):
     """Asynchronous SGD with one momentum buffer, decayed at every arrival.
 
     Attributes:
-        momentum: beta.
+        momentum: beta, the decay of the momentum.
     """
 
     paper: ClassVar[str] = "as in Shi, Yang, Li, NeurIPS 2024, arXiv 2407.19234"
@@ -44,18 +44,18 @@ class NaiveAsgdm(AsyncAlgorithm):
 
 
 class PlainStep(ArrivalRule):
-    """w - eta g."""
+    """The step w <- w - eta g."""
 
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
-        self.parameters = self.parameters - lr * update
+        self.parameters = self.parameters - lr * update  # w <- w - eta g
 
 
 class NaiveMomentum(ArrivalRule):
-    """w - u with u <- beta u + eta g.
+    """The step u <- beta u + eta g, w <- w - u.
 
     Attributes:
-        momentum: beta.
-        buffer: float [n], u.
+        momentum: beta, the decay of the momentum.
+        buffer: float [n], u, the momentum.
     """
 
     def __init__(self, parameters: Array, workers: int, momentum: float) -> None:
@@ -65,5 +65,5 @@ class NaiveMomentum(ArrivalRule):
 
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
         self.buffer *= self.momentum
-        self.buffer += lr * update
-        self.parameters = self.parameters - self.buffer
+        self.buffer += lr * update  # u <- beta u + eta g
+        self.parameters = self.parameters - self.buffer  # w <- w - u

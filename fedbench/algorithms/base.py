@@ -1,6 +1,6 @@
-"""What a federated method is: a local objective and a server rule, crossed with any schedule.
+"""The base classes of federated methods: a method is a local objective and a server rule, crossed with any schedule.
 
-A method of one's own is one file with one class:
+To write another method, write one file:
 
     from fedbench.algorithms.base import Algorithm, ServerRule
 
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 import numpy as np
 import numpy.typing as npt
 
+from fedbench.checkpoints.state import AttributeState
 from fedbench.components.base import Component
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.model_pool import ModelPool
@@ -36,23 +37,25 @@ if TYPE_CHECKING:
     from fedbench.models.flat import FlatModel
 
 Values = npt.NDArray[np.float64]
+"""A float64 array of parameters, updates or weights at the server."""
 
 
 @dataclass
 class LocalContext:
-    """One client's round, as its objective sees it. All vectors are float32 [P], laid out as the parameters are.
+    """One client's round, as its local objective sees it. All vectors are float32 [P], laid out like the parameters.
 
     Attributes:
-        model: trains in place: `model.vector`, `model.gradient`, `model.module`.
-        anchor: the global parameters, from which the client started; not to be changed.
+        model: the model that trains in place: `model.vector`, `model.gradient`, `model.module`.
+        anchor: the global parameters from which the client started; must not be changed.
         groups: the active layer groups.
-        pieces: where they lie in the vectors, as few slices as possible.
-        learning_rate: of the local optimizer in this round.
-        shared: the server's further channels, by name; not to be changed.
-        state: what this client keeps, by name; `finish` changes it. Missing before its first round.
-        passes: forward passes of every minibatch beside the training step's own; set by `begin`, counted as FLOPs.
-        outgoing: filled by `finish`: for each of the objective's `channels`, what the client adds to it; only the
-            active pieces are sent.
+        pieces: places of the active groups in the vectors, as few slices as possible.
+        learning_rate: learning rate of the local optimizer in this round.
+        shared: {channel: vector}, the server's values of the method's further channels; must not be changed.
+        state: {name: vector}, what this client keeps between rounds; changed by `finish`, empty before its first round.
+        passes: additional forward passes of every minibatch, beside that of the training step; set by `begin` and
+            counted as FLOPs.
+        outgoing: {channel: vector}, what the client adds to each of the objective's `channels`; filled by `finish`.
+            Only the active groups are sent.
     """
 
     model: "FlatModel"
@@ -67,13 +70,13 @@ class LocalContext:
 
 
 class Objective:
-    """What a client minimises: the mean cross-entropy, unless a method says otherwise.
+    """The local objective: what a client minimises. This base class minimises the mean cross-entropy.
 
     Attributes:
-        channels: names of vectors that travel beside the parameters, both ways.
-        keeps: names of vectors that a client keeps from round to round.
-        working_vectors: float32 [P] vectors held while a client trains, beside the model's own and those that are
-            kept: for the memory estimate.
+        channels: names of the vectors that travel beside the parameters, in both directions.
+        keeps: names of the vectors that a client keeps from round to round.
+        working_vectors: number of float32 [P] vectors that are held while a client trains, beside the model's own and
+            those that the client keeps; for the memory estimate.
     """
 
     channels: tuple[str, ...] = ()
@@ -81,7 +84,7 @@ class Objective:
     working_vectors: int = 0
 
     def begin(self, context: LocalContext) -> None:
-        """Before a client's first step."""
+        """Prepare for a client's training; called before its first step."""
 
     def loss(self, module: "nn.Module", inputs: "Tensor", labels: "Tensor") -> "Tensor":
         """The scalar loss of one minibatch.
@@ -96,22 +99,36 @@ class Objective:
         return cross_entropy(module(inputs), labels)
 
     def correct(self, context: LocalContext) -> None:
-        """Between backward pass and step: change `context.model.gradient` on `context.pieces`, in place."""
+        """Change `context.model.gradient` on `context.pieces` in place; called between backward pass and step."""
 
     def idle_reason(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> str | None:
-        """Why the method does nothing of its own while `groups` are active, in one line; None where it does."""
+        """The reason, in one line, why the objective is the plain one while `groups` are active; None where it is not.
+
+        Args:
+            groups: the active layer groups.
+            layout: layout of the parameters.
+            module: the network.
+        """
         return None
 
     def extra_passes(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> int:
-        """What `context.passes` will be for a client that took part before: to foresee a run's costs."""
+        """The `context.passes` of a client that took part before, to predict costs; arguments as for `idle_reason`."""
         return 0
 
     def finish(self, context: LocalContext, steps: int) -> None:
-        """After a client's last step: fill `context.outgoing`, renew `context.state`."""
+        """Fill `context.outgoing` and change `context.state`; called after a client's last step.
+
+        Args:
+            context: the client's round.
+            steps: number of local steps that it took.
+        """
 
 
 Needs = Literal["mean", "updates", "round"]
-"""What a server rule is given of a round: the mean update, the single updates of one layer group at a time, or all."""
+"""The part of a round's updates that a server rule is given.
+
+"mean" is the mean update, "updates" the single updates of one layer group at a time, "round" all updates at once.
+"""
 
 
 @dataclass(frozen=True)
@@ -119,12 +136,12 @@ class RuleContext:
     """A round, as the server rule sees it.
 
     Attributes:
-        layout: of the parameters.
-        groups: the layer groups that were trained, ascending; arrays hold them one after the other.
-        round: from 0.
-        participants: clients whose updates were accepted.
-        population: clients in all.
-        seed: of the run.
+        layout: layout of the parameters.
+        groups: the layer groups that the rule is applied to, ascending; arrays hold them one after the other.
+        round: round number, from 0.
+        participants: |S|, the number of clients whose updates of these groups were accepted.
+        population: N, the number of clients in all.
+        seed: seed of the run.
     """
 
     layout: ParameterLayout
@@ -135,11 +152,11 @@ class RuleContext:
     seed: int = 0
 
     def gather(self, vector: Values) -> Values:
-        """The active groups of a float64 [P] vector that the rule keeps."""
+        """float64 [n], the values of `groups` in a float64 [P] vector that the rule keeps."""
         return np.concatenate([vector[piece] for piece in self.layout.ranges(self.groups)])
 
     def scatter(self, values: Values, vector: Values) -> None:
-        """Write the active groups back."""
+        """Write float64 [n] values into the places of `groups` in a float64 [P] vector that the rule keeps."""
         start = 0
         for piece in self.layout.ranges(self.groups):
             length = piece.stop - piece.start
@@ -147,19 +164,19 @@ class RuleContext:
             start += length
 
     def generator(self, purpose: str) -> np.random.Generator:
-        """A random generator for this round; the same for the same seed, purpose and round."""
+        """A random generator that depends on the run's seed, `purpose` and the round alone."""
         return generator(self.seed, purpose, self.round)
 
 
 @dataclass(frozen=True)
 class RoundUpdates:
-    """All updates of a round, for a rule that asks for the whole round.
+    """All updates of a round, for a rule whose `needs` is "round".
 
     Attributes:
-        previous: float64 [n], the global values of the groups of the context, one after the other.
-        messages: for each accepted client, in ascending order, float32: its values of the groups that it trained.
-        pieces: for each of these clients, where those values lie in `previous`.
-        weights: float64 [k], p_i, normalised over the accepted clients.
+        previous: float64 [n], the global values of the context's groups, one after the other.
+        messages: for each accepted client, ascending by client, float32: its values of the groups that it trained.
+        pieces: for each of these clients, the places of its values in `previous`.
+        weights: float64 [k], p_i, the clients' weights, which sum to 1.
     """
 
     previous: Values
@@ -172,21 +189,21 @@ class RoundUpdates:
         return len(self.messages)
 
     def update(self, index: int) -> Values:
-        """float64, Delta_i = (client - previous) over the groups that client number `index` trained."""
+        """float64, Delta_i = (client's values - previous) over the groups that the client at `index` trained."""
         previous = np.concatenate([self.previous[piece] for piece in self.pieces[index]])
         update: Values = self.messages[index].astype(np.float64) - previous
         return update
 
     def squared_norms(self) -> Values:
-        """float64 [k], ||Delta_i||^2."""
+        """float64 [k], ||Delta_i||^2 of each client."""
         updates = (self.update(index) for index in range(len(self)))
         return np.array([update @ update for update in updates])
 
     def mean(self, weights: Values | None = None) -> Values:
-        """float64 [n], the weighted mean of the updates; in each group, over the clients that trained it.
+        """float64 [n], the weighted mean of the updates; in each group over the clients that trained it.
 
         Args:
-            weights: float64 [k], of any sum, in place of `weights`.
+            weights: float64 [k], other weights in place of `self.weights`; they need not sum to 1.
         """
         total, normaliser = np.zeros_like(self.previous), np.zeros_like(self.previous)
         for index, weight in enumerate(self.weights if weights is None else weights):
@@ -199,56 +216,81 @@ class RoundUpdates:
         return total / normaliser
 
 
-class ServerRule:
-    """How the server combines what the participants sent. Keeps its own state between rounds, if any.
+class ServerRule(AttributeState):
+    """Base of the server rules: how the server combines what the participants sent. This class averages.
 
-    A rule that needs more than the mean update says so in `needs`. The server then holds the updates of all
-    participants at once, and actors cannot answer with one sum.
+    A rule may keep state between rounds in its attributes. A rule that needs more than the mean update says so in
+    `needs`; the server then holds the updates of all participants at once, and actors cannot answer with one sum.
 
     Attributes:
-        own_models: each participant starts from a model of its own, out of a pool that the server keeps, and the
-            global model is the mean of the pool. In rounds in which such a rule needs the "mean", every model of the
+        own_models: whether each participant starts from its own model of a pool that the server keeps. The global
+            model is then the mean of the pool. In rounds in which such a rule needs the "mean", every model of the
             pool becomes the averaged one; in the others the rule changes the pool (`recombine`).
     """
 
     own_models: ClassVar[bool] = False
 
     def needs(self, round_index: int) -> Needs:
-        """What the rule is given in a round: "mean" calls `combine`, "updates" `combine_each`, "round"
-        `combine_round`, or `recombine` where participants have models of their own."""
+        """The part of a round's updates that the rule is given, and with it the method that the server calls.
+
+        "mean" calls `combine`, "updates" calls `combine_each`, and "round" calls `combine_round`, or `recombine` where
+        `own_models` is set.
+        """
         return "mean"
 
     def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
-        """The new values of the active parameters; the default is averaging.
+        """The new values of the active parameters, from the mean update; this class returns the average.
 
         Args:
-            previous: float64 [n], the global values of the active groups.
-            update: float64 [n], the weighted mean of (client - previous).
+            previous: float64 [n], the global values of the context's groups.
+            update: float64 [n], the weighted mean of (client's values - previous).
+            context: the round.
+
+        Returns:
+            float64 [n].
         """
         return previous + update
 
     def combine_each(self, previous: Values, updates: Values, weights: Values, context: RuleContext) -> Values:
-        """The same from single updates, for one layer group at a time (`context.groups` has one).
+        """The new values of one layer group, from the single updates of the k clients that trained it.
 
         Args:
-            updates: float64 [k, n], (client - previous) of the k clients that trained the group, by client.
-            weights: float64 [k], normalised over them.
+            previous: float64 [n], the global values of the group.
+            updates: float64 [k, n], (client's values - previous) of each client, ascending by client.
+            weights: float64 [k], the clients' weights, which sum to 1.
+            context: the round; its `groups` has one group.
+
+        Returns:
+            float64 [n].
         """
         return self.combine(previous, weights @ updates, context)
 
     def combine_round(self, previous: Values, updates: RoundUpdates, context: RuleContext) -> Values:
-        """The same from the whole round: all active groups and all participants' updates at once."""
+        """The new values of all active groups, from the updates of all participants at once.
+
+        Args:
+            previous: float64 [n], the global values of the context's groups.
+            updates: the updates of all accepted clients.
+            context: the round.
+
+        Returns:
+            float64 [n].
+        """
         return self.combine(previous, updates.mean(), context)
 
     def recombine(self, pool: ModelPool, context: RuleContext) -> None:
-        """Change the models of the pool, in place, after each has been trained by its client."""
+        """Change the models of the pool in place, after each has been trained by its client."""
 
     def combine_channel(self, previous: Values, update: Values, context: RuleContext) -> Values:
-        """The new values of a further channel: c + (|S|/N) * mean of what the participants S of N clients added.
+        """The new values of one of the method's further channels: c + (|S|/N) mean(what the participants S added).
 
         Args:
-            previous: float64 [n], the channel's values in the active groups.
-            update: float64 [n], the weighted mean of what the clients added.
+            previous: float64 [n], c, the channel's values in the context's groups.
+            update: float64 [n], the weighted mean of what the participants added.
+            context: the round, with |S| participants of N clients.
+
+        Returns:
+            float64 [n].
         """
         return previous + update * (context.participants / context.population)
 
@@ -259,13 +301,13 @@ class ServerRule:
 
 
 class Algorithm(Component):
-    """A federated method.
+    """Base of the federated methods. The texts below are shown by `fedbench list`; nothing else reads them.
 
     Attributes:
-        paper: where it comes from.
-        sends: in words, what travels.
-        keeps: in words, what a client keeps.
-        refuses: in words, what it cannot be combined with.
+        paper: citation of the paper that describes the method.
+        sends: text that says what travels between clients and server.
+        keeps: text that says what a client keeps between rounds.
+        refuses: text that says what the method cannot be combined with.
     """
 
     paper: ClassVar[str] = ""
@@ -274,44 +316,44 @@ class Algorithm(Component):
     refuses: ClassVar[str] = "nothing"
 
     def objective(self) -> Objective:
-        """The local objective, made once per actor."""
+        """Make the local objective; called once for each actor."""
         return Objective()
 
     def rule(self) -> ServerRule:
-        """The server rule, made once per run."""
+        """Make the server rule; called once for each run."""
         return ServerRule()
 
     def weight(self, samples: int) -> float:
-        """A participant's weight in the mean, before normalisation over the cohort."""
+        """The weight of a participant with `samples` samples in the mean, before normalisation over the cohort."""
         return float(samples)
 
     def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
-        """Factors on the participants' updates, beside their weights.
+        """For each participant, a further factor on its update beside its weight.
 
         Args:
-            weights: normalised over the cohort.
-            steps: minibatches that each participant trains on.
+            weights: the participants' weights, which sum to 1.
+            steps: for each participant, the number of minibatches that it trains on.
         """
         return (1.0,) * len(weights)
 
     def sums(self) -> bool:
-        """Whether the sum of a round's updates is all that the server needs of them."""
+        """Whether the server needs no more than the sum of a round's updates."""
         return self.rule().takes_means()
 
     def rule_is_special(self) -> bool:
-        """Whether the method brings a server rule other than averaging."""
+        """Whether the method has a server rule other than averaging."""
         return type(self).rule is not Algorithm.rule
 
     def objective_is_special(self) -> bool:
-        """Whether the method brings a local objective other than the plain one."""
+        """Whether the method has a local objective other than the plain one."""
         return type(self).objective is not Algorithm.objective
 
     def scales_are_special(self) -> bool:
-        """Whether the method gives each update a factor of its own."""
+        """Whether the method gives each participant's update a further factor."""
         return type(self).scales is not Algorithm.scales
 
     def check(self, config: Any) -> None:
-        """Refuse combinations that make no sense.
+        """Refuse configurations that the method cannot be combined with.
 
         Args:
             config: the whole `ExperimentConfig`.

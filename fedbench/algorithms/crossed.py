@@ -1,4 +1,4 @@
-"""One method's local objective with another's server rule."""
+"""A method made of one method's local objective and another's server rule."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,8 +14,8 @@ class Crossed(Algorithm):
     """A local objective crossed with another method's server rule.
 
     Attributes:
-        local: gives the objective, and what clients keep and send.
-        server: gives the rule, and the weights.
+        local: the method that gives the objective, and with it what clients keep and send.
+        server: the method that gives the server rule and the weights.
     """
 
     local: SerializeAsAny[Algorithm]
@@ -23,10 +23,10 @@ class Crossed(Algorithm):
 
     @classmethod
     def of(cls, local: Algorithm, server: Algorithm | None) -> Algorithm:
-        """The cross, or `local` itself where no other rule is asked for.
+        """The crossed method, or `local` itself where `server` is None.
 
         Raises:
-            ConfigError: the two make no sense together; names them and the reason.
+            ConfigError: the two cannot be combined; the message names them and the reason.
         """
         if server is None:
             return local
@@ -62,7 +62,7 @@ class Crossed(Algorithm):
         return self.server.rule()
 
     def weight(self, samples: int) -> float:
-        # Methods that count every client alike (SCAFFOLD) rely on it.
+        # An objective whose method gives every client the same weight (SCAFFOLD) relies on it.
         return (
             self.server.weight(samples) if self.local.weight(2) != self.local.weight(1) else self.local.weight(samples)
         )
@@ -76,6 +76,6 @@ class Crossed(Algorithm):
 
 
 def asynchronous_part(method: Algorithm) -> AsyncAlgorithm | None:
-    """The method whose state machine applies single updates as they arrive; None for a method that works in rounds."""
+    """The asynchronous method that `method` is, or takes its server rule from; None for a synchronous method."""
     rule = method.server if isinstance(method, Crossed) else method
     return rule if isinstance(rule, AsyncAlgorithm) else None

@@ -1,7 +1,7 @@
 """FedAsync: C. Xie, S. Koyejo, I. Gupta, "Asynchronous Federated Optimization", 2019 (arXiv 1903.03934).
 
-The server mixes each client's model into its own, the less the staler it is. With tau = t - ite updates between what
-the client was sent and its answer,
+The server mixes each client's model into its own, with a weight that falls with its staleness. With tau = t - ite, the
+updates applied between the client's download and its answer,
 
     alpha_tau = alpha s(tau),        w <- (1 - alpha_tau) w + alpha_tau w_client
 
@@ -9,12 +9,12 @@ the client was sent and its answer,
     s(tau) = 1 if tau <= b, else 1 / (a (tau - b) + 1)       hinge
     s(tau) = (1 + tau)^-a                                    polynomial
 
-so that s = 1 for an answer that nothing came in between of. The client answers with sent - trained, from which and from
-what it was sent the server has w_client; for that it keeps what each worker was sent (snapshots, so no copies).
+so that s(0) = 1. The client answers with the delta (sent - trained), from which the server computes w_client = sent -
+delta. For that it keeps what each worker was sent, as snapshots without copies.
 
 The paper's clients add a proximal term to their loss: that is `algorithm=fedprox` with `server=fedasync`.
 
-The default hyperparameters are from memory of the paper, not checked against its text.
+The default hyperparameters were not checked against the paper's text.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field, model_validator
 
-from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, Work
+from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm, UpdateKind
 
 TAKES = {"constant": "", "hinge": "ab", "polynomial": "a"}
-"""Which of a and b a staleness function has."""
+"""{staleness function: which of the parameters a and b it has}."""
 
 
 class FedAsync(AsyncAlgorithm):
-    """Each client's model is mixed into the server's, the less the staler it is (Xie et al., 2019).
+    """Each client's model is mixed into the server's, with a weight that falls with staleness (Xie et al., 2019).
 
     Attributes:
         mixing: alpha, the weight of a fresh model.
@@ -40,7 +40,7 @@ class FedAsync(AsyncAlgorithm):
 
     paper: ClassVar[str] = "Xie, Koyejo, Gupta, 2019, arXiv 1903.03934"
     refuses: ClassVar[str] = "gradients as updates: models are mixed"
-    work: ClassVar[tuple[Work, ...]] = ("delta",)
+    updates: ClassVar[tuple[UpdateKind, ...]] = ("delta",)
     name: str = "fedasync"
     mixing: float = Field(default=0.6, gt=0, le=1)
     staleness: Literal["constant", "hinge", "polynomial"] = "polynomial"
@@ -58,22 +58,22 @@ class FedAsync(AsyncAlgorithm):
         return Mixing(parameters, workers, self.mixing, self.factor)
 
     def factor(self, delay: int) -> float:
-        """s(tau)."""
+        """s(tau), the factor on the weight of a model that is tau = `delay` updates old."""
         if self.staleness == "constant":
             return 1.0
         if self.staleness == "polynomial":
-            return float((1 + delay) ** -(0.5 if self.a is None else self.a))
+            return float((1 + delay) ** -(0.5 if self.a is None else self.a))  # (1 + tau)^-a
         slope, flat = 10.0 if self.a is None else self.a, 4 if self.b is None else self.b
-        return 1 / (slope * max(delay - flat, 0) + 1)
+        return 1 / (slope * max(delay - flat, 0) + 1)  # 1 / (a (tau - b) + 1), and 1 up to tau = b
 
 
 class Mixing(ArrivalRule):
-    """(1 - alpha_tau) w + alpha_tau w_client.
+    """The step w <- (1 - alpha_tau) w + alpha_tau w_client.
 
     Attributes:
-        mixing: alpha.
-        factor: s, from delays to factors.
-        sent: by worker, what it was sent last.
+        mixing: alpha, the weight of a fresh model.
+        factor: s, the function from delays to factors.
+        sent: {worker: float [n], the parameters that it was sent last}.
     """
 
     def __init__(self, parameters: Array, workers: int, mixing: float, factor: Callable[[int], float]) -> None:
@@ -83,8 +83,8 @@ class Mixing(ArrivalRule):
         self.sent: dict[int, Array] = {}
 
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
-        share = self.mixing * self.factor(self.index - index)
-        client = self.sent[worker] - lr * update
+        share = self.mixing * self.factor(self.index - index)  # alpha_tau = alpha s(tau), tau = t - ite
+        client = self.sent[worker] - lr * update  # w_client
         self.parameters = (1 - share) * self.parameters + share * client
 
     def pull(self, worker: int) -> tuple[Array, int]:

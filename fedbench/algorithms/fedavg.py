@@ -18,7 +18,7 @@ class FedAvg(Algorithm):
     """Weighted mean of the participants' parameters (McMahan et al., AISTATS 2017).
 
     Attributes:
-        weighting: by the number of samples (the paper), or uniform.
+        weighting: weights of the participants: "samples", their numbers of samples (the paper), or "uniform".
     """
 
     paper: ClassVar[str] = "McMahan et al., AISTATS 2017, arXiv 1602.05629"
@@ -26,4 +26,4 @@ class FedAvg(Algorithm):
     weighting: Literal["samples", "uniform"] = "samples"
 
     def weight(self, samples: int) -> float:
-        return float(samples) if self.weighting == "samples" else 1.0
+        return float(samples) if self.weighting == "samples" else 1.0  # n_k

@@ -7,14 +7,14 @@ writes it as that gradient). From the server's theta the participants, a set S o
     theta_k    = argmin_w  L_k(w) - <lambda_k, w> + (alpha / 2) ||w - theta||^2
     lambda_k  <- lambda_k - alpha (theta_k - theta),
 
-the second line being the first-order condition of the first; here the argmin is approached by the local steps, each
-with -lambda_k + alpha (w - theta) added to the gradient. The server, unweighted:
+the second line being the first-order condition of the first. Here the argmin is approached by the local steps, each
+with -lambda_k + alpha (w - theta) added to the gradient. The server takes unweighted means:
 
     h     <- h - alpha (1/m) sum_{k in S} (theta_k - theta)        = h - alpha (|S|/m) mean(theta_k - theta)
     theta <- (1/|S|) sum_{k in S} theta_k - h / alpha.
 
-So h = (1/m) sum_k lambda_k at any time. Where nothing moves any more, h = 0 and theta_k = theta: every lambda_k is its
-device's gradient at theta, and the mean of the gradients is zero.
+So h = (1/m) sum_k lambda_k at any time. At a fixed point h = 0 and theta_k = theta: every lambda_k is its device's
+gradient at theta, and the mean of the gradients is zero.
 
 With a partial schedule all of this holds on the active layer groups; lambda_k and h of the others stay as they are.
 The training loss that is recorded is L_k, the cross-entropy part.
@@ -32,13 +32,14 @@ from pydantic import Field
 from fedbench.algorithms.base import Algorithm, LocalContext, Objective, RuleContext, ServerRule, Values
 
 DUAL = "dual"
+"""Name of lambda_k in the client's state."""
 
 
 class FedDyn(Algorithm):
     """Dynamic regularisation that aligns the clients' minima with the global one (Acar et al., ICLR 2021).
 
     Attributes:
-        alpha: strength of the regulariser.
+        alpha: alpha, the strength of the regulariser.
     """
 
     paper: ClassVar[str] = "Acar et al., ICLR 2021, arXiv 2111.04263"
@@ -57,10 +58,10 @@ class FedDyn(Algorithm):
 
 
 class Regularised(Objective):
-    """Cross-entropy, and -<lambda_k, w> + (alpha / 2) ||w - theta||^2 by its gradient.
+    """Cross-entropy plus -<lambda_k, w> + (alpha / 2) ||w - theta||^2, which is added through its gradient.
 
     Args:
-        alpha: > 0.
+        alpha: strength of the regulariser, greater than 0.
     """
 
     keeps: tuple[str, ...] = (DUAL,)
@@ -70,6 +71,7 @@ class Regularised(Objective):
 
     def correct(self, context: LocalContext) -> None:
         model, dual = context.model, context.state.get(DUAL)
+        # gradient + alpha (w - theta) - lambda_k
         for piece in context.pieces:
             gradient = model.gradient[piece].add_(model.vector[piece] - context.anchor[piece], alpha=self._alpha)
             if dual is not None:
@@ -81,16 +83,17 @@ class Regularised(Objective):
         vector, anchor = context.model.vector, context.anchor
         old = context.state.get(DUAL)
         dual = zeros_like(vector) if old is None else old.clone()
+        # lambda_k <- lambda_k - alpha (theta_k - theta)
         for piece in context.pieces:
             dual[piece].sub_(vector[piece] - anchor[piece], alpha=self._alpha)
         context.state[DUAL] = dual
 
 
 class DebiasedMean(ServerRule):
-    """The mean, less h / alpha. Keeps h, float64 [P].
+    """The server rule of FedDyn: the mean minus h / alpha. It keeps h, float64 [P].
 
     Args:
-        alpha: > 0.
+        alpha: strength of the regulariser, greater than 0.
     """
 
     def __init__(self, alpha: float) -> None:
@@ -100,7 +103,9 @@ class DebiasedMean(ServerRule):
     def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
         if self._h is None:
             self._h = np.zeros(context.layout.size)
+        # h <- h - alpha (|S|/m) mean(theta_k - theta)
         h = context.gather(self._h) - self._alpha * (context.participants / context.population) * update
         context.scatter(h, self._h)
+        # theta <- (1/|S|) sum_{k in S} theta_k - h / alpha
         combined: Values = previous + update - h / self._alpha
         return combined

@@ -23,10 +23,10 @@ from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext
 
 
 class FedExP(Algorithm):
-    """A server step size from how much the updates differ (Jhunjhunwala et al., ICLR 2023).
+    """A server step size that grows with how much the updates differ (Jhunjhunwala et al., ICLR 2023).
 
     Attributes:
-        eps: added to the squared norm of the mean update, in the units of squared parameters.
+        eps: eps, added to the squared norm of the mean update, in the units of squared parameters.
     """
 
     paper: ClassVar[str] = "Jhunjhunwala et al., ICLR 2023, arXiv 2301.09604"
@@ -41,7 +41,7 @@ class FedExP(Algorithm):
 
 
 class Extrapolation(ServerRule):
-    """Averaging with a step size of at least 1."""
+    """The server rule of FedExP: averaging with a step size eta of at least 1."""
 
     def __init__(self, eps: float) -> None:
         self._eps = eps
@@ -51,6 +51,7 @@ class Extrapolation(ServerRule):
 
     def combine_round(self, previous: Values, updates: RoundUpdates, context: RuleContext) -> Values:
         mean = updates.mean()  # Delta
+        # w <- w + eta Delta
         return previous + step_size(updates.squared_norms(), float(mean @ mean), self._eps) * mean
 
 
@@ -60,6 +61,7 @@ def step_size(squared_norms: Values, squared_norm_of_mean: float, eps: float) ->
     Args:
         squared_norms: float64 [m], ||Delta_i||^2 of each participant.
         squared_norm_of_mean: ||Delta||^2.
+        eps: eps, added to the latter.
     """
-    bound = 2 * len(squared_norms) * (squared_norm_of_mean + eps)
+    bound = 2 * len(squared_norms) * (squared_norm_of_mean + eps)  # 2 m (||Delta||^2 + eps)
     return max(1.0, float(squared_norms.sum()) / bound) if bound else 1.0

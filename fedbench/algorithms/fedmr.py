@@ -30,9 +30,9 @@ class FedMR(Algorithm):
     """Layers shuffled between the participants' models instead of averaging (Hu et al., KDD 2024).
 
     Attributes:
-        first_stage_rounds: rounds of averaging before the first recombination.
-        granularity: what is shuffled as a whole: each tensor (the authors' published code), each layer group, or the
-            model.
+        first_stage_rounds: number of rounds of averaging before the first recombination.
+        granularity: the unit that is shuffled as a whole: each tensor (the authors' published code), each layer group,
+            or the model.
     """
 
     paper: ClassVar[str] = "Hu et al., KDD 2024, arXiv 2305.10730"
@@ -50,7 +50,7 @@ class FedMR(Algorithm):
 
 
 class Recombination(ServerRule):
-    """Shuffles layers between the models of the pool; in the first stage the pool is averaged."""
+    """The server rule of FedMR: layers are shuffled between the models of the pool, after a stage of averaging."""
 
     own_models = True
 
@@ -69,10 +69,15 @@ class Recombination(ServerRule):
 
 
 def units(table: PartTable, groups: tuple[int, ...], granularity: Granularity) -> list[list[Region]]:
-    """What is shuffled as a whole, of the layer groups that were trained.
+    """The units of the trained layer groups that are shuffled as a whole, each a list of regions.
 
     A unit is a tensor (each running statistic by itself, as in the authors' published code), a layer group with its
     statistics, or all groups together.
+
+    Args:
+        table: the parts of a transfer.
+        groups: the layer groups that were trained.
+        granularity: the kind of unit.
     """
     layout = table.layout
     tensors = [(PARAMETERS, slot) for slot in layout.slots]
@@ -81,5 +86,5 @@ def units(table: PartTable, groups: tuple[int, ...], granularity: Granularity) -
     regions = [(slot.group, (channel, slice(slot.offset, slot.stop))) for channel, slot in tensors]
     if granularity == "tensor":
         return [[region] for group, region in regions if group in groups]
-    wholes = [groups] if granularity == "model" else [(group,) for group in groups]
-    return [[region for group, region in regions if group in whole] for whole in wholes]
+    units_of_groups = [groups] if granularity == "model" else [(group,) for group in groups]
+    return [[region for group, region in regions if group in unit] for unit in units_of_groups]

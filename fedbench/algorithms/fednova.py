@@ -11,9 +11,9 @@ For plain SGD a_i = [1, ..., 1] and ||a_i||_1 = tau_i, so that with Delta_i = de
 
     x <- x + tau_eff sum_i p_i delta_i / tau_i,        tau_eff = sum_i p_i tau_i:
 
-FedAvg, each update scaled by tau_eff / tau_i. FedAvg itself would weigh client i's gradient by p_i tau_i, and so
-minimise another sum of the clients' losses than sum_i p_i F_i. Equal steps give factors of exactly 1, hence FedAvg bit
-for bit. A weight decay is part of the gradient and changes nothing.
+This is FedAvg with each update scaled by tau_eff / tau_i. FedAvg itself would weigh client i's gradient by p_i tau_i,
+and so minimise another sum of the clients' losses than sum_i p_i F_i. Equal steps give factors of exactly 1, hence
+FedAvg bit for bit. A weight decay is part of the gradient and changes nothing.
 
 Bytes: FedAvg's. With n parameters in the active groups and s running statistics (s = 0 where clients keep theirs), a
 participant sends 4 (n + s) and receives 4 bytes for every value that changed since it last downloaded; the server
@@ -41,21 +41,21 @@ class FedNova(Algorithm):
     name: str = "fednova"
 
     def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
-        """tau_eff / tau_i; 1 for a client that takes no step, whose update is zero."""
-        return tuple(_scale(own, weights, steps) if own else 1.0 for own in steps)
+        """For each participant tau_eff / tau_i; 1 for a client that takes no step, whose update is zero."""
+        return tuple(_scale(tau_i, weights, steps) if tau_i else 1.0 for tau_i in steps)
 
     def check(self, config: Any) -> None:
         optimizer = config.local.optimizer
-        if optimizer.name != "sgd":
+        if not optimizer.is_sgd:
             raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {REASON}")
         if optimizer.momentum:
             raise ConfigError(f"local.optimizer.momentum={optimizer.momentum}: must be 0 with {REASON}")
 
 
-def _scale(own: int, weights: Sequence[float], steps: Sequence[int]) -> float:
-    """tau_eff / tau_i with tau_i = `own`.
+def _scale(tau_i: int, weights: Sequence[float], steps: Sequence[int]) -> float:
+    """The factor tau_eff / tau_i.
 
-    Written as 1 + sum_j p_j (tau_j - tau_i) / tau_i, the same for weights that sum to 1, it is exactly 1 for equal
-    steps however the weights were rounded.
+    It is computed as 1 + sum_j p_j (tau_j - tau_i) / tau_i, which is the same for weights that sum to 1, and exactly 1
+    for equal steps however the weights were rounded.
     """
-    return 1.0 + math.fsum(p * (tau - own) for p, tau in zip(weights, steps, strict=True)) / own
+    return 1.0 + math.fsum(p_j * (tau_j - tau_i) for p_j, tau_j in zip(weights, steps, strict=True)) / tau_i

@@ -21,7 +21,7 @@ each task: the defaults of `server_lr` here are starting points, not the paper's
 With a partial schedule only the active layer groups take a step, and only their moments change: a group that was not
 trained in a round has no pseudo-gradient, which is not the same as one of zero.
 
-The default hyperparameters are from memory of these papers, not checked against their text.
+The default hyperparameters were not checked against the text of these papers.
 """
 
 from abc import ABC, abstractmethod
@@ -59,9 +59,9 @@ class FedAdagrad(FedAvg):
     """Adagrad on the server (Reddi et al., ICLR 2021).
 
     Attributes:
-        server_lr: eta.
-        beta1: decay of the first moment; the paper has none for this method.
-        tau: adaptivity, added to the denominator; v starts at tau^2.
+        server_lr: eta, the server's learning rate.
+        beta1: beta_1, the decay of the first moment; the paper has none for this method.
+        tau: tau, the degree of adaptivity, added to the denominator; v starts at tau^2.
     """
 
     paper: ClassVar[str] = REDDI
@@ -78,10 +78,10 @@ class FedAdam(FedAvg):
     """Adam on the server, without bias correction (Reddi et al., ICLR 2021).
 
     Attributes:
-        server_lr: eta.
-        beta1: decay of the first moment.
-        beta2: decay of the second moment.
-        tau: adaptivity, added to the denominator; v starts at tau^2.
+        server_lr: eta, the server's learning rate.
+        beta1: beta_1, the decay of the first moment.
+        beta2: beta_2, the decay of the second moment.
+        tau: tau, the degree of adaptivity, added to the denominator; v starts at tau^2.
     """
 
     paper: ClassVar[str] = REDDI
@@ -99,10 +99,10 @@ class FedYogi(FedAdam):
     """Yogi on the server: v moves by at most (1 - beta2) Delta^2 a round (Reddi et al., ICLR 2021).
 
     Attributes:
-        server_lr: eta.
-        beta1: decay of the first moment.
-        beta2: 1 - beta2 is how fast the second moment moves.
-        tau: adaptivity, added to the denominator; v starts at tau^2.
+        server_lr: eta, the server's learning rate.
+        beta1: beta_1, the decay of the first moment.
+        beta2: beta_2; the second moment moves by at most (1 - beta_2) Delta^2 in a round.
+        tau: tau, the degree of adaptivity, added to the denominator; v starts at tau^2.
     """
 
     name: str = "fedyogi"
@@ -112,7 +112,7 @@ class FedYogi(FedAdam):
 
 
 class Momentum(ServerRule):
-    """x + eta v with v <- beta v + Delta.
+    """The server rule of FedAvgM: v <- beta v + Delta, x <- x + eta v.
 
     Attributes:
         velocity: float64 [P], v; empty before the first round.
@@ -126,17 +126,17 @@ class Momentum(ServerRule):
     def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
         if not len(self.velocity):
             self.velocity = np.zeros(context.layout.size)
-        velocity = self._momentum * context.gather(self.velocity) + update
+        velocity = self._momentum * context.gather(self.velocity) + update  # v <- beta v + Delta
         context.scatter(velocity, self.velocity)
-        return previous + self._server_lr * velocity
+        return previous + self._server_lr * velocity  # x <- x + eta v
 
 
 class Adaptive(ServerRule, ABC):
-    """x + eta m / (sqrt(v) + tau); `second_moment` says how v is renewed.
+    """Base of the adaptive server rules: x <- x + eta m / (sqrt(v) + tau); `second_moment` computes the new v.
 
     Attributes:
-        first: float64 [P], m; empty before the first round.
-        second: float64 [P], v; empty before the first round.
+        first: float64 [P], m, the first moment; empty before the first round.
+        second: float64 [P], v, the second moment; empty before the first round.
     """
 
     def __init__(self, server_lr: float, beta1: float, tau: float) -> None:
@@ -159,22 +159,23 @@ class Adaptive(ServerRule, ABC):
         if not len(self.first):
             self.first = np.zeros(context.layout.size)
             self.second = np.full(context.layout.size, self._tau**2)
-        first = self._beta1 * context.gather(self.first) + (1 - self._beta1) * update
-        second = self.second_moment(context.gather(self.second), np.square(update))
+        first = self._beta1 * context.gather(self.first) + (1 - self._beta1) * update  # m
+        second = self.second_moment(context.gather(self.second), np.square(update))  # v
         context.scatter(first, self.first)
         context.scatter(second, self.second)
+        # x <- x + eta m / (sqrt(v) + tau)
         return previous + self._server_lr * first / (np.sqrt(second) + self._tau)
 
 
 class Adagrad(Adaptive):
-    """v <- v + Delta^2."""
+    """The server rule of FedAdagrad: v <- v + Delta^2."""
 
     def second_moment(self, before: Values, squared: Values) -> Values:
         return before + squared
 
 
 class Adam(Adaptive):
-    """v <- beta_2 v + (1 - beta_2) Delta^2."""
+    """The server rule of FedAdam: v <- beta_2 v + (1 - beta_2) Delta^2."""
 
     def __init__(self, server_lr: float, beta1: float, tau: float, beta2: float) -> None:
         super().__init__(server_lr, beta1, tau)
@@ -185,7 +186,7 @@ class Adam(Adaptive):
 
 
 class Yogi(Adam):
-    """v <- v - (1 - beta_2) Delta^2 sign(v - Delta^2)."""
+    """The server rule of FedYogi: v <- v - (1 - beta_2) Delta^2 sign(v - Delta^2)."""
 
     def second_moment(self, before: Values, squared: Values) -> Values:
         return before - (1 - self._beta2) * squared * np.sign(before - squared)

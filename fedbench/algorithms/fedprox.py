@@ -1,7 +1,7 @@
 """FedProx: T. Li, A. K. Sahu, M. Zaheer, M. Sanjabi, A. Talwalkar, V. Smith, "Federated Optimization in Heterogeneous
 Networks", MLSys 2020 (arXiv 1812.06127), Eq. 2 and Algorithm 2.
 
-Participant k minimises its own loss F_k and stays near the global parameters w^t, from which it started:
+Participant k minimises its own loss F_k, but stays near the global parameters w^t from which it started (Eq. 2):
 
     min_w  h_k(w; w^t) = F_k(w) + (mu / 2) ||w - w^t||^2.
 
@@ -25,7 +25,7 @@ class FedProx(Algorithm):
     """FedAvg with a proximal term that keeps clients near the global model (Li et al., MLSys 2020).
 
     Attributes:
-        mu: strength of the proximal term; 0 is FedAvg.
+        mu: mu, the strength of the proximal term; 0 is FedAvg.
     """
 
     paper: ClassVar[str] = "Li et al., MLSys 2020, arXiv 1812.06127"
@@ -37,10 +37,10 @@ class FedProx(Algorithm):
 
 
 class Proximal(Objective):
-    """Cross-entropy, and (mu / 2) ||w - w^t||^2 by its gradient.
+    """Cross-entropy plus (mu / 2) ||w - w^t||^2, which is added through its gradient.
 
     Args:
-        mu: > 0.
+        mu: strength of the proximal term, greater than 0.
     """
 
     def __init__(self, mu: float) -> None:
@@ -48,5 +48,6 @@ class Proximal(Objective):
 
     def correct(self, context: LocalContext) -> None:
         model = context.model
+        # Gradient of h_k: that of F_k, and mu (w - w^t).
         for piece in context.pieces:
             model.gradient[piece].add_(model.vector[piece] - context.anchor[piece], alpha=self._mu)

@@ -7,12 +7,12 @@ z_prev under the client's own last model,
     l     = l_sup + mu l_con
     l_con = -log( exp(sim(z, z_glob) / T) / (exp(sim(z, z_glob) / T) + exp(sim(z, z_prev) / T)) ),
 
-sim the cosine similarity, l_sup the cross-entropy, both averaged over the minibatch. Features are what enters the
-layer that `fedbench.models.groups.feature_layer` names, the final classifier.
+where sim is the cosine similarity and l_sup the cross-entropy, both averaged over the minibatch. The features are the
+input of the final classifier, the layer that `fedbench.models.groups.feature_layer` names.
 
-The paper leaves open how the two other models normalise: here they run in eval mode, without gradient, with the
-running statistics that the training model has at that moment, its pass over the same minibatch included. Only the
-parameters differ then, and a model without running statistics is compared exactly as the formula says.
+The paper leaves open how the two other models normalise. Here they run in eval mode, without gradient, with the
+running statistics that the training model has at that moment, its pass over the same minibatch included. The models
+then differ in their parameters alone, and a model without running statistics is compared exactly as the formula says.
 
 The term is left out, and its two forward passes with it, where it cannot act: before the client has a last model, with
 mu = 0, and where only the classifier trains, on which no feature depends (FedPart x MOON, arXiv 2410.11559). What
@@ -37,16 +37,18 @@ if TYPE_CHECKING:
     from fedbench.models.flat import FlatModel
 
 PREVIOUS = "previous"
-COMPARED = 2
-"""Models that the training one is compared with: the global and the previous one."""
+"""Name of the client's last model in its state."""
+
+COMPARED_MODELS = 2
+"""Number of models that the training one is compared with: the global one and the client's last one."""
 
 
 class Moon(Algorithm):
     """Features drawn to the global model's and away from the client's last ones (Li et al., CVPR 2021).
 
     Attributes:
-        mu: weight of the contrastive term; 0 is FedAvg.
-        temperature: of the contrastive term.
+        mu: mu, the weight of the contrastive term; 0 is FedAvg.
+        temperature: T, the temperature of the contrastive term.
     """
 
     paper: ClassVar[str] = "Li et al., CVPR 2021, arXiv 2103.16257"
@@ -61,24 +63,24 @@ class Moon(Algorithm):
 
 
 class Contrastive(Objective):
-    """Cross-entropy plus mu times the contrastive term.
+    """The loss l = l_sup + mu l_con.
 
     Args:
-        mu: >= 0.
-        temperature: > 0.
+        mu: weight of the contrastive term, at least 0.
+        temperature: T, greater than 0.
     """
 
     def __init__(self, mu: float, temperature: float) -> None:
         self._mu = mu
         self._temperature = temperature
-        self._others: tuple[FlatModel, FlatModel] | None = None
+        self._compared: tuple[FlatModel, FlatModel] | None = None
         self._contrasts = False
         self.keeps = (PREVIOUS,) if mu else ()
         # Two models to compare with, each with the gradient vector that it does not use.
         self.working_vectors = 4 if mu else 0
 
     def idle_reason(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> str | None:
-        """Why the contrastive term cannot act while `groups` are active, in one line; None where it can."""
+        """The reason, in one line, why the contrastive term cannot act while `groups` are active; None where it can."""
         from fedbench.models.groups import feature_layer
 
         if not self._mu:
@@ -89,8 +91,8 @@ class Contrastive(Objective):
         return f"only {classifier} trains, on which no feature depends: no contrastive term, as FedAvg"
 
     def extra_passes(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> int:
-        """Those of the global and of the previous model, where the contrastive term can act."""
-        return 0 if self.idle_reason(groups, layout, module) else COMPARED
+        """Two passes, of the global and of the client's last model, where the contrastive term can act; else none."""
+        return 0 if self.idle_reason(groups, layout, module) else COMPARED_MODELS
 
     def begin(self, context: LocalContext) -> None:
         model = context.model
@@ -103,31 +105,32 @@ class Contrastive(Objective):
 
         self._trained = model
         self._layer = feature_layer(model.module)
-        self._others = self._others or (_copy(model), _copy(model))
-        for other, vector in zip(self._others, (context.anchor, context.state[PREVIOUS]), strict=True):
-            other.vector.copy_(vector)
+        self._compared = self._compared or (_copy(model), _copy(model))
+        for compared, vector in zip(self._compared, (context.anchor, context.state[PREVIOUS]), strict=True):
+            compared.vector.copy_(vector)
 
     def loss(self, module: "nn.Module", inputs: "Tensor", labels: "Tensor") -> "Tensor":
         if not self._contrasts:
             return super().loss(module, inputs, labels)
         from torch.nn.functional import cosine_similarity, cross_entropy, softplus
 
-        logits, features = _logits_and_features(module, self._layer, inputs)
-        positive, negative = (cosine_similarity(features, other) for other in self._other_features(inputs))
-        # -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)).
+        logits, features = _logits_and_features(module, self._layer, inputs)  # features: z
+        # sim(z, z_glob) and sim(z, z_prev)
+        positive, negative = (cosine_similarity(features, compared) for compared in self._compared_features(inputs))
+        # l_con, with -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)).
         contrastive = softplus((negative - positive) / self._temperature).mean()
         return cross_entropy(logits, labels) + self._mu * contrastive
 
-    def _other_features(self, inputs: "Tensor") -> "list[Tensor]":
-        """z_glob and z_prev, float32 [B, F]."""
+    def _compared_features(self, inputs: "Tensor") -> "list[Tensor]":
+        """The features z_glob and z_prev of a minibatch, float32 [B, F] each."""
         from torch import no_grad
 
-        found = []
+        features = []
         with no_grad():
-            for other in self._others or ():
-                other.statistics.copy_(self._trained.statistics)
-                found.append(_logits_and_features(other.module, self._layer, inputs)[1])
-        return found
+            for compared in self._compared or ():
+                compared.statistics.copy_(self._trained.statistics)
+                features.append(_logits_and_features(compared.module, self._layer, inputs)[1])
+        return features
 
     def finish(self, context: LocalContext, steps: int) -> None:
         if self._mu:
@@ -135,7 +138,7 @@ class Contrastive(Objective):
 
 
 def _copy(model: "FlatModel") -> "FlatModel":
-    """The same network over vectors of its own, in eval mode."""
+    """A copy of the network with its own flat vectors, in eval mode."""
     from copy import deepcopy
 
     from fedbench.models.flat import FlatModel
@@ -144,24 +147,24 @@ def _copy(model: "FlatModel") -> "FlatModel":
 
 
 def _logits_and_features(module: "nn.Module", layer: str, inputs: "Tensor") -> "tuple[Tensor, Tensor]":
-    """One forward pass: the output, and float32 [B, F], what entered `layer`.
+    """One forward pass: the network's output, and the input of its submodule `layer` as float32 [B, F].
 
     Raises:
-        ModelError: the layer is never called.
+        ModelError: the submodule is not called in the forward pass.
     """
-    entered: list[Tensor] = []
+    layer_inputs: list[Tensor] = []
 
-    def note(_: "nn.Module", arguments: "tuple[Tensor, ...]") -> None:
-        entered.append(arguments[0])
+    def record_input(_: "nn.Module", arguments: "tuple[Tensor, ...]") -> None:
+        layer_inputs.append(arguments[0])
 
-    handle = module.get_submodule(layer).register_forward_pre_hook(note)
+    handle = module.get_submodule(layer).register_forward_pre_hook(record_input)
     try:
         logits: Tensor = module(inputs)
     finally:
         handle.remove()
-    if not entered:
+    if not layer_inputs:
         raise ModelError(
             f"{type(module).__name__}: {layer!r} is not called in a forward pass, so algorithm.name=moon finds no "
             "features; name the classifier in an attribute 'feature_layer'"
         )
-    return logits, entered[-1].float()
+    return logits, layer_inputs[-1].float()

@@ -1,8 +1,9 @@
 """Ordered Adam: EXPERIMENTAL, this project's own; no paper describes it.
 
-The buckets of OrMo (C.-W. Shi, Y.-R. Yang, W.-J. Li, "Ordered Momentum for Asynchronous SGD", NeurIPS 2024, arXiv
-2407.19234; see `fedbench.algorithms.ormo`) for both moments of Adam (D. P. Kingma, J. Ba, "Adam: A Method for
-Stochastic Optimization", ICLR 2015, arXiv 1412.6980). With c the current bucket and a gradient d buckets late,
+It applies the buckets of OrMo (C.-W. Shi, Y.-R. Yang, W.-J. Li, "Ordered Momentum for Asynchronous SGD", NeurIPS 2024,
+arXiv 2407.19234; see `fedbench.algorithms.ormo`) to both moments of Adam (D. P. Kingma, J. Ba, "Adam: A Method for
+Stochastic Optimization", ICLR 2015, arXiv 1412.6980). With c the current bucket and a gradient g that is d buckets
+late,
 
     p = 0
     where t opens a bucket:    p <- beta_1 m,  m <- beta_1 m,  v <- beta_2 v
@@ -11,13 +12,14 @@ Stochastic Optimization", ICLR 2015, arXiv 1412.6980). With c the current bucket
     p <- p + (1 + beta_1 + ... + beta_1^d) (1 - beta_1) g / K
     w <- w - eta (p / (1 - beta_1^(c+1))) / (sqrt(v / (1 - beta_2^(c+1))) + eps)
 
-So the old moment's step and the new gradient's are one, made with the new v. With K = 1, p is m, and this is PyTorch's
-Adam. Gradients are averaged over a bucket, not summed as in OrMo: K updates move a parameter by about eta.
+So the step of the old moment and that of the new gradient are one, made with the new v. With K = 1, p is m, and this is
+PyTorch's Adam. Gradients are averaged over a bucket, not summed as in OrMo: K updates move a parameter by about eta.
 
-What holds: after n arrivals m and v are the sums of beta^(d_j) (1 - beta) g_j / K, or g_j^2, and do not depend on the
-order of arrival. What does not: w does depend on it, because each step is scaled by the v of its time; in lock-step it
-is not Adam on the mean gradient, because v averages the squares; and the bias corrections take bucket 0 as complete
-when it is not, so that v is too small there, at t = 0 by K, and that step is longer by sqrt(K) than eta / K.
+After n arrivals, m is the sum of beta_1^(d_j) (1 - beta_1) g_j / K and v that of beta_2^(d_j) (1 - beta_2) g_j^2 / K.
+Neither depends on the order of arrival. Three properties do not hold. w does depend on that order, because each step is
+scaled by the v of its time. In lock-step it is not Adam on the mean gradient, because v averages the squares. The bias
+corrections treat bucket 0 as complete when it is not: v is too small there, at t = 0 by a factor of K, and that step is
+longer than eta / K by a factor of sqrt(K).
 
 beta_1, beta_2 and eps are PyTorch's defaults for Adam.
 """
@@ -38,10 +40,10 @@ class OrderedAdam(AsyncAlgorithm):
     learning rate: 0.01 or so, with `eps` 1e-3, as FedAdam has it.
 
     Attributes:
-        server_lr: a factor on the learning rate.
-        beta1: decay of the first moment, once a bucket.
-        beta2: decay of the second moment, once a bucket.
-        eps: added to the denominator.
+        server_lr: factor on the learning rate.
+        beta1: beta_1, the decay of the first moment in each bucket.
+        beta2: beta_2, the decay of the second moment in each bucket.
+        eps: eps, added to the denominator.
     """
 
     paper: ClassVar[str] = "experimental, this project's own, after arXiv 2407.19234 and arXiv 1412.6980"
@@ -56,12 +58,12 @@ class OrderedAdam(AsyncAlgorithm):
 
 
 class OrderedMoments(ArrivalRule):
-    """The recursion above.
+    """The state machine of ordered Adam.
 
     Attributes:
-        method: has the hyperparameters.
-        first: float [n], m.
-        second: float [n], v.
+        method: the method, which has the hyperparameters.
+        first: float [n], m, the first moment.
+        second: float [n], v, the second moment.
     """
 
     def __init__(self, parameters: Array, workers: int, method: OrderedAdam) -> None:
@@ -72,16 +74,17 @@ class OrderedMoments(ArrivalRule):
 
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
         beta1, beta2 = self.method.beta1, self.method.beta2
-        current = bucket(self.index, self.workers)
+        current = bucket(self.index, self.workers)  # c
         opens = current > bucket(self.index - 1, self.workers)
         if opens:
-            self.first *= beta1
-            self.second *= beta2
-        # Before the gradient is in it: the part of p that is beta_1 m.
-        step = self.first.copy() if opens else np.zeros_like(self.first)
-        late = current - bucket(index, self.workers)
+            self.first *= beta1  # m <- beta_1 m
+            self.second *= beta2  # v <- beta_2 v
+        step = self.first.copy() if opens else np.zeros_like(self.first)  # p <- beta_1 m with the old m, or p = 0
+        late = current - bucket(index, self.workers)  # d
         self.first += beta1**late * (1 - beta1) / self.workers * update
         self.second += beta2**late * (1 - beta2) / self.workers * np.square(update)
+        # (1 + beta_1 + ... + beta_1^d) (1 - beta_1) = 1 - beta_1^(d+1)
         step += (1 - beta1 ** (late + 1)) / self.workers * update
         scale = np.sqrt(self.second / (1 - beta2 ** (current + 1))) + self.method.eps
+        # w <- w - eta (p / (1 - beta_1^(c+1))) / scale
         self.parameters = self.parameters - lr * self.method.server_lr / (1 - beta1 ** (current + 1)) * step / scale

@@ -1,11 +1,15 @@
-"""Robust means: coordinate-wise median and trimmed mean.
+"""Robust server rules: coordinate-wise median and trimmed mean.
 
 D. Yin, Y. Chen, K. Ramchandran, P. Bartlett, "Byzantine-Robust Distributed Learning: Towards Optimal Statistical
 Rates", ICML 2018 (arXiv 1803.01498): Definition 1, the coordinate-wise median, and Definition 2, the coordinate-wise
-beta-trimmed mean. The paper takes them over the workers' gradients, here they are taken over the participants'
-updates, and every participant counts the same, whatever its number of samples.
+beta-trimmed mean. The paper takes them over the workers' gradients. Here they are taken over the participants'
+updates, and every participant counts the same, whatever its number of samples. For each coordinate c, with k
+participants and u_(1) <= ... <= u_(k) the sorted values of their updates,
 
-Both sort each coordinate before anything is added, so that the result has the same bits for any order of clients.
+    w_c <- w_c + median(u_(1), ..., u_(k))                                          median
+    w_c <- w_c + mean(u_(b+1), ..., u_(k-b)),        b = floor(beta k)              trimmed mean.
+
+Each coordinate is sorted before anything is added, so that the result has the same bits for any order of clients.
 """
 
 import math
@@ -21,13 +25,13 @@ from fedbench.algorithms.base import Algorithm, Needs, RuleContext, ServerRule, 
 PAPER = "Yin et al., ICML 2018, arXiv 1803.01498"
 
 _CHUNK_VALUES = 1 << 18
-"""Updates sorted at a time, over all clients: 2 MiB, whatever the size of the model."""
+"""Number of values sorted at a time, over all clients: 2 MiB, whatever the size of the model."""
 
 
 class Median(Algorithm):
     """Coordinate-wise median of the participants' updates (Yin et al., ICML 2018).
 
-    Of an even number it is the mean of the middle two.
+    For an even number of participants it is the mean of the middle two values.
     """
 
     paper: ClassVar[str] = PAPER
@@ -45,11 +49,11 @@ class TrimmedMean(Algorithm):
 
     Of k participants floor(trim * k) are left out on each side, at every coordinate.
 
-    With trim=0 it is the unweighted mean. It is not so bit for bit, because the updates are added in ascending
-    order rather than by client: in float64 the two differ by at most k * 2**-52 times the mean of |updates|.
+    With trim=0 it is the unweighted mean, but not bit for bit, because the updates are added in ascending order
+    rather than by client: in float64 the two differ by at most k * 2**-52 times the mean of |updates|.
 
     Attributes:
-        trim: fraction left out on each side.
+        trim: beta, the fraction of the participants left out on each side.
     """
 
     paper: ClassVar[str] = PAPER
@@ -63,23 +67,23 @@ class TrimmedMean(Algorithm):
         return 1.0
 
     def trimmed(self, clients: int) -> int:
-        """How many of `clients` are left out on each side; at least one remains."""
-        # As written, so that 0.29 of 100 are 29; in binary 0.29 * 100 is just below.
+        """b, how many of `clients` participants are left out on each side; at least one remains."""
+        # Computed on the decimal fraction as written: in binary 0.29 * 100 is just below 29.
         return math.floor(Fraction(str(self.trim)) * clients)
 
     def _trimmed_mean(self, ascending: Values) -> Values:
         clients = len(ascending)
         trimmed = self.trimmed(clients)
-        mean: Values = ascending[trimmed : clients - trimmed].mean(axis=0)
+        mean: Values = ascending[trimmed : clients - trimmed].mean(axis=0)  # u_(b+1), ..., u_(k-b)
         return mean
 
 
 class Robust(ServerRule):
-    """Adds a statistic of each coordinate's updates, whose weights it ignores."""
+    """The server rule that adds a statistic of each coordinate's updates, without regard to the clients' weights."""
 
     def __init__(self, statistic: Callable[[Values], Values]) -> None:
         """Args:
-        statistic: from float64 [k, c], ascending along the first axis, to float64 [c].
+        statistic: function from float64 [k, c], ascending along the first axis, to float64 [c].
         """
         self._statistic = statistic
 

@@ -1,16 +1,16 @@
 """SCAFFOLD: S. P. Karimireddy, S. Kale, M. Mohri, S. J. Reddi, S. U. Stich, A. T. Suresh, "SCAFFOLD: Stochastic
 Controlled Averaging for Federated Learning", ICML 2020 (arXiv 1910.06378), Algorithm 1, option II, Eqs. 3 to 5.
 
-The server keeps a control variate c, client i its own c_i, both zero at first: estimates of the mean gradient and of
-the client's. In K local steps from x the client corrects its drift, then renews c_i by the mean gradient of its steps,
-which it recovers from the way that it went:
+The server keeps a control variate c and client i its own c_i, both zero at first. They estimate the mean gradient and
+the client's gradient. In K local steps from x the client corrects its drift (Eq. 3), then replaces c_i by the mean
+gradient of its steps, which it recovers from the distance that it went (Eq. 4, option II):
 
-    y_i  <- y_i - lr (g_i(y_i) + c - c_i)
-    c_i+  = c_i - c + (x - y_i) / (K lr).
+    y_i  <- y_i - lr (g_i(y_i) + c - c_i)                    (3)
+    c_i+  = c_i - c + (x - y_i) / (K lr).                    (4)
 
-Over the set S of participants out of N clients, unweighted, with a global learning rate of 1:
+Over the set S of participants out of N clients, unweighted, with a global learning rate of 1, the server takes
 
-    x <- x + (1/|S|) sum_i (y_i - x)
+    x <- x + (1/|S|) sum_i (y_i - x)                         (5)
     c <- c + (|S|/N) (1/|S|) sum_i (c_i+ - c_i).
 
 With a partial schedule all of this holds on the active layer groups; the control variates of the others stay as they
@@ -22,7 +22,7 @@ what is added to c arrives as it was sent: single values below 2**-17 may be rou
 
 Bytes: with n parameters in the active groups and s running statistics (s = 0 where clients keep theirs), a participant
 sends 4 (2 n + s) and receives 4 bytes for every parameter, statistic and value of c that changed since it last
-downloaded, twice FedAvg's but for the statistics.
+downloaded: twice FedAvg's bytes, except for the statistics.
 """
 
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 CONTROL = "control"
+"""Name of the channel that carries c, and of c_i in the client's state."""
+
 REASON = "algorithm.name=scaffold, where a client recovers its mean gradient as (x - y) / (K lr)"
 
 
@@ -54,7 +56,7 @@ class Scaffold(Algorithm):
 
     def check(self, config: Any) -> None:
         optimizer = config.local.optimizer
-        if optimizer.name != "sgd":
+        if not optimizer.is_sgd:
             raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {REASON}")
         for key in ("momentum", "weight_decay"):
             if value := getattr(optimizer, key):
@@ -62,16 +64,21 @@ class Scaffold(Algorithm):
 
 
 class Controlled(Objective):
-    """Cross-entropy, every gradient corrected by c - c_i."""
+    """Cross-entropy with every gradient corrected by c - c_i."""
 
     channels: tuple[str, ...] = (CONTROL,)
     keeps: tuple[str, ...] = (CONTROL,)
     working_vectors: int = 3
 
     def begin(self, context: LocalContext) -> None:
-        self._corrections = [self._global(context, piece) - self._own(context, piece) for piece in context.pieces]
+        # c - c_i, which does not change during the local steps
+        self._corrections = [
+            _control(context.shared, context, piece) - _control(context.state, context, piece)
+            for piece in context.pieces
+        ]
 
     def correct(self, context: LocalContext) -> None:
+        # Eq. 3: g_i(y_i) + c - c_i
         for piece, correction in zip(context.pieces, self._corrections, strict=True):
             context.model.gradient[piece].add_(correction)
 
@@ -82,23 +89,15 @@ class Controlled(Objective):
         change = zeros_like(vector)
         if steps:
             for piece in context.pieces:
-                mean_gradient = (anchor[piece] - vector[piece]) / (steps * context.learning_rate)
-                change[piece] = mean_gradient - self._global(context, piece)
-        context.outgoing[CONTROL] = change
-        own = context.state.get(CONTROL)
-        context.state[CONTROL] = change.clone() if own is None else own + change
-
-    @staticmethod
-    def _global(context: LocalContext, piece: slice) -> "Tensor":
-        return _piece(context.shared, context, piece)
-
-    @staticmethod
-    def _own(context: LocalContext, piece: slice) -> "Tensor":
-        return _piece(context.state, context, piece)
+                mean_gradient = (anchor[piece] - vector[piece]) / (steps * context.learning_rate)  # (x - y_i) / (K lr)
+                change[piece] = mean_gradient - _control(context.shared, context, piece)  # Eq. 4: c_i+ - c_i
+        context.outgoing[CONTROL] = change  # the server's sum of these is the last line of Eq. 5
+        client_control = context.state.get(CONTROL)
+        context.state[CONTROL] = change.clone() if client_control is None else client_control + change
 
 
-def _piece(vectors: "dict[str, Tensor]", context: LocalContext, piece: slice) -> "Tensor":
-    """The control variate's values there; zeros before there is one."""
+def _control(vectors: "dict[str, Tensor]", context: LocalContext, piece: slice) -> "Tensor":
+    """A control variate's values in a piece: c of `context.shared`, or c_i of `context.state`; zeros at first."""
     from torch import zeros_like
 
     control = vectors.get(CONTROL)

@@ -2,14 +2,15 @@
 Hyperparameters to Preserve Minima Selection in Asynchronous Training of Neural Networks?", ICLR 2020 (arXiv
 1909.12340).
 
-Each worker's momentum is as old as its gradient: one buffer per worker k, changed only when k's update arrives,
+Each worker's momentum is as old as its gradient: each worker k has a buffer, which changes only when k's update
+arrives,
 
     v_k <- beta v_k + g,        w <- w - eta v_k.
 
 With K = 1 it is SGD with heavy-ball momentum. The server keeps K buffers of the parameters' size. In federated runs k
-is a slot among the updates in flight: the buffer stays with the slot when another client takes it.
+is a slot among the tasks in flight: the buffer stays with the slot when another client takes it.
 
-The default momentum is from memory of common practice, not checked against the paper's text.
+The default momentum follows common practice and was not checked against the paper's text.
 """
 
 from typing import ClassVar
@@ -24,7 +25,7 @@ class ShiftedMomentum(AsyncAlgorithm):
     """Asynchronous SGD with a momentum buffer for each worker (Giladi et al., ICLR 2020).
 
     Attributes:
-        momentum: beta.
+        momentum: beta, the decay of the momentum.
     """
 
     paper: ClassVar[str] = "Giladi et al., ICLR 2020, arXiv 1909.12340"
@@ -36,11 +37,11 @@ class ShiftedMomentum(AsyncAlgorithm):
 
 
 class WorkerMomentum(ArrivalRule):
-    """w - eta v_k with v_k <- beta v_k + g.
+    """The step v_k <- beta v_k + g, w <- w - eta v_k.
 
     Attributes:
         momentum: beta.
-        buffers: float [K, n], v.
+        buffers: float [K, n], v_1..v_K, the momentum of each worker.
     """
 
     def __init__(self, parameters: Array, workers: int, momentum: float) -> None:
@@ -49,7 +50,7 @@ class WorkerMomentum(ArrivalRule):
         self.buffers = np.zeros((workers, *parameters.shape), parameters.dtype)
 
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
-        buffer = self.buffers[worker]
+        buffer = self.buffers[worker]  # v_k
         buffer *= self.momentum
-        buffer += update
-        self.parameters = self.parameters - lr * buffer
+        buffer += update  # v_k <- beta v_k + g
+        self.parameters = self.parameters - lr * buffer  # w <- w - eta v_k

@@ -1,8 +1,8 @@
 """Synchronous SGD with momentum on K workers, the references of C.-W. Shi, Y.-R. Yang, W.-J. Li, "Ordered Momentum for
 Asynchronous SGD", NeurIPS 2024 (arXiv 2407.19234).
 
-In each lock-step all K workers compute on the same parameters, and the server steps when the last of them has answered.
-With a = sum eta g over the K updates,
+In each lock-step all K workers compute on the same parameters, and the server takes its step when the last of them has
+answered. With a the sum of eta g over the K updates,
 
     heavy ball:  u <- beta u + a,        w <- w - u
     Nesterov:    u <- beta u + a,        w <- w - (a + beta u).
@@ -11,9 +11,9 @@ At a constant learning rate these are PyTorch's SGD on the summed gradient, the 
 summed, not averaged, as in the asynchronous methods. A learning rate that changes multiplies g; u is not rescaled.
 
 The paper's SSGDm is the heavy ball, which it writes with a shift at t mod K = 0 (w <- w - beta u, u <- beta u) and then
-w <- w - eta g, u <- u + eta g for each update: the same after each lock-step. OrMo in lock-step is the other one.
+w <- w - eta g, u <- u + eta g for each update: the same after each lock-step. OrMo in lock-step is Nesterov's form.
 
-The default momentum is from memory of the paper, not checked against its text.
+The default momentum was not checked against the paper's text.
 """
 
 from typing import ClassVar
@@ -28,7 +28,7 @@ class SyncSgdm(AsyncAlgorithm):
     """Synchronous SGD with heavy-ball momentum: one step when all K workers have answered.
 
     Attributes:
-        momentum: beta.
+        momentum: beta, the decay of the momentum.
     """
 
     paper: ClassVar[str] = "as in Shi, Yang, Li, NeurIPS 2024, arXiv 2407.19234"
@@ -54,12 +54,12 @@ class SyncNesterov(SyncSgdm):
 
 
 class HeavyBall(ArrivalRule):
-    """w - u with u <- beta u + a.
+    """The heavy-ball step u <- beta u + a, w <- w - u, taken after K updates.
 
     Attributes:
         momentum: beta.
-        buffer: float [n], u.
-        total: float [n], a so far.
+        buffer: float [n], u, the momentum.
+        total: float [n], a: the sum of eta g over the updates of the lock-step so far.
     """
 
     def __init__(self, parameters: Array, workers: int, momentum: float) -> None:
@@ -69,21 +69,21 @@ class HeavyBall(ArrivalRule):
         self.total = np.zeros_like(parameters)
 
     def step(self) -> Array:
-        """float [n]: what a lock-step takes from the parameters, with u already renewed."""
+        """float [n], what is subtracted from the parameters in a lock-step, with the new u."""
         return self.buffer
 
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
-        self.total += lr * update
+        self.total += lr * update  # a <- a + eta g
         if (self.index + 1) % self.workers:
             return
         self.buffer *= self.momentum
-        self.buffer += self.total
+        self.buffer += self.total  # u <- beta u + a
         self.parameters = self.parameters - self.step()
         self.total.fill(0)
 
 
 class Nesterov(HeavyBall):
-    """w - (a + beta u)."""
+    """Nesterov's step u <- beta u + a, w <- w - (a + beta u), taken after K updates."""
 
     def step(self) -> Array:
         return self.total + self.momentum * self.buffer

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from fedbench.atomic_files import sync, write_tensors
-from fedbench.components.base import Component
+from fedbench.checkpoints.state import Tree
 from fedbench.errors import DataError, RunError
 
 FORMAT = "fedbench checkpoint 1"
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
 KEPT = 2
 
-Tree = dict[str, Any]
 Array = np.ndarray[Any, Any]
 
 
@@ -70,7 +69,7 @@ class Codec:
         )
 
     def unpack(self, document: Any, arrays: Mapping[str, Array]) -> Any:
-        """What `pack` was given."""
+        """The value that `pack` was given."""
         if isinstance(document, list):
             return [self.unpack(item, arrays) for item in document]
         if not isinstance(document, dict):
@@ -89,22 +88,27 @@ class Codec:
 
 
 class Checkpoints:
-    """The checkpoints of one run, newest last; `KEPT` of them stay."""
+    """The checkpoints of one run in a directory; only the newest `KEPT` of them are kept."""
 
     def __init__(self, directory: Path, config_hash: str, codec: Codec) -> None:
         """Args:
-        directory: where they lie; made when the first is written.
+        directory: holds the checkpoints; made when the first is written.
+        config_hash: identifies the run's configuration; a checkpoint of another one is refused.
+        codec: knows the dataclasses in the state.
         """
         self._directory = directory
         self._hash = config_hash
         self._codec = codec
 
     def save(self, next_round: int, state: Tree) -> Path:
-        """Write the state before round `next_round`.
+        """Write the state before round `next_round`, and remove the oldest checkpoints.
+
+        Returns:
+            The directory of the checkpoint.
 
         Raises:
-            OSError: it cannot be written; nothing of it is left.
-            RunError: it holds what a checkpoint cannot.
+            OSError: the checkpoint cannot be written; nothing of it is left.
+            RunError: the state holds a value that a checkpoint cannot hold.
         """
         arrays: dict[str, Array] = {}
         document = self._codec.pack(state, arrays)
@@ -138,7 +142,7 @@ class Checkpoints:
     def latest(self) -> tuple[int, Tree] | None:
         """(next round, state) of the newest whole checkpoint; None when there is none.
 
-        What was refused on the way is in `refused`, one line each.
+        Newer checkpoints that were torn or foreign are named in `refused`, one line each.
         """
         self.refused: list[str] = []
         for path in reversed(self._paths()):
@@ -149,7 +153,7 @@ class Checkpoints:
         return None
 
     def drop_after(self, next_round: int) -> None:
-        """Forget checkpoints of later rounds, which the run will write anew."""
+        """Remove the checkpoints of later rounds, which the run will write anew."""
         for path in self._paths():
             if path.name > f"round-{next_round:08}":
                 shutil.rmtree(path, ignore_errors=True)
@@ -173,29 +177,6 @@ class Checkpoints:
             return int(manifest["next_round"]), self._codec.unpack(document, load_file(path / ARRAYS))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path}: is torn: {' '.join(str(error).split())[:200]}") from None
-
-
-def writable(value: Any) -> Any:
-    """The same nested values with arrays of their own: what came through an object store cannot be written to."""
-    if isinstance(value, np.ndarray):
-        return value.copy()
-    if isinstance(value, dict):
-        return {key: writable(item) for key, item in value.items()}
-    if type(value) in (list, tuple):
-        return type(value)(writable(item) for item in value)
-    return value
-
-
-def attributes(thing: object) -> Tree:
-    """What an object holds, by name, but for functions and settings; for `restore_attributes`."""
-    return {
-        name: value for name, value in vars(thing).items() if not callable(value) and not isinstance(value, Component)
-    }
-
-
-def restore_attributes(thing: object, state: Tree) -> None:
-    """Give an object what `attributes` took of its like."""
-    vars(thing).update(state)
 
 
 def _digest(path: Path) -> str:

@@ -175,7 +175,7 @@ def sweep(
     as_json: Json = False,
 ) -> None:
     """Search over configurations with Optuna: many trials beside each other, or go on with a study."""
-    from fedbench.cli.study_terminal import Lines, print_study, to_document
+    from fedbench.cli.study_terminal import StudyProgress, print_study, to_document
     from fedbench.cli.terminal import console, results
     from fedbench.studies.file import load_study
     from fedbench.studies.run import sweep as run_study
@@ -183,7 +183,7 @@ def sweep(
 
     file = load_study(study, overrides or [], trials=trials, concurrency=concurrency, storage=storage)
     with redirect_stdout(sys.stderr):
-        result = run_study(file, Lines(console))
+        result = run_study(file, StudyProgress(console))
     for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print_json(to_document(result)) if as_json else print_study(result, results)

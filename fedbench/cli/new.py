@@ -1,5 +1,6 @@
 """What `fedbench new` writes: a part of an experiment that runs as it stands, and its test."""
 
+import ast
 import keyword
 import re
 import shlex
@@ -126,12 +127,19 @@ def python_files(kind: str, name: str) -> dict[str, str]:
         Template((TEMPLATES / f"{file}.py.tmpl").read_text(encoding="utf-8")) for file in (kind, f"test_{kind}")
     )
     part = class_name(name)
-    if re.search(rf"\b{part}\b", module.template + test.template):
+    if part in names_used(module) | names_used(test):
         raise ConfigError(f"{name}: its class would be called {part}, which means something else in it; choose another")
     if name.startswith("test_") or name == "conftest" or _is_installed(name):
         raise ConfigError(f"{name}: a module of that name is there already, and would be imported; choose another name")
     words = {"module": name, "Class": part}
     return {f"{name}.py": module.substitute(words), f"test_{name}.py": test.substitute(words)}
+
+
+def names_used(template: Template) -> set[str]:
+    """The names that a template of Python code imports or uses, those that it is written for left out."""
+    nodes = list(ast.walk(ast.parse(template.substitute(module="_module", Class="_Class"))))
+    imported = {alias.name for node in nodes if isinstance(node, ast.ImportFrom) for alias in node.names}
+    return imported | {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
 def class_name(name: str) -> str:

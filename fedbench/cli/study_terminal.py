@@ -20,8 +20,8 @@ LONGEST_PARAMETERS = 80
 MOST_ROWS = 20
 
 
-class Lines:
-    """One line for each finished trial, on stderr (an `Audience`)."""
+class StudyProgress:
+    """One line for each finished trial, on stderr (a `StudyListener`)."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen

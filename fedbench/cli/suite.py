@@ -3,7 +3,6 @@
 import sys
 from collections.abc import Sequence
 from contextlib import redirect_stdout
-from dataclasses import asdict
 from typing import Any
 
 from fedbench.errors import ConfigError
@@ -60,7 +59,7 @@ def dry_run(plan: Plan) -> tuple[dict[str, Any], Any]:
         "scaling": list(plan.scaling),
         "runs": [one.to_mapping() for one in found],
         "to_run": sum(one.open for one in found),
-        "total": asdict(whole) if whole is not None else None,
+        "total": whole.to_mapping() if whole is not None else None,
     }
     return document, found
 

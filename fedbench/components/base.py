@@ -1,9 +1,8 @@
-"""What every exchangeable part is: a named, frozen, checked set of parameters with the code beside it.
+"""Base class of every exchangeable part: a name, checked parameters, and the code that they are for.
 
-Datasets, partitions, models, schedules, algorithms, optimizers and learning-rate schedules derive from
-`Component`. Writing one is writing a class with typed fields: the fields are the keys that a configuration
-may set, their types and bounds are what is checked, and the docstring's first line is what
-`fedbench list` shows.
+Data sets, partitions, models, schedules, algorithms, optimizers and learning-rate schedules derive from `Component`. A
+new one is a class with typed fields. The fields are the keys that a configuration may set and are checked against their
+types and bounds; `fedbench list` shows the first line of the docstring, `fedbench help` its "Attributes:" section.
 """
 
 import re
@@ -39,10 +38,14 @@ class Component(BaseModel):
 
     @classmethod
     def create(cls, key: str, parameters: dict[str, Any]) -> "Component":
-        """Check `parameters` and make the component.
+        """Check parameters and make the component.
+
+        Args:
+            key: the dotted key under which the configuration has the component.
+            parameters: the values of its fields, `name` included.
 
         Raises:
-            ConfigError: one line that starts with the dotted `key` of the offending parameter.
+            ConfigError: a parameter is unknown, missing or out of bounds; one line that starts with its dotted key.
         """
         try:
             return cls.model_validate(parameters)
@@ -52,22 +55,22 @@ class Component(BaseModel):
 
 
 def explain(error: ValidationError, prefix: str, known: list[str], owner: str = "") -> str:
-    """One line for one of pydantic's complaints: the dotted key, the value given, what is allowed.
+    """One line about the first problem that pydantic reports: the dotted key, the value given, what is allowed.
 
     Args:
         error: pydantic's error.
         prefix: dotted key of the object that was checked, "" for the root.
         known: the keys that the object does have, for suggestions.
-        owner: what does not know the key, for the text ("schedule.name=full").
+        owner: the part to which an unknown or missing key belongs, for the message ("schedule.name=full").
     """
-    # An unknown key is named first: it is often the misspelt one that another error misses.
-    first, *others = sorted(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    # An unknown key comes first: it is often the misspelling of a key that is reported as missing.
+    first, *others = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     key = ".".join(str(part) for part in (prefix, *first["loc"]) if part != "")
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
         leaf = str(first["loc"][-1])
-        whose = f" with {owner}" if owner else ""
-        return f"{key}: unknown key{whose}{did_you_mean(leaf, known)}{more}"
+        with_owner = f" with {owner}" if owner else ""
+        return f"{key}: unknown key{with_owner}{did_you_mean(leaf, known)}{more}"
     if first["type"] == "missing":
         return f"{key}: must be set{f' with {owner}' if owner else ''}{more}"
     message = first["msg"].removeprefix("Value error, ")
@@ -75,7 +78,7 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
     message = re.sub(r"valid dictionary or instance of \w+", "mapping of keys to values", message)
     given = first.get("input")
     if first["type"] == "value_error" and isinstance(given, dict):
-        # Checks across keys begin with the key that they are about.
+        # The message of a check across several keys begins with one of them.
         joint = "." if re.match(r"\w+=", message) else ": "
         return f"{key}{joint}{message}{more}" if key else f"{message}{more}"
     return f"{key}={given}: {message}{more}"

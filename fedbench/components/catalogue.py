@@ -1,6 +1,6 @@
 """The built-in parts by name, and how a name or an import path becomes a checked component.
 
-One table, resolved lazily: naming a part imports only the module that holds it.
+A part's module is imported when the part is first used.
 """
 
 import importlib
@@ -102,7 +102,7 @@ BUILTIN: dict[str, dict[str, str]] = {
 }
 
 BUILTIN["server"] = BUILTIN["algorithm"]
-"""Any method's rule may be asked for; which go together is checked in `fedbench.algorithms.crossed`."""
+"""`server` may name any algorithm; `fedbench.algorithms.crossed` checks which algorithm and server go together."""
 
 CONFIG_KEYS = {
     "dataset": "data.dataset",
@@ -129,7 +129,7 @@ DEFAULTS = {
     "compression": "none",
     "delay": "gamma",
 }
-"""What is meant where parameters are given without a name, or nothing at all."""
+"""The name that is taken where a configuration gives parameters without a name, or nothing at all."""
 
 IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
 
@@ -138,7 +138,7 @@ def component_class(kind: str, name: str) -> Any:
     """The class behind a built-in name or an import path ("package.module:Class").
 
     Raises:
-        ConfigError: unknown name (a near miss is suggested), or an import path that leads nowhere.
+        ConfigError: the name is unknown (a near miss is suggested), or nothing is found under the import path.
     """
     key = CONFIG_KEYS[kind]
     if kind == "model" and name.startswith("torchvision:"):
@@ -163,12 +163,12 @@ def component_class(kind: str, name: str) -> Any:
 
 
 def make_component(kind: str, base: type[Component], value: object) -> Component:
-    """Turn a configured value into a component of `base`.
+    """Turn a configured value into a component.
 
     Args:
         kind: a key of `BUILTIN`.
-        base: the class that the result must derive from.
-        value: a component already made, a bare name, or a mapping of parameters, with `name` or of the default.
+        base: the class that the component must derive from.
+        value: a component, a name, or a mapping of parameters; without `name` these are the default's.
 
     Raises:
         ConfigError: unknown name, unknown or impossible parameter, a class of another kind or with missing methods, or
@@ -196,7 +196,7 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
 
 
 def adapt(kind: str, part: Any) -> Any:
-    """Let a plain `torch.nn.Module` class or a torchvision model name stand where a `Model` is asked for."""
+    """The component class for what a name led to: for a plain `torch.nn.Module` or a function, `ImportedModel`."""
     if kind != "model" or (isinstance(part, type) and issubclass(part, Component)):
         return part
     return component_class(kind, IMPORTED_MODEL)

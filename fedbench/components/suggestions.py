@@ -1,4 +1,4 @@
-"""Near misses: the words that a mistyped name may have meant."""
+"""Suggestions for mistyped names."""
 
 import difflib
 from collections.abc import Iterable

@@ -1,1 +1,1 @@
-"""The configuration of an experiment."""
+"""Configurations of experiments: sections, presets, merging and checking."""

@@ -1,7 +1,8 @@
-"""The configuration of an experiment: sections with defaults, checked whole before anything starts.
+"""The configuration of an experiment: sections with defaults, which are checked together before anything starts.
 
-Merged as built-in defaults < preset or file < dotted overrides (OmegaConf), then checked (pydantic, unknown keys
-forbidden). Each exchangeable part brings its own parameters (see `fedbench.components.base`).
+A preset or file is merged over the built-in defaults, and dotted overrides over both (`fedbench.config.merge`); the
+result is checked by pydantic, which refuses unknown keys. Each exchangeable part has parameters of its own (see
+`fedbench.components.base`).
 """
 
 import math
@@ -41,7 +42,7 @@ from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.optimizers import LearningRate, Optimizer
 
 TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
-"""What MLflow takes as a tracking URI."""
+"""Schemes of the tracking URIs that MLflow knows."""
 
 
 def _component(kind: str, base: type[Component]) -> Any:
@@ -119,6 +120,11 @@ class LocalSection(Section):
         if self.epochs is not None and self.steps is not None:
             raise ValueError(f"epochs={self.epochs} and steps={self.steps}: set one of the two, the other to null")
         return self
+
+    @property
+    def round_epochs(self) -> int | None:
+        """Passes over the client's data in a round: 1 where nothing is set; None where `steps` counts instead."""
+        return 1 if self.epochs is None and self.steps is None else self.epochs
 
 
 class ParticipationSection(Section):
@@ -294,10 +300,10 @@ class ExperimentConfig(Section):
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
-        asked, there = self.participation.clients_per_round, self.data.clients
-        if asked is not None and asked > there:
-            raise ValueError(f"participation.clients_per_round={asked}: more than data.clients={there}")
-        actors, cohort = self.runtime.actors, self.participation.size(there)
+        participants, clients = self.participation.clients_per_round, self.data.clients
+        if participants is not None and participants > clients:
+            raise ValueError(f"participation.clients_per_round={participants}: more than data.clients={clients}")
+        actors, cohort = self.runtime.actors, self.participation.size(clients)
         if actors is not None and actors > cohort:
             raise ValueError(f"runtime.actors={actors}: more than the {cohort} clients of a round; the rest would idle")
         if self.evaluation.batchnorm == "aggregate" and self.local.batchnorm == "local":
@@ -312,23 +318,23 @@ class ExperimentConfig(Section):
         return self
 
     def slots(self) -> int:
-        """Clients that work at the same time: the participants of a round, or of an asynchronous run."""
+        """Number of clients that work at the same time: a round's participants, or K of an asynchronous run."""
         if self.asynchronous:
             return self.delays.concurrency or self.data.clients
         return self.participation.size(self.data.clients)
 
     @property
     def method(self) -> Algorithm:
-        """The algorithm, with the server rule that replaces its own, if any.
+        """The algorithm, crossed with the server rule that replaces its own, if there is one.
 
         Raises:
-            ConfigError: the two make no sense together.
+            ConfigError: algorithm and server rule make no sense together.
         """
         return Crossed.of(self.algorithm, self.server)
 
     @property
     def asynchronous(self) -> AsyncAlgorithm | None:
-        """The method whose state machine applies single updates as they arrive; None where there are rounds."""
+        """The method whose state machine applies single updates as they arrive; None for a run in rounds."""
         return asynchronous_part(self.method)
 
     @classmethod
@@ -360,23 +366,23 @@ class ExperimentConfig(Section):
             raise ConfigError(explain(error, "", _keys_beside(cls, error))) from None
 
     def to_mapping(self) -> dict[str, Any]:
-        """Nested plain values, complete: `from_mapping` of it gives this configuration again."""
+        """All values as nested plain values, from which `from_mapping` makes an equal configuration."""
         return self.model_dump(mode="json")
 
     def to_yaml(self) -> str:
-        """The same as YAML text, in the order of the sections."""
+        """All values as YAML text, in the order of the sections."""
         text: str = yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
         return text
 
     def digest(self) -> str:
-        """Hex digest over everything that can change the result: not names, places, tracking or executors."""
+        """Hex digest of everything that can change the result, which names, places and tracking cannot."""
         return digest(self.to_mapping())
 
 
 def _keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:
-    """The keys that the section of the first offending key does have."""
+    """The keys of the section in which pydantic's first problem is."""
     fields = root.model_fields
-    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
+    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     for part in first["loc"][:-1]:
         annotation = fields[str(part)].annotation if str(part) in fields else None
         if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):

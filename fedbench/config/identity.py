@@ -39,7 +39,7 @@ def is_local(override: str) -> bool:
 
 
 def digest(config: Mapping[str, Any]) -> str:
-    """Hex digest over everything in a configuration that can change the result."""
+    """Hex digest of everything in a configuration that can change the result."""
     return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True).encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""What a configuration is merged from: presets, YAML files, dotted overrides; plain values, not yet checked."""
+"""Merging a configuration from presets, YAML files and dotted overrides, as plain values that are not checked yet."""
 
 import copy
 import re
@@ -18,12 +18,19 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 def preset_names() -> list[str]:
-    """The presets that come with fedbench."""
+    """The names of the presets that come with fedbench."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def read_source(source: str | Path) -> dict[str, Any]:
-    """The nested values of a preset or a YAML file."""
+    """The nested values of a preset or a YAML file.
+
+    Args:
+        source: a preset's name, or the path of a file that ends in .yaml or .yml.
+
+    Raises:
+        ConfigError: there is no such preset or file, or it is not a YAML mapping.
+    """
     path = Path(source)
     if path.suffix not in (".yaml", ".yml"):
         path = PRESETS / f"{source}.yaml"
@@ -41,33 +48,38 @@ def read_source(source: str | Path) -> dict[str, Any]:
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values, with those of `changes` over those of `base`."""
+    """Nested values: those of `changes`, and those of `base` where `changes` has none."""
     result = dict(base)
     for key, value in changes.items():
-        below = result.get(key)
-        result[key] = merged(below, value) if isinstance(below, dict) and isinstance(value, Mapping) else value
+        base_value = result.get(key)
+        if isinstance(base_value, dict) and isinstance(value, Mapping):
+            value = merged(base_value, value)
+        result[key] = value
     return result
 
 
 def overlaid(base: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
-    """Nested values with dotted overrides over them; what they set for a replaced component is forgotten.
+    """Nested values with dotted overrides merged over them.
+
+    Where an override names another component, parameters of the replaced one are dropped.
 
     Args:
+        base: nested values.
         overrides: "section.key=value" texts; values are YAML.
 
     Raises:
-        ConfigError: an override that cannot be read, or does not fit.
+        ConfigError: an override cannot be read, or does not fit.
     """
-    below, changes = copy.deepcopy(dict(base)), parse_overrides(overrides)
-    drop_parameters_of_replaced_components(below, changes)
-    return _resolved(below, changes, ", ".join(overrides) or "configuration")
+    values, changes = copy.deepcopy(dict(base)), parse_overrides(overrides)
+    drop_parameters_of_replaced_components(values, changes)
+    return _resolved(values, changes, ", ".join(overrides) or "configuration")
 
 
 def resolved(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Nested values with each `${section.key}` or `${oc.env:NAME}` replaced by what it stands for.
+    """Nested values with each `${section.key}` or `${oc.env:NAME}` replaced by the value that it refers to.
 
     Raises:
-        ConfigError: it stands for nothing.
+        ConfigError: there is no such value.
     """
     if "${" not in repr(values):
         return dict(values)
@@ -86,7 +98,11 @@ def _resolved(base: Mapping[str, Any], changes: Mapping[str, Any], what: str) ->
 
 
 def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
-    """{"data.clients=20"} -> {"data": {"clients": 20}}."""
+    """Overrides as nested values.
+
+    >>> parse_overrides(["data.clients=20", "model=cnn"])
+    {'data': {'clients': 20}, 'model': {'name': 'cnn'}}
+    """
     result: DictConfig = OmegaConf.create({})
     for text in overrides:
         key, equals, value = text.partition("=")
@@ -110,22 +126,26 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | str:
-    """YAML 1.1 reads 1e-3 as a text; everyone who writes it means a number."""
+    """A number for a text such as 1e-3, which YAML 1.1 reads as a text though a number is meant."""
     return float(text) if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text) else text
 
 
 def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mapping[str, Any]) -> None:
-    """Where an override names another component, forget what the lower layer set for the one that it replaces.
+    """Drop the parameters of each component in `base` that `changes` replaces by another.
 
-    Parameters that both know (`schedule.cycles` of sequential and reverse) stay; an unknown parameter in the
-    overrides themselves stays too, and is refused later. Changes `base`.
+    Parameters that both components have (`schedule.cycles` of sequential and reverse) stay. An unknown parameter in
+    `changes` stays too, and is refused later.
+
+    Args:
+        base: nested values, which are changed in place.
+        changes: nested values that will be merged over them.
     """
     for kind, key in CONFIG_KEYS.items():
         *sections, leaf = key.split(".")
-        below, above = _section(base, sections), _section(changes, sections)
-        old, new = below.get(leaf), above.get(leaf)
+        section = _section(base, sections)
+        old, new = section.get(leaf), _section(changes, sections).get(leaf)
         if isinstance(old, str):
-            old = below[leaf] = {"name": old}
+            old = section[leaf] = {"name": old}
         if (
             not isinstance(old, dict)
             or not isinstance(new, dict)
@@ -134,14 +154,13 @@ def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mappin
             continue
         known: set[str] = set()
         if isinstance(new["name"], str):
-            found = component_class(kind, new["name"])
-            known = set(getattr(found, "model_fields", {}))
-        below[leaf] = {name: value for name, value in old.items() if name in known}
+            known = set(getattr(component_class(kind, new["name"]), "model_fields", {}))
+        section[leaf] = {name: value for name, value in old.items() if name in known}
 
 
 def _section(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:
     """The mapping at `path`; an empty one where there is none."""
-    found: Any = values
+    section: Any = values
     for key in path:
-        found = found.get(key) if isinstance(found, dict) else None
-    return found if isinstance(found, dict) else {}
+        section = section.get(key) if isinstance(section, dict) else None
+    return section if isinstance(section, dict) else {}

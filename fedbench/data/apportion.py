@@ -1,4 +1,4 @@
-"""Whole numbers in given proportions."""
+"""Dividing a total into whole numbers in given proportions."""
 
 import numpy as np
 import numpy.typing as npt
@@ -7,18 +7,19 @@ from fedbench.data.base import IntArray
 
 
 def apportion(total: int, wanted: npt.NDArray[np.float64], available: IntArray) -> IntArray:
-    """Whole numbers that sum to `total`, in the wanted proportions as far as `available` allows.
+    """Divide `total` over K classes in the wanted proportions, as far as `available` allows.
 
-    Rounded by largest remainder. A place that would get more than is available gets all of that; what is missing then
-    goes to the others in their proportions, again and again; where these are all zero, in proportion to what is left.
+    Quotas are rounded by largest remainder. A class that would get more than is available gets all that there is. What
+    is missing then goes to the other classes in their proportions, and so on until the total is reached. Where the
+    other proportions are all zero, it goes to them in proportion to what is available.
 
     Args:
         total: the sum, at most the sum of `available`.
-        wanted: proportions [K], at least 0, of any positive sum.
-        available: int64 [K], the most that each may get.
+        wanted: float64 [K], the proportions: at least 0, of any positive sum.
+        available: int64 [K], the most that each class may get.
 
     Returns:
-        int64 [K].
+        int64 [K] that sum to `total`.
 
     Example:
         >>> apportion(10, np.array([0.5, 0.3, 0.2]), np.array([2, 100, 100])).tolist()
@@ -29,7 +30,7 @@ def apportion(total: int, wanted: npt.NDArray[np.float64], available: IntArray) 
         open_classes = counts < available
         weights = np.where(open_classes, wanted, 0.0)
         if weights.sum() <= 0:
-            # The draw gave all its weight to classes that are used up: the rest as the rows are there.
+            # All weight is on classes that are used up: the others share the rest in proportion to their rows.
             weights = (available - counts).astype(np.float64)
         quotas = missing * weights / weights.sum()
         share = np.floor(quotas).astype(np.int64)

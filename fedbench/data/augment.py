@@ -1,4 +1,4 @@
-"""From a batch of stored pixels to what a network is fed: augmentation, scaling and normalisation."""
+"""Preparing a batch of stored pixels for a network: augmentation, scaling and normalisation."""
 
 from functools import lru_cache
 
@@ -23,9 +23,9 @@ def prepare(
 
     Args:
         batch: uint8 [B, H, W, C], contiguous; not changed.
-        augmentation: what to change at random; None: nothing.
-        mean, std: per channel, in units of [0, 1]; both None: scale only.
-        rng: where the random parameters come from; not touched unless the augmentation is active.
+        augmentation: the random changes; None: none.
+        mean, std: mean and standard deviation per channel, in units of [0, 1]; both None: no normalisation.
+        rng: the random parameters are drawn from it; not touched unless the augmentation is active.
 
     Returns:
         float32 [B, C, H, W] in channels_last memory format, on the batch's device.
@@ -49,9 +49,9 @@ def augment(batch: torch.Tensor, augmentation: Augmentation, rng: np.random.Gene
 
     Args:
         batch: uint8 [B, H, W, C].
-        augmentation: what to do.
-        rng: gives, in this order and only for what is switched on: flips [B], angles [B] (degrees, counter-clockwise),
-            crop offsets [B, 2] (y, x).
+        augmentation: the random changes.
+        rng: draws, in this order and only for the changes that are switched on: flips [B], angles [B] (degrees,
+            counter-clockwise), crop offsets [B, 2] (y, x).
 
     Returns:
         uint8 [B, H, W, C].
@@ -61,7 +61,7 @@ def augment(batch: torch.Tensor, augmentation: Augmentation, rng: np.random.Gene
     angles = rng.uniform(-augmentation.rotate, augmentation.rotate, count) if augmentation.rotate else None
     offsets = rng.integers(0, 2 * augmentation.crop + 1, (count, 2)) if augmentation.crop else None
     index = _source_index(batch, flips, angles, offsets, augmentation.crop)
-    # One zero pixel behind the last: where an index points that falls outside the image.
+    # A zero pixel behind the last one, for indices that fall outside the image.
     pixels = torch.cat([batch.reshape(-1, channels), batch.new_zeros(1, channels)])
     return pixels.index_select(0, index.flatten()).view(batch.shape)
 
@@ -73,9 +73,9 @@ def _source_index(
     offsets: npt.NDArray[np.int64] | None,
     padding: int,
 ) -> torch.Tensor:
-    """For every pixel of the result, the row of `batch.reshape(-1, C)` that it is taken from; B * H * W for none.
+    """The row of `batch.reshape(-1, C)` that each pixel of the result is taken from; B * H * W: from none.
 
-    The changes are undone from the last to the first: crop, rotation, flip.
+    The changes are traced back from the last to the first: crop, rotation, flip.
 
     Returns:
         int64 [B, H, W].
@@ -104,7 +104,7 @@ def _source_index(
 def _rotated(
     y: torch.Tensor, x: torch.Tensor, angles: npt.NDArray[np.float64], height: int, width: int
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Where the pixels (y, x) of images turned counter-clockwise by `angles` (degrees) come from, to the nearest."""
+    """The pixels (y, x) from which those of images turned counter-clockwise by `angles` (degrees) are taken."""
     # Sines from NumPy and separate operations in float64 round the same way on every device.
     radians = np.deg2rad(angles)
     cos = torch.from_numpy(np.cos(radians)).to(y.device).view(-1, 1, 1)
@@ -123,8 +123,11 @@ def _within(coordinate: torch.Tensor, size: int) -> torch.Tensor:
 def _scale_and_shift(
     mean: tuple[float, ...], std: tuple[float, ...], width: int, device: torch.device
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """x/255 normalised is x * scale + shift; each is repeated over a row of pixels (float32 [W * C]), because
-    broadcasting over three numbers is several times slower than over a hundred."""
+    """The scale and the shift with which x * scale + shift is the normalised x / 255, each float32 [W * C].
+
+    The C values are repeated over a row of W pixels, because broadcasting over three numbers is several times slower
+    than over a hundred.
+    """
     scale = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32).repeat(width)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32).repeat(width)
     return scale.to(device), shift.to(device)

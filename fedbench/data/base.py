@@ -1,4 +1,4 @@
-"""What a data set is to the rest of fedbench: arrays, ready to be indexed by client."""
+"""Base class of data sets, and the arrays that they load."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -39,13 +39,14 @@ class FederatedData:
         name: the data set's name, as configured.
         kind: "image" or "text".
         train, test: the splits.
-        class_names: one per class, in label order.
-        mean, std: per channel, in units of [0, 1]; None where none is published (text; or scale only).
-        vocabulary_size: number of token ids (text), 0 for images.
-        padding_index: token id of padding (text), -1 for images.
-        source: in words, where the rows came from (no absolute path of the machine's home is needed).
-        fingerprint: hex digest over the decoded arrays' sources: equal content, equal fingerprint.
-        test_split_by_seed: the test split was drawn by the seed, so that another seed has another one.
+        class_names: the names of the classes, in label order.
+        mean, std: mean and standard deviation per channel, in units of [0, 1]; None for text, and for images that are
+            scaled to [0, 1] only.
+        vocabulary_size: number of token ids of text, 0 for images.
+        padding_index: token id of padding in text, -1 for images.
+        source: where the rows come from, in words and without absolute paths.
+        fingerprint: hex digest of the content; equal content has an equal fingerprint.
+        test_split_by_seed: whether the seed draws the test split, so that another seed has another one.
     """
 
     name: str
@@ -68,30 +69,32 @@ class FederatedData:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        """(H, W, C) of an image, (L,) of a text."""
+        """Shape of one row: (H, W, C) of an image, (L,) of a text."""
         return tuple(self.train.inputs.shape[1:])
 
 
 class Dataset(Component):
-    """A data set that can be loaded from `data.root` (or from nowhere, when it ships with a library)."""
+    """A data set that is loaded from `data.root`, or comes with a library."""
 
     @abstractmethod
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """Read, decode and check the data, from the cache where it was decoded before.
 
         Args:
-            root: `data.root`; None when not set.
-            test_fraction: share of the rows held out, in (0, 1); only for data without a test split of its own.
-            seed: seeds the split drawn with `test_fraction`.
+            root: `data.root`; None: not set.
+            test_fraction: share of the rows that is held out for testing, in (0, 1); only for data without a test
+                split. None: not set.
+            seed: seed of the draw of the rows that are held out.
 
         Raises:
-            DataError: missing, damaged or foreign data; the text says what was looked for and how to get it.
-            ConfigError: an option that would have no effect (a `test_fraction` for data with a test split).
+            DataError: the data are missing, damaged or of another kind; the message says what was looked for and how to
+                get it.
+            ConfigError: an option that would have no effect, such as `test_fraction` for data with a test split.
         """
 
     def outline(self) -> FederatedData | None:
-        """Data of the published size and shape, balanced and without content, where that is known beforehand.
+        """Data of the published size and shape without content, from which a run's cost is estimated.
 
-        Enough to say what a run will cost.
+        Every class has the same number of rows. None: size and shape are not known before the data are loaded.
         """
         return None

@@ -1,4 +1,4 @@
-"""Decoded arrays on disk: made once, found again by the content that they were made from, and memory-mapped.
+"""A cache of decoded arrays on disk, keyed by the content of the files that they were decoded from.
 
 An entry is a folder with one .npy file per array and a `manifest.json` that states their checksums. It is written under
 a temporary name and renamed when complete, so that a reader never sees half of one, and two writers do no harm.
@@ -28,9 +28,9 @@ class Entry:
     """Cached arrays.
 
     Attributes:
-        arrays: by name; memory-mapped, read-only.
-        facts: what was stored beside them, plain JSON values.
-        fingerprint: hex digest of sources and parameters; equal content, equal fingerprint.
+        arrays: the arrays by name, memory-mapped and read-only.
+        facts: plain JSON values that are stored beside the arrays.
+        fingerprint: hex digest of source files and parameters; equal content has an equal fingerprint.
     """
 
     arrays: dict[str, npt.NDArray[Any]]
@@ -39,13 +39,13 @@ class Entry:
 
 
 def cache_directory() -> Path:
-    """`$FEDBENCH_CACHE`, or `~/.cache/fedbench`."""
+    """The folder of the cache: `$FEDBENCH_CACHE`, or `~/.cache/fedbench`."""
     configured = os.environ.get("FEDBENCH_CACHE")
     return Path(configured) if configured else Path.home() / ".cache" / "fedbench"
 
 
 def fingerprint(files: Sequence[Path], parameters: Mapping[str, Any]) -> str:
-    """SHA-256 over the files' contents, in order, and the parameters; where the files lie has no part in it.
+    """SHA-256 over the contents of the files, in order, and the parameters, but not over the files' paths.
 
     Raises:
         DataError: a file cannot be read.
@@ -66,13 +66,13 @@ def cached(
     parameters: Mapping[str, Any],
     build: Callable[[], tuple[Arrays, dict[str, Any]]],
 ) -> Entry:
-    """The entry for these files and parameters; `build` is called only where there is none, or a damaged one.
+    """The cache's entry for some files and parameters; it is built where there is none, or where it is damaged.
 
     Args:
-        name: starts the entry's folder name, for people.
-        files: the sources, in a fixed order.
+        name: the beginning of the entry's folder name, for people.
+        files: the source files, in a fixed order.
         parameters: everything else that the arrays depend on, a decoder's version included; plain JSON values.
-        build: gives the arrays and the facts to store beside them.
+        build: called to make the arrays and the facts to store beside them.
 
     Raises:
         DataError: the cache cannot be written, or whatever `build` raises.
@@ -80,13 +80,13 @@ def cached(
     key = fingerprint(files, {"name": name, **parameters})
     directory = cache_directory()
     place = directory / f"{name}-{key[:32]}"
-    found = _load(place, key)
-    if found is not None:
-        return found
+    existing = _load(place, key)
+    if existing is not None:
+        return existing
     arrays, facts = build()
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        # Removed on every way out; after the rename there is nothing left under this name.
+        # The temporary folder goes on every way out; after the rename it is empty.
         with tempfile.TemporaryDirectory(prefix=f".{name}-", dir=directory, ignore_cleanup_errors=True) as made:
             _write(Path(made) / "entry", arrays, facts, key)
             _publish(Path(made), place, key)
@@ -113,7 +113,7 @@ def _write(place: Path, arrays: Arrays, facts: dict[str, Any], key: str) -> None
 
 
 def _publish(made: Path, place: Path, key: str) -> None:
-    """Rename the finished entry into place; one that another process put there meanwhile stays, if it is sound."""
+    """Rename the finished entry into place, unless another process has put a sound one there meanwhile."""
     if place.exists():
         if _load(place, key) is not None:
             return
@@ -145,6 +145,6 @@ def _load(place: Path, key: str) -> Entry | None:
 
 
 def _checksum(array: npt.NDArray[Any]) -> str:
-    """CRC-32 of the bytes, with shape and type: cheap against decoding, and finds what a disk does to a file."""
+    """CRC-32 of the bytes, with type and shape: takes little time beside decoding, and finds damage by a disk."""
     data = array.reshape(-1).view(np.uint8).data if array.size else b""
     return f"{zlib.crc32(data):08x} {array.dtype.str} {list(array.shape)}"

@@ -2,7 +2,8 @@
 
 Source: A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009, and the data set's page.
 
-The table is from memory; what the data itself can confirm is little, so check it before relying on coarse labels.
+The table was written from memory and the data themselves confirm little of it: check it before you rely on coarse
+labels.
 """
 
 import numpy as np

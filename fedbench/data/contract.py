@@ -13,7 +13,7 @@ LAYOUTS = {"image": ("uint8", 4, "[N, H, W, C]"), "text": ("int32", 2, "[N, L]")
 
 
 def check_data(dataset: Dataset, data: object) -> FederatedData:
-    """What `dataset.load` or `dataset.outline` returned, if it keeps to the contract of `FederatedData`.
+    """What `dataset.load` returned, if it keeps to the contract of `FederatedData`.
 
     Raises:
         DataError: it does not; names the data set and what is wrong.

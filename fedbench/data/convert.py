@@ -1,4 +1,4 @@
-"""Getting a data set ready: what is there, conversion to Parquet, download through torchvision."""
+"""Making a data set ready: checking what is there, converting it to Parquet, downloading it through torchvision."""
 
 import shutil
 import tempfile
@@ -24,16 +24,16 @@ from fedbench.errors import ConfigError, DataError
 
 @dataclass(frozen=True)
 class DataReport:
-    """What a data set turned out to be, every row checked.
+    """Facts about a data set after all its rows were checked.
 
     Attributes:
         name: the data set's name.
-        source: in words, where its rows come from.
-        rows: rows per split, {"train": ..., "test": ...}.
-        class_names: in label order.
-        shape: of one row: (H, W, C) of an image, (L,) of a text.
-        bytes: of its files on disk; 0 where it comes with a library.
-        files: their number.
+        source: where its rows come from, in words.
+        rows: number of rows per split, {"train": ..., "test": ...}.
+        class_names: the names of the classes in label order.
+        shape: the shape of one row: (H, W, C) of an image, (L,) of a text.
+        bytes: size of its files on disk; 0 for data that come with a library.
+        files: number of its files on disk.
         fingerprint: hex digest of the content.
         written: whether Parquet files were written for it just now.
     """
@@ -50,7 +50,7 @@ class DataReport:
 
 
 def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False) -> DataReport:
-    """Load and check a data set, and say what it is.
+    """Load a data set, check every row, and report on it.
 
     Args:
         dataset: a built-in name, "package.module:Class", the name of a folder of image Parquet under `root`, or a
@@ -77,14 +77,15 @@ def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False
 
 
 def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) -> DataReport:
-    """Make a data set ready under `root` as Parquet, and say what it is.
+    """Make a data set ready under `root` as Parquet, and report on it.
 
-    In this order: Parquet that is there is checked; else `source`, or what lies under `root` in another form, is
-    converted; else it is downloaded through torchvision and converted. Nothing half-made is left behind.
+    Parquet files that are there already are checked. Without any, `source` is converted, or else what lies under `root`
+    in another form. Where there is nothing to convert, the data set is downloaded through torchvision first. Nothing
+    half-made is left behind.
 
     Args:
-        dataset_name: a built-in name, or with `source` any name for data of one's own, which becomes a folder
-            under `root` (`fedbench.data.parquet_images:ParquetImages` loads it).
+        dataset_name: a built-in name; with `source` any other name, too, which becomes a folder under `root` that
+            `fedbench.data.parquet_images:ParquetImages` loads.
         root: the folder to fill; made where it is missing.
         source: a torchvision root, the original tree of Tiny-ImageNet, or any tree train/CLASS/* with test/CLASS/* or
             val/CLASS/*.
@@ -106,7 +107,7 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
 
 @contextmanager
 def _folder(root: Path) -> Iterator[None]:
-    """Make a folder, and take it away again where nothing came of it."""
+    """Make a folder, and remove it again if an error leaves it empty."""
     new = not root.exists()
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -133,9 +134,9 @@ def _made_ready(dataset_name: str, component: ImageDataset, root: Path, source: 
             f" {root / component.folders[0]}/train-*.parquet with the columns image, {component.owner_column} and"
             f" {component.label_columns[0]} (the Hugging Face layout)"
         )
-    found = component.find_other(root) if source is None else _find_in(component, source)
-    if found is not None:
-        _write(component, found, root)
+    images = component.find_other(root) if source is None else _find_in(component, source)
+    if images is not None:
+        _write(component, images, root)
     else:
         with _downloaded(component, root) as downloaded:
             _write(component, downloaded, root)
@@ -143,7 +144,7 @@ def _made_ready(dataset_name: str, component: ImageDataset, root: Path, source: 
 
 
 def _component(name: str, root: Path | None, *, new: bool = False) -> Dataset:
-    """The data set of this name: built in, imported, or a folder of image Parquet (to be made, where `new`)."""
+    """The data set of a name: built in, imported, or a folder of image Parquet, which need not be there if `new`."""
     if name in BUILTIN["dataset"] or ":" in name:
         component = make_component("dataset", Dataset, name)
         assert isinstance(component, Dataset)
@@ -160,19 +161,25 @@ def _files(component: Dataset, root: Path | None) -> tuple[Path, ...]:
     folders: tuple[str, ...] = getattr(component, "folders", ())
     if root is None:
         return ()
-    splits: dict[str, Any] = next((found for name in folders if (found := find_splits(root / name))), {})
+    candidates = (find_splits(root / name) for name in folders)
+    splits: dict[str, Any] = next((splits for splits in candidates if splits), {})
     return tuple(file for files in splits.values() for file in files)
 
 
 def _find_in(component: ImageDataset, source: Path) -> ImageSource:
-    """What `--source` holds: a torchvision root, or a tree of images in it or one folder below."""
+    """The images that `--source` holds: torchvision's files, or a tree of images in it or one folder below.
+
+    Raises:
+        DataError: it holds neither.
+    """
     name = component.torchvision_name
     if name is not None:
-        # `source` may be what torchvision calls root, or a folder of that root's.
+        # `source` may be the folder that torchvision calls root, or one of the folders below it.
         for root in (source, source.parent, source.parent.parent):
             folder = torchvision_folder(root, name)
-            if source in (root, folder, *folder.parents) and (found := torchvision_source(root, name)) is not None:
-                return found
+            images = torchvision_source(root, name) if source in (root, folder, *folder.parents) else None
+            if images is not None:
+                return images
     for folder in (source, *(source / name for name in component.tree_folders)):
         tree = tree_source(folder, component.kind)
         if tree is not None:
@@ -182,7 +189,7 @@ def _find_in(component: ImageDataset, source: Path) -> ImageSource:
 
 
 def _write(component: ImageDataset, source: ImageSource, root: Path) -> None:
-    """Read a source and write both splits; they appear together, when both are complete."""
+    """Read a source and write both splits; their files appear together, when both are complete."""
     train, test, names = component.read(source)
     assert test is not None, "every source but Parquet has a test split"
     folder = root / component.folders[0]

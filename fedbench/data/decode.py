@@ -1,4 +1,4 @@
-"""From encoded image files to one array of pixels, with every image checked."""
+"""Decoding image files into one array of pixels, with a check of every image."""
 
 import io
 from collections.abc import Iterable
@@ -20,11 +20,11 @@ _CHANNELS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
 
 @dataclass(frozen=True)
 class ImageKind:
-    """What every image of a data set must be.
+    """The format that every image of a data set must have.
 
     Attributes:
         channels: 1 (grey) or 3 (colour).
-        size: (height, width) in pixels; None: that of the first image.
+        size: (height, width) in pixels; None: the size of the first image.
         grey_as_rgb: whether a grey image may stand in a colour data set, its channel repeated three times
             (Tiny-ImageNet holds such JPEGs).
     """
@@ -35,12 +35,12 @@ class ImageKind:
 
 
 def decode_image(data: bytes | None, kind: ImageKind, where: str) -> npt.NDArray[np.uint8]:
-    """Decode one image file of any format that Pillow reads, completely.
+    """Decode one image file, of any format that Pillow reads.
 
     Args:
         data: the file's bytes.
-        kind: the channels to expect; the size is not looked at.
-        where: names the image in an error ("FILE, row 3").
+        kind: the channels to expect; the size is not checked here.
+        where: the image's name in an error message ("FILE, row 3").
 
     Returns:
         uint8 [H, W, C].
@@ -68,19 +68,24 @@ def decode_image(data: bytes | None, kind: ImageKind, where: str) -> npt.NDArray
         pixels = pixels[..., None]
     if _CHANNELS.get(image.mode) != kind.channels:
         expected = "1 (grey, mode L)" if kind.channels == 1 else f"{kind.channels} (mode RGB)"
-        found = f"{pixels.shape[2]} of {pixels.dtype} (mode {mode})"
-        raise DataError(f"{where}: expected 8-bit channels: {expected}, found {found}; convert or drop the image")
+        given = f"{pixels.shape[2]} of {pixels.dtype} (mode {mode})"
+        raise DataError(f"{where}: expected 8-bit channels: {expected}, found {given}; convert or drop the image")
     return pixels
 
 
 def decode_images(encoded: Iterable[tuple[str, bytes | None]], count: int, kind: ImageKind) -> npt.NDArray[np.uint8]:
-    """Decode `count` images, given with the words that name each, into one array.
+    """Decode images into one array.
+
+    Args:
+        encoded: for each image its name in error messages, and the bytes of its file.
+        count: number of images.
+        kind: the format that they must have.
 
     Returns:
         uint8 [count, H, W, C].
 
     Raises:
-        DataError: as `decode_image`; an image of another size than the data set's, or than the first one.
+        DataError: as `decode_image`, or an image of another size than the data set's or the first image's.
     """
     size = kind.size
     expected = "the data set's size"
@@ -101,7 +106,7 @@ def decode_images(encoded: Iterable[tuple[str, bytes | None]], count: int, kind:
 
 
 def _without_palette(image: Image.Image, kind: ImageKind) -> Image.Image:
-    """Palette and 1-bit images hold ordinary pixels in another coding; everything else is left as it is."""
+    """The image with ordinary pixels where it had a palette or 1-bit pixels; other images as they are."""
     if image.mode == "P" and kind.channels == 3 and "transparency" not in image.info:
         return image.convert("RGB")
     if image.mode == "1" and kind.channels == 1:

@@ -11,7 +11,7 @@ from fedbench.data.holdout import DEFAULT_TEST_FRACTION, hold_out
 from fedbench.errors import ConfigError
 
 MAXIMUM = 16
-"""The brightest value in the data: counts of set pixels in blocks of 4x4."""
+"""Largest value in the data, whose pixels count the set pixels of blocks of 4x4."""
 
 
 class Digits(Dataset):

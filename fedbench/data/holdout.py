@@ -1,4 +1,4 @@
-"""A test split for data that has none of its own."""
+"""Holding out a test split for data that have none."""
 
 import numpy as np
 
@@ -45,7 +45,7 @@ def hold_out(groups: IntArray, fraction: float | None, seed: int) -> tuple[IntAr
 
 
 def refuse_test_fraction(name: str, test_fraction: float | None) -> None:
-    """Raise where `data.test_fraction` is set for data with a test split of its own.
+    """Refuse `data.test_fraction` for data with a test split.
 
     Raises:
         ConfigError: it is set.
@@ -55,7 +55,7 @@ def refuse_test_fraction(name: str, test_fraction: float | None) -> None:
 
 
 def require_rows(rows: int, name: str) -> None:
-    """Raise where a data set is too small to hold anything out.
+    """Refuse a data set that is too small to hold anything out.
 
     Raises:
         DataError: fewer than two rows.

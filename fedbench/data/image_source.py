@@ -1,4 +1,4 @@
-"""A place where a data set of images was found: what it is, its files, and how they are read."""
+"""A data set of images on disk, in whatever form: its files, and how they are read."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,14 +12,14 @@ from fedbench.errors import DataError
 
 @dataclass(frozen=True)
 class ImageSource:
-    """Images on disk, found but not read yet.
+    """Images on disk that are not read yet.
 
     Attributes:
-        description: in words, for reports, with paths relative to `data.root`.
-        files: everything that is read, in a fixed order.
-        read: gives the training split and the test split (None where the source has none).
-        layout: what the files' contents do not say and the result depends on: which file belongs to which split and
-            class; plain JSON values.
+        description: where they are, in words for reports, with paths relative to `data.root`.
+        files: all files that are read, in a fixed order.
+        read: called to read the training split and the test split; the latter is None where there is none.
+        layout: which file belongs to which split and class, and what else the result depends on beside the contents of
+            the files; plain JSON values.
     """
 
     description: str
@@ -38,11 +38,16 @@ def parquet_source(
     classes: int | None = None,
     owner_column: str | None = None,
 ) -> ImageSource | None:
-    """The Parquet files in the first of `folders` that has any, in the Hugging Face layout; None where none has.
+    """The Parquet files of the first folder that has any, in the Hugging Face layout; None where no folder has any.
 
     Args:
+        folders: the folders to look in.
+        kind: the format that every image must have.
+        label_columns: names that the column of the labels may have.
         test_splits: the splits that may serve as the test split, the preferred one first.
-        test_required: whether a source without any of them is an error.
+        test_required: whether it is an error if there is none of them.
+        classes: number of classes; None: as many as the metadata name, or else the largest label + 1.
+        owner_column: the column with each row's natural client.
 
     Raises:
         DataError: a split is missing, or not all of its files are there.
@@ -67,6 +72,7 @@ def parquet_source(
 def _choose(
     folder: Path, splits: SplitFiles, test_splits: Sequence[str], test_required: bool
 ) -> tuple[tuple[Path, ...], tuple[Path, ...], str | None]:
+    """The files of the training split, those of the test split, and the name of the split that serves as the latter."""
     there = ", ".join(sorted(splits))
     if "train" not in splits:
         raise DataError(f"{folder}: no train split, found only {there}; put train-00000-of-00001.parquet there too")

@@ -55,11 +55,11 @@ def _class_folders(folder: Path) -> list[str]:
 
 def _test_images(folder: Path, names: Sequence[str]) -> tuple[Labelled, str]:
     for candidate in TEST_FOLDERS:
-        found = _class_folders(folder / candidate)
+        test_names = _class_folders(folder / candidate)
         # Tiny-ImageNet's test images lie in a single folder "images", without labels.
-        if not found or (found == ["images"] and "images" not in names):
+        if not test_names or (test_names == ["images"] and "images" not in names):
             continue
-        unknown = sorted(set(found) - set(names))
+        unknown = sorted(set(test_names) - set(names))
         if unknown:
             raise DataError(f"{folder / candidate / unknown[0]}: no such class in train; remove it or add it there")
         return _images_by_class(folder / candidate, names), candidate
@@ -68,21 +68,21 @@ def _test_images(folder: Path, names: Sequence[str]) -> tuple[Labelled, str]:
 
 
 def _images_by_class(folder: Path, names: Sequence[str]) -> Labelled:
-    found = [
+    images = [
         (path, label)
         for label, name in enumerate(names)
         for path in sorted((folder / name).rglob("*"))
         if path.suffix.lower() in SUFFIXES
     ]
-    if not found:
+    if not images:
         raise DataError(f"{folder}: no image files in its class folders, expected {', '.join(sorted(SUFFIXES))}")
-    return found
+    return images
 
 
 def _annotated(annotations: Path, names: Sequence[str]) -> Labelled:
-    """Tiny-ImageNet's validation images: lines of file name, class and a bounding box, parted by tabs."""
+    """The validation images of Tiny-ImageNet, from lines of file name, class and bounding box, separated by tabs."""
     index = {name: label for label, name in enumerate(names)}
-    found = []
+    images = []
     for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), start=1):
         if not line.strip():
             continue
@@ -95,10 +95,10 @@ def _annotated(annotations: Path, names: Sequence[str]) -> Labelled:
         path = annotations.parent / "images" / name
         if not path.is_file():
             raise DataError(f"{annotations}, line {number}: no file {path}; get the data set again")
-        found.append((path, index[wanted]))
-    if not found:
+        images.append((path, index[wanted]))
+    if not images:
         raise DataError(f"{annotations}: no lines, expected one per image; get the data set again")
-    return found
+    return images
 
 
 def _read(images: Labelled, kind: ImageKind, names: Sequence[str]) -> ImageRows:

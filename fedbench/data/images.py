@@ -1,4 +1,4 @@
-"""The image data sets: where each is looked for, and what it must be."""
+"""The image data sets: the folders in which each is looked for, and the format that it must have."""
 
 import hashlib
 import json
@@ -25,7 +25,19 @@ from fedbench.errors import DataError
 
 
 class ImageDataset(Dataset):
-    """Images under `data.root`: Parquet, or torchvision's own files, or a tree of image files."""
+    """Images under `data.root`: Parquet, or torchvision's own files, or a tree of image files.
+
+    Attributes:
+        test_splits: Parquet splits that may serve as the test split, the preferred one first.
+        label_columns: names that the Parquet column of the labels may have.
+        owner_column: Parquet column with each row's natural client; None: the data have no natural clients.
+        torchvision_name: the class in `torchvision.datasets`; None: torchvision does not have the data set.
+        tree_folders: folders under `data.root` that may hold a tree of image files.
+        known_classes: the names of the classes in label order; None: they come with the data.
+        published: mean and standard deviation per channel, in units of [0, 1]; None: none are published.
+        published_rows: rows of the training and of the test split; None: not fixed.
+        published_classes: number of classes, where their names come with the data.
+    """
 
     test_splits: ClassVar[tuple[str, ...]] = ("test", "validation")
     label_columns: ClassVar[tuple[str, ...]] = ("label",)
@@ -34,11 +46,8 @@ class ImageDataset(Dataset):
     tree_folders: ClassVar[tuple[str, ...]] = ()
     known_classes: ClassVar[tuple[str, ...] | None] = None
     published: ClassVar[tuple[tuple[float, ...], tuple[float, ...]] | None] = None
-    """Mean and standard deviation per channel, in units of [0, 1]."""
     published_rows: ClassVar[tuple[int, int] | None] = None
-    """Rows of the training and the test split."""
     published_classes: ClassVar[int] = 0
-    """Number of classes, where their names come with the data."""
 
     @property
     @abstractmethod
@@ -48,14 +57,14 @@ class ImageDataset(Dataset):
     @property
     @abstractmethod
     def kind(self) -> ImageKind:
-        """What every image must be."""
+        """The format that every image must have."""
 
     def locate(self, root: Path | None) -> ImageSource:
         """Find the data under `root`.
 
         Raises:
             ConfigError: `data.root` is not set.
-            DataError: nothing there; the text names every place that was looked at.
+            DataError: nothing is there; the message names every place that was looked at.
         """
         where = require_root(root, self.name, self.folders[0])
         source = self.find_parquet(where) or self.find_other(where)
@@ -86,7 +95,10 @@ class ImageDataset(Dataset):
         return source or next((tree for tree in trees if tree is not None), None)
 
     def read(self, source: ImageSource) -> tuple[ImageRows, ImageRows | None, tuple[str, ...]]:
-        """Decode and check a source: the training split, the test split or None, the class names.
+        """Decode and check a source.
+
+        Returns:
+            The training split, the test split (None where the source has none) and the class names.
 
         Raises:
             DataError: damaged or foreign data.
@@ -152,7 +164,11 @@ class ImageDataset(Dataset):
         )
 
     def _check(self, split: str, rows: ImageRows, names: tuple[str, ...], source: ImageSource) -> None:
-        """What a source that is not Parquet has not been checked for, and what both splits must agree in."""
+        """Check the classes, labels and image sizes of a split, which may come from other files than Parquet.
+
+        Raises:
+            DataError: they are not those of this data set, or differ from the other split's.
+        """
         place = f"{self.name}, {source.description}, {split} split"
         if self.known_classes is not None and len(names) != len(self.known_classes):
             raise DataError(
@@ -161,8 +177,8 @@ class ImageDataset(Dataset):
         if rows.class_names is not None and rows.class_names != names:
             raise DataError(f"{place}: other class names than in the train split; these are two data sets")
         if rows.labels.min() < 0 or rows.labels.max() >= len(names):
-            found = f"{rows.labels.min()}..{rows.labels.max()}"
-            raise DataError(f"{place}: labels {found}, expected 0..{len(names) - 1}; get the data set again")
+            given = f"{rows.labels.min()}..{rows.labels.max()}"
+            raise DataError(f"{place}: labels {given}, expected 0..{len(names) - 1}; get the data set again")
         height, width, channels = rows.images.shape[1:]
         if channels != self.kind.channels or self.kind.size not in (None, (height, width)):
             expected = f"{self.kind.size or 'any size'} with {self.kind.channels} channel(s)"
@@ -293,7 +309,11 @@ def _to_arrays(train: ImageRows, test: ImageRows | None) -> dict[str, npt.NDArra
 
 
 def _splits(entry: Entry, name: str, test_fraction: float | None, seed: int) -> tuple[Split, Split, str, str]:
-    """The splits of a cache entry, the test split drawn where there is none; a note on it, and the fingerprint."""
+    """The splits of a cache entry; where it has no test split, one is held out.
+
+    Returns:
+        The training split, the test split, a note for the data's description, and the fingerprint.
+    """
     arrays = entry.arrays
     rows = Split(arrays["train_images"], arrays["train_labels"], arrays.get("train_owners"))
     if "test_images" in arrays:

@@ -1,4 +1,4 @@
-"""Data sets as Parquet in the Hugging Face layout: finding a data set's files, reading and checking them.
+"""Data sets as Parquet in the Hugging Face layout: finding their files, reading and checking them.
 
 The layout: one or more files `SPLIT-00000-of-00001.parquet` (or `SPLIT.parquet`) per split, in the data set's
 folder, its `data/` or its only subfolder that has any. Images are a struct<bytes, path> column (or plain binary),
@@ -33,8 +33,14 @@ SplitFiles = dict[str, tuple[Path, ...]]
 
 @dataclass(frozen=True)
 class ImageRows:
-    """A split of images as read: images uint8 [N, H, W, C]; labels int64 [N]; owners [N] as the file has them (text
-    or numbers), or None; class names from the metadata, or None."""
+    """A split of images, as it was read.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int64 [N].
+        owners: [N], the natural client of each row as text; None: the data have no natural clients.
+        class_names: the names of the classes in label order; None: the files do not name them.
+    """
 
     images: npt.NDArray[np.uint8]
     labels: IntArray
@@ -44,7 +50,13 @@ class ImageRows:
 
 @dataclass(frozen=True)
 class TextRows:
-    """A split of texts as read: one text per row; labels int64 [N]; class names from the metadata, or None."""
+    """A split of texts, as it was read.
+
+    Attributes:
+        texts: N texts.
+        labels: int64 [N].
+        class_names: the names of the classes in label order; None: the files do not name them.
+    """
 
     texts: list[str]
     labels: IntArray
@@ -55,11 +67,11 @@ def find_splits(folder: Path) -> SplitFiles:
     """The Parquet files of a data set by split (train | test | validation); empty where there are none.
 
     Raises:
-        DataError: a split of which not every numbered file is there, or several subfolders with data.
+        DataError: a numbered file of a split is missing, or several subfolders have data.
     """
-    found = _splits_in(folder) or _splits_in(folder / "data")
-    if found or not folder.is_dir():
-        return found
+    splits = _splits_in(folder) or _splits_in(folder / "data")
+    if splits or not folder.is_dir():
+        return splits
     inside = {sub: splits for sub in sorted(folder.iterdir()) if (splits := _splits_in(sub))}
     if len(inside) > 1:
         names = ", ".join(sub.name for sub in inside)
@@ -99,13 +111,14 @@ def read_images(
 
     Args:
         files: the split's files, in order.
-        kind: what every image must be.
-        label_columns: names under which the labels may stand; the first one that is there counts.
-        classes: number of classes; None: as many as the metadata names, or else the largest label + 1.
+        kind: the format that every image must have.
+        label_columns: names that the column of the labels may have; the first that is there is taken.
+        classes: number of classes; None: as many as the metadata name, or else the largest label + 1.
         owner_column: the column with each row's natural client.
 
     Raises:
-        DataError: unreadable file, missing column, damaged or odd image, label out of range, no rows.
+        DataError: an unreadable file, a missing column, an image that is damaged or of another format, a label out of
+            range, or no rows.
     """
     tables = [_Table(file) for file in files]
     image_columns = [table.column(IMAGE_COLUMNS, "image") for table in tables]
@@ -123,8 +136,11 @@ def read_images(
 def read_texts(files: Sequence[Path], *, label_columns: Sequence[str], classes: int | None = None) -> TextRows:
     """Read and check one split of labelled texts (column `text`).
 
+    Args:
+        files, label_columns, classes: as for `read_images`.
+
     Raises:
-        DataError: unreadable file, missing column, a row without text, label out of range, no rows.
+        DataError: an unreadable file, a missing column, a row without text, a label out of range, or no rows.
     """
     tables = [_Table(file) for file in files]
     text_columns = [table.column(TEXT_COLUMNS, "text") for table in tables]
@@ -136,7 +152,7 @@ def read_texts(files: Sequence[Path], *, label_columns: Sequence[str], classes: 
 
 
 class _Table:
-    """One Parquet file, its failures told in one line with its path."""
+    """One Parquet file; whatever is wrong with it is a `DataError` that names its path."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -146,7 +162,11 @@ class _Table:
         self.schema: pa.Schema = self.file.schema_arrow
 
     def column(self, candidates: Sequence[str], meaning: str) -> str:
-        """The first of `candidates` that is there."""
+        """The first of some names that the file has as a column.
+
+        Raises:
+            DataError: it has none of them.
+        """
         for name in candidates:
             if name in self.schema.names:
                 return name
@@ -157,6 +177,7 @@ class _Table:
         )
 
     def images(self, column: str) -> Iterator[tuple[str, bytes | None]]:
+        """For each row its name in error messages, and the bytes of its image file."""
         kind = self.schema.field(column).type
         is_struct = pa.types.is_struct(kind) and kind.get_field_index("bytes") >= 0
         if not (is_struct or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)):
@@ -169,6 +190,7 @@ class _Table:
                 yield f"{name}, row {first + offset}", value
 
     def texts(self, column: str) -> Iterator[str]:
+        """The texts of a column, row by row."""
         kind = self.schema.field(column).type
         if not (pa.types.is_string(kind) or pa.types.is_large_string(kind)):
             raise DataError(f"{self.path}: column {column!r} is {kind}, expected string")
@@ -177,6 +199,7 @@ class _Table:
             yield from batch.column(0).to_pylist()
 
     def integers(self, column: str) -> IntArray:
+        """A column of whole numbers, int64 [N]."""
         kind = self.schema.field(column).type
         if not pa.types.is_integer(kind):
             raise DataError(f"{self.path}: column {column!r} is {kind}, expected an integer (the index of the class)")
@@ -196,7 +219,7 @@ class _Table:
         return np.array(parts, dtype=np.str_)
 
     def class_names(self, column: str) -> tuple[str, ...] | None:
-        """What the Hugging Face metadata calls the classes of `column`, if it does."""
+        """The names of a column's classes in the Hugging Face metadata; None where they are not there."""
         raw = (self.schema.metadata or {}).get(b"huggingface")
         try:
             names = json.loads(raw)["info"]["features"][column]["names"] if raw else None
@@ -228,7 +251,7 @@ class _Table:
 def _labels(
     tables: Sequence[_Table], candidates: Sequence[str], classes: int | None
 ) -> tuple[IntArray, tuple[str, ...] | None]:
-    """The labels of a split and what its classes are called, both checked against the number of classes."""
+    """The labels of a split and the names of its classes, both checked against the number of classes."""
     columns = [table.column(candidates, "label") for table in tables]
     names = tables[0].class_names(columns[0])
     for table, column in zip(tables, columns, strict=True):
@@ -252,13 +275,15 @@ def _labels(
 
 
 def check_labels(labels: IntArray, classes: int | None, where: str) -> None:
-    """Refuse a label outside 0..classes-1.
+    """Check that every label is in 0..classes-1.
 
     Args:
-        where: names the label in the error, with `{row}` for its row.
+        labels: int64 [N].
+        classes: number of classes; None: any number.
+        where: where the labels are, for the error message, with `{row}` for the row.
 
     Raises:
-        DataError: naming the first such row, its label and the range.
+        DataError: names the first row with another label, the label and the range.
     """
     wrong = labels < 0 if classes is None else (labels < 0) | (labels >= classes)
     if not wrong.any():

@@ -1,4 +1,4 @@
-"""Images of one's own, as Parquet in the Hugging Face layout."""
+"""Any images as Parquet in the Hugging Face layout."""
 
 from typing import ClassVar, Literal
 
@@ -9,13 +9,16 @@ from fedbench.data.images import ImageDataset
 
 
 class ParquetImages(ImageDataset):
-    """Any labelled images as Parquet in the Hugging Face layout, all of one size, with a test or validation split."""
+    """Any labelled images as Parquet in the Hugging Face layout, all of one size, with a test or validation split.
+
+    Attributes:
+        folder: Name of the folder under `data.root`.
+        channels: 1 for grey images, 3 for colour. A grey image among colour images has its channel repeated.
+    """
 
     name: str = "fedbench.data.parquet_images:ParquetImages"
     folder: str = Field(min_length=1)
-    """The folder under `data.root`."""
     channels: Literal[1, 3] = 3
-    """1 for grey images, 3 for colour; a grey image among colour ones has its channel repeated."""
 
     label_columns: ClassVar[tuple[str, ...]] = ("label", "fine_label")
 

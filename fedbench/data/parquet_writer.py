@@ -34,10 +34,12 @@ def write_parquet(
     The file appears under its name only when it is complete.
 
     Args:
-        path: for example ROOT/cifar10/train-00000-of-00001.parquet; its folder is made.
-        images: uint8 [N, H, W, C], C 1 or 3.
+        path: the file, for example ROOT/cifar10/train-00000-of-00001.parquet; its folder is made.
+        images: uint8 [N, H, W, C], with C = 1 or 3.
         labels: int64 [N], each an index into `class_names`.
-        owners: (column name, one value per row), e.g. FEMNIST's writers.
+        class_names: the names of the classes.
+        image_column, label_column: names of the columns.
+        owners: (name of a third column, the natural client of each row), such as FEMNIST's writers; None: no column.
 
     Raises:
         DataError: the file cannot be written.
@@ -82,6 +84,6 @@ def _schema(class_names: Sequence[str], image: str, label: str, owner: str | Non
 def _png(image: npt.NDArray[np.uint8]) -> bytes:
     stream = io.BytesIO()
     pixels = np.ascontiguousarray(image[..., 0] if image.shape[-1] == 1 else image)
-    # Filtering helps little on such small images; the fastest level keeps converting 60,000 of them short.
+    # Small images hardly shrink at higher levels; the fastest one converts 60,000 of them in a short time.
     Image.fromarray(pixels).save(stream, "PNG", compress_level=1)
     return stream.getvalue()

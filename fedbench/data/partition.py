@@ -1,4 +1,4 @@
-"""How the rows of a training split are dealt out to clients."""
+"""Rules by which the rows of a training split are dealt out to clients."""
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -47,7 +47,11 @@ class Partition(Component):
         """
 
     def _refuse_sampling(self, samples_per_client: int | None, overlap: bool) -> None:
-        """For rules that deal out every row exactly once."""
+        """Refuse `samples_per_client` and `overlap`, in rules that deal out every row exactly once.
+
+        Raises:
+            ConfigError: one of them is set.
+        """
         if samples_per_client is not None:
             raise ConfigError(
                 f"data.samples_per_client={samples_per_client}: has no effect with data.partition.name={self.name},"
@@ -316,7 +320,7 @@ class Natural(Partition):
 
 
 def class_counts(labels: IntArray, parts: Sequence[IntArray], classes: int) -> tuple[tuple[int, ...], ...]:
-    """How many rows of each class every client holds: one row per client, one column per class.
+    """Numbers of rows: for each client a tuple with the number of its rows of each class.
 
     Example:
         >>> class_counts(np.array([0, 1, 1]), [np.array([0, 1]), np.array([2])], 3)
@@ -326,7 +330,7 @@ def class_counts(labels: IntArray, parts: Sequence[IntArray], classes: int) -> t
 
 
 def _rows_by_class(labels: IntArray) -> list[IntArray]:
-    """The rows of every class that occurs, ascending, in order of the labels."""
+    """For each class that occurs, in label order, its rows, ascending."""
     return [np.flatnonzero(labels == label) for label in np.unique(labels)]
 
 

@@ -1,4 +1,4 @@
-"""`data.root`: that it is set and there, and what to say where a data set is not in it."""
+"""Checks of `data.root`, and the error for a data set that is not in it."""
 
 from pathlib import Path
 
@@ -6,11 +6,19 @@ from fedbench.errors import ConfigError, DataError
 
 
 def require_root(root: Path | None, name: str, folder: str) -> Path:
-    """`root`, if it is set and there.
+    """Check that `data.root` is set and exists.
+
+    Args:
+        root: `data.root`.
+        name: the data set's name, for the message.
+        folder: the folder under `root` that holds the data set, for the message.
+
+    Returns:
+        `root`.
 
     Raises:
-        ConfigError: not set.
-        DataError: no such folder.
+        ConfigError: it is not set.
+        DataError: there is no such folder.
     """
     if root is None:
         raise ConfigError(
@@ -25,6 +33,6 @@ def require_root(root: Path | None, name: str, folder: str) -> Path:
 
 
 def missing(name: str, root: Path, places: list[Path]) -> DataError:
-    """The error for a data set of which nothing is there."""
+    """The error for a data set that is in none of the places where it may be."""
     looked = ", ".join(str(place) for place in places)
     return DataError(f"{name}: not found, looked for {looked}; get it with: fedbench data {name} --root {root}")

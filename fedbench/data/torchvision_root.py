@@ -1,4 +1,4 @@
-"""Data sets in the folders that torchvision's own data set classes use."""
+"""Data sets in the folders that torchvision's data set classes use."""
 
 import importlib
 import pickle
@@ -13,17 +13,17 @@ from fedbench.errors import DataError
 
 
 def torchvision_class(name: str) -> Any:
-    """`torchvision.datasets.NAME`, imported only now: torchvision costs every process a second and 160 MB."""
+    """The class `torchvision.datasets.NAME`. torchvision is imported here because it costs a second and 160 MB."""
     return getattr(importlib.import_module("torchvision.datasets"), name)
 
 
 def torchvision_folder(root: Path, name: str) -> Path:
-    """Where torchvision's class keeps its files under `root`."""
+    """The folder under `root` in which torchvision's class keeps its files."""
     return root / {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}.get(name, f"{name}/raw")
 
 
 def torchvision_source(root: Path, name: str, dataset: Any = None) -> ImageSource | None:
-    """A torchvision root (cifar-10-batches-py, cifar-100-python, MNIST/raw, FashionMNIST/raw); None where it is not.
+    """torchvision's files of a data set under `root`; None where there are none.
 
     Args:
         root: the folder that torchvision calls root.
@@ -36,8 +36,8 @@ def torchvision_source(root: Path, name: str, dataset: Any = None) -> ImageSourc
     relative = folder.relative_to(root)
 
     def read() -> tuple[ImageRows, ImageRows | None]:
-        found = dataset or torchvision_class(name)
-        return _read(found, root, folder, train=True), _read(found, root, folder, train=False)
+        reader = dataset or torchvision_class(name)
+        return _read(reader, root, folder, train=True), _read(reader, root, folder, train=False)
 
     files = tuple(sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".gz"))
     layout = {"format": "torchvision", "class": name, "files": [file.name for file in files]}

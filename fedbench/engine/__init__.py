@@ -1,1 +1,1 @@
-"""Rounds and arrivals: what client hosts and the server do, in one process or on a Ray cluster."""
+"""The engine: server, client hosts and the loops of synchronous and asynchronous runs, inline or on a Ray cluster."""

@@ -16,31 +16,52 @@ from fedbench.records.schema import DROPPED, ArrivalRecord, ClientRecord, RoundR
 
 
 def stale_parts(held: Sequence[int], current: Sequence[int]) -> tuple[int, ...]:
-    """The parts whose held version is behind."""
-    return tuple(part for part, (own, new) in enumerate(zip(held, current, strict=True)) if own < new)
+    """Parts of which a host holds an older version than the server's.
+
+    Args:
+        held: for each part, the version that the host holds; -1 where it holds none.
+        current: for each part, the server's version.
+    """
+    return tuple(
+        part for part, (held_version, version) in enumerate(zip(held, current, strict=True)) if held_version < version
+    )
 
 
 def accepted_clients(reports: Sequence[ClientReport]) -> tuple[int, ...]:
-    """The clients whose updates a host has sent."""
+    """Clients whose updates were accepted (status "ok"), in the order of the reports."""
     return tuple(report.client for report in reports if report.status == "ok")
 
 
 def leave_out(cohort: Sequence[int], limit: Limit, sizes: Sequence[int]) -> tuple[tuple[int, ...], list[ClientReport]]:
-    """(those who are trained, the reports of those who are not)."""
+    """Split a cohort into the clients to train and the clients that the limit drops beforehand.
+
+    Args:
+        cohort: participants of the round.
+        limit: its `dropped` names the clients that are not trained.
+        sizes: samples of each client of the population.
+
+    Returns:
+        The clients to train, in cohort order, and one "dropped" report for each of the others.
+    """
     trained = tuple(client for client in cohort if client not in limit.dropped)
     return trained, [dropped_report(client, sizes[client], 0.0) for client in cohort if client in limit.dropped]
 
 
 def by_client(reports: Sequence[ClientReport]) -> tuple[ClientReport, ...]:
-    """In the order of a round's records."""
+    """Reports sorted by client, which is the order of a round's records."""
     return tuple(sorted(reports, key=lambda report: report.client))
 
 
 def check_failures(reports: Sequence[ClientReport], round_index: int, budget: int) -> None:
-    """Raise the first failure once there are more than `budget`.
+    """Raise the first client's failure once more than `budget` clients have failed.
+
+    Args:
+        reports: the round's reports so far.
+        round_index: round number, from 0, for the error message.
+        budget: failed clients that the run tolerates in a round (`runtime.max_failed_clients`).
 
     Raises:
-        ClientFailure: with the client's own traceback.
+        ClientFailure: more than `budget` clients failed; the error has the first one's own traceback.
     """
     failed = [report for report in reports if report.status == "failed"]
     if len(failed) > budget:
@@ -50,11 +71,13 @@ def check_failures(reports: Sequence[ClientReport], round_index: int, budget: in
 
 @dataclass(frozen=True)
 class FinishedRound:
-    """A round's records.
+    """The records of one round.
 
     Attributes:
-        arrivals: of an asynchronous run.
-        full: what the same arrivals would have cost as full updates.
+        record: the row of `rounds.parquet`.
+        clients: the rows of `clients.parquet`.
+        arrivals: the rows of `events.parquet` of an asynchronous run; empty for synchronous rounds.
+        full: cost of the same arrivals had each been a full update; None for synchronous rounds.
     """
 
     record: RoundRecord
@@ -64,13 +87,13 @@ class FinishedRound:
 
 
 class Stopwatch:
-    """Wall-clock seconds, by laps."""
+    """Measures wall-clock time in seconds, in total and lap by lap."""
 
     def __init__(self) -> None:
         self._start = self._last = time.perf_counter()
 
     def lap(self) -> float:
-        """Seconds since the last lap."""
+        """Seconds since the previous call, or since the start; begins the next lap."""
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
         return seconds
@@ -83,12 +106,18 @@ class Stopwatch:
 def client_records(
     plan: RoundPlan, training: TrainingPhase, evaluation: EvaluationPhase | None, costs: CostModel
 ) -> tuple[ClientRecord, ...]:
-    """One record for each participant that was begun.
+    """The rows of `clients.parquet`: one for each participant whose training began.
 
-    A client that failed or was dropped has received its download; it sent nothing, and the work that it did before is
-    not counted.
+    A client that failed or was dropped has paid for its download. It has sent nothing, and the FLOPs that it spent
+    before are not counted.
+
+    Args:
+        plan: the round's plan, which has the bytes and the layer groups of each participant.
+        training: how the round's training went.
+        evaluation: local accuracies, where the round was evaluated.
+        costs: counts FLOPs.
     """
-    place = {client: index for index, client in enumerate(plan.cohort)}
+    position = {client: index for index, client in enumerate(plan.cohort)}
     accuracy = evaluation.client_accuracy if evaluation else {}
     return tuple(
         ClientRecord(
@@ -99,11 +128,11 @@ def client_records(
             steps=report.steps,
             train_loss=report.loss,
             local_accuracy=accuracy.get(report.client),
-            uplink_bytes=0 if report.status in SENT_NOTHING else plan.uplink_bytes[place[report.client]],
-            downlink_bytes=plan.downlink_bytes[place[report.client]],
+            uplink_bytes=0 if report.status in SENT_NOTHING else plan.uplink_bytes[position[report.client]],
+            downlink_bytes=plan.downlink_bytes[position[report.client]],
             flops=0
             if report.status in SENT_NOTHING
-            else costs.client_flops(plan.groups[place[report.client]], report.client, report.passes),
+            else costs.client_flops(plan.groups[position[report.client]], report.client, report.passes),
             seconds=report.seconds,
         )
         for report in training.reports
@@ -111,27 +140,30 @@ def client_records(
 
 
 def mean_loss(reports: Sequence[ClientReport]) -> float:
-    """Mean training loss over the samples of the accepted clients; NaN when there are none."""
-    counted = [report for report in reports if report.status == "ok"]
-    samples = sum(report.samples for report in counted)
-    return sum(report.loss * report.samples for report in counted) / samples if samples else math.nan
+    """Mean training loss over the samples of the accepted clients; NaN when no client was accepted."""
+    accepted = [report for report in reports if report.status == "ok"]
+    samples = sum(report.samples for report in accepted)
+    return sum(report.loss * report.samples for report in accepted) / samples if samples else math.nan
 
 
 SENT_NOTHING = ("failed", DROPPED)
+"""Statuses of clients that sent no update."""
 
 
-def stale_for_work(
+def stale_for_task(
     held: list[int], versions: tuple[int, ...], groups: Sequence[int], estimates: bool
 ) -> tuple[int, ...]:
-    """The parts that a host has to be sent for a work; `held` is brought up to date in place.
+    """The parts that a host has to be sent for an asynchronous task; `held` is brought up to date in place.
 
     Args:
-        held: of each part, the version that the host has.
-        groups: that the work trains.
-        estimates: what is sent of these is made for the worker, and no version of the server's.
+        held: for each part, the version that the host holds; -1 where it holds none.
+        versions: for each part, the server's version.
+        groups: layer groups that the task trains.
+        estimates: whether the method sends each worker an estimate of these groups, made for this worker alone, in
+            place of the server's parameters. It is sent for every task, and the host then holds no server version.
     """
-    own = set(groups) if estimates else set()
-    stale = tuple(part for part, new in enumerate(versions) if held[part] < new or part in own)
+    estimated = set(groups) if estimates else set()
+    stale = tuple(part for part, version in enumerate(versions) if held[part] < version or part in estimated)
     for part in stale:
-        held[part] = -1 if part in own else versions[part]
+        held[part] = -1 if part in estimated else versions[part]
     return stale

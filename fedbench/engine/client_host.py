@@ -1,6 +1,7 @@
-"""A client host: one model, and the clients that train in it one after the other.
+"""A client host: one model, in which several clients train one after the other.
 
-On a cluster it is an actor with a fraction of a GPU, inline a plain object; the same code either way.
+On a cluster a host runs inside a Ray actor that holds a fraction of a GPU. The inline executors use it as a plain
+object. The code is the same in both cases.
 """
 
 import math
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from fedbench.data.augment import prepare
 from fedbench.data.base import FederatedData, IntArray, Split
-from fedbench.engine.messages import ClientReport, EvaluationReport, HostReport, HostSpec, WorkOrder
+from fedbench.engine.messages import ClientReport, EvaluationReport, HostOrder, HostReport, HostSpec
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.protocol.client_state import ClientState
@@ -30,13 +31,19 @@ from fedbench.protocol.update_pipeline import add_message
 from fedbench.randomness import generator
 from fedbench.records.schema import DROPPED
 from fedbench.training.evaluation import recalibrate, score_batches
-from fedbench.training.local import LocalResult, LocalWork, OutOfTime, Transform, train_client
+from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, Transform, train_client
 
 
-class Answer:
-    """What a host sends back of its share of a round: one exact sum, or one message after the other."""
+class HostUpload:
+    """Collects the answer of a host to its share of a round: one exact sum, or the clients' messages one by one."""
 
-    def __init__(self, table: PartTable, order: WorkOrder) -> None:
+    def __init__(self, table: PartTable, order: HostOrder) -> None:
+        """Start an empty upload.
+
+        Args:
+            table: the parts of a transfer.
+            order: the host's share of the round; `order.combine` chooses between the sum and the messages.
+        """
         self._table = table
         self._order = order
         self._union = table.uploaded(order.union)
@@ -44,33 +51,48 @@ class Answer:
         self._messages: list[Vector] = [np.empty(0, np.float32)]
 
     def add(self, index: int, parts: tuple[int, ...], values: Vector, reference: Vector) -> bool:
-        """Add the update of the order's `index`-th client; False when it cannot be summed."""
+        """Add one client's update.
+
+        Args:
+            index: the client's position in the order.
+            parts: the parts that the client sends.
+            values: float32 [n], the values of these parts after local training.
+            reference: float32 [n], the values before it.
+
+        Returns:
+            False when the update cannot be summed exactly; it is then left out.
+        """
         weight, scale = self._order.weights[index], self._order.scales[index]
         if not self._order.combine:
-            # The same judgement as a sum would pass, so that it does not depend on who shares an actor.
-            fits = summable(values, reference, LARGEST_UPDATE / max(scale, 1.0))
-            if fits:
+            # The same test as for a sum, so that acceptance does not depend on which clients share an actor.
+            accepted = summable(values, reference, LARGEST_UPDATE / max(scale, 1.0))
+            if accepted:
                 self._messages.append(values)
-            return fits
+            return accepted
         return add_message(self._total, self._union, self._table, parts, values, reference, weight, scale)
 
     def content(self) -> npt.NDArray[np.int64] | Vector:
-        """The sum (int64), or the messages (float32)."""
+        """The exact sum (int64), or the accepted messages one after the other (float32)."""
         return self._total if self._order.combine else np.concatenate(self._messages)
 
 
 class ClientHost:
-    """Holds the global parameters as far as it has received them, one model to train in, and client states."""
+    """Trains and scores clients in one model.
+
+    It holds the global parameters as far as it has received them, the model, and the state of every client that it
+    trained last.
+    """
 
     def prepare(self, spec: HostSpec, data: FederatedData, rows: Sequence[IntArray]) -> str:
-        """Set the host up.
+        """Set the host up as before the first round; may be called again for another experiment.
 
         Args:
-            data: read-only arrays are used in place on the CPU, and copied once to a GPU.
-            rows: for each client of the population, its rows of the training split.
+            spec: model, method and settings of the experiment.
+            data: the data set; read-only arrays are used in place on the CPU, and copied once to a GPU.
+            rows: for each client of the population, the indices of its rows in the training split.
 
         Returns:
-            The device's name.
+            The name of the device: "CPU", or that of the GPU.
         """
         self._spec = spec
         self._rows = rows
@@ -88,7 +110,7 @@ class ClientHost:
         self._train = self._on_device(data.train)
         self._test = self._on_device(data.test)
         self._transform = self._make_transform(data.kind)
-        self._work = LocalWork(
+        self._training = LocalTraining(
             optimizer=spec.optimizer,
             objective=spec.algorithm.objective(),
             batch_size=spec.batch_size,
@@ -112,7 +134,7 @@ class ClientHost:
 
     def _on_device(self, split: Split) -> tuple[Tensor, Tensor]:
         with warnings.catch_warnings():
-            # The arrays are read-only and stay so: nothing here writes to them.
+            # PyTorch warns of read-only arrays; nothing here writes to them.
             warnings.filterwarnings("ignore", message=".*not writable.*")
             inputs, labels = torch.from_numpy(split.inputs), torch.from_numpy(split.labels)
         return inputs.to(self._device), labels.to(self._device)
@@ -123,17 +145,20 @@ class ClientHost:
         return partial(_prepare, self._spec)
 
     def train(
-        self, order: WorkOrder, payload: Vector, *states: ClientState
+        self, order: HostOrder, payload: Vector, *states: ClientState
     ) -> tuple[npt.NDArray[np.int64] | Vector, HostReport]:
         """Train the order's clients, one after the other.
 
         Args:
-            payload: the order's stale parts; with `own_starts`, those of each client, one after the other.
-            states: one for each arriving client.
+            order: this host's share of the round.
+            payload: float32, the values of the order's stale parts; with `order.own_starts`, one such block for each
+                client, one after the other.
+            states: one state for each of the clients in `order.arriving`, in that order.
 
         Returns:
-            The exact sum of the weighted updates over the parts of all participants together (int64), or the
-            messages of the accepted clients, one after the other (float32).
+            The upload and a report. The upload is the exact sum of the weighted updates, over the parts that any
+            participant of the round sends (int64), or the messages of the accepted clients, one after the other
+            (float32).
         """
         began = time.perf_counter()
         starts = np.split(payload, len(order.clients)) if order.own_starts else []
@@ -141,12 +166,12 @@ class ClientHost:
             self.load(order.stale, payload)
         for client, state in zip(order.arriving, states, strict=True):
             self._states[client] = state
-        answer = Answer(self._spec.table, order)
+        upload = HostUpload(self._spec.table, order)
         reports: list[ClientReport] = []
         for index in range(len(order.clients)):
             if order.own_starts:
                 self.load(order.stale, starts[index])
-            reports.append(self._serve(order, index, answer))
+            reports.append(self._serve(order, index, upload))
             if reports[-1].status == "failed" and order.on_failure == "stop":
                 break
         busy = time.perf_counter() - began
@@ -156,10 +181,10 @@ class ClientHost:
             busy_seconds=busy,
             state_bytes=sum(state.nbytes for state in states),
         )
-        return answer.content(), report
+        return upload.content(), report
 
-    def _serve(self, order: WorkOrder, index: int, answer: "Answer") -> ClientReport:
-        """Train one client and put its update into the answer; what it keeps is stored once that is accepted."""
+    def _serve(self, order: HostOrder, index: int, upload: HostUpload) -> ClientReport:
+        """Train one client and add its update to the upload; its new state is stored only if the update is accepted."""
         client, table = order.clients[index], self._spec.table
         samples, started = len(self._rows[client]), time.perf_counter()
         parts = table.uploaded(order.groups[index])
@@ -172,14 +197,14 @@ class ClientHost:
         except Exception as error:
             if order.on_failure == "raise":
                 raise
-            return failure(client, samples, time.perf_counter() - started, error)
+            return failure_report(client, samples, time.perf_counter() - started, error)
         seconds = time.perf_counter() - started
         reference = self._reference(parts)
         accepted = values.shape == reference.shape and summable(values, reference)
         if accepted:
             rng = generator(self._spec.seed, "update", order.round, client)
             values = self._spec.update.apply(table, parts, values, reference, state, rng)
-            accepted = answer.add(index, parts, values, reference)
+            accepted = upload.add(index, parts, values, reference)
         if accepted:
             self._states[client] = state
         status = "ok" if accepted else "rejected"
@@ -188,42 +213,60 @@ class ClientHost:
     def _train_one(
         self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float = math.inf
     ) -> tuple[LocalResult, ClientState]:
-        """Train one client; what it keeps is given back, to be stored once its update is accepted."""
+        """Train one client, and return its new state without storing it.
+
+        Args:
+            groups: the layer groups that it trains.
+            round_index: the round, or the client's visit in an asynchronous run; seeds minibatches and dropout.
+            lr_factor: factor on the local learning rate.
+            until: deadline on `time.monotonic`'s clock.
+
+        Raises:
+            OutOfTime: the deadline passed.
+        """
         self._reset_parameters()
-        self._set_statistics(self._own_statistics(client))
+        self._set_statistics(self._start_statistics(client))
         self._dirty.update(groups)
-        kept = self._states.get(client, ClientState())
+        old_state = self._states.get(client, ClientState())
         tensors = {
-            name: torch.from_numpy(kept.arrays[name].copy()).to(self._device)
-            for name in self._work.objective.keeps
-            if name in kept.arrays
+            name: torch.from_numpy(old_state.arrays[name].copy()).to(self._device)
+            for name in self._training.objective.keeps
+            if name in old_state.arrays
         }
         result = train_client(
             self._model,
             *self._train,
             self._rows[client],
             self._transform,
-            self._work,
+            self._training,
             anchor=self._global[PARAMETERS],
             groups=groups,
             round_index=round_index,
             client=client,
             lr_factor=lr_factor,
-            shared={name: self._global[name] for name in self._work.objective.channels},
+            shared={name: self._global[name] for name in self._training.objective.channels},
             state=tensors,
             until=until,
         )
-        return result, self._renewed(kept, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+        return result, self._new_state(old_state, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
 
-    def _renewed(self, kept: ClientState, arrays: dict[str, Vector]) -> ClientState:
-        """What a client keeps after its work: `arrays`, and the running statistics where they are its own."""
-        state = ClientState(dict(kept.arrays) | arrays)
+    def _new_state(self, old_state: ClientState, arrays: dict[str, Vector]) -> ClientState:
+        """A client's state after training: the old one with `arrays` replaced, and its own running statistics.
+
+        Running statistics are part of the state only where clients keep them (`local.batchnorm=local`).
+        """
+        state = ClientState(dict(old_state.arrays) | arrays)
         if self._spec.keeps_statistics and self._spec.layout.statistics_size:
             state.arrays[STATISTICS] = self._model.statistics.cpu().numpy().copy()
         return state
 
     def load(self, stale: tuple[int, ...], payload: Vector) -> None:
-        """Take in the values of `stale` parts."""
+        """Overwrite the host's copy of the global values of the `stale` parts.
+
+        Args:
+            stale: numbers of the parts.
+            payload: float32, their values, one after the other.
+        """
         table = self._spec.table
         table.scatter(payload, self._received, stale)
         for part in (table.parts[index] for index in stale):
@@ -233,22 +276,25 @@ class ClientHost:
                 self._dirty.add(part.group)
 
     def _reset_parameters(self) -> None:
-        """Back to the global parameters, copying only what differs from them."""
+        """Put the global parameters back into the model, copying only the layer groups that differ."""
         self._model.restore(self._global[PARAMETERS], self._dirty)
         self._dirty.clear()
 
     def _set_statistics(self, statistics: Vector) -> None:
         self._model.statistics.copy_(torch.from_numpy(statistics))
 
-    def _own_statistics(self, client: int) -> Vector:
-        """What the client's normalisation layers start from."""
+    def _start_statistics(self, client: int) -> Vector:
+        """Running statistics that the client starts from: the global ones, or its own where clients keep them."""
         if not self._spec.keeps_statistics:
             return self._received[STATISTICS]
         state = self._states.get(client)
         return self._spec.statistics if state is None else state.arrays.get(STATISTICS, self._spec.statistics)
 
     def _reference(self, parts: tuple[int, ...]) -> Vector:
-        """What the server holds of a message's parts; a further channel's additions start from zero."""
+        """The server's values of a message's parts, from which an update is measured.
+
+        Zeros in the method's further channels: clients send what is to be added to these, not new values.
+        """
         table = self._spec.table
         message = table.gather(self._received, parts).copy()
         for part, segment in table.segments(parts, parts):
@@ -257,7 +303,13 @@ class ClientHost:
         return message
 
     def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:
-        """A message: the running statistics that the client has arrived at, and `outgoing` by channel."""
+        """A client's message: the values of `parts`, float32, one after the other.
+
+        Args:
+            parts: numbers of the parts to send.
+            outgoing: {channel: tensor} for the parameters and the method's further channels; the running statistics
+                are those of the model.
+        """
         vectors = {STATISTICS: self._model.statistics, **outgoing}
         pieces = [vectors[part.channel][part.piece] for part in (self._spec.table.parts[index] for index in parts)]
         values: Vector = torch.cat(pieces).cpu().numpy()
@@ -271,14 +323,14 @@ class ClientHost:
         clients: Sequence[int] = (),
         client0: ClientState | None = None,
     ) -> EvaluationReport:
-        """Score the global model.
+        """Score the global model on minibatches of the test split, and on single clients' training rows.
 
         Args:
-            stale: the parts that come with the call.
-            payload: their values.
-            batches: borders of the test split's minibatches to score.
-            clients: whose own training rows to score, too.
-            client0: client 0's state, where its statistics are to be used and it is not here.
+            stale: parts whose global values come with the call.
+            payload: float32, their values, one after the other.
+            batches: [start, stop) of each minibatch of the test split to score.
+            clients: clients on whose own training rows the model is scored as well.
+            client0: state of client 0, where `evaluation.batchnorm=client0` and another host holds it.
         """
         began = time.perf_counter()
         self.load(stale, payload)
@@ -290,7 +342,7 @@ class ClientHost:
         accuracy = {}
         for client in clients:
             if self._spec.keeps_statistics:
-                self._set_statistics(self._own_statistics(client))
+                self._set_statistics(self._start_statistics(client))
             accuracy[client] = self._accuracy(self._rows[client])
         return EvaluationReport(tuple(scores), accuracy, time.perf_counter() - began)
 
@@ -303,29 +355,29 @@ class ClientHost:
     def _evaluation_statistics(self, client0: ClientState | None) -> Vector:
         if self._spec.evaluation_statistics != "client0":
             return self._received[STATISTICS]
-        return client0.arrays[STATISTICS] if client0 is not None else self._own_statistics(0)
+        return client0.arrays[STATISTICS] if client0 is not None else self._start_statistics(0)
 
     def take_state(self, client: int) -> ClientState:
-        """Give a client's state away, to the host that trains it next."""
+        """Remove a client's state from this host and return it, for the host that trains the client next."""
         return self._states.pop(client, None) or self._initial_state()
 
     def copy_state(self, client: int) -> ClientState:
-        """A client's state, which stays here."""
+        """A client's state, which this host keeps."""
         return self._states.get(client) or self._initial_state()
 
     def all_states(self) -> dict[int, ClientState]:
-        """The states of all clients that are here."""
+        """The states of all clients that this host holds, by client."""
         return self._states
 
     def put_states(self, states: dict[int, ClientState]) -> None:
-        """Take clients in."""
+        """Add or replace client states, by client."""
         self._states.update(states)
 
     def _initial_state(self) -> ClientState:
         return ClientState({STATISTICS: self._spec.statistics})
 
     def peak_memory(self) -> int:
-        """Largest resident size of this process so far, in bytes; on a GPU, of its allocations there."""
+        """Largest memory use of this process so far, in bytes: resident memory, or allocations on its GPU."""
         if self._device.type == "cuda":
             return torch.cuda.max_memory_allocated()
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
@@ -336,12 +388,30 @@ def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> 
 
 
 def dropped_report(client: int, samples: int, seconds: float) -> ClientReport:
-    """The report of a client whose time was up."""
+    """The report of a client that was dropped because its time was up.
+
+    Args:
+        client: number of the client.
+        samples: number of the client's training samples.
+        seconds: time that it trained before.
+    """
     return ClientReport(client, DROPPED, samples, 0, float("nan"), seconds)
 
 
-def failure(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
+def failure_report(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
+    """The report of a client whose training raised `error`; call it inside the `except` block.
+
+    Args:
+        client: number of the client.
+        samples: number of the client's training samples.
+        seconds: time until the failure.
+        error: the exception; its traceback is put into the report.
+    """
     return ClientReport(
-        client, "failed", samples, 0, float("nan"), seconds, error=text, traceback=traceback.format_exc()
+        client, "failed", samples, 0, float("nan"), seconds, error=one_line(error), traceback=traceback.format_exc()
     )
+
+
+def one_line(error: Exception) -> str:
+    """An exception's type and message in one line, for reports and error messages."""
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"

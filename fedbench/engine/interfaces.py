@@ -1,11 +1,11 @@
-"""What runs the rounds: the interface that the coordination is written against, and its plain form without Ray."""
+"""The interfaces between the loops that coordinate a run and the executors that compute it, inline or on Ray."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fedbench.checkpoints.files import Tree
-from fedbench.engine.messages import ArrivalOrder, ClientReport, RoundOutcome, RoundPlan
+from fedbench.checkpoints.state import Tree
+from fedbench.engine.messages import ClientReport, RoundOutcome, RoundPlan, TaskOrder
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector
@@ -14,12 +14,13 @@ from fedbench.training.scores import BatchScore
 
 @dataclass(frozen=True)
 class TrainingPhase:
-    """What a round's training came to.
+    """The outcome of a round's training.
 
     Attributes:
-        reports: one per participant that was begun, ascending by client.
-        transport_bytes: moved between processes: parameters, updates, client states.
-        load_seconds, busy_seconds: of the host that took longest.
+        reports: one report for each participant whose training began, ascending by client.
+        transport_bytes: bytes moved between processes: parameters, updates and client states.
+        load_seconds: longest time that a host spent on loading parameters and preparing its answer.
+        busy_seconds: longest time that a host spent on its whole share of the round.
     """
 
     reports: tuple[ClientReport, ...]
@@ -30,7 +31,13 @@ class TrainingPhase:
 
 @dataclass(frozen=True)
 class EvaluationPhase:
-    """Scores of the whole test split, in order, and of single clients on their own rows."""
+    """The outcome of an evaluation of the global model.
+
+    Attributes:
+        scores: one score for each minibatch of the test split, in the order of the split.
+        client_accuracy: {client: accuracy in 0..1 on its own training rows}, for the clients that were asked for.
+        transport_bytes: bytes moved between processes.
+    """
 
     scores: tuple[BatchScore, ...]
     client_accuracy: dict[int, float]
@@ -38,54 +45,58 @@ class EvaluationPhase:
 
 
 class Executor(ABC):
-    """Where an experiment runs."""
+    """Holds the server and the clients of one experiment, in this process or on a Ray cluster."""
 
     @abstractmethod
     def model(self) -> tuple[Vector, Vector]:
-        """The global parameters and running statistics."""
+        """The global parameters and the global running statistics, both float32."""
 
     @abstractmethod
     def peak_memory(self) -> list[int]:
-        """Bytes, one entry per process that trains."""
+        """Peak memory in bytes, one entry for each process that trains."""
 
     @abstractmethod
     def state(self) -> Tree:
-        """All that server and clients keep between two rounds; works in flight are waited for."""
+        """Everything that server and clients keep between two rounds, for a checkpoint.
+
+        Waits for the asynchronous tasks that are in flight, so that their results are part of the state.
+        """
 
     @abstractmethod
     def restore(self, state: Tree) -> None:
-        """Go on from what `state` gave, with as many processes or more or fewer."""
+        """Continue from a state that `state` returned; the number of processes may differ from that of then."""
 
     def could_grow(self) -> bool:
-        """Whether more processes could work than do."""
+        """Whether the cluster has room for more processes than the executor uses."""
         return False
 
     def rebuild(self) -> None:
-        """Start all processes anew, as before the first round.
+        """Start all processes again, in the state before the first round.
 
         Raises:
-            RunError: there are none, or they do not start.
+            RunError: the executor has no processes of its own, or they do not start.
         """
         raise RunError("there is no process to start anew")
 
     @abstractmethod
     def close(self) -> None:
-        """Release everything; may be called twice."""
+        """Release all resources; may be called twice."""
 
 
 class RoundExecutor(Executor):
-    """Runs rounds, step by step: plan, train, finish, evaluate."""
+    """Runs synchronous rounds step by step: plan, train, finish, evaluate."""
 
     @abstractmethod
     def plan(self, round_index: int) -> RoundPlan:
-        """Open a round."""
+        """Open round `round_index`, counted from 0: draw its cohort and choose its layer groups."""
 
     @abstractmethod
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         """Train the cohort and hand its updates to the server.
 
         Args:
-            limit: what to do with slow participants.
+            plan: what `plan` returned for this round.
+            limit: how slow participants are dropped.
 
         Raises:
             ClientFailure: as soon as more clients have failed than the run's budget allows.
@@ -94,57 +105,69 @@ class RoundExecutor(Executor):
 
     @abstractmethod
     def finish(self) -> RoundOutcome:
-        """Close the round: combine what arrived."""
+        """Close the round: combine the updates that arrived into the new global model."""
 
     @abstractmethod
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
-        """Score the global model on the test split, and on the own rows of `clients`."""
+        """Score the global model on the test split, and on the training rows of each of `clients`."""
 
 
-class Works(ABC):
-    """Does works that are given out one at a time, and applies them in the order in which it is told to.
+class TaskExecutor(ABC):
+    """Runs asynchronous client tasks and applies their updates in the order the clock dictates.
 
-    The first argument of most is the number of the work.
+    A task is one client's computation of one update. It is known by its number, which counts the tasks in the order
+    of dispatch, from 0.
     """
 
     @abstractmethod
-    def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
-        """Begin a work on the current parameters.
+    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
+        """Begin a task on the current parameters.
 
         Args:
-            versions: of each part, as the ledger counts them; a host is sent what it holds an older version of.
+            order: what to compute, and by which client.
+            versions: for each part, the server's version; a host is sent the parts of which it holds an older one.
         """
 
     @abstractmethod
     def ready(self, timeout: float) -> int | None:
-        """The number of a finished work that was not collected, the earliest dispatched of several.
+        """The number of a finished task that is not yet collected; of several, the earliest dispatched.
 
         Args:
-            timeout: seconds to wait at most; inf: until there is one.
+            timeout: seconds to wait at most; infinity waits until a task has finished.
 
         Returns:
-            None when there is none in time.
+            None when no task has finished in time.
 
         Raises:
-            RunError: no work was finished within `runtime.round_timeout`.
+            RunError: no task has finished within `runtime.round_timeout`.
         """
 
     @abstractmethod
     def collect(self, number: int, round_index: int) -> ClientReport:
-        """Wait for a work, which arrives in round `round_index`. Its update stays until `apply` or `discard`.
+        """Wait for task `number` and return its report; its update is held until `apply` or `discard`.
+
+        Args:
+            number: the task.
+            round_index: the round in which it arrives, for error messages.
 
         Raises:
-            ClientFailure: in the plain loop, at the failing client.
-            RunError: it took too long, or its actor died too often.
+            ClientFailure: the client raised an exception, and the run tolerates no failures (inline only).
+            RunError: the task took too long, or its actor died too often.
         """
 
     @abstractmethod
     def apply(self, number: int, lr: float, steps: int) -> None:
-        """Apply a collected update of so many local steps; `lr` is the factor on it."""
+        """Apply the collected update of task `number` to the global model.
+
+        Args:
+            number: the task.
+            lr: factor on the update.
+            steps: local minibatches that the client trained on.
+        """
 
     @abstractmethod
     def discard(self, number: int) -> None:
-        """Forget a collected work that sends nothing."""
+        """Forget the collected task `number` without applying its update."""
 
     @abstractmethod
     def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
@@ -152,8 +175,12 @@ class Works(ABC):
 
     @abstractmethod
     def end_round(self) -> tuple[float, int]:
-        """L2 norm of the parameters' change, and bytes moved between processes, since the last call."""
+        """Close a row of the records.
+
+        Returns:
+            The L2 norm of the parameters' change and the bytes moved between processes, both since the last call.
+        """
 
 
-class ArrivalExecutor(Works, Executor):
-    """Does the works of an asynchronous run."""
+class ArrivalExecutor(TaskExecutor, Executor):
+    """Runs the tasks of an asynchronous experiment, with a server and clients that really compute."""

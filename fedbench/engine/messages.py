@@ -1,4 +1,4 @@
-"""What server, clients and driver tell each other, apart from the parameters themselves (those travel as bare arrays).
+"""The messages between driver, server and client hosts. Parameters travel beside them, as bare arrays.
 
 Parts are numbered as in `fedbench.protocol.message`.
 """
@@ -20,16 +20,32 @@ from fedbench.training.scores import BatchScore
 
 @dataclass(frozen=True)
 class HostSpec:
-    """All that a client host needs to know before the first round.
+    """Everything that a client host needs to know before the first round.
 
     Attributes:
-        statistics: float32 [layout.statistics_size], those of the initial model.
+        model: the network to build.
+        task: the learning task: input shape, classes.
+        layout: where each parameter lies in the flat vector.
         table: the parts of a transfer.
-        keeps_statistics: each client keeps its own running statistics (`local.batchnorm=local`).
-        update: what is done to an update before it is sent.
-        weight_decay: of the local optimizer, where clients send gradients.
-        evaluation_statistics: aggregate | client0 | recalibrate.
-        gpu_fraction: share of a GPU that this host may use; 0: CPU.
+        statistics: float32 [layout.statistics_size], the running statistics of the initial model.
+        algorithm: the method; it gives the local objective.
+        optimizer: the local optimizer.
+        batch_size: samples of a training minibatch.
+        epochs: local epochs of a round; None where `steps` is set.
+        steps: local minibatches of a round; None where `epochs` is set.
+        bf16: whether the forward pass runs under bfloat16 autocast.
+        keeps_statistics: whether each client keeps its own running statistics (`local.batchnorm=local`).
+        update: clipping, noise and compression of an update before it is sent.
+        weight_decay: L2 penalty that is added to a gradient, where clients send gradients.
+        evaluation_statistics: running statistics for evaluation: "aggregate", "client0" or "recalibrate".
+        evaluation_batch_size: samples of an evaluation minibatch.
+        augmentation: augmentation of training images.
+        mean: per-channel mean for normalisation; None: not normalised.
+        std: per-channel standard deviation for normalisation.
+        seed: seed of the experiment.
+        torch_threads: CPU threads of PyTorch.
+        deterministic: whether a GPU must use deterministic kernels.
+        gpu_fraction: share of a GPU that this host may use; 0 runs on the CPU.
     """
 
     model: Model
@@ -58,26 +74,26 @@ class HostSpec:
 
     @property
     def stateful(self) -> bool:
-        """Whether clients keep anything between their rounds."""
+        """Whether clients keep state between their rounds."""
         return self.keeps_statistics or bool(self.algorithm.objective().keeps) or self.update.keeps_residual
 
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """What the server decides before a round.
+    """The server's decisions before a round.
 
     Attributes:
-        round: from 0.
-        active: the layer groups that train, of all participants together.
+        round: round number, from 0.
+        active: union of the layer groups that the participants train.
         cohort: participants, ascending.
-        groups: one per participant: the layer groups that it trains.
-        weights: one per participant, normalised over the cohort.
-        scales: one per participant: a further factor on the update of its parameters.
-        lr_factor: factor on the learning rate.
-        versions: of each part, the round after which it last changed.
-        downlink_bytes: one per participant: what it has to download, by what it still holds.
-        uplink_bytes: one per participant: what it sends.
-        own_starts: each participant starts from a model of its own, which comes with its order.
+        groups: for each participant, the layer groups that it trains.
+        weights: for each participant, its weight in the mean; they sum to 1 over the cohort.
+        scales: for each participant, a further factor on the update of its parameters.
+        lr_factor: factor on the local learning rate.
+        versions: for each part, the number of rounds after which it last changed; 0 is the initial model.
+        downlink_bytes: for each participant, the bytes that it downloads, given what it still holds.
+        uplink_bytes: for each participant, the bytes that it sends.
+        own_starts: whether each participant starts from its own model of a pool, which comes with its order.
     """
 
     round: int
@@ -92,11 +108,16 @@ class RoundPlan:
     uplink_bytes: tuple[int, ...]
     own_starts: bool = False
 
-    def order(self, clients: Sequence[int], **fields: Any) -> "WorkOrder":
-        """One host's share: these clients, in this order."""
-        place = {client: index for index, client in enumerate(self.cohort)}
-        chosen = [place[client] for client in clients]
-        return WorkOrder(
+    def order(self, clients: Sequence[int], **fields: Any) -> "HostOrder":
+        """The order that gives some of the participants to one host.
+
+        Args:
+            clients: the host's participants, in the order in which they train.
+            fields: the remaining fields of `HostOrder`.
+        """
+        position = {client: index for index, client in enumerate(self.cohort)}
+        chosen = [position[client] for client in clients]
+        return HostOrder(
             round=self.round,
             union=self.active.groups,
             lr_factor=self.lr_factor,
@@ -110,17 +131,24 @@ class RoundPlan:
 
 
 @dataclass(frozen=True)
-class WorkOrder:
-    """One host's share of a round.
+class HostOrder:
+    """One host's share of a synchronous round.
 
     Attributes:
-        union: the layer groups of all participants together.
-        stale: the parts that come with the order, for the host to load first; with `own_starts`, once per client.
-        clients: trained in this order; groups, weights, scales: one each.
-        combine: answer with one exact sum rather than with each client's values.
-        on_failure: of a client: raise the exception as it is, stop and report it, or continue with the next.
-        arriving: clients whose state comes with the order, from another host.
-        seconds: that each client may train; None: without end.
+        round: round number, from 0.
+        union: union of the layer groups that all participants of the round train.
+        lr_factor: factor on the local learning rate.
+        stale: parts whose global values come with the order, to be loaded first; with `own_starts`, once per client.
+        clients: the host's participants, in the order in which they train.
+        groups: for each of `clients`, the layer groups that it trains.
+        weights: for each of `clients`, its weight in the mean of the round.
+        scales: for each of `clients`, a further factor on the update of its parameters.
+        own_starts: whether each client starts from its own model of a pool.
+        combine: whether to answer with one exact sum rather than with each client's message.
+        on_failure: when a client raises: "raise" the exception as it is, "stop" and report it, or "continue" with the
+            next client.
+        arriving: clients whose state comes with the order, from the host that held it.
+        seconds: time limit for each client's training; None: no limit.
     """
 
     round: int
@@ -139,18 +167,19 @@ class WorkOrder:
 
 
 @dataclass(frozen=True)
-class ArrivalOrder:
-    """One work of an asynchronous run.
+class TaskOrder:
+    """One task of an asynchronous run: a client computes one update.
 
     Attributes:
-        number: of the work, from 0, in the order of dispatch.
-        worker: the slot that it is in, 0..K-1.
-        client: who does it; visit: how many works the client has had before.
-        groups: the layer groups that it trains.
-        stale: the parts that come with the order, for the host to load first.
+        number: number of the task, counted from 0 in the order of dispatch.
+        worker: the slot that the task occupies, 0..K-1.
+        client: the client that computes it.
+        visit: number of tasks that the client has had before.
+        groups: the layer groups that the task trains.
+        stale: parts whose values come with the order, to be loaded first.
         lr_factor: factor on the local learning rate.
-        gradient: one minibatch's gradient is asked for, rather than the delta of local training.
-        on_failure: of the client: raise the exception as it is, or report it.
+        gradient: whether to compute the gradient of one minibatch rather than the delta of local training.
+        on_failure: when the client raises: "raise" the exception as it is, or "report" it.
     """
 
     number: int
@@ -166,15 +195,19 @@ class ArrivalOrder:
 
 @dataclass(frozen=True)
 class ClientReport:
-    """How a client's round went.
+    """The outcome of one client's training.
 
     Attributes:
-        status: ok | rejected (its update is not finite, too large, or of the wrong shape) | failed (its work raised) |
-            dropped (its training had not ended in time).
-        loss: mean training loss over the samples of all steps.
-        seconds: of training.
-        passes: forward passes of every minibatch beside the training step's own.
-        error, traceback: of a failure, else "".
+        client: number of the client.
+        status: "ok", "rejected" (the update is not finite, too large, or of the wrong shape), "failed" (training raised
+            an exception) or "dropped" (training did not end in time).
+        samples: training samples of the client; of a gradient, those of the minibatch.
+        steps: minibatches trained on.
+        loss: mean training loss over the samples of all steps; NaN where nothing was trained.
+        seconds: duration of the training.
+        passes: additional forward passes of every minibatch, beside that of the training step.
+        error: the exception of a failure in one line, else "".
+        traceback: the traceback of a failure, else "".
     """
 
     client: int
@@ -189,22 +222,29 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
-class Finished:
-    """A work of an asynchronous run that is done and not yet applied: what was asked, what came of it."""
+class FinishedTask:
+    """An asynchronous task that has been computed and not yet applied.
 
-    order: ArrivalOrder
+    Attributes:
+        order: the task.
+        upload: float32, the parts that it sends; empty where it failed or was rejected.
+        report: the outcome of the task.
+    """
+
+    order: TaskOrder
     upload: Vector
     report: ClientReport
 
 
 @dataclass(frozen=True)
 class HostReport:
-    """How a host's share of a round went.
+    """The outcome of a host's share of a round.
 
     Attributes:
-        clients: one report for each client of the order that was begun.
-        load_seconds: taking the parameters in and preparing the answer; busy_seconds: everything.
-        state_bytes: client states that arrived from other hosts.
+        clients: one report for each client of the order whose training began.
+        load_seconds: time spent on loading parameters and preparing the answer.
+        busy_seconds: time spent in all.
+        state_bytes: bytes of the client states that came from other hosts.
     """
 
     clients: tuple[ClientReport, ...]
@@ -215,7 +255,13 @@ class HostReport:
 
 @dataclass(frozen=True)
 class EvaluationReport:
-    """Scores of the evaluation minibatches given to one host, and of the clients it was asked about."""
+    """One host's share of an evaluation.
+
+    Attributes:
+        scores: one score for each minibatch that the host was given.
+        client_accuracy: {client: accuracy in 0..1 on its own training rows}, for the clients that were asked for.
+        seconds: duration.
+    """
 
     scores: tuple[BatchScore, ...]
     client_accuracy: dict[int, float]
@@ -224,12 +270,12 @@ class EvaluationReport:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """What the server did with a round.
+    """The result of combining a round's updates.
 
     Attributes:
         update_norm: L2 norm of the change of the global parameters.
-        accepted: participants whose updates were combined.
-        versions: of each part, after the round.
+        accepted: number of participants whose updates were combined.
+        versions: for each part, its version after the round.
     """
 
     update_norm: float

@@ -1,25 +1,23 @@
-"""When a run's checkpoints are written, where they lie, and who may write there."""
+"""Decides when a run writes checkpoints, and holds the lock of its run directory."""
 
-import fcntl
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import IO
 
-from fedbench.checkpoints.files import Checkpoints, Codec, Tree
+from fedbench.checkpoints.files import Checkpoints, Codec
+from fedbench.checkpoints.state import Tree
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.errors import ConfigError, RunError
+from fedbench.errors import RunError
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.run_directory import RunDirectory
+from fedbench.records.run_lock import RunLock
 from fedbench.tracking.recording_key import keep_key, key_file, read_key
 
 SHARE = 0.01
-"""Of a run's time, for checkpoints that are written by time."""
+"""The share of a run's time that checkpoints may take where they are written by time."""
 
 FIRST_AFTER = 15.0
-"""Seconds without a checkpoint, at least, before one is written by time."""
-
-LOCK = ".lock"
+"""The least number of seconds between two checkpoints that are written by time."""
 
 
 class Saving:
@@ -27,16 +25,21 @@ class Saving:
 
     Attributes:
         warning: one line on a checkpoint that could not be written, or None.
-        refused: one line for each that was found torn or foreign.
-        key: by which MLflow knows the recording again.
+        refused: one line for each checkpoint that was torn or belongs to another configuration.
+        key: identifies the run's recording in MLflow.
     """
 
     def __init__(self, directory: RunDirectory, config: ExperimentConfig) -> None:
+        """Lock the run directory.
+
+        Raises:
+            ConfigError: another process writes there.
+        """
         self.warning: str | None = None
         self.refused: list[str] = []
         self.key = ""
         self._every = config.runtime.checkpoint_every
-        self._lock = _locked(directory.path)
+        self._lock = RunLock(directory.path, "run")
         self._path = directory.path / CHECKPOINTS
         self._checkpoints = Checkpoints(self._path, config.digest(), codec())
         self._directory = directory
@@ -45,7 +48,7 @@ class Saving:
 
     @classmethod
     def reopen(cls, path: Path, config: ExperimentConfig) -> "tuple[Saving, tuple[int, Tree] | None]":
-        """Of a run that goes on: its checkpoints, and the newest whole one.
+        """Open the checkpoints of a run that goes on, and read the newest whole one: (next round, state), or None.
 
         Raises:
             ConfigError: another process writes there.
@@ -58,19 +61,19 @@ class Saving:
         return saving, saving.latest()
 
     def attach(self, directory: RunDirectory) -> None:
-        """The tables to write before each checkpoint."""
+        """Name the run directory whose tables are written before each checkpoint."""
         self._directory = directory
 
     def remember(self, key: str) -> None:
-        """Keep the key by which MLflow knows the recording again."""
+        """Keep the key that identifies the run's recording in MLflow."""
         self.key = key
         keep_key(key_file(self._directory.path), key)
 
     def latest(self) -> "tuple[int, Tree] | None":
         """(next round, state) of the newest whole checkpoint."""
-        found = self._checkpoints.latest()
+        newest = self._checkpoints.latest()
         self.refused = [f"refused a checkpoint: {reason}" for reason in self._checkpoints.refused]
-        return found
+        return newest
 
     def save_if_due(self, next_round: int, snapshot: Callable[[], Tree]) -> None:
         """Write a checkpoint if it is time for one."""
@@ -98,36 +101,28 @@ class Saving:
 
     def release(self) -> None:
         """Let other processes write here."""
-        if not self._lock.closed:
-            Path(self._lock.name).unlink(missing_ok=True)
-            self._lock.close()
+        self._lock.release()
 
 
 def codec() -> Codec:
-    """Of everything that a run keeps."""
+    """Makes the codec that knows the dataclasses in the state of any run."""
     from fedbench.accounting.totals import Costs
-    from fedbench.engine.arrivals.clocks import Due
-    from fedbench.engine.arrivals.loop import Flight
-    from fedbench.engine.arrivals.server import Sent
-    from fedbench.engine.messages import ArrivalOrder, ClientReport, Finished
+    from fedbench.engine.arrivals.clocks import TaskEnd
+    from fedbench.engine.arrivals.loop import DispatchedTask
+    from fedbench.engine.arrivals.server import SentParameters
+    from fedbench.engine.messages import ClientReport, FinishedTask, TaskOrder
     from fedbench.planning.schedules import ActiveGroups, Feedback
     from fedbench.protocol.client_state import ClientState
 
-    return Codec(ActiveGroups, ArrivalOrder, ClientReport, ClientState, Costs, Due, Feedback, Finished, Flight, Sent)
-
-
-def _locked(path: Path) -> IO[str]:
-    """An exclusive lock on a run directory, held while the file is open.
-
-    Raises:
-        ConfigError: another process has it.
-    """
-    stream = (path / LOCK).open("w")
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        stream.close()
-        raise ConfigError(f"{path}: another process is at work on this run; wait for it, or stop it") from None
-    except OSError:
-        pass  # a file system without locks
-    return stream
+    return Codec(
+        ActiveGroups,
+        TaskOrder,
+        ClientReport,
+        ClientState,
+        Costs,
+        TaskEnd,
+        Feedback,
+        FinishedTask,
+        DispatchedTask,
+        SentParameters,
+    )

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
-from fedbench.algorithms.base import Algorithm, Objective, RuleContext, ServerRule
+from fedbench.algorithms.base import Algorithm, Objective, RoundUpdates, RuleContext, ServerRule
 from fedbench.errors import ConfigError
 from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
 from fedbench.protocol.layout import ParameterLayout
@@ -113,18 +113,33 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         _check_machine(method, cohort_size)
         return
     rule = _of_type(method.rule(), ServerRule, f"{owner}: rule")
-    if method.has_pool():
+    if rule.own_models:
         return
+    for method_name in ("combine_each", "combine_round"):
+        defines = getattr(type(rule), method_name) is not getattr(ServerRule, method_name)
+        if defines and type(rule).needs is ServerRule.needs:
+            raise ConfigError(
+                f'{owner}: {type(rule).__name__}.{method_name} is never called; needs must return "updates" for '
+                'combine_each, or "round" for combine_round'
+            )
     smallest = min(layout.all_groups, key=layout.group_size)
     context = RuleContext(layout, (smallest,), 0, cohort_size, population)
     size, name = layout.group_size(smallest), type(rule).__name__
-    previous = np.zeros(size)
-    if rule.individual:
-        weights = np.full(cohort_size, 1 / cohort_size)
-        combined: object = rule.combine_each(previous, np.zeros((cohort_size, size)), weights, context)
-        _check_values(combined, size, f"{owner}: {name}.combine_each")
-    else:
-        _check_values(rule.combine(previous, np.zeros(size), context), size, f"{owner}: {name}.combine")
+    previous, weights = np.zeros(size), np.full(cohort_size, 1 / cohort_size)
+    combined: object
+    match rule.needs(0):
+        case "mean":
+            method_name, combined = "combine", rule.combine(previous, np.zeros(size), context)
+        case "updates":
+            updates = np.zeros((cohort_size, size))
+            method_name, combined = "combine_each", rule.combine_each(previous, updates, weights, context)
+        case "round":
+            messages = (np.zeros(size, np.float32),) * cohort_size
+            whole = RoundUpdates(previous, messages, ((slice(0, size),),) * cohort_size, weights)
+            method_name, combined = "combine_round", rule.combine_round(previous, whole, context)
+        case other:
+            raise ConfigError(f'{owner}: {name}.needs returned {other!r}; allowed: "mean", "updates", "round"')
+    _check_values(combined, size, f"{owner}: {name}.{method_name}")
 
 
 def _check_machine(method: AsyncAlgorithm, workers: int) -> None:

@@ -54,7 +54,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
 
 
 def versions() -> dict[str, str]:
-    """Of what the result depends on."""
+    """The versions of the libraries that a result depends on."""
     import torch
 
     return {

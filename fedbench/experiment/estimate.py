@@ -9,8 +9,8 @@ from fedbench.accounting.memory import peak_training_bytes
 from fedbench.accounting.totals import Costs, total
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import VirtualClock
-from fedbench.engine.arrivals.dry_run import Foresight
-from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.arrivals.dry_run import DryRun
+from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.errors import DataError
 from fedbench.experiment.federation import load_federation, outline_federation
@@ -23,7 +23,7 @@ from fedbench.protocol.layout import BYTES_PER_VALUE
 
 @dataclass(frozen=True)
 class RoundKind:
-    """One client's round, or its work in an asynchronous run, with a given set of active groups.
+    """One client's round, or its task in an asynchronous run, with a given set of active groups.
 
     Attributes:
         name: "full", or the layer group's name.
@@ -132,7 +132,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     if problem.arrivals is not None:
         finished = foreseen(problem)
         per_round = list(costs_of(finished))
-        full = total([one.full for one in finished if one.full])
+        full = total([row.full for row in finished if row.full])
         seconds = finished[-1].record.virtual_seconds
         return Estimate(title, "; ".join(remarks), tuple(kinds), tuple(per_round), total(per_round), full, seconds)
     per_round = costs.project(config.schedule, problem.rounds, problem.cohort_size, config.seed)
@@ -150,14 +150,14 @@ def foreseen(problem: Problem) -> list[FinishedRound]:
     assert problem.arrivals is not None
     delays = DelaysSection() if config.delays.clock == "wall" else config.delays
     clock = VirtualClock(delays, config.seed, config.data.clients)
-    arrivals = Arrivals(problem.arrivals, Foresight(problem.arrivals, problem.costs), clock, problem.costs)
+    arrivals = ArrivalLoop(problem.arrivals, DryRun(problem.arrivals, problem.costs), clock, problem.costs)
     return list(arrivals.rounds(problem.rounds, lambda: False))
 
 
 def costs_of(finished: Sequence[FinishedRound]) -> Iterator[Costs]:
     """What each round has cost; in the records the paper's figures are cumulative."""
     comm_gb = comp_tflop = 0.0
-    for record in (one.record for one in finished):
+    for record in (row.record for row in finished):
         yield Costs(
             record.uplink_bytes,
             record.downlink_bytes,
@@ -169,7 +169,7 @@ def costs_of(finished: Sequence[FinishedRound]) -> Iterator[Costs]:
 
 
 def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
-    """What of a run's costs depends on the run itself, and how it is counted here, one line each."""
+    """Names the costs that depend on the run itself and how they are counted here, one line each."""
     if config.asynchronous and config.delays.clock == "wall":
         yield "who works when on the wall clock is not known beforehand: counted as on the default virtual clock"
     if config.schedule.follows_training:

@@ -27,12 +27,12 @@ class Federation:
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """Samples of each client."""
+        """The number of samples of each client."""
         return tuple(len(part) for part in self.rows)
 
     @property
     def task(self) -> Task:
-        """What a model for this data has to solve."""
+        """The kind of problem that a model for this data solves."""
         data = self.data
         return Task(data.kind, data.input_shape, data.classes, data.vocabulary_size, data.padding_index)
 
@@ -50,7 +50,7 @@ def load_federation(config: ExperimentConfig) -> Federation:
 
 
 def outline_federation(config: ExperimentConfig) -> Federation | None:
-    """The same for data of the published size and shape without any content; None where that is not known.
+    """Divide contentless data of the published size and shape; None where the data set publishes neither.
 
     Raises:
         ConfigError: as `load_federation`.

@@ -11,19 +11,19 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.accounting.totals import Costs
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import make_clock
-from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.engine.interfaces import ArrivalExecutor, Executor, RoundExecutor
-from fedbench.engine.rounds.loop import Rounds
+from fedbench.engine.rounds.loop import RoundLoop
 from fedbench.errors import FedbenchError, HangingClients, HeadGone, LostActor, RunError
 from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
 from fedbench.experiment.result import Result
 from fedbench.experiment.setup import Problem
 from fedbench.experiment.summary import named_tensors, near_chance, summarise
-from fedbench.planning.deadlines import Drops
+from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import CLIENTS, recorded_drops
@@ -44,9 +44,9 @@ class ExperimentLoop:
         member: Membership = ALONE,
     ) -> None:
         """Args:
-        saving: its checkpoints.
+        saving: the run's checkpoints.
         observers: told of every round, besides the run directory and MLflow.
-        key: by which MLflow knows the recording again.
+        key: identifies the run's recording in MLflow.
         member: what the run is part of.
         """
         config = problem.config
@@ -73,7 +73,7 @@ class ExperimentLoop:
         self._earlier_seconds = 0.0
         self._notes: list[str] = []
         self._last_accuracy: float | None = None
-        self._drops = Drops(config.participation.round_deadline)
+        self._drops = DroppedClients(config.participation.round_deadline)
         if config.participation.replay is not None:
             self._drops.decided |= recorded_drops(config.participation.replay)
 
@@ -100,8 +100,8 @@ class ExperimentLoop:
         Raises:
             FedbenchError: the directory is not a run's, or another process writes there.
         """
-        saving, found = Saving.reopen(path, problem.config)
-        next_round, state = found or (0, None)
+        saving, newest = Saving.reopen(path, problem.config)
+        next_round, state = newest or (0, None)
         drops = recorded_drops(path / CLIENTS)
         directory = RunDirectory.reopen(path, next_round)
         saving.attach(directory)
@@ -171,7 +171,7 @@ class ExperimentLoop:
                     raise LostActor(f"{error}; runtime.max_retries={most} is used up") from error
                 next_round, state = self._saving.latest() or (0, None)
                 if isinstance(error, HangingClients):
-                    self._drops.hang(error.round_index, error.clients)
+                    self._drops.leave_out_hanging(error.round_index, error.clients)
                 self._notes.append(f"{error}; went on from round {next_round + 1}")
                 self._directory.rewind(next_round)
 
@@ -216,14 +216,14 @@ class ExperimentLoop:
         for observer in self._others:
             observer.round_finished(finished.record, finished.clients)
 
-    def _course(self, executor: Executor) -> Rounds | Arrivals:
+    def _course(self, executor: Executor) -> RoundLoop | ArrivalLoop:
         problem, config = self._problem, self._problem.config
         if isinstance(executor, ArrivalExecutor):
             assert problem.arrivals is not None
             clock = make_clock(config, executor.ready)
-            return Arrivals(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
+            return ArrivalLoop(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
         assert isinstance(executor, RoundExecutor)
-        return Rounds(
+        return RoundLoop(
             executor,
             problem.costs,
             rounds=problem.rounds,

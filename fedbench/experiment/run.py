@@ -119,28 +119,28 @@ def _build(config: ExperimentConfig) -> "Problem":
 
 
 def _inline(problem: "Problem") -> "Executor":
-    from fedbench.engine.arrivals.inline import InlineArrivals
-    from fedbench.engine.rounds.inline import InlineExecutor
+    from fedbench.engine.arrivals.inline import InlineArrivalExecutor
+    from fedbench.engine.rounds.inline import InlineRoundExecutor
 
     data, rows, budget = problem.federation.data, problem.federation.rows, problem.config.runtime.max_failed_clients
     if problem.arrivals is not None:
-        return InlineArrivals(problem.spec, data, rows, problem.arrival_server, budget)
-    return InlineExecutor(problem.spec, data, rows, problem.server, budget)
+        return InlineArrivalExecutor(problem.spec, data, rows, problem.arrival_server, budget)
+    return InlineRoundExecutor(problem.spec, data, rows, problem.server, budget)
 
 
 def _on_cluster(config: ExperimentConfig, building: "Future[Problem]", warm: "WarmActors | None") -> "Executor":
-    from fedbench.engine.on_ray.actors import Cluster
-    from fedbench.engine.on_ray.arrivals import RayArrivals
-    from fedbench.engine.on_ray.rounds import RayExecutor
+    from fedbench.engine.on_ray.actors import ActorCluster
+    from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
+    from fedbench.engine.on_ray.rounds import RayRoundExecutor
 
-    cluster = warm.lend(config.runtime, config.slots()) if warm else Cluster(config.runtime, config.slots())
+    cluster = warm.lend(config.runtime, config.slots()) if warm else ActorCluster(config.runtime, config.slots())
     try:
         problem = building.result()
         spec = replace(problem.spec, gpu_fraction=cluster.gpus_each)
         data, rows = problem.federation.data, problem.federation.rows
         if problem.arrivals is not None:
-            return RayArrivals(cluster, spec, data, rows, problem.arrival_server, config.runtime)
-        return RayExecutor(cluster, spec, data, rows, problem.server, config.runtime)
+            return RayArrivalExecutor(cluster, spec, data, rows, problem.arrival_server, config.runtime)
+        return RayRoundExecutor(cluster, spec, data, rows, problem.server, config.runtime)
     except BaseException:
         cluster.release()
         raise

@@ -105,8 +105,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         )
     keeps_statistics = config.local.batchnorm == "local"
     local, data, cohort_size = config.local, config.data, config.slots()
-    epochs = local.epochs if local.epochs or local.steps else 1
-    length = LocalLength(local.batch_size, epochs, local.steps, model.smallest_batch)
+    length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
     remarks = tuple(_idle_remarks(config, method, layout, module, rounds))
@@ -131,7 +130,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         algorithm=method,
         optimizer=local.optimizer,
         batch_size=local.batch_size,
-        epochs=epochs,
+        epochs=local.round_epochs,
         steps=local.steps,
         bf16=local.precision == "bf16",
         keeps_statistics=keeps_statistics,
@@ -203,7 +202,7 @@ def full_update_costs(problem: Problem) -> list[Costs]:
 
 
 def pace(problem: Problem) -> str:
-    """Who works how often, in words."""
+    """Describes how many clients take part at a time and how long the run is."""
     who = f"{problem.cohort_size} of {problem.config.data.clients} clients"
     if problem.arrivals is None:
         return f"{who} in each of {problem.rounds} rounds"

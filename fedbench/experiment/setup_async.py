@@ -57,7 +57,7 @@ def sends_gradient(config: ExperimentConfig, method: AsyncAlgorithm) -> bool:
     if config.delays.work is not None:
         return config.delays.work == "gradient"
     trains = config.local.epochs is not None or config.local.steps is not None or config.method.objective_is_special()
-    return "gradient" in method.work and not trains
+    return "gradient" in method.updates and not trains
 
 
 def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) -> Iterator[str]:
@@ -75,7 +75,7 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
     if config.runtime.combine == "node":
         yield f"runtime.combine=node: has no effect with {given}, whose updates are applied one by one; leave it out"
     if (actors := config.runtime.actors) is not None and actors > workers:
-        yield f"runtime.actors={actors}: more than the {workers} works in flight; the rest would idle"
+        yield f"runtime.actors={actors}: more than the {workers} tasks in flight; the rest would idle"
     if schedule.follows_training:
         yield (
             f"schedule.name={schedule.name} with {given}: follows what whole rounds have changed, which arrivals do "
@@ -96,7 +96,7 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
     timed = delays.clock == "wall" and delays.seconds_per_round is not None and delays.replay is None
     if config.runtime.executor == "inline" and timed:
         yield (
-            "delays.seconds_per_round with clock=wall: runtime.executor=inline works one thing after the other and "
+            "delays.seconds_per_round with clock=wall: runtime.executor=inline runs one task after the other and "
             "cannot keep to the time; set arrivals_per_round"
         )
 
@@ -104,9 +104,9 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
 def _work_refusals(config: ExperimentConfig, method: AsyncAlgorithm, gradient: bool) -> Iterator[str]:
     local, given = config.local, f"algorithm.name={config.method.name}"
     work = "gradient" if gradient else "delta"
-    if work not in method.work:
+    if work not in method.updates:
         why = "it compares the learning rate itself" if work == "delta" else "it needs the clients' own parameters"
-        yield f"delays.work={work} with {given}: {why}; set delays.work={method.work[0]}"
+        yield f"delays.work={work} with {given}: {why}; set delays.work={method.updates[0]}"
     if not gradient:
         return
     for key in ("epochs", "steps"):

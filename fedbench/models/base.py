@@ -1,4 +1,4 @@
-"""What a model is to the rest of fedbench: a component that builds a `torch.nn.Module` for a task."""
+"""Base class of models: components that build a `torch.nn.Module` for a task."""
 
 from abc import abstractmethod
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Task:
-    """What the model is to solve, read off the data.
+    """The task that a model is built for, as the data define it.
 
     Attributes:
         kind: "image" or "text".
-        input_shape: (H, W, C) of an image (the module itself is called with float32 [N, C, H, W]),
-            (L,) of a text (the module is called with int64 [N, L]).
+        input_shape: (H, W, C) of an image (the module is called with float32 [N, C, H, W]), (L,) of a text (the module
+            is called with int64 [N, L]).
         classes: number of classes; the module returns float32 [N, classes].
         vocabulary_size: number of token ids, 0 for images.
         padding_index: token id of padding, -1 for images.
@@ -35,8 +35,8 @@ class LayerGroup:
     """A named set of parameters that a partial update trains, sends and combines together.
 
     Attributes:
-        name: the name of the module that leads the group.
-        parameters: names as in `Module.named_parameters()`, in the module's own order.
+        name: the group's name; a derived group has the name of its first module.
+        parameters: names as in `Module.named_parameters()`, in the same order.
     """
 
     name: str
@@ -48,11 +48,11 @@ class Model(Component):
 
     @abstractmethod
     def build(self, task: Task) -> "nn.Module":
-        """A freshly initialised module, drawn from PyTorch's current default generator.
+        """A new module, with initial values drawn from PyTorch's default generator.
 
-        A module may define `layer_groups() -> list[LayerGroup]` to name its own groups, shallow to deep;
-        otherwise they are derived (`fedbench.models.groups.derive_layer_groups`).
+        The module may define `layer_groups() -> list[LayerGroup]`, shallow to deep; otherwise its groups are derived
+        (`fedbench.models.groups.derive_layer_groups`).
 
         Raises:
-            ModelError: when the model cannot serve the task (images too small, text for an image model).
+            ModelError: the model cannot serve the task: images that are too small, text for an image model.
         """

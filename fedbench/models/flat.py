@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-from fedbench.protocol.layout import ParameterLayout, Slot
+from fedbench.protocol.layout import ParameterLayout, TensorSlot
 
 
 class FlatModel:
@@ -17,19 +17,19 @@ class FlatModel:
 
     Attributes:
         module: the network; its parameters are views into `vector`.
-        layout: where each parameter lies.
-        vector: float32 [layout.size].
-        gradient: float32 [layout.size]; only the active groups' slices are meaningful.
+        layout: the place of each parameter in the vectors.
+        vector: float32 [layout.size], the parameters.
+        gradient: float32 [layout.size], the gradient; only the slices of the active groups are meaningful.
         statistics: float32 [layout.statistics_size], the running statistics.
     """
 
     def __init__(self, module: nn.Module, layout: ParameterLayout, device: torch.device | None = None) -> None:
-        """Bind `module`, which keeps its current values.
+        """Replace the parameters of a module by views into flat vectors, with the same values.
 
         Args:
-            module: its parameters are replaced by views; it must not be used elsewhere.
+            module: the network, which must not be used elsewhere.
             layout: its layout.
-            device: where the vectors live; None: the CPU.
+            device: the device of the vectors; None: the CPU.
         """
         self.layout = layout
         self.module = module.to(device)
@@ -60,7 +60,7 @@ class FlatModel:
             view = tensor_view(slot, self.statistics)
             view.copy_(owner.get_buffer(name))
             owner._buffers[name] = view
-            # A layer with a fixed momentum never reads its counter; without one it saves an operation a step.
+            # A layer with a fixed momentum never reads its counter of minibatches: without it, a step is shorter.
             if getattr(owner, "momentum", None) is not None and "num_batches_tracked" in owner._buffers:
                 owner._buffers["num_batches_tracked"] = None
 
@@ -68,8 +68,8 @@ class FlatModel:
         """Let only `groups` train.
 
         Returns:
-            The active part of `vector` as one parameter per contiguous slice, with `gradient`'s slice as its
-            gradient: what an optimizer is made over.
+            The parameters for an optimizer: one for each contiguous slice of `vector` that is active, with the slice of
+            `gradient` as its gradient.
         """
         active = frozenset(groups)
         for slot, parameter in zip(self.layout.slots, self._parameters, strict=True):
@@ -84,7 +84,7 @@ class FlatModel:
         return slices
 
     def gather(self, groups: Iterable[int]) -> Tensor:
-        """The current values of `groups`, one after the other, copied: float32 [layout.count(groups)]."""
+        """A copy of the current values of `groups`, one group after the other: float32 [layout.count(groups)]."""
         return torch.cat([self.vector[piece] for piece in self.layout.ranges(groups)])
 
     def restore(self, source: Tensor, groups: Iterable[int]) -> None:
@@ -93,9 +93,12 @@ class FlatModel:
             self.vector[piece].copy_(source[piece])
 
     def retention(self) -> Tensor:
-        """float32 [layout.statistics_size]: the share of its value that each statistic keeps in a training step.
+        """The share of its value that each running statistic keeps in a training step.
 
-        0 where a layer averages over all it has seen, whose share changes with every step.
+        0 for a layer that averages over all minibatches so far, whose share changes with every step.
+
+        Returns:
+            float32 [layout.statistics_size].
         """
         kept = torch.zeros_like(self.statistics)
         for slot in self.layout.statistics:
@@ -105,12 +108,12 @@ class FlatModel:
 
     @property
     def smallest_batch(self) -> int:
-        """The least minibatch that can train: 2 where a layer normalises over the minibatch, else 1."""
+        """The size of the smallest minibatch that can train: 2 if a layer normalises over the minibatch, else 1."""
         modules = self.module.modules()
         return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules) else 1
 
 
-def tensor_view(slot: Slot, vector: Tensor) -> Tensor:
+def tensor_view(slot: TensorSlot, vector: Tensor) -> Tensor:
     """The slot's tensor in its logical shape, as a view into `vector`."""
     stored = vector[slot.offset : slot.stop].view(slot.stored_shape)
     return stored.permute(0, 3, 1, 2) if slot.channels_last else stored

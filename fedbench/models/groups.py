@@ -18,7 +18,7 @@ NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def build_module(model: Model, task: Task, seed: int) -> nn.Module:
-    """A module whose initial values are a function of `seed` alone; PyTorch's global random state is left alone.
+    """A module whose initial values are a function of `seed` alone; PyTorch's global random state is not changed.
 
     Raises:
         ModelError: the model cannot serve the task, is no module, or has parameters that are not float32.
@@ -37,22 +37,22 @@ def build_module(model: Model, task: Task, seed: int) -> nn.Module:
 
 
 def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
-    """The layer groups of a network, shallow to deep; every parameter is in exactly one.
+    """The layer groups of a network, shallow to deep; every parameter is in exactly one of them.
 
-    A module that defines `layer_groups() -> list[LayerGroup]` names its own. Otherwise a training-mode forward
-    pass is watched, and in the order of first calls
+    A module may declare them in `layer_groups() -> list[LayerGroup]`. Otherwise a forward pass in training mode is
+    watched, and the modules that have parameters are taken in the order of their first calls:
 
-    - a module with parameters of its own opens a group;
+    - a module opens a group;
     - a normalisation joins the group before it;
-    - a module that is never called itself (the output projection inside `nn.MultiheadAttention`) joins the
-      nearest called module around it.
+    - a module that is never called itself (the output projection inside `nn.MultiheadAttention`) joins the nearest
+      module around it that is called.
 
-    Inside a group the parameters keep the order of `Module.named_parameters()`; tied ones appear once, where
-    they are used first.
+    Inside a group the parameters keep the order of `Module.named_parameters()`; tied parameters appear once, in the
+    group that uses them first.
 
     Raises:
-        ModelError: a parameter that takes no part in the output, an output that is not [N, classes], groups of
-            the module's own that miss or repeat a parameter, or a network without parameters.
+        ModelError: a parameter that takes no part in the output, an output that is not [N, classes], declared groups
+            that miss or repeat a parameter, or a network without parameters.
     """
     if not any(True for _ in module.parameters()):
         raise ModelError(f"{type(module).__name__}: has no parameters")
@@ -83,7 +83,11 @@ def declared_groups(module: nn.Module, declared: object) -> list[LayerGroup]:
 
 
 def check_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> None:
-    """Raise ModelError unless the groups, with distinct names, hold every parameter exactly once."""
+    """Check that the groups have distinct names and hold every parameter exactly once.
+
+    Raises:
+        ModelError: they do not.
+    """
     owner = f"{type(module).__name__}.layer_groups()"
     parameters = dict(module.named_parameters())
     seen: dict[str, str] = {}
@@ -152,38 +156,38 @@ def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]
 
 
 def group_by_calls(module: nn.Module, calls: Sequence[str]) -> list[LayerGroup]:
-    """Groups from the order in which modules are called; see `derive_layer_groups`."""
+    """Layer groups from the order in which modules are first called; see `derive_layer_groups`."""
     called = set(calls)
-    owned: dict[str, list[tuple[str, Tensor]]] = {}
+    parameters_of: dict[str, list[tuple[str, Tensor]]] = {}
     for name, child in module.named_modules():
         caller = name
         while caller not in called:
             caller = caller.rpartition(".")[0]
         prefix = f"{name}." if name else ""
         direct = [(prefix + leaf, parameter) for leaf, parameter in child.named_parameters(recurse=False)]
-        owned.setdefault(caller, []).extend(direct)
+        parameters_of.setdefault(caller, []).extend(direct)
 
     canonical = {id(parameter): name for name, parameter in module.named_parameters()}
     position = {name: index for index, name in enumerate(canonical.values())}
-    found: list[tuple[str, list[str]]] = []
+    groups: list[tuple[str, list[str]]] = []
     seen: set[int] = set()
     for caller in calls:
-        fresh: list[str] = []
-        for _, parameter in owned.get(caller, []):
+        ungrouped: list[str] = []
+        for _, parameter in parameters_of.get(caller, []):
             if id(parameter) not in seen:
                 seen.add(id(parameter))
-                fresh.append(canonical[id(parameter)])
-        if not fresh:
+                ungrouped.append(canonical[id(parameter)])
+        if not ungrouped:
             continue
-        if found and isinstance(module.get_submodule(caller), NORMALISATIONS):
-            found[-1][1].extend(fresh)
+        if groups and isinstance(module.get_submodule(caller), NORMALISATIONS):
+            groups[-1][1].extend(ungrouped)
         else:
-            found.append((caller or fresh[0], fresh))
-    return [LayerGroup(name, tuple(sorted(members, key=position.__getitem__))) for name, members in found]
+            groups.append((caller or ungrouped[0], ungrouped))
+    return [LayerGroup(name, tuple(sorted(members, key=position.__getitem__))) for name, members in groups]
 
 
 def parameter_layout(module: nn.Module, groups: Sequence[LayerGroup]) -> ParameterLayout:
-    """Where each parameter and each running statistic of `module` lies in the flat vectors.
+    """The place of each parameter and each running statistic of `module` in the flat vectors.
 
     Statistics are the persistent `running_mean` and `running_var` of normalisation layers, in the order of their
     layers' groups; `num_batches_tracked` is left out. A normalisation without weights belongs to the group of
@@ -210,9 +214,9 @@ def parameter_layout(module: nn.Module, groups: Sequence[LayerGroup]) -> Paramet
 
 
 def feature_layer(module: nn.Module) -> str:
-    """The name of the final classifier: the layer whose input is the pooled penultimate features, float32 [N, F].
+    """The name of the final classifier, the layer whose input is the pooled penultimate features, float32 [N, F].
 
-    The module's attribute `feature_layer` if it has one, else the last `nn.Linear` that is registered.
+    It is the module's attribute `feature_layer` if there is one, else the last `nn.Linear` that is registered.
 
     Raises:
         ModelError: the attribute names no submodule, or there is no linear layer.

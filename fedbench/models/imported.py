@@ -1,4 +1,4 @@
-"""Networks that fedbench does not hold: any `torch.nn.Module` by import path, torchvision's models by name."""
+"""Networks from outside fedbench: any `torch.nn.Module` by import path, torchvision's models by name."""
 
 import importlib
 import inspect
@@ -27,7 +27,7 @@ class ImportedModel(Model):
     `vocabulary_size` and `padding_index` (text) are filled from the data unless they are given.
 
     Raises:
-        ConfigError: nothing callable behind the name, or a key that the constructor does not have or lacks.
+        ConfigError: nothing callable under the name, a key that the constructor does not have, or a missing one.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -39,14 +39,14 @@ class ImportedModel(Model):
 
     @property
     def constructor(self) -> "Constructor":
-        """What builds the module."""
+        """The class or function that makes the module."""
         if self.name.startswith(TORCHVISION):
             return torchvision_constructor(self.name)
         return imported_constructor(self.name)
 
     @model_validator(mode="after")
     def check_arguments(self) -> "ImportedModel":
-        """Compare the keys with the constructor's signature."""
+        """Check the keys against the constructor's signature."""
         constructor, given = self.constructor, self.arguments
         owner = f"with model.name={self.name}"
         for key, value in given.items():
@@ -80,7 +80,7 @@ class ImportedModel(Model):
 
 
 def from_task(task: Task) -> dict[str, Any]:
-    """The constructor parameters that the data decide."""
+    """Constructor arguments that follow from the data."""
     known: dict[str, Any] = {"num_classes": task.classes, "classes": task.classes, "input_shape": task.input_shape}
     if task.kind == "image":
         return {**known, "in_channels": task.input_shape[2], "channels": task.input_shape[2]}
@@ -91,13 +91,13 @@ FILLED = frozenset(from_task(Task("image", (1, 1, 1), 1))) | frozenset(from_task
 
 
 class Constructor:
-    """A callable that gives a module, and the keywords that it takes.
+    """A callable that makes a module, and the keywords that it takes.
 
     Attributes:
         call: the callable.
         allowed: the keywords that it names.
-        required: those without a default.
-        takes_anything: whether it has `**kwargs` that cannot be looked into.
+        required: the keywords without a default.
+        takes_anything: whether it has `**kwargs`, so that any keyword may have an effect.
         reserved: keywords that a configuration may not set.
     """
 
@@ -110,15 +110,15 @@ class Constructor:
         self.reserved: frozenset[str] = frozenset()
 
     def filled(self, task: Task) -> dict[str, Any]:
-        """The keywords that the data decide, whether or not this constructor takes them."""
+        """Arguments that follow from the data, whether or not this constructor takes them."""
         return from_task(task)
 
 
 class TorchvisionConstructor(Constructor):
-    """A torchvision builder; the keywords are those of the class that it says it returns.
+    """A builder of torchvision, with the keywords of the class that it is annotated to return.
 
-    torchvision's builders hand `**kwargs` on, and several classes swallow what they do not know: a mistyped key
-    would have no effect.
+    Torchvision's builders pass `**kwargs` on, and some of the classes ignore keywords that they do not know: a mistyped
+    key would have no effect.
     """
 
     def __init__(self, name: str, builder: Callable[..., Any]) -> None:
@@ -164,10 +164,10 @@ def imported_constructor(name: str) -> Constructor:
     """The class or function behind "package.module:Class".
 
     Raises:
-        ConfigError: the path leads nowhere, or to something that is neither a module class nor a function.
+        ConfigError: nothing is found there, or something that is neither a module class nor a function.
     """
-    found = component_class("model", name)
-    is_module = isinstance(found, type) and issubclass(found, nn.Module)
-    if not is_module and (isinstance(found, type) or not callable(found)):
+    maker = component_class("model", name)
+    is_module = isinstance(maker, type) and issubclass(maker, nn.Module)
+    if not is_module and (isinstance(maker, type) or not callable(maker)):
         raise ConfigError(f"model.name={name}: neither a torch.nn.Module class nor a function that returns one")
-    return Constructor(found, inspect.signature(found))
+    return Constructor(maker, inspect.signature(maker))

@@ -1,10 +1,10 @@
-"""How the built-in deep networks draw their convolutions."""
+"""Initial values of the convolutions in the built-in deep networks."""
 
 from torch import nn
 
 
 def initialise_convolutions(module: nn.Module) -> None:
-    """Normal weights with variance 2 / (outputs x kernel area), zero biases, in place.
+    """Draw the weights of all convolutions in place: normal with variance 2 / (outputs x kernel area), zero biases.
 
     K. He, X. Zhang, S. Ren, J. Sun, "Delving Deep into Rectifiers", ICCV 2015, equation 14 (the backward form).
     """

@@ -1,4 +1,4 @@
-"""Running a network without touching it: copies on the meta device, where shapes are computed and values are not."""
+"""Trying out a copy of a network on PyTorch's meta device, where shapes are computed and values are not."""
 
 import copy
 from collections.abc import Callable
@@ -14,7 +14,7 @@ Result = TypeVar("Result")
 
 
 def example_inputs(task: Task, batch_size: int, device: torch.device) -> Tensor:
-    """A batch of the task's shape: float32 [N, C, H, W] of zeros, or valid token ids int64 [N, L]."""
+    """A batch of the task's shape: zeros, float32 [N, C, H, W], or valid token ids, int64 [N, L]."""
     if task.kind == "image":
         height, width, channels = task.input_shape
         return torch.zeros(batch_size, channels, height, width, device=device)
@@ -23,14 +23,14 @@ def example_inputs(task: Task, batch_size: int, device: torch.device) -> Tensor:
 
 
 def example_labels(batch_size: int, device: torch.device) -> Tensor:
-    """Labels int64 [N]."""
+    """Labels of class 0, int64 [N]."""
     return torch.zeros(batch_size, dtype=torch.int64, device=device)
 
 
 def training_copy(module: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of `module` on `device` in training mode, every parameter trainable, ties kept.
+    """A copy of `module` on `device` in training mode, with every parameter trainable and tied parameters still tied.
 
-    On the meta device no value is copied, so that the size of the network does not matter.
+    On the meta device no values are copied, so that the size of the network does not matter.
     """
     memo: dict[int, object] = {}
     for parameter in module.parameters():
@@ -41,20 +41,27 @@ def training_copy(module: nn.Module, device: torch.device) -> nn.Module:
 
 
 def moved(tensor: Tensor, device: torch.device) -> Tensor:
-    """A copy on `device`, strides kept, outside the autograd graph."""
+    """A copy of a tensor on `device` with the same strides, outside the autograd graph."""
     if device.type == "meta":
         return torch.empty_like(tensor, device=device, requires_grad=False)
     return tensor.detach().to(device, copy=True)
 
 
 def probe(module: nn.Module, measure: Callable[[nn.Module, torch.device], Result]) -> Result:
-    """What `measure` finds on a training copy of `module`: on the meta device, or on the CPU where meta cannot.
+    """Apply `measure` to a training copy of `module`, on the meta device or, if that fails, on the CPU.
 
-    Code that reads values (`Tensor.item`, branches on data) cannot run on the meta device. The global random
-    state is left as it was.
+    A network that reads values (`Tensor.item`, branches on data) cannot run on the meta device. The global random state
+    is not changed.
+
+    Args:
+        module: the network, which is not changed.
+        measure: called with the copy and its device.
+
+    Returns:
+        What `measure` returned.
 
     Raises:
-        ModelError: the network fails on the CPU too.
+        ModelError: the network fails on the CPU, too.
     """
     meta = torch.device("meta")
     try:

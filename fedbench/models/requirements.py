@@ -1,4 +1,4 @@
-"""What a built-in model asks of the task: an image that is large enough, or a text."""
+"""Requirements of the built-in models on the data: images that are large enough, or texts."""
 
 from fedbench.errors import ModelError
 from fedbench.models.base import Task

@@ -1,1 +1,1 @@
-"""Who takes part, when, and which layer groups: without PyTorch."""
+"""The plan of a run: schedules of layer groups, participants, deadlines and delays; without PyTorch."""

@@ -1,4 +1,4 @@
-"""Rounds with a deadline: whom the clock dropped, kept so that a run can be done again without a clock."""
+"""Rounds with a deadline: which clients were dropped, recorded so that a round can be repeated without a clock."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -6,12 +6,12 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Limit:
-    """What a round does with slow participants.
+    """The treatment of slow participants in one round.
 
     Attributes:
-        seconds: that a participant may train, each counted from its own beginning, as if all had a machine of
-            their own; None: without end.
-        dropped: participants that are not trained at all.
+        seconds: Per-client time limit, measured from that client's own start, even when clients share an actor.
+            None: no limit.
+        dropped: Participants that are dropped without being trained.
     """
 
     seconds: float | None = None
@@ -19,16 +19,17 @@ class Limit:
 
 
 UNLIMITED = Limit()
+"""No time limit, and no client dropped beforehand."""
 
 
 @dataclass
-class Drops:
-    """Who was dropped in which round: decided by the clock once, and followed whenever the round is done again.
+class DroppedClients:
+    """The participants dropped in each round: decided by the clock once, and repeated when a round is run again.
 
     Attributes:
-        seconds: `participation.round_deadline`.
-        decided: {round: participants dropped}, of rounds that were done once.
-        hanging: {round: participants}, of rounds that were not done, because these did not come back at all.
+        seconds: `participation.round_deadline`, in seconds; None: no deadline.
+        decided: {round: participants that were dropped}, for the rounds that have been completed once.
+        hanging: {round: participants that never returned}, for the rounds that could not be completed because of them.
     """
 
     seconds: float | None = None
@@ -36,15 +37,15 @@ class Drops:
     hanging: dict[int, frozenset[int]] = field(default_factory=dict)
 
     def limit(self, round_index: int) -> Limit:
-        """Of a round that is about to begin."""
+        """The limit of a round that is about to begin: the recorded decision if there is one, else the deadline."""
         if round_index in self.decided:
             return Limit(None, self.decided[round_index])
         return Limit(self.seconds, self.hanging.get(round_index, frozenset()))
 
-    def done(self, round_index: int, dropped: Iterable[int]) -> None:
-        """Keep what a finished round came to."""
+    def record(self, round_index: int, dropped: Iterable[int]) -> None:
+        """Record which participants were dropped in a completed round."""
         self.decided[round_index] = frozenset(dropped)
 
-    def hang(self, round_index: int, clients: Iterable[int]) -> None:
-        """Leave these out when the round is done again."""
+    def leave_out_hanging(self, round_index: int, clients: Iterable[int]) -> None:
+        """Drop participants that never returned when the round is run again."""
         self.hanging[round_index] = self.hanging.get(round_index, frozenset()) | frozenset(clients)

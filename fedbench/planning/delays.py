@@ -1,7 +1,7 @@
-"""How long a client's work takes, and how many work at once: the `delays` section of asynchronous runs.
+"""The `delays` section of asynchronous runs: how many tasks run at once, and how long each of them takes.
 
-On the virtual clock every service time is drawn from the seed, the client and the number of works that it has had, so
-that the order of arrivals is known before anything is computed and depends on nothing that the machine does.
+On the virtual clock each service time is a function of the seed, the client and the number of tasks that it has had.
+The order of arrivals is therefore known before anything is computed, and does not depend on the machine.
 """
 
 import math
@@ -19,15 +19,15 @@ from fedbench.randomness import generator
 
 
 class Distribution(Component):
-    """Of a service time, with mean 1."""
+    """Distribution of service times, with mean 1; `DelaysSection.mean_seconds` scales it."""
 
     @abstractmethod
     def draw(self, rng: np.random.Generator) -> float:
-        """One service time, greater than 0."""
+        """Draw one service time, greater than 0."""
 
 
 class Constant(Distribution):
-    """Every work takes the same time."""
+    """Every task takes the same time."""
 
     name: str = "constant"
 
@@ -39,7 +39,7 @@ class Gamma(Distribution):
     """Gamma-distributed, as in the simulations of asynchronous SGD that SMEGA2 and others use.
 
     Attributes:
-        cv: coefficient of variation, standard deviation / mean.
+        cv: coefficient of variation, the standard deviation divided by the mean.
     """
 
     name: str = "gamma"
@@ -50,10 +50,10 @@ class Gamma(Distribution):
 
 
 class LogNormal(Distribution):
-    """Log-normal: now and then a work takes several times as long.
+    """Log-normal: now and then a task takes several times as long.
 
     Attributes:
-        cv: coefficient of variation, standard deviation / mean.
+        cv: coefficient of variation, the standard deviation divided by the mean.
     """
 
     name: str = "lognormal"
@@ -68,7 +68,7 @@ class Pareto(Distribution):
     """Pareto: a heavy tail of stragglers.
 
     Attributes:
-        alpha: tail index; the smaller, the heavier. The variance is finite above 2.
+        alpha: tail index; the smaller it is, the heavier the tail. The variance is finite above 2.
     """
 
     name: str = "pareto"
@@ -91,29 +91,31 @@ VIRTUAL_ONLY = (
     "drop_rate",
     "away_seconds",
 )
-"""What a clock that does not draw its times has no use for."""
+"""Keys that have an effect only where service times are drawn, on the virtual clock."""
 
 
 class DelaysSection(Section):
-    """Of asynchronous runs: who works when, for how long.
+    """Timing of an asynchronous run: how many tasks run at once, and how long each takes.
 
     Attributes:
         clock: virtual: service times drawn from the seed, the same result on any machine; wall: updates applied as they
             come, and recorded for replay.
-        replay: events.parquet of a run, whose order of arrivals is followed instead of a clock.
-        concurrency: K, works in flight; None: every client has one. A freed slot goes to a newly drawn client.
+        replay: path of a run's events.parquet, whose order of arrivals is repeated instead of following a clock.
+        concurrency: K, the number of tasks in flight; None: one for every client. A free slot goes to a newly drawn
+            client.
         work: what a client sends: the gradient of one minibatch, or the delta of its local training; None: delta where
             local.epochs or local.steps is set or the method takes nothing else.
         arrivals_per_round: updates that make one row of the records, and one round of the schedule and the learning
-            rate; None: K; or
-        seconds_per_round: seconds of the clock that do.
-        mean_seconds: mean service time of a full update by a client of mean size; other works take time in proportion
-            to their FLOPs.
-        distribution: of the service times.
-        slow_fraction, slow_factor: this share of the clients takes this many times as long.
+            rate; None: K, unless seconds_per_round is set.
+        seconds_per_round: seconds of the clock that make a round instead.
+        mean_seconds: mean service time, in seconds, of a full update by a client of mean size; other tasks take time in
+            proportion to their FLOPs.
+        distribution: distribution of the service times.
+        slow_fraction: share of the clients that are slow.
+        slow_factor: how many times as long a slow client takes.
         bandwidth: bytes per second of every client, up and down; None: communication takes no time.
-        drop_rate: probability that a client drops out while it works; what it did is lost.
-        away_seconds: until its slot is free again, from the time at which the work would have been done.
+        drop_rate: probability that a client drops out during a task, whose result is then lost.
+        away_seconds: seconds until the slot of a lost task is free again, from the time at which it would have ended.
     """
 
     clock: Literal["virtual", "wall"] = "virtual"
@@ -152,13 +154,13 @@ class DelaysSection(Section):
         return self
 
     def changed(self) -> dict[str, Any]:
-        """What differs from the defaults."""
+        """{key: value} of the keys that differ from their defaults."""
         fields = type(self).model_fields
         defaults = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
         defaults["distribution"] = Gamma()
         return {key: getattr(self, key) for key in fields if getattr(self, key) != defaults[key]}
 
     def slow_clients(self, seed: int, clients: int) -> frozenset[int]:
-        """Which of the population are slow."""
+        """The slow ones among `clients` clients, drawn from the seed."""
         count = round(self.slow_fraction * clients)
         return frozenset(int(client) for client in generator(seed, "slow clients").permutation(clients)[:count])

@@ -1,11 +1,11 @@
-"""Which layer groups train, travel and are averaged in which round.
+"""Schedules: the layer groups that train, travel and are averaged in each round.
 
 The schedules are those of FedPart: H. Wang, X. Liu, J. Niu, W. Guo, S. Tang, "Why Go Full? Elevating Federated
 Learning Through Partial Network Updates", NeurIPS 2024 (arXiv 2410.11559). A *cycle* visits each of the M layer
 groups for `rounds_per_group` consecutive rounds; full network updates stand before the first cycle (warm-up) and
-between cycles. Orders: Table 7.
+between cycles. The orders of a cycle are those of the paper's Table 7.
 
-A schedule of one's own derives from `Schedule` and says two things: how long it is and what is active in a round.
+To write another schedule, derive a class from `Schedule` and say how long it is and which groups a round trains.
 """
 
 from abc import abstractmethod
@@ -22,39 +22,39 @@ from fedbench.randomness import generator
 
 @dataclass(frozen=True)
 class ActiveGroups:
-    """What a round updates.
+    """The layer groups that a round updates.
 
     Attributes:
         groups: indices of the active layer groups, ascending.
-        partial: False for a full network update.
+        partial: whether it is a partial update; False for a full network update.
     """
 
     groups: tuple[int, ...]
     partial: bool
 
-    def of_all(self, clients: Sequence[tuple[int, ...]]) -> "ActiveGroups":
-        """What a round updates whose participants train these groups."""
+    def union_of(self, clients: Sequence[tuple[int, ...]]) -> "ActiveGroups":
+        """The groups that a round updates whose participants train `clients`, one tuple of groups for each."""
         return ActiveGroups(tuple(sorted(set().union(*clients))), self.partial)
 
     @property
     def phase(self) -> str:
-        """full | partial, as in `rounds.parquet`."""
+        """The column `phase` of `rounds.parquet`: "full" or "partial"."""
         return "partial" if self.partial else "full"
 
     @property
     def label(self) -> int:
-        """The one active group of a partial round; -1 for all, or for several."""
+        """The column `group` of `rounds.parquet`: the single active group of a partial round, else -1."""
         return self.groups[0] if self.partial and len(self.groups) == 1 else -1
 
 
 @dataclass(frozen=True)
 class Feedback:
-    """What a schedule may look at of the rounds so far.
+    """The outcome of the rounds so far, which a schedule may follow.
 
     Attributes:
-        norms: L2 norm of each group's change in the last full round; None before the first.
-        sizes: parameters of each group.
-        idle: rounds since each group was last trained in a partial round (or since the start).
+        norms: for each group, the L2 norm of its change in the last full round; None before the first full round.
+        sizes: for each group, its number of parameters.
+        idle: for each group, the partial rounds since it was last trained in one, or since the start.
     """
 
     norms: tuple[float, ...] | None
@@ -63,13 +63,20 @@ class Feedback:
 
     @classmethod
     def none(cls, layout: ParameterLayout) -> "Feedback":
-        """Before the first round."""
+        """The feedback before the first round."""
         return cls(None, tuple(layout.group_size(group) for group in layout.all_groups), (0,) * layout.groups)
 
     def after(
         self, active: ActiveGroups, trained: Sequence[int], norms: Mapping[int, float], layout: ParameterLayout
     ) -> "Feedback":
-        """After a round in which `trained` changed by `norms`."""
+        """The feedback after one more round.
+
+        Args:
+            active: the groups that the round updated.
+            trained: the groups of which an update was accepted.
+            norms: {group: L2 norm of its change}.
+            layout: layout of the parameters.
+        """
         if not active.partial:
             return replace(self, norms=tuple(norms[group] for group in layout.all_groups))
         idle = tuple(0 if group in trained else rounds + 1 for group, rounds in enumerate(self.idle))
@@ -80,26 +87,40 @@ class Schedule(Component):
     """Base of all schedules: a pure function from the round to the active layer groups.
 
     Attributes:
-        follows_training: what is active depends on how earlier rounds went (`Feedback`).
+        follows_training: whether the active groups depend on the outcome of earlier rounds (`Feedback`).
     """
 
     follows_training: ClassVar[bool] = False
 
     @abstractmethod
     def length(self, groups: int) -> int | None:
-        """Number of rounds for a model of `groups` layer groups; None when it has no end."""
+        """Number of rounds for a model of `groups` layer groups; None where the schedule has no end."""
 
     @abstractmethod
     def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
-        """What is updated in round `round_index` (from 0), `round_index` < `length`."""
+        """The groups that a round updates.
+
+        Args:
+            round_index: the round, from 0 and below `length`.
+            groups: M, the number of layer groups of the model.
+            seed: seed of the experiment.
+            feedback: outcome of the rounds before.
+        """
 
     def client_groups(self, client: int, round_index: int, groups: int, active: ActiveGroups) -> tuple[int, ...]:
-        """What one participant trains, ascending; all train the active groups, unless a schedule says otherwise."""
+        """The layer groups that one participant trains, ascending: the active ones, unless a schedule overrides this.
+
+        Args:
+            client: the participant.
+            round_index: the round, from 0.
+            groups: M, the number of layer groups of the model.
+            active: what `active` returned for the round.
+        """
         return active.groups
 
 
 def full_update(groups: int) -> ActiveGroups:
-    """All groups, as a full network update."""
+    """A full network update of all `groups` layer groups."""
     return ActiveGroups(tuple(range(groups)), partial=False)
 
 
@@ -120,7 +141,7 @@ class Cyclic(Schedule):
 
     Attributes:
         warmup_rounds: full network updates before the first cycle.
-        cycles: how often the groups are gone through.
+        cycles: number of cycles; each visits every layer group once.
         rounds_per_group: consecutive rounds for which a group stays active (R/L in the paper).
         full_rounds_between_cycles: full network updates before each later cycle.
     """
@@ -139,13 +160,17 @@ class Cyclic(Schedule):
         return self.warmup_rounds + partial + (self.cycles - 1) * self.full_rounds_between_cycles
 
     def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
-        place = self.place(round_index, groups)
-        if place is None:
+        position = self.place(round_index, groups)
+        if position is None:
             return full_update(groups)
-        return self.visit(*place, groups, seed, feedback)
+        return self.visit(*position, groups, seed, feedback)
 
     def place(self, round_index: int, groups: int) -> tuple[int, int, int] | None:
-        """(cycle, visit within it, round within that), all from 0; None for a full network update."""
+        """Position of a round in the cycles; None where the round is a full network update.
+
+        Returns:
+            (number of the cycle, number of the visit within it, number of the round within the visit), all from 0.
+        """
         since_warmup = round_index - self.warmup_rounds
         partial_rounds = self.visits(groups) * self.rounds_per_group
         cycle, position = divmod(since_warmup, partial_rounds + self.full_rounds_between_cycles)
@@ -154,11 +179,11 @@ class Cyclic(Schedule):
         return cycle, *divmod(position, self.rounds_per_group)
 
     def visits(self, groups: int) -> int:
-        """Visits of a cycle: one to each group."""
+        """Number of visits of a cycle; by default one to each group."""
         return groups
 
     def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
-        """What a visit trains."""
+        """The groups that a visit trains; arguments as for `active`, `cycle`, `visit` and `step` as from `place`."""
         return ActiveGroups((self.order(cycle, groups, seed)[visit],), partial=True)
 
 
@@ -217,14 +242,14 @@ class Width(Cyclic):
 
 
 class Importance(Cyclic):
-    """The group that changed most per byte in the last full round, with a floor so that none starves.
+    """Visits the group that changed most per byte in the last full round, with a floor so that none starves.
 
     The norm of a group's mean update in the last full network update, divided by its bytes, decides; before the first
     full round the order is shallow to deep. A cycle has as many visits as there are groups.
 
     Attributes:
-        longest_wait: a group that was not trained for this many visits' worth of partial rounds goes first; None:
-            twice the number of groups.
+        longest_wait: visits that a group may wait; a group that was not trained for so long goes first. None: twice
+            the number of groups.
     """
 
     follows_training: ClassVar[bool] = True
@@ -236,8 +261,8 @@ class Importance(Cyclic):
             return super().visit(cycle, visit, step, groups, seed, feedback)
         if step > 0:
             return ActiveGroups((feedback.idle.index(0),), partial=True)
-        patience = (self.longest_wait or 2 * groups) * self.rounds_per_group
-        starved = [group for group in range(groups) if feedback.idle[group] >= patience]
+        longest_wait_rounds = (self.longest_wait or 2 * groups) * self.rounds_per_group
+        starved = [group for group in range(groups) if feedback.idle[group] >= longest_wait_rounds]
         if starved:
             return ActiveGroups((max(starved, key=lambda group: feedback.idle[group]),), partial=True)
         scores = [norm / size for norm, size in zip(feedback.norms, feedback.sizes, strict=True)]
@@ -245,9 +270,9 @@ class Importance(Cyclic):
 
 
 class PerClient(Cyclic):
-    """Each client trains another group in the same round: client c, in visit v, group (v + c) mod M.
+    """Clients train different groups in the same round: in visit v, client c trains group (v + c) mod M.
 
-    Every group is averaged over those who trained it. A cycle still takes every client through every group once.
+    Each group is averaged over the clients that trained it. A cycle still takes every client through every group once.
     """
 
     name: str = "per-client"
@@ -256,5 +281,5 @@ class PerClient(Cyclic):
         return ActiveGroups(tuple(range(groups)), partial=True)
 
     def client_groups(self, client: int, round_index: int, groups: int, active: ActiveGroups) -> tuple[int, ...]:
-        place = self.place(round_index, groups)
-        return active.groups if place is None else ((place[1] + client) % groups,)
+        position = self.place(round_index, groups)
+        return active.groups if position is None else ((position[1] + client) % groups,)

@@ -1,1 +1,1 @@
-"""What travels between clients and server."""
+"""The messages between clients and server: their layout, compression, privacy and exact sums."""

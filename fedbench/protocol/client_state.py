@@ -1,4 +1,4 @@
-"""What a client keeps between its rounds."""
+"""The state that a client keeps between its rounds."""
 
 from dataclasses import dataclass, field
 
@@ -7,15 +7,15 @@ from fedbench.protocol.layout import Vector
 
 @dataclass
 class ClientState:
-    """Named arrays that belong to one client: the only place where a client keeps anything.
+    """Everything that one client keeps between its rounds, as named arrays.
 
     Attributes:
-        arrays: {"statistics": its own running statistics, ...}, float32 in layout order.
+        arrays: {name: float32 array in layout order}, for example "statistics" for its own running statistics.
     """
 
     arrays: dict[str, Vector] = field(default_factory=dict)
 
     @property
     def nbytes(self) -> int:
-        """Size in bytes."""
+        """Size of all arrays in bytes."""
         return sum(array.nbytes for array in self.arrays.values())

@@ -1,10 +1,10 @@
-"""What a client's update is turned into before it is sent, how many bytes that is, and what the server reads.
+"""Compression of a client's update: how many bytes are sent, and which values the server reads.
 
-The *update* is what a participant sends less what it started from; its *parts* (one layer group of the parameters or
+The *update* is what a participant sends minus what it started from. Its *parts* (one layer group of the parameters or
 of another channel, or the running statistics) lie in it one after the other and are compressed one by one, because
-their magnitudes differ. The numbers of values are known to both ends and are not sent.
+their magnitudes differ. Both ends know the number of values of each part, so it is not sent.
 
-A compression of one's own is a class like those below, named by its import path.
+To add a compression, write a class like those below and name it by its import path.
 """
 
 import math
@@ -20,19 +20,19 @@ from fedbench.components.base import Component
 from fedbench.protocol.layout import BYTES_PER_VALUE, Vector
 
 LARGEST_HALF = float(np.finfo(np.float16).max)
-"""65504."""
+"""The largest finite value of half precision, 65504."""
 
 _CHUNK = 1 << 15
-"""Values handled at a time, so that the float64 intermediates stay in the cache."""
+"""Number of values processed at a time, so that the float64 intermediates stay in the cache."""
 
 
 class Compression(Component):
-    """How updates are compressed on their way to the server.
+    """Base of all compressions of updates on their way to the server.
 
     Attributes:
-        lossless: the server reads the very bits.
-        keeps_residual: with error feedback: what was not sent is kept by the client and added to its next update.
-            The caller does so: it passes update + residual, and keeps that less what `roundtrip` returns.
+        lossless: whether the server reads exactly the bits of the update.
+        keeps_residual: whether error feedback is used: the client keeps what was not sent and adds it to its next
+            update. The caller does that: it passes u = update + residual to `roundtrip` and keeps u minus the result.
     """
 
     lossless: ClassVar[bool] = False
@@ -40,20 +40,20 @@ class Compression(Component):
 
     @abstractmethod
     def nbytes(self, sizes: Sequence[int]) -> int:
-        """Bytes of a message as sent.
+        """Bytes of a compressed message.
 
         Args:
-            sizes: numbers of values of its parts.
+            sizes: for each part of the message, its number of values.
         """
 
     @abstractmethod
     def roundtrip(self, update: Vector, sizes: Sequence[int], rng: np.random.Generator) -> Vector:
-        """What the server reads: the update, compressed and decompressed.
+        """Compress and decompress an update; the result is what the server reads.
 
         Args:
             update: float32 [sum(sizes)], finite; not changed.
-            sizes: numbers of values of its parts.
-            rng: for what is drawn, if anything.
+            sizes: for each part of the update, its number of values.
+            rng: draws stochastic roundings.
 
         Returns:
             float32 [sum(sizes)], perhaps `update` itself.
@@ -67,7 +67,7 @@ class Uncompressed(Compression):
     name: str = "none"
 
     def nbytes(self, sizes: Sequence[int]) -> int:
-        """4 n."""
+        """Bytes of n values: 4 n."""
         return BYTES_PER_VALUE * sum(sizes)
 
     def roundtrip(self, update: Vector, sizes: Sequence[int], rng: np.random.Generator) -> Vector:
@@ -84,7 +84,7 @@ class Half(Compression):
     name: str = "fp16"
 
     def nbytes(self, sizes: Sequence[int]) -> int:
-        """2 n."""
+        """Bytes of n values: 2 n."""
         return 2 * sum(sizes)
 
     def roundtrip(self, update: Vector, sizes: Sequence[int], rng: np.random.Generator) -> Vector:
@@ -108,37 +108,38 @@ class Int8(Compression):
     name: str = "int8"
 
     def nbytes(self, sizes: Sequence[int]) -> int:
-        """n + 4 for each part."""
+        """Bytes of n values in p parts: n + 4 p."""
         return sum(sizes) + BYTES_PER_VALUE * len(sizes)
 
     def roundtrip(self, update: Vector, sizes: Sequence[int], rng: np.random.Generator) -> Vector:
         received = np.zeros_like(update)
         for part in _pieces(sizes):
-            scale = _scale(update[part])
+            scale = _scale(update[part])  # max |u| / 127
             for start in range(part.start, part.stop if scale else part.start, _CHUNK):
                 piece = slice(start, min(start + _CHUNK, part.stop))
                 exact = update[piece] / scale
                 level = np.floor(exact)
-                level += rng.random(len(level)) < exact - level
-                received[piece] = level * scale
+                level += rng.random(len(level)) < exact - level  # q = floor(u / scale) + Bernoulli(rest)
+                received[piece] = level * scale  # the server reads scale * q
         return received
 
 
 class TopK(Compression):
     """Sends the values of largest magnitude in each part with their positions: 8 bytes each. Keeps the rest.
 
-    Of a part of `size` values k = ceil(fraction * size) are sent, at least one thus, as float32 with uint32 positions;
-    of equal magnitudes the earlier ones. A part for which that would take no fewer bytes than all its values (2 k >=
-    size) is sent whole, 4 bytes a value without positions: with a fraction of 1/2 or more nothing is left out, and
-    bytes and bits are those of `none`.
+    Of a part of `size` values, k = ceil(fraction * size) are sent, at least one, as float32 with uint32 positions; of
+    equal magnitudes the earlier ones are sent. A part for which that would take no fewer bytes than all its values
+    (2 k >= size) is sent whole, 4 bytes a value without positions: with a fraction of 1/2 or more nothing is left out,
+    and bytes and bits are those of `none`.
 
-    What is left out is not lost but sent later (error feedback): F. Seide, H. Fu, J. Droppo, G. Li, D. Yu, "1-Bit
-    Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of Speech DNNs", Interspeech
-    2014; S. U. Stich, J.-B. Cordonnier, M. Jaggi, "Sparsified SGD with Memory", NeurIPS 2018 (arXiv 1809.07599),
-    Algorithm 1.
+    Values that are left out are sent later (error feedback). With the residual m_t of a client, zero at first, and its
+    update g_t, top_k(m_t + g_t) is sent and m_{t+1} = m_t + g_t - top_k(m_t + g_t) is kept: F. Seide, H. Fu, J. Droppo,
+    G. Li, D. Yu, "1-Bit Stochastic Gradient Descent and its Application to Data-Parallel Distributed Training of Speech
+    DNNs", Interspeech 2014; S. U. Stich, J.-B. Cordonnier, M. Jaggi, "Sparsified SGD with Memory", NeurIPS 2018 (arXiv
+    1809.07599), Algorithm 1.
 
     Attributes:
-        fraction: of each part's values.
+        fraction: share of each part's values that is sent.
     """
 
     keeps_residual: ClassVar[bool] = True
@@ -146,25 +147,26 @@ class TopK(Compression):
     fraction: float = Field(default=0.01, gt=0, le=1)
 
     def sent(self, size: int) -> int:
-        """How many of a part's values are sent."""
-        # As written: in binary 0.07 * 100 is just above 7.
+        """Number of values that are sent of a part of `size` values: k, or all of them."""
+        # Computed on the decimal fraction as written: in binary 0.07 * 100 is just above 7.
         count = math.ceil(Fraction(str(self.fraction)) * size)
         return size if 2 * count >= size else count
 
     def nbytes(self, sizes: Sequence[int]) -> int:
-        """For each part 8 k, or 4 size if that is no more."""
+        """Bytes: for each part 8 k, or 4 size if that is no more."""
         return sum(min(2 * self.sent(size), size) * BYTES_PER_VALUE for size in sizes)
 
     def roundtrip(self, update: Vector, sizes: Sequence[int], rng: np.random.Generator) -> Vector:
         received = np.zeros_like(update)
         for part in _pieces(sizes):
             values = update[part]
-            kept = _largest(values, self.sent(len(values)))
-            received[part][kept] = values[kept]
+            largest = _largest(values, self.sent(len(values)))
+            received[part][largest] = values[largest]
         return received
 
 
 def _pieces(sizes: Sequence[int]) -> Iterator[slice]:
+    """The slice of each part in an update whose parts have these sizes."""
     start = 0
     for size in sizes:
         yield slice(start, start + size)
@@ -172,7 +174,7 @@ def _pieces(sizes: Sequence[int]) -> Iterator[slice]:
 
 
 def _scale(values: Vector) -> np.float64:
-    """The smallest float32 s, or the next, such that 127 s is at least every magnitude; zero for zeros."""
+    """max |u| / 127 as float32, rounded up so that |u / scale| <= 127; zero where all values are zero."""
     largest = np.float64(max(values.max(), -values.min())) if len(values) else np.float64(0)
     scale = np.float32(largest / 127)
     if np.float64(scale) * 127 < largest:
@@ -181,7 +183,7 @@ def _scale(values: Vector) -> np.float64:
 
 
 def _largest(values: Vector, count: int) -> "slice | np.typing.NDArray[np.intp]":
-    """Where the `count` values of largest magnitude are; of equal ones the first."""
+    """Positions of the `count` values of largest magnitude; of equal magnitudes the first ones."""
     if count == len(values):
         return slice(None)
     magnitude = np.abs(values)

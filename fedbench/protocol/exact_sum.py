@@ -1,14 +1,18 @@
-"""Sums whose result does not depend on how the terms are grouped or ordered.
+"""Sums of updates whose result does not depend on how the terms are grouped or ordered.
 
 Floating-point addition is not associative, so an average over clients would depend on which actor held which
 client. Here every weighted update is rounded once, to a multiple of 2**-40, and added as int64: integer addition
 is exactly associative, so any number of actors, or nodes, may each return one partial sum and the total has the
 same bits.
 
+With x_k the values that client k arrived at, r those that it started from and w_k its weight, the total is
+
+    T = sum_k round(w_k (x_k - r) 2**40),        and T / 2**40 is the weighted update.
+
 Resolution: 2**-40 = 9.1e-13 per client, absolute. A float32 of magnitude 2**-17 = 7.6e-6 or more is not resolved
 finer than that itself, so one client with weight 1 gives its parameters back bit for bit above that magnitude, and
-to within 2**-41 below. Range: |update| <= 2**20 for any client; the weights sum to at most 1, so that the total
-stays far below the 2**23 at which int64 would overflow.
+to within 2**-41 below. Range: |x_k - r| <= 2**20 for any client; the weights sum to at most 1, so that |T| stays far
+below the 2**63 at which int64 would overflow.
 """
 
 import numpy as np
@@ -20,13 +24,17 @@ LARGEST_UPDATE = float(2**20)
 """The largest |update| of a single parameter that can be summed exactly; a client beyond it has diverged."""
 
 FixedPoint = npt.NDArray[np.int64]
+"""Fixed-point numbers: int64 multiples of 2**-40."""
 
 _MAGIC = 1.5 * 2.0**52
+"""Added to a float64 of magnitude below 2**51, it rounds it to an integer (`_rounded`)."""
+
 _MAGIC_BITS = np.float64(_MAGIC).view(np.int64)
 _ROUNDS_BELOW = 2.0**50
+"""Magnitude up to which `_rounded` is used, with a margin of a factor of 2."""
 
 _CHUNK = 1 << 15
-"""Values handled at a time, so that the float64 intermediates stay in the cache."""
+"""Number of values processed at a time, so that the float64 intermediates stay in the cache."""
 
 
 def accumulate(
@@ -36,14 +44,14 @@ def accumulate(
 
     Args:
         total: int64 [n].
-        values: float32 [n], what a client arrived at.
-        reference: float32 [n], what it started from.
-        weight: in [0, 1].
+        values: float32 [n], the values that a client arrived at.
+        reference: float32 [n], the values that it started from.
+        weight: w_k, the client's weight in [0, 1], times further factors if there are any.
 
     Returns:
         False, with `total` unchanged, when an update is not finite or larger than `LARGEST_UPDATE`.
     """
-    factor = weight * SCALE
+    factor = weight * SCALE  # w_k 2**40
     small = summable(values, reference, min(LARGEST_UPDATE, _ROUNDS_BELOW / max(factor, 1.0)))
     if not small and not summable(values, reference):
         return False
@@ -52,14 +60,14 @@ def accumulate(
         piece = slice(start, start + _CHUNK)
         update, subtrahend = updates[: len(total[piece])], references[: len(total[piece])]
         update[...], subtrahend[...] = values[piece], reference[piece]
-        update -= subtrahend
+        update -= subtrahend  # x_k - r, in float64
         update *= factor
         total[piece] += _rounded(update) if small else np.rint(update, out=update).astype(np.int64)
     return True
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> FixedPoint:
-    """round(values), ties to even, in the memory of `values`; for |values| < 2**51.
+    """round(values), ties to even, for |values| < 2**51; the result overwrites the memory of `values`.
 
     Between 2**52 and 2**53 a float64 has no fraction: adding 1.5 * 2**52 rounds, and leaves the integer in the low
     bits. That takes less time than `rint` and a conversion.
@@ -82,7 +90,7 @@ def summable(
 
 
 def decode(total: FixedPoint, factor: float = 1.0) -> npt.NDArray[np.float64]:
-    """The float64 sum behind an accumulated fixed-point total, times `factor`."""
+    """The value of a fixed-point total, T / 2**40, times `factor`, as float64."""
     values = total.astype(np.float64)
     values *= factor / SCALE
     return values

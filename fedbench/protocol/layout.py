@@ -4,8 +4,8 @@ A layer group is a contiguous slice, so a partial update is a slice, its bytes a
 message is an array. Four-dimensional weights (convolutions) lie in channels-last order: [O, I, H, W] is stored
 as [O, H, W, I], which is what a channels-last convolution reads without a copy.
 
-Running statistics of normalisation layers live in a second, small vector. This module is NumPy alone: what
-needs no network (the server) needs no PyTorch.
+Running statistics of normalisation layers lie in a second, small vector. This module uses NumPy alone, so that the
+server, which needs no network, needs no PyTorch.
 """
 
 import hashlib
@@ -17,19 +17,21 @@ import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float32]
+"""A float32 array, usually one-dimensional."""
 
 BYTES_PER_VALUE = 4
+"""Bytes of a float32."""
 
 
 @dataclass(frozen=True)
-class Slot:
-    """Where one named tensor lies in a vector.
+class TensorSlot:
+    """The place of one named tensor in a flat vector.
 
     Attributes:
-        name: as in `Module.named_parameters()` or `named_buffers()`.
+        name: name in `Module.named_parameters()` or `named_buffers()`.
         group: index of its layer group.
-        offset: first element in the vector.
-        shape: the tensor's logical shape.
+        offset: position of its first element in the vector.
+        shape: logical shape of the tensor.
     """
 
     name: str
@@ -44,7 +46,7 @@ class Slot:
 
     @property
     def stop(self) -> int:
-        """One past the last element."""
+        """Position after the last element in the vector."""
         return self.offset + self.size
 
     @property
@@ -54,14 +56,14 @@ class Slot:
 
     @property
     def stored_shape(self) -> tuple[int, ...]:
-        """The shape in storage order."""
+        """Shape of the tensor as it is stored: [O, H, W, I] for a tensor [O, I, H, W], else the logical shape."""
         if not self.channels_last:
             return self.shape
-        out, into, height, width = self.shape
-        return (out, height, width, into)
+        out_channels, in_channels, height, width = self.shape
+        return (out_channels, height, width, in_channels)
 
     def view(self, vector: Vector) -> Vector:
-        """This tensor in its logical shape, as a view into `vector`."""
+        """The tensor in its logical shape, as a view into `vector`."""
         stored = vector[self.offset : self.stop].reshape(self.stored_shape)
         return stored.transpose(0, 3, 1, 2) if self.channels_last else stored
 
@@ -71,15 +73,15 @@ class ParameterLayout:
     """Names, shapes and layer groups of a model, and where each lies in the flat vectors.
 
     Attributes:
-        group_names: one per layer group, shallow to deep.
-        slots: the trainable parameters, group by group, without gaps.
-        statistics: the floating-point running statistics, without gaps; `Slot.group` is the group of the
-            normalisation layer that they belong to.
+        group_names: names of the layer groups, shallow to deep.
+        slots: places of the trainable parameters, group by group, without gaps.
+        statistics: places of the floating-point running statistics in their own vector, without gaps;
+            `TensorSlot.group` is the group of the normalisation layer that they belong to.
     """
 
     group_names: tuple[str, ...]
-    slots: tuple[Slot, ...]
-    statistics: tuple[Slot, ...] = ()
+    slots: tuple[TensorSlot, ...]
+    statistics: tuple[TensorSlot, ...] = ()
 
     @classmethod
     def build(
@@ -93,18 +95,18 @@ class ParameterLayout:
             groups: (group name, {parameter name: shape}) shallow to deep.
             statistics: (buffer name, group index, shape).
         """
-        slots: list[Slot] = []
+        slots: list[TensorSlot] = []
         offset = 0
         for index, (_, shapes) in enumerate(groups):
             for name, shape in shapes.items():
-                slots.append(Slot(name, index, offset, tuple(shape)))
+                slots.append(TensorSlot(name, index, offset, tuple(shape)))
                 offset = slots[-1].stop
-        placed: list[Slot] = []
+        statistics_slots: list[TensorSlot] = []
         offset = 0
         for name, group, shape in statistics:
-            placed.append(Slot(name, group, offset, tuple(shape)))
-            offset = placed[-1].stop
-        return cls(tuple(name for name, _ in groups), tuple(slots), tuple(placed))
+            statistics_slots.append(TensorSlot(name, group, offset, tuple(shape)))
+            offset = statistics_slots[-1].stop
+        return cls(tuple(name for name, _ in groups), tuple(slots), tuple(statistics_slots))
 
     @property
     def groups(self) -> int:
@@ -113,12 +115,12 @@ class ParameterLayout:
 
     @cached_property
     def size(self) -> int:
-        """Number of parameters."""
+        """P, the number of parameters."""
         return self.slots[-1].stop
 
     @cached_property
     def statistics_size(self) -> int:
-        """Number of running statistics."""
+        """S, the number of running statistics."""
         return self.statistics[-1].stop if self.statistics else 0
 
     @cached_property
@@ -130,7 +132,7 @@ class ParameterLayout:
 
     @property
     def all_groups(self) -> tuple[int, ...]:
-        """0..M-1."""
+        """The indices of all layer groups, 0..M-1."""
         return tuple(range(self.groups))
 
     def group_size(self, group: int) -> int:
@@ -159,7 +161,7 @@ class ParameterLayout:
         return pieces[0] if len(pieces) == 1 else np.concatenate([*pieces, vector[:0]])
 
     def scatter(self, values: Vector, vector: Vector, groups: Iterable[int]) -> None:
-        """Write what `gather` gave back into `vector`."""
+        """Write values in the order of `gather` into the groups' places in `vector`."""
         start = 0
         for piece in self.ranges(groups):
             length = piece.stop - piece.start
@@ -167,7 +169,7 @@ class ParameterLayout:
             start += length
 
     def unflatten(self, vector: Vector) -> dict[str, Vector]:
-        """{parameter name: view in its logical shape}."""
+        """{parameter name: array in its logical shape}, as views into `vector`."""
         return {slot.name: slot.view(vector) for slot in self.slots}
 
     def flatten(self, tensors: Mapping[str, npt.NDArray[np.floating]]) -> Vector:

@@ -1,20 +1,20 @@
-"""Several models at the server in place of one: each participant of a round starts from a model of its own."""
+"""A pool of models at the server, so that each participant of a round can start from a different model."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from fedbench.checkpoints.state import Tree
 from fedbench.protocol.layout import BYTES_PER_VALUE, Vector
 from fedbench.protocol.message import PartTable
 
 Region = tuple[str, slice]
-"""A stretch of a channel: its name, and where the stretch lies in the channel's vector."""
+"""A piece of a channel: the channel's name, and the piece's place in its vector."""
 
 
 class ModelPool:
-    """m models, and which version of each of their parts every client holds.
+    """Holds m models, and records which version of each of their parts every client holds.
 
     Each part of each model has an *identity*: two parts with the same identity have the same values. A part gets a new
     identity when a client has trained it, or when values of several models meet in it; it keeps its identity when it
@@ -29,9 +29,10 @@ class ModelPool:
         """Make a pool of equal models.
 
         Args:
-            vectors: {channel: float32 [n]}, the values of each model.
-            models: m.
-            population: the number of clients that may download a model.
+            table: the parts of a transfer.
+            vectors: {channel: float32 [n]}, the initial values of every model.
+            models: m, the number of models.
+            population: number of clients that may download a model.
         """
         parts = len(table.parts)
         self.table = table
@@ -41,8 +42,8 @@ class ModelPool:
         self._next_identity = 1
         self._moves: dict[int, list[tuple[slice, npt.NDArray[np.int64]]]] = {}
 
-    def state(self) -> dict[str, Any]:
-        """All that the pool keeps between two rounds."""
+    def state(self) -> Tree:
+        """Everything that the pool keeps between two rounds, for a checkpoint."""
         return {
             "vectors": self.vectors,
             "identities": self._identities,
@@ -50,8 +51,8 @@ class ModelPool:
             "next_identity": self._next_identity,
         }
 
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state` gave; the arrays are taken over and written to."""
+    def restore(self, state: Tree) -> None:
+        """Continue from a state that `state` returned; its arrays are taken over without a copy and written to."""
         self.vectors, self._identities, self._held = state["vectors"], state["identities"], state["held"]
         self._next_identity = state["next_identity"]
 
@@ -60,7 +61,7 @@ class ModelPool:
         return len(self._identities)
 
     def model(self, index: int) -> dict[str, Vector]:
-        """{channel: float32 [n]}, views of one model."""
+        """{channel: float32 [n]} of the model with this index, as views into the pool."""
         return {channel: vectors[index] for channel, vectors in self.vectors.items()}
 
     def mean(self) -> dict[str, npt.NDArray[np.float64]]:
@@ -68,18 +69,25 @@ class ModelPool:
         return {channel: vectors.mean(axis=0, dtype=np.float64) for channel, vectors in self.vectors.items()}
 
     def download(self, client: int, index: int) -> int:
-        """Let a client download what it lacks of a model; the number of bytes that takes."""
-        wanted = self._identities[index]
+        """Note that a client downloads the parts of a model that it does not hold; returns the bytes of them.
+
+        Args:
+            client: the client.
+            index: index of the model.
+        """
+        identities = self._identities[index]
         sizes = np.array(self.table.sizes, np.int64)
-        nbytes = int(sizes[self._held[client] != wanted].sum()) * BYTES_PER_VALUE
-        self._held[client] = wanted
+        nbytes = int(sizes[self._held[client] != identities].sum()) * BYTES_PER_VALUE
+        self._held[client] = identities
         return nbytes
 
     def trained(self, index: int, parts: Sequence[int], message: Vector) -> None:
-        """Put what a client has trained in the place of some parts of a model.
+        """Replace parts of a model by the values that a client has trained.
 
         Args:
-            message: float32, the values of the parts, one after the other.
+            index: index of the model.
+            parts: numbers of the parts.
+            message: float32, their new values, one after the other.
         """
         self.table.scatter(message, self.model(index), parts)
         self._identities[index, list(parts)] = self._next_identity
@@ -89,7 +97,8 @@ class ModelPool:
         """Give all models the same values in some parts.
 
         Args:
-            vectors: {channel: float32 [n]}, from which the values are taken.
+            parts: numbers of the parts.
+            vectors: {channel: float32 [n]}, which have the new values.
         """
         for part in (self.table.parts[number] for number in parts):
             self.vectors[part.channel][:, part.piece] = vectors[part.channel][part.piece]
@@ -99,9 +108,10 @@ class ModelPool:
     def permute(self, regions: Sequence[Region], order: npt.NDArray[np.int64]) -> None:
         """Move regions between the models: new[i] = old[order[i]] for i = 0..m-1.
 
-        `settle` has to follow, once, after the last move of a round.
+        Call `settle` once after the last move of a round.
 
         Args:
+            regions: the pieces that move together.
             order: int64 [m], a permutation of 0..m-1.
         """
         for channel, piece in regions:
@@ -111,7 +121,11 @@ class ModelPool:
                     self._moves.setdefault(number, []).append((piece, order))
 
     def settle(self) -> None:
-        """Renew identities: a part that has moved as a whole takes its identity along, any other is new everywhere."""
+        """Update the identities after moves.
+
+        A part that has moved as a whole takes its identity along; a part of which only pieces have moved, or not all
+        in the same order, gets a new identity in every model.
+        """
         for number, moves in self._moves.items():
             part = self.table.parts[number]
             order = moves[0][1]

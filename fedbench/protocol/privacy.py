@@ -1,4 +1,4 @@
-"""Client-level differential privacy: clipping, Gaussian noise, and the privacy that they buy.
+"""Client-level differential privacy: clipping, Gaussian noise, and the resulting guarantee.
 
 H. B. McMahan, D. Ramage, K. Talwar, L. Zhang, "Learning Differentially Private Recurrent Language Models", ICLR 2018
 (arXiv 1710.06963), DP-FedAvg, which takes the moments accountant of M. Abadi et al., "Deep Learning with Differential
@@ -35,27 +35,29 @@ from fedbench.errors import ConfigError
 from fedbench.protocol.layout import Vector
 
 _ROUNDING_MARGIN = 1 - 2.0**-23
+"""Factor on a clipped update, so that rounding to float32 does not carry its norm beyond S."""
 
 
 def clip(update: Vector, norm: float) -> Vector:
-    """Scale an update down to an L2 norm of at most `norm`: u min(1, norm / |u|).
+    """Scale an update down to an L2 norm of at most `norm`: clip(u, S) = u min(1, S / |u|).
 
-    An update that is within is returned as it is. Others end at `norm` less 2**-23 of it, so that rounding to float32
-    does not carry them beyond. One that is not finite does not become so.
+    An update within the norm is returned as it is. A longer one ends at S (1 - 2**-23), so that rounding to float32
+    does not carry it beyond S. An update that is not finite stays so.
 
     Args:
-        update: float32 [n], the whole update; not changed.
-        norm: S.
+        update: float32 [n], u, the whole update; not changed.
+        norm: S, the clipping norm.
     """
-    # Not np.linalg.norm: a BLAS may add in another order on another machine.
+    # |u|, without np.linalg.norm: a BLAS may add in another order on another machine.
     length = float(np.sqrt(np.square(update, dtype=np.float64).sum()))
     if length <= norm:
         return update
+    # u S / |u|
     return (update * np.float64(norm / length * _ROUNDING_MARGIN)).astype(np.float32)
 
 
 def gaussian_noise(size: int, std: float, rng: np.random.Generator) -> Vector:
-    """float32 [size], independent N(0, std^2)."""
+    """float32 [size], independent draws of N(0, std^2); `std` is z S / sqrt(m) where each of m clients adds a share."""
     noise = rng.standard_normal(size, dtype=np.float32)
     noise *= np.float32(std)
     return noise
@@ -64,14 +66,15 @@ def gaussian_noise(size: int, std: float, rng: np.random.Generator) -> Vector:
 def epsilon(noise_multiplier: float, sample_rate: float, rounds: int, delta: float) -> float:
     """The epsilon of (epsilon, delta)-differential privacy after some rounds, by Opacus' `RDPAccountant`.
 
-    Renyi differential privacy of the Poisson-sampled Gaussian mechanism (I. Mironov, K. Talwar, L. Zhang, 2019, arXiv
-    1908.10530), added up over the rounds; what that assumes, and where it differs from the cohorts here, stands above.
+    It adds up, over the rounds, the Renyi differential privacy of the Poisson-sampled Gaussian mechanism (I. Mironov,
+    K. Talwar, L. Zhang, 2019, arXiv 1908.10530). The module's docstring says what that assumes, and where it differs
+    from the cohorts here.
 
     Args:
         noise_multiplier: z, the noise on the sum of clipped updates over their norm; 0 gives infinity.
         sample_rate: q in (0, 1], the fraction of clients that take part in a round.
-        rounds: how many; 0 gives 0.
-        delta: in (0, 1), usually less than 1/N.
+        rounds: number of rounds; 0 gives an epsilon of 0.
+        delta: delta, in (0, 1), usually less than 1/N.
 
     Raises:
         ConfigError: Opacus is not installed.

@@ -1,4 +1,4 @@
-"""From what a client has trained to what the server adds up: clipping, noise, compression, exact sums."""
+"""From a client's trained values to the server's sum: clipping, noise, compression, and the exact sum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,16 +13,17 @@ from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
 from fedbench.protocol.privacy import clip, gaussian_noise
 
 RESIDUAL = "residual"
+"""Prefix of the client-state arrays that hold what compression left out, one for each channel."""
 
 
 @dataclass(frozen=True)
 class UpdatePipeline:
-    """What is done to a client's update before it is sent, in this order.
+    """Clips a client's update, adds noise to it and compresses it, in this order, before it is sent.
 
     Attributes:
-        clip_norm: largest L2 norm of the update of the parameters; None: not clipped.
-        noise_std: standard deviation of the Gaussian noise added to each value of it; 0: none.
-        compression: of parameters and further channels, not of the statistics.
+        clip_norm: S, the largest L2 norm of the update of the parameters; None: not clipped.
+        noise_std: standard deviation of the Gaussian noise added to each value of that update; 0: no noise.
+        compression: compression of parameters and further channels; running statistics are sent as they are.
     """
 
     clip_norm: float | None
@@ -31,7 +32,7 @@ class UpdatePipeline:
 
     @property
     def keeps_residual(self) -> bool:
-        """Whether a client keeps what compression left out, to send it later."""
+        """Whether a client keeps what compression left out, to send it with a later update."""
         return self.compression.keeps_residual
 
     def apply(
@@ -43,11 +44,18 @@ class UpdatePipeline:
         state: ClientState,
         rng: np.random.Generator,
     ) -> Vector:
-        """The message as the server reads it; `state` is given the new residual.
+        """The message as the server reads it.
 
         Args:
-            parts: of the message; values, reference: float32 [n], what the client arrived at and started from.
+            table: the parts of a transfer.
+            parts: numbers of the message's parts.
+            values: float32 [n], the values that the client arrived at.
+            reference: float32 [n], the values that it started from.
+            state: the client's state; the residual in it is replaced.
             rng: draws noise and stochastic roundings.
+
+        Returns:
+            float32 [n]; `values` itself where nothing is to be done.
         """
         if self.clip_norm is None and not self.noise_std and self.compression.lossless:
             return values
@@ -56,45 +64,46 @@ class UpdatePipeline:
         for channel in channels:
             if channel == STATISTICS:
                 continue
-            own = [index for index in parts if table.parts[index].channel == channel]
-            segments = [segment for _, segment in table.segments(own, parts)]
-            whole = slice(segments[0].start, segments[-1].stop)
-            update = values[whole] - reference[whole]
+            channel_parts = [index for index in parts if table.parts[index].channel == channel]
+            segments = [segment for _, segment in table.segments(channel_parts, parts)]
+            segment_of_channel = slice(segments[0].start, segments[-1].stop)
+            update = values[segment_of_channel] - reference[segment_of_channel]
             if channel == PARAMETERS and self.clip_norm is not None:
                 update = clip(update, self.clip_norm)
             if channel == PARAMETERS and self.noise_std:
                 update = update + gaussian_noise(len(update), self.noise_std, rng)
-            update = self._compress(table, own, channel, update, state, rng)
-            message[whole] = reference[whole] + update
+            update = self._compress(table, channel_parts, channel, update, state, rng)
+            message[segment_of_channel] = reference[segment_of_channel] + update
         return message
 
     def _compress(
         self,
         table: PartTable,
-        own: Sequence[int],
+        parts: Sequence[int],
         channel: str,
         update: Vector,
         state: ClientState,
         rng: np.random.Generator,
     ) -> Vector:
-        sizes = [table.sizes[index] for index in own]
+        """Compress the update of one channel, with error feedback where the compression keeps a residual."""
+        sizes = [table.sizes[index] for index in parts]
         if not self.keeps_residual:
             return self.compression.roundtrip(update, sizes, rng)
         name = f"{RESIDUAL} {channel}"
         residual = state.arrays.get(name, np.zeros(table.layout.size, np.float32)).copy()
-        pieces = [table.parts[index].piece for index in own]
-        wanted = update + np.concatenate([residual[piece] for piece in pieces])
-        sent = self.compression.roundtrip(wanted, sizes, rng)
-        rest, start = wanted - sent, 0
+        pieces = [table.parts[index].piece for index in parts]
+        corrected = update + np.concatenate([residual[piece] for piece in pieces])
+        sent = self.compression.roundtrip(corrected, sizes, rng)
+        unsent, start = corrected - sent, 0
         for piece in pieces:
             length = piece.stop - piece.start
-            residual[piece] = rest[start : start + length]
+            residual[piece] = unsent[start : start + length]
             start += length
         state.arrays[name] = residual
         return sent
 
     def nbytes(self, table: PartTable, parts: Sequence[int]) -> int:
-        """Bytes of a client's message as sent."""
+        """Bytes of a client's message of `parts`, after compression."""
         count = 0
         for channel in dict.fromkeys(table.parts[index].channel for index in parts):
             sizes = [table.sizes[index] for index in parts if table.parts[index].channel == channel]
@@ -115,10 +124,14 @@ def add_message(
     """Add one client's weighted update to an exact sum, in place.
 
     Args:
-        total: int64, over the parts of `union`.
-        parts: those of the message, among `union`.
-        values, reference: float32, over `parts`.
-        weight: of everything; scale: a further factor on the parameters.
+        total: int64, the sum over the parts of `union`.
+        union: numbers of the parts that any participant sends.
+        table: the parts of a transfer.
+        parts: numbers of the message's parts, all of them in `union`.
+        values: float32, the client's values of `parts`, one after the other.
+        reference: float32, the server's values of `parts`.
+        weight: the client's weight.
+        scale: a further factor on the update of the parameters.
 
     Returns:
         False, with `total` unchanged, when the update cannot be summed.
@@ -127,8 +140,8 @@ def add_message(
         return accumulate(total, values, reference, weight)
     if not summable(values, reference, LARGEST_UPDATE / max(scale, 1.0)):
         return False
-    inside = table.segments(parts, parts)
-    for (part, source), (_, target) in zip(inside, table.segments(parts, union), strict=True):
+    sources, targets = table.segments(parts, parts), table.segments(parts, union)
+    for (part, source), (_, target) in zip(sources, targets, strict=True):
         factor = weight * scale if part.channel == PARAMETERS else weight
         accumulate(total[target], values[source], reference[source], factor)
     return True

@@ -1,6 +1,5 @@
 """Recorded runs as values, found in folders, and what speaks against trusting one."""
 
-import fcntl
 import hashlib
 import json
 import os
@@ -148,18 +147,6 @@ def run_directories(paths: Sequence[Path]) -> list[Path]:
         for directory in here:
             found.setdefault(directory.resolve(), directory)
     return list(found.values())
-
-
-def is_at_work(directory: Path) -> bool:
-    """Whether a process of this machine holds the run's lock."""
-    try:
-        with (directory / ".lock").open() as stream:
-            fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except OSError:  # no lock, or a file system without locks
-        return False
-    return False
 
 
 def _below(path: Path) -> Iterator[Path]:

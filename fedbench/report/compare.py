@@ -7,7 +7,8 @@ from pathlib import Path
 
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, DataError
-from fedbench.records.recorded_run import RecordedRun, Unusable, is_at_work, read_run
+from fedbench.records.recorded_run import RecordedRun, Unusable, read_run
+from fedbench.records.run_lock import is_at_work
 from fedbench.report.caveats import Problem, left_out, note, warn
 from fedbench.report.fairness import remarks
 from fedbench.report.methods import Method, grouped, labels, letters

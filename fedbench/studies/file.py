@@ -64,7 +64,7 @@ class Constraint(Section):
         return self
 
     def violation(self, value: float) -> float:
-        """Above 0 where the bound is broken, as Optuna has it."""
+        """Measure how far the bound is broken: above 0 where it is broken, as Optuna expects it."""
         if self.at_most is not None:
             return value - self.at_most
         assert self.at_least is not None

@@ -26,39 +26,39 @@ from fedbench.studies.results import (
     write_trials,
 )
 from fedbench.studies.samplers import BOUNDS, is_grid, make_pruner, make_sampler
-from fedbench.studies.shared_study import FLOPS, KEY, REASON, Ledger, finished, open_study
-from fedbench.studies.slots import Slot, Slots
+from fedbench.studies.shared_study import FLOPS, KEY, REASON, SharedStudy, finished, open_study
+from fedbench.studies.slots import Slots, TrialSlot
 from fedbench.studies.storage import close_storage, is_storage_failure, open_storage, reason_of, without_password
 from fedbench.studies.trial_runner import Assignment, TrialOutcome
 from fedbench.tracking.parent_run import ParentRun
 
 POLL_SECONDS = 1.0
 RECOVER_SECONDS = 15.0
-"""Between two looks for trials of processes that are gone."""
+"""Seconds between two searches for trials of processes that are gone."""
 
 SILENT_SECONDS = 60.0
-"""A study whose trials are long is heard of so often."""
+"""Seconds without a finished trial after which a line says how far the running ones are."""
 
 MOST_SHOWN = 6
-"""Running trials in one line."""
+"""The number of running trials that such a line names."""
 
 
-class Audience(Protocol):
-    """Who is told how a study goes."""
+class StudyListener(Protocol):
+    """Receives the progress of a study."""
 
     def study_started(self, file: StudyFile, directory: Path, done: int, slots: int) -> None:
-        """Once.
+        """Called once, before the first trial.
 
         Args:
-            done: trials that earlier starts, or other processes, have finished.
-            slots: trials at a time.
+            done: the number of trials that earlier starts, or other processes, have finished.
+            slots: the number of trials that run at a time.
         """
 
     def trial_finished(self, trial: FrozenTrial, best: list[FrozenTrial]) -> None:
-        """After every trial of this process."""
+        """Called after every trial of this process."""
 
     def note(self, line: str) -> None:
-        """Something worth a line."""
+        """Called with a line about something that happened beside the trials."""
 
 
 @dataclass(frozen=True)
@@ -67,8 +67,8 @@ class StudyResult:
 
     Attributes:
         status: finished | interrupted.
-        study: Optuna's.
-        directory: of the study; storage: where Optuna keeps it, without a password.
+        study: the study in Optuna.
+        directory: the directory of the study; storage: where Optuna keeps it, without a password.
         best: the best trial, or the Pareto front.
         best_files: configurations of those, for `fedbench run`.
         warnings: what could not be recorded or drawn.
@@ -84,7 +84,7 @@ class StudyResult:
     warnings: tuple[str, ...] = ()
 
 
-def sweep(file: StudyFile, audience: Audience) -> StudyResult:
+def sweep(file: StudyFile, listener: StudyListener) -> StudyResult:
     """Run a study, or go on with it; other processes may work on it at the same time.
 
     An interrupt (Ctrl-C, SIGTERM) ends it: running trials end at their round and are run again, from their start, when
@@ -101,8 +101,8 @@ def sweep(file: StudyFile, audience: Audience) -> StudyResult:
     storage = open_storage(where)
     try:
         _make_folder(directory)
-        ledger = Ledger(open_study(file, storage, sampler, pruner), storage, trials_at_most(file))
-        return _work_on(file, config, ledger, directory, where, audience)
+        shared = SharedStudy(open_study(file, storage, sampler, pruner), storage, trials_at_most(file))
+        return _work_on(file, config, shared, directory, where, listener)
     except Exception as error:
         if not is_storage_failure(error):
             raise
@@ -120,27 +120,27 @@ def _make_folder(directory: Path) -> None:
 
 
 def _work_on(
-    file: StudyFile, config: ExperimentConfig, ledger: Ledger, directory: Path, where: str, audience: Audience
+    file: StudyFile, config: ExperimentConfig, shared: SharedStudy, directory: Path, where: str, listener: StudyListener
 ) -> StudyResult:
-    study = ledger.study
-    study.sampler = make_sampler(file, ledger.join())
+    study = shared.study
+    study.sampler = make_sampler(file, shared.join())
     with stop_signal() as should_stop:
-        ledger.beat()
-        ledger.recover()
-        if ledger.is_done():
-            return _conclude(file, study, directory, where, "finished", audience, None)
+        shared.beat()
+        shared.recover()
+        if shared.is_done():
+            return _conclude(file, study, directory, where, "finished", listener, None)
         slots = Slots(file, where if "://" in where else str(Path(where).absolute()), config, trials_at_most(file))
         try:
             parent = _open_parent(file, config, study)
             try:
-                status = Driver(file, ledger, slots, directory, parent, audience).run(should_stop)
+                status = Driver(file, shared, slots, directory, parent, listener).run(should_stop)
             except BaseException:
                 parent.close("failed")
                 raise
         finally:
             slots.close()
-            ledger.leave()
-    return _conclude(file, study, directory, where, status, audience, parent)
+            shared.leave()
+    return _conclude(file, study, directory, where, status, listener, parent)
 
 
 def trials_at_most(file: StudyFile) -> int | None:
@@ -154,23 +154,23 @@ def trials_at_most(file: StudyFile) -> int | None:
 
 
 class Driver:
-    """One process' work on a study."""
+    """Runs the trials of one process: fills free slots with trials, and tells the study their outcomes."""
 
     def __init__(
         self,
         file: StudyFile,
-        ledger: Ledger,
+        shared: SharedStudy,
         slots: Slots,
         directory: Path,
         parent: ParentRun,
-        audience: Audience,
+        listener: StudyListener,
     ) -> None:
         self._file = file
-        self._ledger = ledger
+        self._shared = shared
         self._slots = slots
         self._directory = directory
         self._parent = parent
-        self._audience = audience
+        self._listener = listener
         self._began = time.monotonic()
         self._next_recovery = time.monotonic() + RECOVER_SECONDS
         self._combinations = list(file.drawn_from.combinations()) if is_grid(file) else None
@@ -178,31 +178,31 @@ class Driver:
         self._last_said = time.monotonic()
 
     def run(self, should_stop: Callable[[], bool]) -> str:
-        """Until the budget is used up, or an interrupt; returns finished | interrupted."""
-        done = sum(1 for _ in finished(self._ledger.trials()))
-        self._audience.study_started(self._file, self._directory, done, self._slots.count)
+        """Run until the budget is used up, or an interrupt; returns finished | interrupted."""
+        done = sum(1 for _ in finished(self._shared.trials()))
+        self._listener.study_started(self._file, self._directory, done, self._slots.count)
         stopping = waiting = False
         while True:
-            self._ledger.beat()
+            self._shared.beat()
             self._recover_now_and_then()
             if should_stop() and not stopping:
                 stopping = True
                 self._slots.stop()
-                self._audience.note("interrupted: running trials end at their round")
+                self._listener.note("interrupted: running trials end at their round")
             if not stopping:
                 self._fill()
             if not self._slots.running():
                 if stopping:
                     return "interrupted"
-                if self._spent() or self._ledger.is_done():
+                if self._spent() or self._shared.is_done():
                     return "finished"
-                if not waiting and not self._ledger.has_room():
+                if not waiting and not self._shared.has_room():
                     waiting = True
-                    self._audience.note("waiting for trials of other processes")
+                    self._listener.note("waiting for trials of other processes")
             for number, outcome in self._slots.wait(POLL_SECONDS):
                 self._tell(number, outcome)
             self._say_where()
-            if not self._slots.running() and not self._ledger.has_room():
+            if not self._slots.running() and not self._shared.has_room():
                 time.sleep(POLL_SECONDS)
 
     def _say_where(self) -> None:
@@ -211,44 +211,44 @@ class Driver:
         running = [f"trial {number} {words}" for number, words in self._slots.where().items()]
         if running:
             more = f"; and {len(running) - MOST_SHOWN} more" if len(running) > MOST_SHOWN else ""
-            self._audience.note(f"running: {'; '.join(running[:MOST_SHOWN])}{more}")
+            self._listener.note(f"running: {'; '.join(running[:MOST_SHOWN])}{more}")
         self._last_said = time.monotonic()
 
     def _recover_now_and_then(self) -> None:
         if time.monotonic() < self._next_recovery:
             return
         self._next_recovery = time.monotonic() + RECOVER_SECONDS
-        if count := self._ledger.recover():
-            self._audience.note(f"{count} trial{'' if count == 1 else 's'} of a process that is gone: run again")
+        if count := self._shared.recover():
+            self._listener.note(f"{count} trial{'' if count == 1 else 's'} of a process that is gone: run again")
 
     def _spent(self) -> bool:
-        """Whether time or work is used up, so that no trial is begun any more."""
+        """Whether the budget of hours or of FLOPs is used up, so that no trial is begun any more."""
         budget = self._file.budget
         if budget.hours is not None and time.monotonic() - self._began > budget.hours * 3600:
             return True
         if budget.tflop is None:
             return False
-        spent = sum(float(trial.user_attrs.get(FLOPS, 0.0)) for trial in self._ledger.trials())
+        spent = sum(float(trial.user_attrs.get(FLOPS, 0.0)) for trial in self._shared.trials())
         return spent >= budget.tflop * 1e12
 
     def _fill(self) -> None:
         for slot in self._slots.idle():
-            while not self._spent() and self._ledger.has_room():
+            while not self._spent() and self._shared.has_room():
                 if self._begin(slot):
                     break
 
-    def _begin(self, slot: Slot) -> bool:
+    def _begin(self, slot: TrialSlot) -> bool:
         """Whether the slot is busy now, or nothing is left to draw for it."""
-        trial = self._ledger.ask(self._combinations)
+        trial = self._shared.ask(self._combinations)
         if trial is None:
-            return self._combinations is not None or not self._ledger.has_room()
+            return self._combinations is not None or not self._shared.has_room()
         try:
             drawn = self._file.drawn_from.draw(trial)
-            if self._combinations is not None and self._ledger.is_repeated(trial):
-                self._ledger.drop(trial)
+            if self._combinations is not None and self._shared.is_repeated(trial):
+                self._shared.drop(trial)
                 return False
         except ValueError as error:  # put into the queue by hand, and not of this space
-            self._ledger.fail(trial.number, f"not of this space: {' '.join(str(error).split())}")
+            self._shared.fail(trial.number, f"not of this space: {' '.join(str(error).split())}")
             return False
         self._drawn[trial.number] = drawn
         directory = str(self._directory)
@@ -263,23 +263,23 @@ class Driver:
             DIRECTORIES: list(outcome.directories),
             DIGESTS: list(outcome.digests),
         }
-        self._ledger.note(number, notes | ({BOUNDS: bounds} if bounds is not None else {}))
+        self._shared.note(number, notes | ({BOUNDS: bounds} if bounds is not None else {}))
         if outcome.state == "interrupted":
-            self._ledger.interrupt(number)
+            self._shared.interrupt(number)
         elif outcome.state == "pruned" and bounds is not None:
-            self._ledger.prune(number)
+            self._shared.prune(number)
         elif outcome.state == "complete" and bounds is not None:
-            self._ledger.complete(number, [outcome.metrics[one.metric] for one in self._file.objectives])
+            self._shared.complete(number, [outcome.metrics[one.metric] for one in self._file.objectives])
         else:
-            self._ledger.fail(number, outcome.reason or "a constraint could not be measured")
-        trials = self._ledger.trials()
-        best = best_trials(self._ledger.study)
-        self._audience.trial_finished(trials[number], best)
+            self._shared.fail(number, outcome.reason or "a constraint could not be measured")
+        trials = self._shared.trials()
+        best = best_trials(self._shared.study)
+        self._listener.trial_finished(trials[number], best)
         self._last_said = time.monotonic()
         self._log_best(best, sum(1 for _ in finished(trials)))
 
     def _bounds(self, outcome: TrialOutcome) -> list[float] | None:
-        """How far each constraint is broken; None if that was not measured."""
+        """Return by how much each constraint is broken (0 or less: kept); None if one was not measured."""
         if any(one.metric not in outcome.metrics for one in self._file.constraints):
             return None
         return [one.violation(outcome.metrics[one.metric]) for one in self._file.constraints]
@@ -287,16 +287,16 @@ class Driver:
     def _log_best(self, best: list[FrozenTrial], done: int) -> None:
         values = {"study/trials": float(done)}
         for place, one in enumerate(self._file.objectives):
-            found = [trial.values[place] for trial in best]
-            if found:
-                values[f"best/{one.metric}"] = max(found) if one.direction == "maximize" else min(found)
+            reached = [trial.values[place] for trial in best]
+            if reached:
+                values[f"best/{one.metric}"] = max(reached) if one.direction == "maximize" else min(reached)
         if len(self._file.objectives) > 1:
             values["study/pareto_trials"] = float(len(best))
         self._parent.log(values, done)
 
 
 def _open_parent(file: StudyFile, config: ExperimentConfig, study: optuna.Study) -> ParentRun:
-    """The MLflow run of the study; the same one whoever works on it."""
+    """Open the MLflow run of the study, which all its processes share."""
     tracking = config.tracking
     parent = ParentRun(enabled=tracking.enabled)
     sought = ", ".join(f"{one.direction} {one.metric}" for one in file.objectives)
@@ -314,7 +314,7 @@ def _conclude(
     directory: Path,
     where: str,
     status: str,
-    audience: Audience,
+    listener: StudyListener,
     parent: ParentRun | None,
 ) -> StudyResult:
     """Write what the study leaves; also where nothing was left to run."""
@@ -338,7 +338,7 @@ def _conclude(
 
 
 def reasons(study: optuna.Study) -> dict[int, str]:
-    """Why trials failed, by number."""
+    """Map the numbers of failed trials to the reasons."""
     return {
         trial.number: str(trial.user_attrs[REASON])
         for trial in finished(study.get_trials(deepcopy=False))

@@ -35,13 +35,13 @@ FLOPS = "fedbench:client_flops"
 DEFINITION_SECONDS = 5.0
 BEAT_SECONDS = 30.0
 SILENT_SECONDS = 180.0
-"""After so long without a beat a process on another machine is taken for dead."""
+"""Seconds without a beat after which a process on another machine is taken for dead."""
 
 MOST_IN_ORDER = 1024
 """Places up to here are given in order; a sampler's seed of 32 bits has room for them and for those drawn at random."""
 
 UNCLAIMED_SECONDS = 20.0
-"""A running trial that no process has put its name to within this was left behind between two writes."""
+"""Seconds after which a running trial without the name of a process was left behind between two writes."""
 
 
 def open_study(study: StudyFile, storage: BaseStorage, sampler: BaseSampler, pruner: BasePruner) -> optuna.Study:
@@ -82,25 +82,25 @@ def _await_definition(study: optuna.Study) -> None:
         time.sleep(0.2)
 
 
-class Ledger:
+class SharedStudy:
     """One process' view of a shared study.
 
     Attributes:
-        study: Optuna's.
-        own: this process' name in it.
+        study: the study in Optuna.
+        process: this process' name in the study.
     """
 
     def __init__(self, study: optuna.Study, storage: BaseStorage, trials: int | None) -> None:
         """Args:
-        storage: that the study is in.
-        trials: the budget; None: no bound.
+        storage: holds the study.
+        trials: the budget of trials; None: no bound.
         """
         self.study = study
         self._storage = storage
-        self.own = uuid.uuid4().hex
+        self.process = uuid.uuid4().hex
         self._trials = trials
         self._next_beat = 0.0
-        self._said: dict[str, Any] = _this_process()
+        self._entry: dict[str, Any] = _this_process()
 
     def join(self) -> int:
         """Put this process' name to the study; once, before anything else.
@@ -110,33 +110,33 @@ class Ledger:
             large number for one that came at the same moment as another.
         """
         place = len(self._drivers())
-        self._said["place"] = place
+        self._entry["place"] = place
         self.beat()
         # Of several that counted the same, at most one, the first to write, does not see it here; the rest give way.
-        others = (said for name, said in self._drivers().items() if name != _driver_key(self.own))
-        if any(said.get("place") == place for said in others):
-            return MOST_IN_ORDER + int(self.own, 16) % 2**20
+        others = (entry for name, entry in self._drivers().items() if name != _driver_key(self.process))
+        if any(entry.get("place") == place for entry in others):
+            return MOST_IN_ORDER + int(self.process, 16) % 2**20
         return place
 
     def _drivers(self) -> dict[str, dict[str, Any]]:
-        return {key: said for key, said in self.study.user_attrs.items() if key.startswith(_driver_key(""))}
+        return {key: entry for key, entry in self.study.user_attrs.items() if key.startswith(_driver_key(""))}
 
     def beat(self) -> None:
-        """Say, now and then, that this process lives; call it often."""
+        """Record that this process is alive, at most every `BEAT_SECONDS`; to be called often."""
         if time.monotonic() >= self._next_beat:
             self._next_beat = time.monotonic() + BEAT_SECONDS
-            self.study.set_user_attr(_driver_key(self.own), {**self._said, "beat": time.time()})
+            self.study.set_user_attr(_driver_key(self.process), {**self._entry, "beat": time.time()})
 
     def leave(self) -> None:
-        """This process works on the study no more."""
-        self.study.set_user_attr(_driver_key(self.own), {**self._said, "beat": 0.0})
+        """Record that this process has ended its part in the study."""
+        self.study.set_user_attr(_driver_key(self.process), {**self._entry, "beat": 0.0})
 
     def trials(self) -> list[FrozenTrial]:
-        """All of them, by number; not to be changed."""
+        """All trials of the study, by number; not to be changed."""
         return self.study.get_trials(deepcopy=False)
 
     def counted(self) -> list[FrozenTrial]:
-        """Those that use up the budget: done, failed or running."""
+        """The trials that use up the budget: done, failed or running."""
         return [trial for trial in self.trials() if counts(trial)]
 
     def is_done(self) -> bool:
@@ -156,12 +156,12 @@ class Ledger:
         """A trial that is within the budget, marked as this process'; None if another process was faster.
 
         Args:
-            combinations: of a grid: the first that was not tried is next.
+            combinations: all combinations of a grid, of which the first untried one is next; None: no grid.
         """
         if combinations is not None and not self._enqueue_next(combinations):
             return None
         trial = self.study.ask()
-        trial.set_user_attr(DRIVER, self.own)
+        trial.set_user_attr(DRIVER, self.process)
         lower = [one for one in self.counted() if one.number < trial.number]
         if self._trials is not None and len(lower) >= self._trials:
             self.drop(trial)
@@ -186,7 +186,7 @@ class Ledger:
         self.fail(trial.number, "one more than the budget: another process was faster")
 
     def fail(self, number: int, reason: str) -> None:
-        """A trial has failed, with a line that says why."""
+        """Record that a trial has failed, with a line that says why."""
         self._close(number, TrialState.FAIL, None, {REASON: reason})
 
     def prune(self, number: int) -> None:
@@ -194,7 +194,7 @@ class Ledger:
         self._close(number, TrialState.PRUNED, None, {})
 
     def complete(self, number: int, values: list[float]) -> None:
-        """A trial has its values."""
+        """Record the values of a trial that has ended."""
         self._close(number, TrialState.COMPLETE, values, {})
 
     def interrupt(self, number: int) -> bool:
@@ -221,7 +221,7 @@ class Ledger:
 
     def _is_alive(self, trial: FrozenTrial) -> bool:
         driver = trial.user_attrs.get(DRIVER)
-        if driver == self.own:
+        if driver == self.process:
             return True
         if driver is None:
             began = trial.datetime_start
@@ -261,7 +261,7 @@ def counts(trial: FrozenTrial) -> bool:
 
 
 def finished(trials: list[FrozenTrial]) -> Iterator[FrozenTrial]:
-    """The counted ones that have ended."""
+    """The counted trials that have ended."""
     return (trial for trial in trials if counts(trial) and trial.state.is_finished())
 
 

@@ -16,10 +16,10 @@ from fedbench.studies.file import StudyFile
 from fedbench.studies.trial_runner import Assignment, Surroundings, TrialOutcome, TrialRunner
 
 CLOSE_TIMEOUT = 20.0
-"""Seconds that runners have to give their places back."""
+"""Seconds that runners are given to free their places."""
 
 ANSWER_SECONDS = 2.0
-"""That a runner has to say how far its trial is."""
+"""Seconds that a runner is given to answer how far its trial is."""
 
 MOST_DEATHS = 3
 """So many runners in a row may die before they have run anything."""
@@ -29,11 +29,11 @@ class TrialActor(TrialRunner):
     """A runner of trials in a process of its own."""
 
 
-class Slot:
+class TrialSlot:
     """One runner, and what it is doing.
 
     Attributes:
-        number: of its trial; None while it starts or waits for one.
+        number: the number of its trial; None while it starts or waits for one.
         ready: it has its places on the cluster.
     """
 
@@ -51,8 +51,8 @@ class Slots:
         """Join Ray, or start it, and start the runners.
 
         Args:
-            config: of a trial, for what it takes.
-            most: trials that there can be at all.
+            config: the configuration of a trial, which says what resources it needs.
+            most: the number of trials that there can be at all; None: no bound.
 
         Raises:
             ConfigError: not even one trial has room, or not as many as asked for.
@@ -73,7 +73,7 @@ class Slots:
                 ray.shutdown()
             raise
 
-    def _start(self) -> Slot:
+    def _start(self) -> TrialSlot:
         inline = self._config.runtime.executor == "inline"
         # Runners stay on this machine, where the study's files are; the client actors go where there is room.
         actor: Any = (
@@ -85,18 +85,18 @@ class Slots:
             )
             .remote(self._study, self._storage, Surroundings.here())
         )
-        return Slot(actor, actor.warm_up.remote(self._config))
+        return TrialSlot(actor, actor.warm_up.remote(self._config))
 
-    def idle(self) -> Iterator[Slot]:
-        """Those that could run a trial now."""
+    def idle(self) -> Iterator[TrialSlot]:
+        """The slots that could run a trial now."""
         return (slot for slot in self._slots if slot.ready and slot.number is None)
 
     def running(self) -> int:
-        """Trials that are being run."""
+        """The number of trials that are being run."""
         return sum(slot.number is not None for slot in self._slots)
 
-    def begin(self, slot: Slot, assignment: Assignment) -> None:
-        """Have a trial run."""
+    def begin(self, slot: TrialSlot, assignment: Assignment) -> None:
+        """Start a trial in a slot."""
         slot.number = assignment.number
         slot.awaited = slot.actor.run.remote(assignment)
 
@@ -104,14 +104,14 @@ class Slots:
         """How far each running trial is, by number, of those whose process says so at once."""
         asked = {slot.actor.where.remote(): slot.number for slot in self._slots if slot.number is not None}
         answered, _ = ray.wait(list(asked), num_returns=len(asked), timeout=ANSWER_SECONDS) if asked else ([], [])
-        found = {}
+        progress = {}
         for reference in answered:
             with suppress(RayError):
-                found[asked[reference]] = ray.get(reference)
-        return dict(sorted(found.items()))
+                progress[asked[reference]] = ray.get(reference)
+        return dict(sorted(progress.items()))
 
     def stop(self) -> None:
-        """Have all running trials end at their round."""
+        """Ask all running trials to end at their round."""
         for slot in self._slots:
             slot.actor.stop.remote()
 
@@ -141,7 +141,7 @@ class Slots:
             self._deaths, slot.number = 0, None
             yield number, result
 
-    def _replace(self, slot: Slot, error: RayError) -> TrialOutcome:
+    def _replace(self, slot: TrialSlot, error: RayError) -> TrialOutcome:
         cause = getattr(error, "cause", None)
         if isinstance(cause, ConfigError):
             raise cause
@@ -166,11 +166,11 @@ class Slots:
 
 
 def count_slots(study: StudyFile, config: ExperimentConfig, most: int | None, here: str) -> int:
-    """Trials at a time: as asked for, or as many as there is room for.
+    """Count the trials that run at a time: as asked for, or as many as there is room for.
 
     Args:
-        config: of a trial.
-        most: trials that there can be at all.
+        config: the configuration of a trial.
+        most: the number of trials that there can be at all; None: no bound.
         here: the node on which runners stay.
 
     Raises:
@@ -179,8 +179,8 @@ def count_slots(study: StudyFile, config: ExperimentConfig, most: int | None, he
     runtime = config.runtime
     if runtime.executor == "inline":
         listed: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-        own = next(node["Resources"] for node in listed if node["NodeID"] == here)
-        room, each = int(own.get("CPU", 0.0)) // runtime.torch_threads, 1
+        resources = next(node["Resources"] for node in listed if node["NodeID"] == here)
+        room, each = int(resources.get("CPU", 0.0)) // runtime.torch_threads, 1
     else:
         nodes = node_resources()
         present = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in set().union(*nodes)}

@@ -43,18 +43,13 @@ class Foreseen:
 
     def to_mapping(self) -> dict[str, Any]:
         """Plain values; bytes, FLOPs and the paper's figures of one run."""
-        costs = self.costs
         return {
             "label": self.label,
             "seeds": list(self.seeds),
             "recorded": list(self.recorded),
             "broken_off": list(self.broken_off),
             "rounds": self.rounds,
-            "uplink_bytes": costs.uplink_bytes if costs else None,
-            "downlink_bytes": costs.downlink_bytes if costs else None,
-            "client_flops": costs.client_flops if costs else None,
-            "paper_comm_gb": costs.paper_comm_gb if costs else None,
-            "paper_comp_tflop": costs.paper_comp_tflop if costs else None,
+            **(self.costs.to_mapping() if self.costs else dict.fromkeys(Costs().to_mapping())),
             "remark": self.remark,
         }
 

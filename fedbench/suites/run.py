@@ -1,16 +1,14 @@
 """A suite run to its end: what is recorded is not run again, what was broken off goes on, what fails fails alone."""
 
-import fcntl
-import json
 import shlex
 import sys
 import traceback
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import TYPE_CHECKING
 
 from fedbench.config.experiment import OutputSection
 from fedbench.config.identity import is_local
@@ -22,6 +20,7 @@ from fedbench.experiment.run import resume as resume_run
 from fedbench.experiment.run import run as run_experiment
 from fedbench.records.observers import Membership, Observer
 from fedbench.records.run_directory import runs_root
+from fedbench.records.run_lock import RunLock
 from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
 from fedbench.report.files import PAGE, write_report
@@ -33,6 +32,7 @@ from fedbench.suites.results import Outcome, Outcomes
 from fedbench.suites.whole_table import whole_and_recorded
 from fedbench.tables import render
 from fedbench.tracking.parent_run import ParentRun
+from fedbench.tracking.recording_key import keep_key, read_key
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -73,7 +73,11 @@ def run_suite(plan: Plan, listener: SuiteListener) -> Outcomes:
         RunError: there is no Ray to run on.
     """
     folder = suite_folder(plan)
-    with _locked(folder):
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"{folder}: cannot be made a directory: {error.strerror}") from None
+    with RunLock(folder, "suite"):
         return _Suite(plan, folder, listener).run()
 
 
@@ -235,14 +239,12 @@ class _Suite:
         return "\n\n".join(lines)
 
     def _mlflow_key(self) -> str:
-        """By which the suite's MLflow run is known again."""
-        path = self._folder / STATE
-        try:
-            return str(json.loads(path.read_text(encoding="utf-8"))["mlflow"])
-        except (OSError, ValueError, KeyError, TypeError):
+        """The key of the suite's MLflow run; made and kept at the suite's first start."""
+        file = self._folder / STATE
+        if (key := read_key(file)) is None:
             key = uuid.uuid4().hex
-            path.write_text(json.dumps({"mlflow": key}), encoding="utf-8")
-            return key
+            keep_key(file, key)
+        return key
 
     def _write(self) -> None:
         try:
@@ -271,25 +273,3 @@ class _Suite:
         scale = ["--scale", f"{plan.scale:g}"] if plan.label else []
         seeds = ["--seeds", ",".join(map(str, plan.seeds))]
         return shlex.join(["fedbench", "suite", plan.name, *plan.overrides, *seeds, *scale])
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[IO[str]]:
-    """One process works on a suite's folder.
-
-    Raises:
-        ConfigError: another one does, or the folder cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = (folder / ".lock").open("w")
-    except OSError as error:
-        raise ConfigError(f"{folder}: cannot be made a directory: {error.strerror}") from None
-    with stream:
-        try:
-            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise ConfigError(f"{folder}: another process is at work on this suite; wait for it, or stop it") from None
-        except OSError:
-            pass  # a file system without locks
-        yield stream

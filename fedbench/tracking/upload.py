@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedbench.errors import ConfigError, RunError
-from fedbench.records.recorded_run import RecordedRun, is_at_work, read_run
+from fedbench.records.recorded_run import RecordedRun, read_run
+from fedbench.records.run_lock import is_at_work
 from fedbench.tracking.recording_key import keep_key, key_file, read_key
 from fedbench.tracking.run import MlflowTracker
 

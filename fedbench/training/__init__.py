@@ -1,1 +1,1 @@
-"""One client's local training, and evaluation."""
+"""Local training of one client, and evaluation of a model."""

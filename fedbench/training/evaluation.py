@@ -1,5 +1,4 @@
-"""Scoring a model on held-out data, in minibatches whose borders are fixed, so that the sum does not depend on who
-scored which."""
+"""Evaluation of a model, in minibatches with fixed borders, so that sums do not depend on which host scored which."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,9 +14,10 @@ from fedbench.training.local import Transform
 from fedbench.training.scores import BatchScore, batch_borders
 
 RECALIBRATION_ROWS = 2048
-"""Training rows over which `evaluation.batchnorm=recalibrate` takes the running statistics anew."""
+"""Number of training rows over which `evaluation.batchnorm=recalibrate` computes the running statistics again."""
 
 RECALIBRATION_BATCH = 256
+"""Samples of a minibatch of the recalibration."""
 
 
 def score_batches(
@@ -27,11 +27,17 @@ def score_batches(
     batches: Sequence[npt.NDArray[np.int64] | tuple[int, int]],
     transform: Transform,
 ) -> list[BatchScore]:
-    """Score the model, in evaluation mode, on some minibatches of a split.
+    """Score the model, in evaluation mode, on minibatches of a split.
 
     Args:
-        inputs, labels: the split, on the model's device.
-        batches: borders [start, stop), or row indices.
+        model: the model.
+        inputs: uint8 [N, H, W, C] or int32 [N, L], the split's inputs, on the model's device.
+        labels: int64 [N], its labels, on the model's device.
+        batches: for each minibatch its borders [start, stop), or int64 [B], its row indices.
+        transform: turns stored inputs into what the module takes; called without a generator.
+
+    Returns:
+        One score for each minibatch.
     """
     model.module.eval()
     scores = []
@@ -59,8 +65,11 @@ def recalibrate(
     """Replace the running statistics by cumulative averages over a seeded sample of training rows, in place.
 
     Args:
-        rows: the rows to draw from; `RECALIBRATION_ROWS` of them are used, without augmentation.
-        seed: the experiment's.
+        model: the model; only its running statistics change.
+        inputs: uint8 [N, H, W, C] or int32 [N, L], the training split's inputs, on the model's device.
+        rows: int64, the rows to draw from; `RECALIBRATION_ROWS` of them are used, without augmentation.
+        transform: turns stored inputs into what the module takes; called without a generator.
+        seed: seed of the experiment.
     """
     sample = generator(seed, "recalibration").permutation(np.unique(rows))[:RECALIBRATION_ROWS]
     layers = [module for module in model.module.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
@@ -76,6 +85,7 @@ def recalibrate(
 
 
 def _chunks(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:
+    """Cut the rows into minibatches; a last one of a single row is left out, since BatchNorm cannot train on it."""
     for start, stop in batch_borders(len(rows), RECALIBRATION_BATCH):
         if stop - start > 1:
             yield rows[start:stop]

@@ -1,4 +1,4 @@
-"""The gradient of one minibatch: a worker's whole work in asynchronous SGD."""
+"""The gradient of one minibatch: a worker's task in asynchronous SGD."""
 
 import numpy as np
 import numpy.typing as npt
@@ -26,21 +26,26 @@ def minibatch_gradient(
     client: int,
     visit: int,
 ) -> float:
-    """Leave the gradient of the mean cross-entropy over `rows` in `model.gradient`, on the active pieces.
+    """Compute the gradient of the mean cross-entropy over a minibatch, into `model.gradient` on the active groups.
 
-    The parameters stay; running statistics move as in a training step. Augmentations and dropout depend on (seed,
-    visit, client) alone.
+    The parameters do not change; running statistics change as in a training step. Augmentations and dropout depend on
+    (seed, visit, client) alone.
 
     Args:
-        model: holds the parameters to differentiate at.
-        inputs, labels: uint8 [N, H, W, C] or int32 [N, L], and int64 [N], of all clients, on the model's device.
-        rows: int64 [B], rows of `inputs`.
+        model: has the parameters at which the gradient is taken.
+        inputs: uint8 [N, H, W, C] or int32 [N, L], the inputs of all clients, on the model's device.
+        labels: int64 [N], the labels of all clients, on the model's device.
+        rows: int64 [B], the minibatch's rows of `inputs`.
+        transform: turns stored inputs into what the module takes.
         groups: the active layer groups.
-        weight_decay: L2 penalty, whose gradient is added with these same parameters.
-        visit: how many works the client has had before.
+        weight_decay: factor of an L2 penalty, whose gradient at the same parameters is added.
+        bf16: whether the forward pass runs under bfloat16 autocast.
+        seed: seed of the experiment.
+        client: the client.
+        visit: number of tasks that the client has had before.
 
     Returns:
-        The mean loss over the minibatch.
+        The mean loss over the minibatch, without the penalty.
     """
     device = model.vector.device
     model.activate(groups)

@@ -1,4 +1,4 @@
-"""One client's local work in one round: from the global parameters to its own."""
+"""Local training of one client in one round: from the global parameters to the client's own."""
 
 import math
 import time
@@ -18,23 +18,25 @@ from fedbench.training.optimizers import Optimizer
 from fedbench.training.seeding import seeded
 
 Transform = Callable[[Tensor, np.random.Generator | None], Tensor]
-"""Turns a minibatch of stored inputs into what the module takes; the generator draws augmentations."""
+"""Turns a minibatch of stored inputs into what the module takes; a generator draws augmentations, None does without."""
 
 
 class OutOfTime(Exception):
-    """A client's training had not ended when its time was up."""
+    """Raised when a client's training has not ended at its deadline."""
 
 
 @dataclass(frozen=True)
-class LocalWork:
-    """What every client does alike.
+class LocalTraining:
+    """Settings of local training that all clients share.
 
     Attributes:
-        optimizer: made anew for each client and round.
-        objective: what is minimised.
-        batch_size, epochs, steps: as in `local`.
-        bf16: autocast the forward pass.
-        seed: the experiment's.
+        optimizer: the local optimizer, made again for each client and round.
+        objective: the loss to minimise, and the method's changes to the gradient.
+        batch_size: samples of a minibatch.
+        epochs: passes over the client's data; None where `steps` is set.
+        steps: minibatches; None where `epochs` is set.
+        bf16: whether the forward pass runs under bfloat16 autocast.
+        seed: seed of the experiment.
     """
 
     optimizer: Optimizer
@@ -48,13 +50,14 @@ class LocalWork:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What came of a client's round.
+    """The result of one client's local training, beside the model that it has trained.
 
     Attributes:
         steps: minibatches trained on.
         loss: mean training loss over the samples of all steps.
-        passes: forward passes of every minibatch beside the training step's own.
-        outgoing: what the client adds to further channels, float32 [P] each, meaningful on the active pieces.
+        passes: additional forward passes of every minibatch, beside that of the training step.
+        outgoing: {channel: float32 [P]}, what the client adds to the method's further channels; meaningful on the
+            active groups.
     """
 
     steps: int
@@ -69,7 +72,7 @@ def train_client(
     labels: Tensor,
     rows: npt.NDArray[np.int64],
     transform: Transform,
-    work: LocalWork,
+    settings: LocalTraining,
     *,
     anchor: Tensor,
     groups: tuple[int, ...],
@@ -85,52 +88,62 @@ def train_client(
     Minibatches, augmentations and dropout depend on (seed, round, client) alone.
 
     Args:
-        model: holds the global parameters; its active slices and statistics are changed.
-        inputs, labels: uint8 [N, H, W, C] or int32 [N, L], and int64 [N], of all clients, on the model's device.
+        model: holds the global parameters; its active groups and its running statistics are changed.
+        inputs: uint8 [N, H, W, C] or int32 [N, L], the inputs of all clients, on the model's device.
+        labels: int64 [N], the labels of all clients, on the model's device.
         rows: int64 [n], the client's rows of `inputs`.
+        transform: turns stored inputs into what the module takes.
+        settings: optimizer, objective and length of the training.
         anchor: float32 [P], the global parameters.
         groups: the active layer groups.
+        round_index: the round, from 0; in asynchronous runs the number of tasks that the client has had before.
+        client: the client.
         lr_factor: factor on the learning rate.
-        shared: the server's further channels, float32 [P] each.
-        state: what the client keeps; renewed in place by the objective.
-        until: when it has to have ended, on `time.monotonic`'s clock; looked at after every minibatch.
+        shared: {channel: float32 [P]}, the server's values of the method's further channels.
+        state: {name: float32 [P]}, what the client keeps between rounds; the objective changes it in place.
+        until: deadline on `time.monotonic`'s clock, checked after every minibatch.
 
     Raises:
-        OutOfTime: it has not.
+        OutOfTime: the deadline has passed.
     """
     device = model.vector.device
-    objective = work.objective
-    optimizer = work.optimizer.make(model.activate(groups), lr_factor)
+    objective = settings.objective
+    optimizer = settings.optimizer.make(model.activate(groups), lr_factor)
     pieces = model.layout.ranges(groups)
     context = LocalContext(
-        model, anchor, groups, pieces, work.optimizer.lr * lr_factor, shared or {}, {} if state is None else state
+        model, anchor, groups, pieces, settings.optimizer.lr * lr_factor, shared or {}, {} if state is None else state
     )
     gradients = [model.gradient[piece] for piece in pieces]
-    order = generator(work.seed, "minibatches", round_index, client)
-    augmentation = generator(work.seed, "augmentation", round_index, client)
-    total = torch.zeros((), dtype=torch.float64, device=device)
+    order = generator(settings.seed, "minibatches", round_index, client)
+    augmentation = generator(settings.seed, "augmentation", round_index, client)
+    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
     steps = samples = 0
     model.module.train()
     objective.begin(context)
-    with seeded(device, torch_seed(work.seed, "dropout", round_index, client)):
+    with seeded(device, torch_seed(settings.seed, "dropout", round_index, client)):
         for positions in minibatches(
-            order, len(rows), work.batch_size, epochs=work.epochs, steps=work.steps, smallest=model.smallest_batch
+            order,
+            len(rows),
+            settings.batch_size,
+            epochs=settings.epochs,
+            steps=settings.steps,
+            smallest=model.smallest_batch,
         ):
             chosen = torch.from_numpy(rows[positions]).to(device)
             batch = transform(inputs.index_select(0, chosen), augmentation)
             for gradient in gradients:
                 gradient.zero_()
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=work.bf16):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
                 loss = objective.loss(model.module, batch, labels.index_select(0, chosen))
             loss.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 objective.correct(context)
             optimizer.step()
-            total += loss.detach().double() * len(positions)
+            loss_sum += loss.detach().double() * len(positions)
             steps += 1
             samples += len(positions)
             if time.monotonic() > until:
                 raise OutOfTime
     with torch.no_grad():
         objective.finish(context, steps)
-    return LocalResult(steps, float(total) / max(samples, 1), context.passes, context.outgoing)
+    return LocalResult(steps, float(loss_sum) / max(samples, 1), context.passes, context.outgoing)

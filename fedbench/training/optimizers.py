@@ -1,7 +1,7 @@
 """Local optimizers and learning-rate schedules, as checked components over PyTorch's own.
 
-An optimizer is made anew every round over the active slices of the flat parameter vector, so a model of a hundred
-tensors is one tensor to it, and fused kernels make one pass.
+An optimizer is made again in every round, over the active slices of the flat parameter vector. A model of a hundred
+tensors is therefore one tensor to it, and fused kernels make one pass.
 """
 
 import math
@@ -17,22 +17,25 @@ if TYPE_CHECKING:
 
 
 class Optimizer(Component):
-    """What a client steps with.
+    """Base of the local optimizers.
 
     Attributes:
         lr: learning rate, before the factor of `local.lr_schedule`.
+        is_sgd: whether a step without momentum is minus the learning rate times the gradient, weight decay included.
+            SCAFFOLD and FedNova need that.
     """
 
+    is_sgd: ClassVar[bool] = False
     lr: float = Field(gt=0)
 
     @property
     @abstractmethod
     def slots(self) -> int:
-        """State values kept per parameter (momentum, moments), for the memory estimate."""
+        """Number of values that the optimizer keeps for each parameter, for the memory estimate."""
 
     @abstractmethod
     def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
-        """A fresh optimizer over `parameters` (flat slices) with learning rate `lr * factor`."""
+        """A new PyTorch optimizer over `parameters` (slices of the flat vector) with learning rate `lr * factor`."""
 
 
 class SGD(Optimizer):
@@ -44,6 +47,7 @@ class SGD(Optimizer):
         weight_decay: L2 penalty added to the gradient.
     """
 
+    is_sgd: ClassVar[bool] = True
     name: str = "sgd"
     lr: float = Field(default=0.01, gt=0)
     momentum: float = Field(default=0.0, ge=0, lt=1)
@@ -77,9 +81,9 @@ class Adam(Optimizer):
     """Adam (Kingma and Ba, 2015), as torch.optim.Adam.
 
     Attributes:
-        betas: decay of the two moments.
-        eps: added to the denominator.
-        weight_decay: L2 penalty added to the gradient.
+        betas: decay rates of the first and the second moment.
+        eps: constant added to the denominator.
+        weight_decay: factor of the L2 penalty, whose gradient is added.
     """
 
     decoupled: ClassVar[bool] = False
@@ -122,7 +126,7 @@ class AdamW(Adam):
 
 
 class LearningRate(Component):
-    """A factor on the learning rate, by round."""
+    """Base of the learning-rate schedules: a factor on the learning rate for every round."""
 
     @abstractmethod
     def factor(self, round_index: int, rounds: int) -> float:
@@ -139,10 +143,10 @@ class Constant(LearningRate):
 
 
 class Cosine(LearningRate):
-    """From 1 down to `floor` along half a cosine over the run (Loshchilov and Hutter, 2017).
+    """Falls from 1 to `floor` along half a cosine over the run (Loshchilov and Hutter, 2017).
 
     Attributes:
-        floor: the factor that the last round approaches.
+        floor: the factor that the last rounds approach.
     """
 
     name: str = "cosine"
@@ -153,11 +157,11 @@ class Cosine(LearningRate):
 
 
 class Step(LearningRate):
-    """Multiplied by `gamma` at each milestone.
+    """Multiplies the learning rate by `gamma` at each milestone.
 
     Attributes:
-        milestones: rounds (from 0) from which on the next factor holds.
-        gamma: the factor at each.
+        milestones: rounds, counted from 0, at which the learning rate is multiplied once more.
+        gamma: the factor at each milestone.
     """
 
     name: str = "step"

@@ -16,7 +16,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.models.groups import derive_layer_groups, parameter_layout
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import generator
-from fedbench.training.local import LocalResult, LocalWork, train_client
+from fedbench.training.local import LocalResult, LocalTraining, train_client
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD
 
@@ -33,7 +33,7 @@ def flat() -> FlatModel:
 
 
 def train(objective: Objective, model: FlatModel, groups: tuple[int, ...], state: dict[str, Tensor]) -> LocalResult:
-    work = LocalWork(SGD(lr=LR), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=SEED)
+    work = LocalTraining(SGD(lr=LR), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=SEED)
     return train_client(
         model, INPUTS, LABELS, np.arange(40), lambda batch, _: batch, work,
         anchor=model.vector.clone(), groups=groups, round_index=ROUND, client=CLIENT, lr_factor=1.0, state=state,

@@ -14,7 +14,7 @@ from fedbench.models.base import Task
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import derive_layer_groups, parameter_layout
 from fedbench.randomness import generator
-from fedbench.training.local import LocalResult, LocalWork, train_client
+from fedbench.training.local import LocalResult, LocalTraining, train_client
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD
 
@@ -32,7 +32,7 @@ def network() -> TwoLayers:
 def train(objective: Objective, groups: tuple[int, ...] = (0, 1)) -> tuple[FlatModel, LocalResult]:
     module = network()
     model = FlatModel(module, parameter_layout(module, derive_layer_groups(module, TASK)))
-    work = LocalWork(SGD(lr=LR), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=SEED)
+    work = LocalTraining(SGD(lr=LR), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=SEED)
     result = train_client(
         model, INPUTS, LABELS, np.arange(40), lambda batch, _: batch, work,
         anchor=model.vector.clone(), groups=groups, round_index=ROUND, client=CLIENT, lr_factor=1.0,

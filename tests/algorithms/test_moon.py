@@ -17,7 +17,7 @@ from fedbench.models.base import LayerGroup, Task
 from fedbench.models.cnn import CnnBatchNorm
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
-from fedbench.training.local import LocalResult, LocalWork, train_client
+from fedbench.training.local import LocalResult, LocalTraining, train_client
 from fedbench.training.optimizers import SGD
 
 TASK = Task("image", (8, 8, 1), 3)
@@ -69,7 +69,7 @@ def near(vector: Tensor, seed: int) -> Tensor:
 def train(
     objective: Objective, model: FlatModel, groups: tuple[int, ...], state: dict[str, Tensor]
 ) -> tuple[FlatModel, LocalResult]:
-    work = LocalWork(SGD(lr=0.1), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=5)
+    work = LocalTraining(SGD(lr=0.1), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=5)
     Counting.passes.clear()  # those of building the model
     result = train_client(
         model, INPUTS, LABELS, np.arange(40), lambda batch, _: batch, work,

@@ -15,7 +15,7 @@ from fedbench.models.base import Task
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import derive_layer_groups, parameter_layout
 from fedbench.randomness import generator
-from fedbench.training.local import LocalResult, LocalWork, train_client
+from fedbench.training.local import LocalResult, LocalTraining, train_client
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD
 
@@ -41,7 +41,7 @@ def train(
     samples: int = 40,
     round_index: int = ROUND,
 ) -> LocalResult:
-    work = LocalWork(SGD(lr=LR), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=SEED)
+    work = LocalTraining(SGD(lr=LR), objective, batch_size=8, epochs=2, steps=None, bf16=False, seed=SEED)
     return train_client(
         model, INPUTS, LABELS, np.arange(samples), lambda batch, _: batch, work, anchor=model.vector.clone(),
         groups=groups, round_index=round_index, client=CLIENT, lr_factor=FACTOR, shared=shared, state=state,

@@ -13,7 +13,7 @@ import torch
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import VirtualClock
-from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.arrivals.server import ArrivalServer
 from fedbench.engine.interfaces import ArrivalExecutor
 from fedbench.experiment.federation import load_federation
@@ -91,7 +91,7 @@ def test_arrivals_against_a_bare_loop(capsys: pytest.CaptureFixture[str]) -> Non
         torch.set_num_threads(1)
         bare(5)
         clock = VirtualClock(settings.delays, settings.seed, WORKERS)
-        rounds = Arrivals(problem.arrivals, executor, clock, problem.costs).rounds(1000, lambda: False)
+        rounds = ArrivalLoop(problem.arrivals, executor, clock, problem.costs).rounds(1000, lambda: False)
         lines = []
         for finished in rounds:
             record = finished.record

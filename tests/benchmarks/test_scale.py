@@ -19,8 +19,8 @@ import ray
 import torch
 
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.on_ray.node_sum import Combiner
-from fedbench.engine.on_ray.rounds import RayExecutor
+from fedbench.engine.on_ray.node_sum import NodeSum
+from fedbench.engine.on_ray.rounds import RayRoundExecutor
 from fedbench.engine.rounds.server import Server
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import prepared
@@ -153,7 +153,7 @@ def test_what_a_server_adds_up(capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     total, update = np.zeros(size, np.int64), rng.integers(-(2**40), 2**40, size)
     message = rng.normal(0, 0.01, size).astype(np.float32)
-    combiner = Combiner()
+    combiner = NodeSum()
     combiner.add(update)
     ways = {
         "NumPy, a += b of int64": (lambda: np.add(total, update, out=total), update.nbytes),
@@ -178,7 +178,7 @@ def test_what_the_server_receives(capsys: pytest.CaptureFixture[str]) -> None:
         actors = 16 // queue
         options = [f"runtime.combine={combine}", f"runtime.actors={actors}", f"runtime.cpus_per_client={2 / actors}"]
         with prepared(config("data.clients=16", *options)) as (problem, executor):
-            assert isinstance(executor, RayExecutor)
+            assert isinstance(executor, RayRoundExecutor)
             plan = executor.plan(0)
             phase = executor.train(plan)
             executor.finish()

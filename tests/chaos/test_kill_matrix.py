@@ -104,6 +104,6 @@ def test_the_model_is_that_of_the_undisturbed_run(
 
 
 def survived(outcome: Outcome, method: str, fault: str) -> bool:
-    """Whether something happened at all; the lost works of a method without client state leave no trace."""
+    """Whether something happened at all; the lost tasks of a method without client state leave no trace."""
     quiet = fault == "client" and method in ("ormo", "fedbuff", "fedprox, ormo")
     return quiet or "went on from round" in outcome.text

@@ -55,7 +55,7 @@ class Killer:
         import ray
 
         if record.round == self._round:
-            actor = self._executor._server if self._which == "server" else self._executor._cluster.clients[1]
+            actor = self._executor._server if self._which == "server" else self._executor._cluster.client_actors[1]
             self.killed.append(ray.get(actor.__ray_call__.remote(process_of)))
             if record.round == ROUNDS - 1:
                 os.kill(self.killed[-1], signal.SIGKILL)

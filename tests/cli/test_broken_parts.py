@@ -45,6 +45,7 @@ BROKEN = {
     "algorithm=HalfRule": "Half.combine gave shape [88]; a finite float array of shape [176] is needed",
     "algorithm=DividesRule": "Divides.combine gave values that are not finite for an update of zeros",
     "algorithm=SingleRule": "Single.combine_each gave shape [4, 176]; a finite float array of shape [176] is needed",
+    "algorithm=NeverCalledRule": "NeverCalled.combine_round is never called; needs must return",
     "algorithm=ClassAsRule": "rule returned type, a fedbench.ServerRule is needed",
     "algorithm=NoObjective": "objective returned NoneType, a fedbench.Objective is needed",
     "algorithm=MachineWithoutApply": "machine: Can't instantiate abstract class NoApply",

@@ -146,6 +146,11 @@ def test_what_cannot_be_written_is_refused_in_one_line(
     assert [file.name for file in run_folder.iterdir()] == ["a_file"]
 
 
+def test_a_class_may_have_any_name_that_the_template_does_not_use(call: Call, run_folder: Path) -> None:
+    for name in ("one", "leave", "half_step", "resnet_8"):
+        assert write(call, "model", name)["files"] == [f"{name}.py", f"test_{name}.py"]
+
+
 @pytest.mark.parametrize("existing", ["my_net.py", "test_my_net.py"])
 def test_an_existing_file_is_left_as_it_is(existing: str, call: Call, run_folder: Path) -> None:
     (run_folder / existing).write_text("precious")

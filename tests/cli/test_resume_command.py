@@ -1,6 +1,7 @@
 """`fedbench resume` and `--replay` as a user meets them: after a kill, with MLflow, from the command line."""
 
 import json
+import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -26,9 +27,11 @@ def summary_of(directory: Path) -> dict[str, object]:
     ],
     ids=["rounds", "arrivals"],
 )
-def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(run: tuple[str, ...], tmp_path: Path) -> None:
-    folder = tmp_path / "here"
-    folder.mkdir()
+def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(
+    run: tuple[str, ...], call: Call, run_folder: Path, empty_store: Path
+) -> None:
+    folder = run_folder
+    shutil.copy(empty_store, folder / "mlflow.db")
     with start(folder, "run", *run, "runtime.checkpoint_every=5", "output.directory=killed") as process:
         assert process.stderr is not None
         assert any(line.startswith("round 13/") for line in process.stderr)
@@ -36,7 +39,7 @@ def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(run: tuple[str, ..
     assert summary_of(folder / "killed")["status"] == "running"
     resumed = fedbench(folder, "resume", "killed")
     assert resumed.status == 0, resumed.stderr
-    whole = fedbench(folder, "run", *run, "output.directory=whole", "tracking.enabled=false")
+    whole = call("run", *run, "output.directory=whole", "tracking.enabled=false")
     assert whole.status == 0, whole.stderr
     ours, theirs = summary_of(folder / "killed"), summary_of(folder / "whole")
     assert ours["model_sha256"] == theirs["model_sha256"]
@@ -62,12 +65,14 @@ def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(run: tuple[str, ..
 
 
 @pytest.mark.slow
-def test_a_run_on_ray_stops_at_the_end_of_its_round_when_it_is_told_to(tmp_path: Path) -> None:
+def test_a_run_on_ray_stops_at_the_end_of_its_round_when_it_is_told_to(
+    tmp_path: Path, joined_ray: dict[str, str]
+) -> None:
     """SIGTERM is what `ray job stop` sends."""
     folder = tmp_path / "here"
     folder.mkdir()
     lasting = ("fedavg-digits", "rounds=100000", "runtime.actors=1", "data.clients=4", "tracking.enabled=false")
-    with start(folder, "run", *lasting, "output.directory=stopped") as process:
+    with start(folder, "run", *lasting, "output.directory=stopped", **joined_ray) as process:
         assert process.stderr is not None
         assert any(line.startswith("round 2/100000") for line in process.stderr)
         process.send_signal(signal.SIGTERM)

@@ -230,10 +230,11 @@ def made_store(empty_store: Path, run_folder: Path) -> None:
 
 
 @pytest.fixture
-def interruptible(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+def interruptible(tmp_path: Path, empty_store: Path) -> Iterator[subprocess.Popen[str]]:
     """An inline run of many rounds, in its first round or later."""
     folder = tmp_path / "here"
     folder.mkdir()
+    shutil.copy(empty_store, folder / "mlflow.db")
     lasting = ("rounds=100000", "schedule=full", "evaluation.every=100000", "tracking.experiment=fedbench")
     with start(folder, "run", *TINY, *lasting) as process:
         assert process.stderr is not None

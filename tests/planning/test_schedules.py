@@ -142,10 +142,10 @@ def test_in_full_rounds_every_client_trains_everything() -> None:
 
 def test_what_a_round_updates_is_the_union_of_what_its_participants_train() -> None:
     whole = ActiveGroups((0, 1, 2, 3, 4), partial=True)
-    assert whole.of_all([(3,), (1,), (3,)]) == ActiveGroups((1, 3), partial=True)
-    assert whole.of_all([(4,)]).label == 4
-    assert whole.of_all([(3,), (1,)]).label == -1
-    assert ActiveGroups((0, 1), partial=False).of_all([(0, 1), (0, 1)]) == ActiveGroups((0, 1), partial=False)
+    assert whole.union_of([(3,), (1,), (3,)]) == ActiveGroups((1, 3), partial=True)
+    assert whole.union_of([(4,)]).label == 4
+    assert whole.union_of([(3,), (1,)]).label == -1
+    assert ActiveGroups((0, 1), partial=False).union_of([(0, 1), (0, 1)]) == ActiveGroups((0, 1), partial=False)
 
 
 def test_all_participants_train_the_active_groups_unless_a_schedule_says_otherwise() -> None:

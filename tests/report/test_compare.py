@@ -19,7 +19,8 @@ from small import asynchronous, config
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import digest
 from fedbench.errors import ConfigError, DataError
-from fedbench.records.recorded_run import RecordedRun, Unusable, is_at_work, read_run, run_directories
+from fedbench.records.recorded_run import RecordedRun, Unusable, read_run, run_directories
+from fedbench.records.run_lock import is_at_work
 from fedbench.report.compare import Comparison, compare, load
 from fedbench.report.curves import accuracy_curve
 from fedbench.report.methods import labels

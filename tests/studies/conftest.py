@@ -24,10 +24,8 @@ def made_store(here: Path, empty_store: Path) -> None:
 
 
 @pytest.fixture
-def commands(here: Path, local_ray: None) -> Iterator[Commands]:
+def commands(here: Path, joined_ray: dict[str, str]) -> Iterator[Commands]:
     """Commands in this folder, on the Ray of the tests; none outlives the test."""
-    import ray
-
-    started = Commands(here, RAY_ADDRESS=ray.get_runtime_context().gcs_address, RAY_AUTH_MODE="token")
+    started = Commands(here, **joined_ray)
     yield started
     started.end()

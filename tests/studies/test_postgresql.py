@@ -69,19 +69,19 @@ def test_two_processes_that_start_at_once_make_one_study_and_not_one_trial_more(
     server: PostgresqlServer, commands: Commands, here: Path
 ) -> None:
     url = server.make_database("joined")
-    path = written(here, overrides=LONGER, pruner=PRUNER, budget={"trials": 7})
+    path = written(here, overrides=LONGER, pruner=PRUNER, budget={"trials": 5})
     command = ("sweep", path.name, "--concurrency", "1", "--storage", url, "--json")
     both = [commands.start(*command) for _ in range(2)]
     ended = [commands.finish(process) for process in both]
     assert [one.status for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
     done = counted(url)
-    assert len(done) == 7
+    assert len(done) == 5
     assert {trial.state for trial in done} <= ENDED_WELL
     assert len({trial.user_attrs["fedbench:driver"] for trial in done}) == 2
     # None was run twice: as many run directories as trials, each with parameters of its own.
     folders = [path.name for path in (here / "runs" / "studies" / "small").glob("trial-*")]
     assert sorted(folders) == [f"trial-{trial.number:04d}-seed-0" for trial in done]
-    assert len({trial.params["local.optimizer.lr"] for trial in done}) == 7
+    assert len({trial.params["local.optimizer.lr"] for trial in done}) == 5
     for one in ended:
         document = json.loads(one.stdout)
         assert [trial["number"] for trial in document["trials"] if trial["counts"]] == [one.number for one in done]
@@ -92,7 +92,7 @@ def test_two_processes_that_start_at_once_make_one_study_and_not_one_trial_more(
 @pytest.mark.slow
 def test_a_killed_study_goes_on_to_exactly_its_budget(server: PostgresqlServer, commands: Commands, here: Path) -> None:
     url = server.make_database("killed")
-    path = written(here, overrides=LONGER, budget={"trials": 4}, storage=url)
+    path = written(here, overrides=LONGER, budget={"trials": 3}, storage=url)
     killed = commands.start("sweep", path.name, "--concurrency", "1")
     wait_for_a_running_trial(url, done=1)
     killed.send_signal(signal.SIGKILL)
@@ -103,7 +103,7 @@ def test_a_killed_study_goes_on_to_exactly_its_budget(server: PostgresqlServer, 
     ended = commands.run("sweep", path.name)
     assert ended.status == 0, ended.stderr
     after = trials(url)
-    assert [trial.state for trial in after if counts(trial)] == [TrialState.COMPLETE] * 4
+    assert [trial.state for trial in after if counts(trial)] == [TrialState.COMPLETE] * 3
     assert after[broken.number].user_attrs[INTERRUPTED]
     for trial in before:  # what was done is not done again, what was begun is
         again = [one for one in after if counts(one) and one.params == trial.params]
@@ -128,7 +128,7 @@ def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes
 ) -> None:
     url = server.make_database("lost")
     tracked = [text for text in LONGER if not text.startswith("tracking")]
-    path = written(here, overrides=tracked, pruner=PRUNER, budget={"trials": 4}, storage=url)
+    path = written(here, overrides=tracked, pruner=PRUNER, budget={"trials": 3}, storage=url)
     process = commands.start("sweep", path.name, "--concurrency", "1")
     wait_for_a_running_trial(url, done=1)
     server.stop()
@@ -145,7 +145,7 @@ def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes
     again = commands.run("sweep", path.name)
     assert again.status == 0, again.stderr
     done = counted(url)
-    assert len(done) == 4
+    assert len(done) == 3
     assert {trial.state for trial in done} <= ENDED_WELL
     assert status_of_study(here) == "FINISHED"
     assert shows_no_password(ended, again)
@@ -189,11 +189,11 @@ def _open_with_others(url: str, gate: object, told: object) -> None:
 @pytest.mark.slow
 def test_several_processes_may_be_the_first_in_a_new_database(server: PostgresqlServer) -> None:
     context = multiprocessing.get_context("spawn")
-    url, gate, told = server.make_database("raced"), context.Barrier(4), context.Queue()
-    racers = [context.Process(target=_open_with_others, args=(url, gate, told)) for _ in range(4)]
+    url, gate, told = server.make_database("raced"), context.Barrier(3), context.Queue()
+    racers = [context.Process(target=_open_with_others, args=(url, gate, told)) for _ in range(3)]
     for racer in racers:
         racer.start()
-    assert [told.get(timeout=PATIENCE) for _ in racers] == ["opened"] * 4
+    assert [told.get(timeout=PATIENCE) for _ in racers] == ["opened"] * 3
     for racer in racers:
         racer.join()
 

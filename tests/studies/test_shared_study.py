@@ -17,18 +17,18 @@ from small_studies import study
 from fedbench.errors import ConfigError
 from fedbench.studies.file import parse_study
 from fedbench.studies.samplers import make_pruner, make_sampler
-from fedbench.studies.shared_study import INTERRUPTED, SILENT_SECONDS, Ledger, counts, open_study, start_of
+from fedbench.studies.shared_study import INTERRUPTED, SILENT_SECONDS, SharedStudy, counts, open_study, start_of
 from fedbench.studies.storage import open_storage
 
 
-def ledger(folder: Path, trials: int | None, seed: int = 0) -> Ledger:
+def shared_study(folder: Path, trials: int | None, seed: int = 0) -> SharedStudy:
     """As a process of its own has it."""
     file = parse_study(study(sampler={"name": "random", "seed": seed}))
     storage = open_storage(str(folder / "journal.log"))
-    return Ledger(open_study(file, storage, make_sampler(file, 0), make_pruner(file)), storage, trials)
+    return SharedStudy(open_study(file, storage, make_sampler(file, 0), make_pruner(file)), storage, trials)
 
 
-def begun(one: Ledger) -> optuna.Trial:
+def begun(one: SharedStudy) -> optuna.Trial:
     trial = one.ask(None)
     assert trial is not None
     trial.suggest_float("local.optimizer.lr", 0.001, 0.05, log=True)
@@ -36,7 +36,7 @@ def begun(one: Ledger) -> optuna.Trial:
 
 
 def test_a_trial_beyond_the_budget_is_dropped_and_does_not_count(tmp_path: Path) -> None:
-    one, other = ledger(tmp_path, 2), ledger(tmp_path, 2, seed=1)
+    one, other = shared_study(tmp_path, 2), shared_study(tmp_path, 2, seed=1)
     first, second = begun(one), begun(other)
     # Both saw room before either had asked: the third is one too many.
     assert one.ask(None) is None
@@ -50,11 +50,11 @@ def test_a_trial_beyond_the_budget_is_dropped_and_does_not_count(tmp_path: Path)
 
 
 def test_an_interrupted_trial_makes_room_for_itself(tmp_path: Path) -> None:
-    one = ledger(tmp_path, 1)
+    one = shared_study(tmp_path, 1)
     trial = begun(one)
     assert one.interrupt(trial.number)
     assert not one.is_done()
-    again = ledger(tmp_path, 1)
+    again = shared_study(tmp_path, 1)
     assert again.has_room()
     retried = begun(again)
     assert retried.params == trial.params
@@ -78,7 +78,7 @@ def test_what_runs_in_a_process_that_is_gone_is_run_again_once(
 ) -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as ended:
         ended.wait()
-    one = ledger(tmp_path, 3)
+    one = shared_study(tmp_path, 3)
     one.beat()
     trial = begun(one)
     said = {
@@ -87,8 +87,8 @@ def test_what_runs_in_a_process_that_is_gone_is_run_again_once(
         "start": start_of(os.getpid()) if process["start"] == "own" else "0",
         "beat": time.time() - float(process["age"]),
     }
-    one.study.set_user_attr(f"fedbench:driver:{one.own}", said)
-    others = [ledger(tmp_path, 3), ledger(tmp_path, 3)]
+    one.study.set_user_attr(f"fedbench:driver:{one.process}", said)
+    others = [shared_study(tmp_path, 3), shared_study(tmp_path, 3)]
     assert [other.recover() for other in others] == [int(gone), 0]
     states = [one.state for one in others[0].trials()]
     assert states == ([TrialState.FAIL, TrialState.WAITING] if gone else [TrialState.RUNNING])
@@ -99,36 +99,36 @@ def test_what_runs_in_a_process_that_is_gone_is_run_again_once(
 
 
 def test_a_process_that_left_has_nothing_running(tmp_path: Path) -> None:
-    one = ledger(tmp_path, 2)
+    one = shared_study(tmp_path, 2)
     one.beat()
     begun(one)
     one.leave()
-    assert ledger(tmp_path, 2).recover() == 1
+    assert shared_study(tmp_path, 2).recover() == 1
 
 
 def test_processes_one_after_the_other_have_places_in_order(tmp_path: Path) -> None:
-    assert [ledger(tmp_path, 3).join() for _ in range(3)] == [0, 1, 2]
+    assert [shared_study(tmp_path, 3).join() for _ in range(3)] == [0, 1, 2]
 
 
 def test_processes_that_come_at_the_same_moment_have_places_of_their_own(tmp_path: Path) -> None:
     # Equal places are equal seeds: both would run the same trials.
-    together = [ledger(tmp_path, 3) for _ in range(6)]
+    together = [shared_study(tmp_path, 3) for _ in range(6)]
     gate = threading.Barrier(len(together))
 
-    def join(one: Ledger) -> int:
+    def join(one: SharedStudy) -> int:
         gate.wait()
         return one.join()
 
     with ThreadPoolExecutor(len(together)) as pool:
         places = list(pool.map(join, together))
     assert len(set(places)) == len(together), places
-    later = ledger(tmp_path, 3).join()
+    later = shared_study(tmp_path, 3).join()
     assert later == len(together)
 
 
 def test_two_processes_on_a_grid_choose_each_combination_once(tmp_path: Path) -> None:
     combinations = [{"local.optimizer.lr": value} for value in (0.001, 0.01, 0.05)]
-    one, other = ledger(tmp_path, 3), ledger(tmp_path, 3, seed=1)
+    one, other = shared_study(tmp_path, 3), shared_study(tmp_path, 3, seed=1)
     chosen = []
     for process in (one, other, one):
         trial = process.ask(combinations)

@@ -12,7 +12,8 @@ from small_suites import BASE, TINY, directories, plan_of, run, values, write_su
 from fedbench.cli import suite_progress as progress
 from fedbench.errors import ConfigError
 from fedbench.records.reader import load_run
-from fedbench.suites.run import _locked, suite_folder
+from fedbench.records.run_lock import RunLock
+from fedbench.suites.run import suite_folder
 from fedbench.tables import render
 from fedbench.tables.html import table_html
 
@@ -194,7 +195,11 @@ def test_the_files_say_what_the_table_says(run_folder: Path) -> None:
 
 def test_two_processes_do_not_work_on_one_suite(run_folder: Path) -> None:
     plan = plan_of(write_suite(run_folder))
-    with _locked(suite_folder(plan)), pytest.raises(ConfigError, match="another process is at work on this suite"):
+    suite_folder(plan).mkdir(parents=True)
+    with (
+        RunLock(suite_folder(plan), "suite"),
+        pytest.raises(ConfigError, match="another process is at work on this suite"),
+    ):
         run(plan)
 
 

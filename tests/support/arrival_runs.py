@@ -7,7 +7,7 @@ from typing import Any
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import make_clock
-from fedbench.engine.arrivals.loop import Arrivals
+from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.interfaces import ArrivalExecutor
 from fedbench.experiment.run import prepared
 from fedbench.experiment.setup import Problem
@@ -56,7 +56,7 @@ def follow(problem: Problem, executor: ArrivalExecutor) -> Followed:
     config = problem.config
     assert problem.arrivals is not None
     clock = make_clock(config, executor.ready)
-    arrivals = Arrivals(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
+    arrivals = ArrivalLoop(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
     rounds, models = [], []
     for finished in arrivals.rounds(config.evaluation.every, lambda: False):
         rounds.append(finished)
@@ -73,7 +73,7 @@ def follow(problem: Problem, executor: ArrivalExecutor) -> Followed:
 class Oracle:
     """What the events of a run on the virtual clock say, told from their order alone.
 
-    A slot whose work has arrived is given its next one before the next arrival; so a work was given out right after
+    A slot whose task has arrived is given its next one before the next arrival; so a task was given out right after
     the arrival before it in the same slot, in the round of the arrival that came next. Holds for rounds of a number
     of arrivals, and methods without a lock-step.
     """
@@ -90,7 +90,7 @@ class Oracle:
             self._accepted.append(self._accepted[-1] + (event["status"] == "ok"))
 
     def index(self, place: int) -> int:
-        """Updates applied before the work was given out."""
+        """Updates applied before the task was given out."""
         return self._accepted[self.given[place] + 1]
 
     def staleness(self, place: int) -> int:
@@ -98,11 +98,11 @@ class Oracle:
         return self._accepted[place] - self.index(place)
 
     def visit(self, place: int) -> int:
-        """Works that the client has had before."""
+        """Tasks that the client has had before."""
         return sum(event["client"] == self.events[place]["client"] for event in self.events[:place])
 
     def groups(self, place: int) -> tuple[int, ...]:
-        """What the work trains."""
+        """Layer groups that the task trains."""
         schedule, layout = self.problem.config.schedule, self.problem.layout
         index = self.events[self.given[place] + 1]["round"]
         active = schedule.active(index, layout.groups, self.problem.config.seed, Feedback.none(layout))
@@ -114,7 +114,7 @@ class Oracle:
         return 4 * (table.layout.count(groups) + table.layout.statistics_size * table.statistics)
 
     def downlink(self, place: int, period: int = 1) -> int:
-        """Everything the first time; then what has changed since the client's work before.
+        """Everything the first time; then what has changed since the task that the client had before.
 
         Args:
             period: a group changes once in so many of its updates.

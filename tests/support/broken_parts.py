@@ -277,10 +277,23 @@ class DividesRule(Algorithm):
 
 
 class Single(ServerRule):
-    individual = True
+    def needs(self, round_index: int) -> Any:
+        return "updates"
 
     def combine_each(self, previous: Any, updates: Any, weights: Any, context: Any) -> Any:
         return previous + updates
+
+
+class NeverCalledRule(Algorithm):
+    name: str = "broken_parts:NeverCalledRule"
+
+    def rule(self) -> Any:
+        return NeverCalled()
+
+
+class NeverCalled(ServerRule):
+    def combine_round(self, previous: Any, updates: Any, context: Any) -> Any:
+        return previous
 
 
 class SingleRule(Algorithm):

@@ -20,7 +20,7 @@ BREAKAGES: dict[Breakage, Callable[[Values], Any]] = {
 
 
 class BrokenRule(Algorithm):
-    """Averages, and then returns something else.
+    """Averages in the first round, and then returns something else.
 
     Attributes:
         breakage: what is returned.
@@ -38,5 +38,5 @@ class Broken(ServerRule):
         self._breakage = breakage
 
     def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
-        result: Values = self._breakage(previous + update)
+        result: Values = self._breakage(previous + update) if context.round else previous + update
         return result

@@ -53,7 +53,7 @@ def written(folder: Path, **changes: Any) -> Path:
 
 
 class Silent:
-    """Keeps what it is told (an `Audience`)."""
+    """Keeps what it is told (a `StudyListener`)."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -69,9 +69,9 @@ class Silent:
         self.lines.append(line)
 
 
-def run_study(audience: Silent | None = None, **changes: Any) -> StudyResult:
+def run_study(listener: Silent | None = None, **changes: Any) -> StudyResult:
     """Run it here."""
-    return sweep(parse_study(study(**changes)), audience or Silent())
+    return sweep(parse_study(study(**changes)), listener or Silent())
 
 
 def environment() -> dict[str, str]:

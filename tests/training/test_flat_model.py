@@ -12,7 +12,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.resnet import ResNet8
 from fedbench.randomness import generator
-from fedbench.training.local import LocalWork, train_client
+from fedbench.training.local import LocalTraining, train_client
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD, Adam, AdamW, Optimizer
 
@@ -42,11 +42,13 @@ def data() -> tuple[torch.Tensor, torch.Tensor]:
     return inputs, torch.from_numpy(rng.integers(0, 5, 60))
 
 
-def work(optimizer: Optimizer, epochs: int = 2) -> LocalWork:
-    return LocalWork(optimizer, Objective(), batch_size=16, epochs=epochs, steps=None, bf16=False, seed=SEED)
+def work(optimizer: Optimizer, epochs: int = 2) -> LocalTraining:
+    return LocalTraining(optimizer, Objective(), batch_size=16, epochs=epochs, steps=None, bf16=False, seed=SEED)
 
 
-def train(model: FlatModel, data: tuple[torch.Tensor, torch.Tensor], groups: tuple[int, ...], how: LocalWork) -> None:
+def train(
+    model: FlatModel, data: tuple[torch.Tensor, torch.Tensor], groups: tuple[int, ...], how: LocalTraining
+) -> None:
     train_client(
         model, *data, np.arange(SAMPLES), to_float, how, anchor=model.vector.clone(), groups=groups, round_index=2,
         client=7, lr_factor=1.0,

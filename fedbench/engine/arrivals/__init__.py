@@ -1,1 +1,1 @@
-"""Asynchronous runs: updates applied as they arrive."""
+"""Asynchronous runs: each client's update is applied as it arrives."""

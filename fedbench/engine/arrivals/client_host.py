@@ -1,4 +1,4 @@
-"""A client host that also does the single works of asynchronous runs: a gradient, or the delta of local training."""
+"""A client host that also runs the tasks of asynchronous experiments: a gradient, or the delta of local training."""
 
 import time
 
@@ -6,8 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbench.engine.client_host import ClientHost, failure
-from fedbench.engine.messages import ArrivalOrder, ClientReport
+from fedbench.engine.client_host import ClientHost, failure_report
+from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
@@ -19,45 +19,47 @@ from fedbench.training.minibatches import epoch_sizes, nth_minibatch
 
 
 class ArrivalHost(ClientHost):
-    """Holds what a `ClientHost` does; each work starts from the parameters as they were when it was given out."""
+    """A `ClientHost` that runs asynchronous tasks, each on the parameters as they were when it was dispatched."""
 
-    def work(
-        self, order: ArrivalOrder, payload: Vector, state: ClientState | None = None
+    def run_task(
+        self, order: TaskOrder, payload: Vector, state: ClientState | None = None
     ) -> tuple[Vector, ClientReport]:
-        """Do one work of an asynchronous run.
+        """Compute one update.
 
         Args:
-            payload: the order's stale parts.
-            state: of the client, where it was last with another host.
+            order: the task.
+            payload: float32, the values of the order's stale parts, one after the other.
+            state: the client's state, where another host held it.
 
         Returns:
-            The uploaded parts (float32): of the parameters the gradient, or what local training took off them; the
-            running statistics as the client has them. Empty where its work failed or is not accepted.
+            The upload and a report. The upload is float32, the parts that the client sends: in the parameters the
+            gradient, or (start - trained) of local training, and the client's running statistics. It is empty where
+            the task failed or its update was rejected.
         """
         started = time.perf_counter()
         self.load(order.stale, payload)
-        client, table, nothing = order.client, self._spec.table, np.empty(0, np.float32)
+        client, table, empty = order.client, self._spec.table, np.empty(0, np.float32)
         if state is not None:
             self._states[client] = state
         parts = table.uploaded(order.groups)
         try:
-            samples, result, kept, direction = (
+            samples, result, new_state, update = (
                 self._differentiate(order) if order.gradient else self._train_delta(order)
             )
-            message = self._values(parts, {PARAMETERS: direction})
+            message = self._values(parts, {PARAMETERS: update})
         except Exception as error:
             if order.on_failure == "raise":
                 raise
             seconds = time.perf_counter() - started
-            return nothing, failure(client, len(self._rows[client]), seconds, error)
+            return empty, failure_report(client, len(self._rows[client]), seconds, error)
         reference = np.zeros(table.values(parts), np.float32)
         accepted = message.shape == reference.shape and summable(message, reference)
         if accepted:
             rng = generator(self._spec.seed, "update", order.visit, client)
-            message = self._spec.update.apply(table, parts, message, reference, kept, rng)
+            message = self._spec.update.apply(table, parts, message, reference, new_state, rng)
             accepted = summable(message, reference)
         if accepted:
-            self._states[client] = kept
+            self._states[client] = new_state
         report = ClientReport(
             client,
             "ok" if accepted else "rejected",
@@ -67,22 +69,32 @@ class ArrivalHost(ClientHost):
             time.perf_counter() - started,
             result.passes,
         )
-        return message if accepted else nothing, report
+        return message if accepted else empty, report
 
-    def _train_delta(self, order: ArrivalOrder) -> tuple[int, LocalResult, ClientState, Tensor]:
-        """Local training: samples, how it went, what the client keeps, and what it took off the parameters."""
-        result, kept = self._train_one(order.client, order.groups, order.visit, order.lr_factor)
+    def _train_delta(self, order: TaskOrder) -> tuple[int, LocalResult, ClientState, Tensor]:
+        """Train locally.
+
+        Returns:
+            The client's samples, the result, its new state, and the delta (start - trained): float32 [P], meaningful
+            in the groups of the order.
+        """
+        result, new_state = self._train_one(order.client, order.groups, order.visit, order.lr_factor)
         start, trained = self._global[PARAMETERS], self._model.vector
         delta = torch.empty_like(trained)
         for piece in self._model.layout.ranges(order.groups):
             torch.sub(start[piece], trained[piece], out=delta[piece])
-        return len(self._rows[order.client]), result, kept, delta
+        return len(self._rows[order.client]), result, new_state, delta
 
-    def _differentiate(self, order: ArrivalOrder) -> tuple[int, LocalResult, ClientState, Tensor]:
-        """One minibatch: samples, how it went, what the client keeps, and the gradient."""
+    def _differentiate(self, order: TaskOrder) -> tuple[int, LocalResult, ClientState, Tensor]:
+        """Compute the gradient of the client's next minibatch.
+
+        Returns:
+            The minibatch's samples, the result, the client's new state, and the gradient: float32 [P], meaningful in
+            the groups of the order.
+        """
         spec, rows = self._spec, self._rows[order.client]
         self._reset_parameters()
-        self._set_statistics(self._own_statistics(order.client))
+        self._set_statistics(self._start_statistics(order.client))
         sizes = epoch_sizes(len(rows), spec.batch_size, self._model.smallest_batch)
         chosen = rows[nth_minibatch(spec.seed, order.client, order.visit, len(rows), sizes)]
         loss = minibatch_gradient(
@@ -97,5 +109,5 @@ class ArrivalHost(ClientHost):
             client=order.client,
             visit=order.visit,
         )
-        kept = self._renewed(self._states.get(order.client, ClientState()), {})
-        return len(chosen), LocalResult(1, loss, 0, {}), kept, self._model.gradient
+        new_state = self._new_state(self._states.get(order.client, ClientState()), {})
+        return len(chosen), LocalResult(1, loss, 0, {}), new_state, self._model.gradient

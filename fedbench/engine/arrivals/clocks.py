@@ -1,39 +1,33 @@
-"""When which work arrives: by service times drawn from the seed, as it really happens, or as a record says."""
-
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
-
-from fedbench.config.experiment import ExperimentConfig
-from fedbench.errors import RunError
-
-if TYPE_CHECKING:
-    from fedbench.checkpoints.files import Tree
+"""The clocks that decide when an asynchronous task ends: drawn from the seed, real time, or a recorded run."""
 
 import heapq
 import math
+import time
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
 
-from fedbench.checkpoints.files import Tree
-from fedbench.engine.messages import ArrivalOrder
-from fedbench.errors import ConfigError
+from fedbench.checkpoints.state import Tree
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.messages import TaskOrder
+from fedbench.errors import ConfigError, RunError
 from fedbench.planning.delays import DelaysSection
 from fedbench.randomness import generator
 
 NEVER = math.inf
+"""A time in seconds that no clock reaches."""
 
 
 @dataclass(frozen=True, order=True)
-class Due:
-    """The end of a work.
+class TaskEnd:
+    """The end of a task.
 
     Attributes:
-        seconds: of the clock.
-        number: of the work.
-        lost: its client has dropped out; the slot is free now, nothing arrives.
+        seconds: time of the clock.
+        number: number of the task.
+        lost: whether its client has dropped out: the slot becomes free, and no update arrives.
     """
 
     seconds: float
@@ -42,51 +36,69 @@ class Due:
 
 
 class Clock(ABC):
-    """Says which work ends next. `name` is that of `delays.clock`."""
+    """Decides which task ends next.
+
+    Attributes:
+        name: the value of `delays.clock` that it stands for.
+    """
 
     name: str
 
     @abstractmethod
-    def dispatched(self, order: ArrivalOrder, now: float, share: float, nbytes: int) -> bool:
-        """A work begins.
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
+        """Note that a task begins.
 
         Args:
-            now: seconds of the clock.
-            share: of the FLOPs of a full update by a client of mean size.
-            nbytes: sent down and up.
+            order: the task.
+            now: time of the clock, in seconds.
+            share: its FLOPs, as a fraction of those of a full update by a client of mean size.
+            nbytes: bytes that it sends, down and up together.
 
         Returns:
-            Whether anything will come of it; False: its client drops out, so it need not be computed.
+            Whether its update will arrive; False where its client drops out, so that it need not be computed.
+
+        Raises:
+            ConfigError: a replayed record has another client in this slot.
         """
 
     @abstractmethod
-    def next(self, until: float) -> Due | None:
-        """The next end of a work; None where that is after `until` seconds of the clock."""
+    def next(self, until: float) -> TaskEnd | None:
+        """The next task to end, or None where no task ends before `until` seconds of the clock.
+
+        Raises:
+            RunError: a replayed record ends before the run does.
+            ConfigError: a replayed record does not belong to this configuration.
+        """
 
     @abstractmethod
     def state(self) -> Tree:
-        """All that the clock keeps."""
+        """Everything that the clock keeps, for a checkpoint."""
 
     @abstractmethod
     def restore(self, state: Tree) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a state that `state` returned."""
 
 
 class VirtualClock(Clock):
-    """Service times are functions of (seed, client, how many works it has had); ties go to the earlier dispatch."""
+    """Draws each service time from (seed, client, number of the client's tasks before).
+
+    Of tasks that end at the same time, the one that was dispatched earlier comes first.
+    """
 
     name = "virtual"
 
     def __init__(self, delays: DelaysSection, seed: int, clients: int) -> None:
         """Args:
+        delays: distribution, slow clients, bandwidth and drop-outs.
+        seed: seed of the experiment.
         clients: size of the population.
         """
         self._delays = delays
         self._seed = seed
         self._slow = delays.slow_clients(seed, clients)
-        self._heap: list[Due] = []
+        self._heap: list[TaskEnd] = []
 
-    def dispatched(self, order: ArrivalOrder, now: float, share: float, nbytes: int) -> bool:
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
         delays = self._delays
         rng = generator(self._seed, "service time", order.client, order.visit)
         seconds = delays.mean_seconds * delays.distribution.draw(rng) * share
@@ -97,10 +109,10 @@ class VirtualClock(Clock):
         lost = bool(rng.random() < delays.drop_rate)
         if lost:
             seconds += delays.away_seconds
-        heapq.heappush(self._heap, Due(now + seconds, order.number, lost))
+        heapq.heappush(self._heap, TaskEnd(now + seconds, order.number, lost))
         return not lost
 
-    def next(self, until: float) -> Due | None:
+    def next(self, until: float) -> TaskEnd | None:
         if not self._heap or self._heap[0].seconds > until:
             return None
         return heapq.heappop(self._heap)
@@ -113,23 +125,23 @@ class VirtualClock(Clock):
 
 
 class WallClock(Clock):
-    """Updates are applied as they come."""
+    """Real time: a task ends when its result is there."""
 
     name = "wall"
 
     def __init__(self, ready: Callable[[float], int | None]) -> None:
         """Args:
-        ready: waits at most so many seconds (inf: without end) for a finished work, and gives its number.
+        ready: `TaskExecutor.ready`, which waits for a finished task and returns its number.
         """
         self._ready = ready
         self._began = time.perf_counter()
 
-    def dispatched(self, order: ArrivalOrder, now: float, share: float, nbytes: int) -> bool:
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
         return True
 
-    def next(self, until: float) -> Due | None:
+    def next(self, until: float) -> TaskEnd | None:
         number = self._ready(max(0.0, until - self._now()))
-        return None if number is None else Due(min(self._now(), until), number)
+        return None if number is None else TaskEnd(min(self._now(), until), number)
 
     def state(self) -> Tree:
         return {"seconds": self._now()}
@@ -142,14 +154,15 @@ class WallClock(Clock):
 
 
 class ReplayClock(Clock):
-    """The order and the times of a recorded run."""
+    """Repeats the order and the times of a recorded run."""
 
     def __init__(self, path: Path, name: str) -> None:
         """Args:
-        path: `events.parquet` of that run; name: of its clock.
+        path: `events.parquet` of the recorded run.
+        name: name of its clock.
 
         Raises:
-            DataError: it is missing, damaged or no record of arrivals.
+            DataError: the file is missing, damaged or not a record of arrivals.
         """
         from fedbench.records.reader import load_events
 
@@ -159,16 +172,16 @@ class ReplayClock(Clock):
         self._rows = deque(rows)
         self._of_worker: dict[int, deque[tuple[int, bool]]] = {}
         for row in rows:
-            future = self._of_worker.setdefault(row["worker"], deque())
-            future.append((row["client"], row["status"] == "lost"))
-        self._flying: dict[int, ArrivalOrder] = {}
+            tasks_to_come = self._of_worker.setdefault(row["worker"], deque())
+            tasks_to_come.append((row["client"], row["status"] == "lost"))
+        self._in_flight: dict[int, TaskOrder] = {}
 
-    def dispatched(self, order: ArrivalOrder, now: float, share: float, nbytes: int) -> bool:
-        self._flying[order.worker] = order
-        future = self._of_worker.get(order.worker)
-        if not future:
-            return True  # in flight when the recorded run ended
-        client, lost = future.popleft()
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
+        self._in_flight[order.worker] = order
+        tasks_to_come = self._of_worker.get(order.worker)
+        if not tasks_to_come:
+            return True  # this task was still in flight when the recorded run ended
+        client, lost = tasks_to_come.popleft()
         if client != order.client:
             raise ConfigError(
                 f"delays.replay={self._path}: worker {order.worker} has client {client} there and {order.client} here; "
@@ -176,7 +189,7 @@ class ReplayClock(Clock):
             )
         return not lost
 
-    def next(self, until: float) -> Due | None:
+    def next(self, until: float) -> TaskEnd | None:
         if not self._rows and until < NEVER:
             return None
         if not self._rows:
@@ -184,19 +197,21 @@ class ReplayClock(Clock):
         if self._rows[0]["arrived_seconds"] > until:
             return None
         row = self._rows.popleft()
-        order = self._flying.pop(row["worker"], None)
+        order = self._in_flight.pop(row["worker"], None)
         if order is None:
-            raise ConfigError(f"delays.replay={self._path}: has {row['worker']} for a worker that has no work here")
-        return Due(row["arrived_seconds"], order.number, row["status"] == "lost")
+            raise ConfigError(
+                f"delays.replay={self._path}: worker {row['worker']} has an arrival there and no task here"
+            )
+        return TaskEnd(row["arrived_seconds"], order.number, row["status"] == "lost")
 
     def state(self) -> Tree:
-        return {"rows": len(self._rows), "flying": self._flying}
+        return {"rows": len(self._rows), "in_flight": self._in_flight}
 
     def restore(self, state: Tree) -> None:
-        self._flying = state["flying"]
+        self._in_flight = state["in_flight"]
         while len(self._rows) > state["rows"]:
             self._of_worker[self._rows.popleft()["worker"]].popleft()
-        for worker in self._flying:
+        for worker in self._in_flight:
             if self._of_worker.get(worker):
                 self._of_worker[worker].popleft()
 
@@ -205,12 +220,12 @@ def make_clock(config: ExperimentConfig, ready: Callable[[float], int | None]) -
     """The clock of an asynchronous run.
 
     Args:
-        ready: waits for a finished work, as an executor does.
+        config: `delays` says which clock; the virtual one also needs seed and number of clients.
+        ready: `TaskExecutor.ready` of the executor that the clock is for.
 
     Raises:
-        DataError: `delays.replay` names no record of arrivals.
+        DataError: `delays.replay` does not name a record of arrivals.
     """
-
     delays = config.delays
     if delays.replay is not None:
         return ReplayClock(delays.replay, delays.clock)

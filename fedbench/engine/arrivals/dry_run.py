@@ -1,28 +1,28 @@
-"""An asynchronous run without its computation: on the virtual clock everything but the values is known beforehand."""
+"""An asynchronous run without its computation, to count costs: the virtual clock fixes everything but the values."""
 
 from fedbench.accounting.costs import CostModel
 from fedbench.engine.arrivals.plan import ArrivalPlan
-from fedbench.engine.interfaces import EvaluationPhase, Works
-from fedbench.engine.messages import ArrivalOrder, ClientReport
+from fedbench.engine.interfaces import EvaluationPhase, TaskExecutor
+from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.training.scores import BatchScore
 
 
-class Foresight(Works):
-    """Every work succeeds at once; the clock alone decides when it arrives."""
+class DryRun(TaskExecutor):
+    """Reports every task as successful without computing it; the clock alone decides when it arrives."""
 
     def __init__(self, plan: ArrivalPlan, costs: CostModel) -> None:
         self._plan = plan
         self._costs = costs
-        self._flying: dict[int, ArrivalOrder] = {}
+        self._in_flight: dict[int, TaskOrder] = {}
 
-    def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
-        self._flying[order.number] = order
+    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
+        self._in_flight[order.number] = order
 
     def ready(self, timeout: float) -> int | None:
-        return min(self._flying)
+        return min(self._in_flight)
 
     def collect(self, number: int, round_index: int) -> ClientReport:
-        order, plan = self._flying.pop(number), self._plan
+        order, plan = self._in_flight.pop(number), self._plan
         size = plan.sizes[order.client]
         epoch = plan.local.epoch(size)
         if plan.gradient:

@@ -1,4 +1,4 @@
-"""Asynchronous runs: K works in flight, each applied as it arrives; who works next, and what all of it costs."""
+"""The loop of an asynchronous run: K tasks in flight, each applied as it arrives; who computes next, at what cost."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -7,49 +7,54 @@ from dataclasses import dataclass, field, replace
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.totals import Costs
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes
-from fedbench.engine.arrivals.clocks import NEVER, Clock, Due
+from fedbench.checkpoints.state import Tree
+from fedbench.engine.arrivals.clocks import NEVER, Clock, TaskEnd
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures, mean_loss
-from fedbench.engine.interfaces import EvaluationPhase, Works
-from fedbench.engine.messages import ArrivalOrder, ClientReport
+from fedbench.engine.interfaces import EvaluationPhase, TaskExecutor
+from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.errors import RunError
 from fedbench.planning.schedules import ActiveGroups, Feedback
 from fedbench.randomness import generator
 from fedbench.records.schema import ArrivalRecord, ClientRecord, RoundRecord
 from fedbench.training.scores import total_score
 
-KEPT = (
+SAVED_ATTRIBUTES = (
     "_next_round",
     "_step_round",
     "_updates",
     "_visits",
-    "_idle",
-    "_free",
-    "_waiting",
-    "_flying",
+    "_idle_clients",
+    "_free_slots",
+    "_waiting_slots",
+    "_in_flight",
     "_dispatched",
     "_arrived",
     "_applied",
     "_now",
-    "_samples",
+    "_samples_passed",
     "_comm_gb",
     "_comp_tflop",
 )
-"""What `Arrivals` keeps between two rounds."""
+"""Attributes of `ArrivalLoop` that a checkpoint holds."""
 
 
 @dataclass(frozen=True)
-class Flight:
-    """A work that was given out.
+class DispatchedTask:
+    """A task that has been dispatched and has not arrived yet.
 
     Attributes:
-        index: updates applied until then; seconds: of the clock, then.
-        active: what the schedule had active; full: what a full update would cost instead.
-        expected: whether anything will come of it.
+        order: the task itself.
+        index: number of updates applied before its dispatch.
+        seconds: time of the clock at its dispatch.
+        active: the layer groups that the schedule had active.
+        downlink_bytes: bytes that its client downloads.
+        uplink_bytes: bytes that its client will send.
+        full: cost of a full update in its place.
+        expected: whether its update will arrive; False where its client drops out.
     """
 
-    order: ArrivalOrder
+    order: TaskOrder
     index: int
     seconds: float
     active: ActiveGroups
@@ -60,8 +65,18 @@ class Flight:
 
 
 @dataclass
-class Row:
-    """A round as it fills up."""
+class RoundInProgress:
+    """The records of a round that is still being filled with arrivals.
+
+    Attributes:
+        round: round number, from 0.
+        clients: one record for each report, in the order of arrival.
+        arrivals: one record for each task that ended, those of lost clients included.
+        reports: the reports that arrived.
+        downlink_bytes: bytes downloaded for the tasks that ended.
+        full: cost of the same tasks had each been a full update.
+        waited: seconds that the loop waited for results.
+    """
 
     round: int
     clients: list[ClientRecord] = field(default_factory=list)
@@ -73,25 +88,32 @@ class Row:
 
     @property
     def accepted(self) -> list[ArrivalRecord]:
-        """The updates that were applied."""
+        """Records of the updates that were applied."""
         return [arrival for arrival in self.arrivals if arrival.status == "ok"]
 
     @property
     def group(self) -> int:
-        """The one group that all of them trained; -1 otherwise."""
+        """The layer group that all applied updates trained; -1 where they trained several."""
         groups = {arrival.group for arrival in self.accepted}
         return groups.pop() if len(groups) == 1 else -1
 
 
-class Arrivals:
-    """Gives works to free slots, takes what arrives in the clock's order, keeps the books.
+class ArrivalLoop:
+    """Dispatches tasks to free slots, applies their updates in the order of the clock, and records the costs.
 
-    What is in flight when the run ends is in no figure: neither its download nor its computation.
+    Tasks that are still in flight when the run ends count in no figure, neither their downloads nor their FLOPs.
     """
 
     def __init__(
-        self, plan: ArrivalPlan, executor: Works, clock: Clock, costs: CostModel, max_failed_clients: int = 0
+        self, plan: ArrivalPlan, executor: TaskExecutor, clock: Clock, costs: CostModel, max_failed_clients: int = 0
     ) -> None:
+        """Args:
+        plan: what is computed, and how many arrivals make a round.
+        executor: runs the tasks, or pretends to (`DryRun`).
+        clock: decides which task ends next.
+        costs: counts bytes and FLOPs.
+        max_failed_clients: failed tasks that the run tolerates in a round.
+        """
         self._plan = plan
         self._executor = executor
         self._clock = clock
@@ -105,33 +127,37 @@ class Arrivals:
         self._period = plan.method.period(plan.workers)
         self._updates = dict.fromkeys(self._groups, 0)
         self._visits: Counter[int] = Counter()
-        self._idle = sorted(range(clients))
-        self._free = list(range(plan.workers))
-        self._waiting: list[int] = []
-        self._flying: dict[int, Flight] = {}
+        self._idle_clients = sorted(range(clients))
+        self._free_slots = list(range(plan.workers))
+        self._waiting_slots: list[int] = []
+        self._in_flight: dict[int, DispatchedTask] = {}
         self._next_round = self._step_round = 0
         self._dispatched = self._arrived = self._applied = 0
         self._now = 0.0
-        self._samples = 0.0
+        self._samples_passed = 0.0
         self._comm_gb = self._comp_tflop = 0.0
-        self._full_share = sum(self._flops(self._groups, client) for client in range(clients)) / clients
+        self._mean_full_flops = sum(self._flops(self._groups, client) for client in range(clients)) / clients
         self._watch = Stopwatch()
 
     def accuracy(self) -> float:
-        """Of the model as it is, in 0..1."""
+        """Test accuracy of the current global model, in 0..1."""
         return total_score(self._executor.evaluate(self._ledger.versions).scores)[1]
 
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
-        """Run until the end, or until `should_stop` says so at the end of a round.
+        """Run the remaining rounds and yield the records of each.
+
+        Args:
+            evaluate_every: rounds between two evaluations; the last round is always evaluated.
+            should_stop: asked at the end of each round; True ends the run there.
 
         Raises:
-            RunError: a client failed, an actor could not be brought back, or a whole round came to nothing.
+            RunError: a client failed, an actor could not be replaced, or no update of a round could be applied.
         """
         plan, tracking_seconds = self._plan, 0.0
         for index in range(self._next_round, plan.rounds):
             clock = Stopwatch()
-            row = Row(index)
-            self._fill(row)
+            progress = RoundInProgress(index)
+            self._fill(progress)
             training_seconds = clock.lap()
             stopping = should_stop()
             due = (index + 1) % evaluate_every == 0 or index + 1 == plan.rounds
@@ -139,61 +165,67 @@ class Arrivals:
             evaluation_seconds = clock.lap()
             norm, transport_bytes = self._executor.end_round()
             record = replace(
-                self._record(row, evaluation, norm, transport_bytes),
-                dispatch_seconds=training_seconds - row.waited,
-                training_seconds=row.waited,
+                self._record(progress, evaluation, norm, transport_bytes),
+                dispatch_seconds=training_seconds - progress.waited,
+                training_seconds=progress.waited,
                 aggregation_seconds=clock.lap(),
                 evaluation_seconds=evaluation_seconds,
                 tracking_seconds=tracking_seconds,
                 wall_seconds=clock.total() + tracking_seconds,
             )
             self._next_round = index + 1
-            yield FinishedRound(record, tuple(row.clients), tuple(row.arrivals), row.full)
+            yield FinishedRound(record, tuple(progress.clients), tuple(progress.arrivals), progress.full)
             tracking_seconds = clock.lap()
             if stopping or should_stop():
                 return
 
     def state(self) -> Tree:
-        """All that is kept between two rounds, the clock's state with it."""
-        kept = {name: getattr(self, name) for name in KEPT}
-        ledgers = [attributes(self._ledger), attributes(self._full_ledger)]
-        return {"kept": kept, "ledgers": ledgers, "clock": self._clock.state()}
+        """Everything that the loop and its clock keep between two rounds, for a checkpoint."""
+        saved = {name: getattr(self, name) for name in SAVED_ATTRIBUTES}
+        ledgers = [self._ledger.state(), self._full_ledger.state()]
+        return {"kept": saved, "ledgers": ledgers, "clock": self._clock.state()}
 
     def restore(self, state: Tree) -> None:
-        """Go on from what `state` gave."""
-        for name in KEPT:
+        """Continue from a state that `state` returned."""
+        for name in SAVED_ATTRIBUTES:
             setattr(self, name, state["kept"][name])
-        for ledger, own in zip((self._ledger, self._full_ledger), state["ledgers"], strict=True):
-            restore_attributes(ledger, own)
+        for ledger, ledger_state in zip((self._ledger, self._full_ledger), state["ledgers"], strict=True):
+            ledger.restore(ledger_state)
         self._clock.restore(state["clock"])
 
-    def _fill(self, row: Row) -> None:
+    def _fill(self, progress: RoundInProgress) -> None:
+        """Dispatch tasks and take arrivals until the round is complete.
+
+        Raises:
+            RunError: reports arrived, and none of their updates could be applied.
+        """
         plan = self._plan
-        until = NEVER if plan.seconds_per_round is None else (row.round + 1) * plan.seconds_per_round
+        until = NEVER if plan.seconds_per_round is None else (progress.round + 1) * plan.seconds_per_round
         goal = plan.arrivals_per_round if plan.seconds_per_round is None else None
-        while goal is None or len(row.reports) < goal:
-            if not plan.method.barrier or len(self._free) == plan.workers:
-                self._step_round = row.round
-            for slot in self._free:
+        while goal is None or len(progress.reports) < goal:
+            if not plan.method.barrier or len(self._free_slots) == plan.workers:
+                self._step_round = progress.round
+            for slot in self._free_slots:
                 self._dispatch(slot, self._step_round)
-            self._free = []
-            due = self._clock.next(until)
-            if due is None:
+            self._free_slots = []
+            end = self._clock.next(until)
+            if end is None:
                 self._now = until
                 break
-            self._arrive(due, row)
-        if row.reports and not row.accepted:
+            self._arrive(end, progress)
+        if progress.reports and not progress.accepted:
             raise RunError(
-                f"round {row.round}: none of the {len(row.reports)} updates that arrived could be applied; "
+                f"round {progress.round}: none of the {len(progress.reports)} updates that arrived could be applied; "
                 "lower local.optimizer.lr, or look at clients.parquet for who failed"
             )
 
     def _dispatch(self, slot: int, round_index: int) -> None:
+        """Give a free slot its next task, with the layer groups and the learning rate of round `round_index`."""
         plan, layout = self._plan, self._costs.layout
         client = self._draw(slot)
         active = plan.schedule.active(round_index, layout.groups, plan.seed, self._feedback)
         groups = plan.schedule.client_groups(client, round_index, layout.groups, active)
-        order = ArrivalOrder(
+        order = TaskOrder(
             number=self._dispatched,
             worker=slot,
             client=client,
@@ -205,92 +237,103 @@ class Arrivals:
         )
         self._dispatched += 1
         self._visits[client] += 1
-        own = groups if plan.method.estimates else ()
-        self._ledger.invalidate(client, own)
+        # An estimate is made for this task alone: the client downloads it anew, and afterwards holds no server version.
+        estimated = groups if plan.method.estimates else ()
+        self._ledger.invalidate(client, estimated)
         down, up = self._ledger.download((client,))[0], self._costs.uplink_bytes(groups)
-        self._ledger.invalidate(client, own)
-        whole = self._costs.uplink_bytes(self._groups)
+        self._ledger.invalidate(client, estimated)
         self._full_ledger.invalidate(client, self._groups if plan.method.estimates else ())
-        full = Costs(whole, self._full_ledger.download((client,))[0], self._flops(self._groups, client, order.visit))
-        share = self._flops(groups, client, order.visit) / self._full_share
+        full = Costs(
+            uplink_bytes=self._costs.uplink_bytes(self._groups),
+            downlink_bytes=self._full_ledger.download((client,))[0],
+            client_flops=self._flops(self._groups, client, order.visit),
+        )
+        share = self._flops(groups, client, order.visit) / self._mean_full_flops
         expected = self._clock.dispatched(order, self._now, share, down + up)
-        self._flying[order.number] = Flight(order, self._applied, self._now, active, down, up, full, expected)
+        self._in_flight[order.number] = DispatchedTask(
+            order, self._applied, self._now, active, down, up, full, expected
+        )
         if expected:
             self._executor.dispatch(order, self._ledger.versions)
 
     def _draw(self, slot: int) -> int:
-        """A client that is not at work, uniformly; the slot's own where there are as many as slots."""
+        """Draw an idle client uniformly; where there are as many clients as slots, each slot has its own client."""
         if len(self._plan.sizes) == self._plan.workers:
             return slot
-        place = int(generator(self._plan.seed, "dispatch", self._dispatched).integers(len(self._idle)))
-        return self._idle.pop(place)
+        drawn = int(generator(self._plan.seed, "dispatch", self._dispatched).integers(len(self._idle_clients)))
+        return self._idle_clients.pop(drawn)
 
-    def _arrive(self, due: Due, row: Row) -> None:
-        flight = self._flying.pop(due.number)
-        order, self._now = flight.order, due.seconds
+    def _arrive(self, end: TaskEnd, progress: RoundInProgress) -> None:
+        """Record the end of a task, apply its update if there is one, and free its slot."""
+        task = self._in_flight.pop(end.number)
+        order, self._now = task.order, end.seconds
         if len(self._plan.sizes) != self._plan.workers:
-            self._idle = sorted([*self._idle, order.client])
+            self._idle_clients = sorted([*self._idle_clients, order.client])
         waited = Stopwatch()
-        report = None if due.lost else self._executor.collect(order.number, row.round)
-        row.waited += waited.total()
+        report = None if end.lost else self._executor.collect(order.number, progress.round)
+        progress.waited += waited.total()
         status = "lost" if report is None else report.status
-        row.arrivals.append(
+        progress.arrivals.append(
             ArrivalRecord(
                 arrival=self._arrived,
-                round=row.round,
+                round=progress.round,
                 worker=order.worker,
                 client=order.client,
                 status=status,
-                group=_label(order.groups, flight.active),
-                index=flight.index,
-                staleness=self._applied - flight.index,
-                dispatched_seconds=flight.seconds,
-                arrived_seconds=due.seconds,
+                group=_label(order.groups, task.active),
+                index=task.index,
+                staleness=self._applied - task.index,
+                dispatched_seconds=task.seconds,
+                arrived_seconds=end.seconds,
                 wall_seconds=self._watch.total(),
-                uplink_bytes=flight.uplink_bytes if status in ("ok", "rejected") else 0,
-                downlink_bytes=flight.downlink_bytes,
+                uplink_bytes=task.uplink_bytes if status in ("ok", "rejected") else 0,
+                downlink_bytes=task.downlink_bytes,
             )
         )
         self._arrived += 1
-        row.downlink_bytes += flight.downlink_bytes
-        row.full += Costs(downlink_bytes=flight.full.downlink_bytes)
+        progress.downlink_bytes += task.downlink_bytes
+        progress.full += Costs(downlink_bytes=task.full.downlink_bytes)
         if report is not None:
-            self._take(flight, report, row)
+            self._take(task, report, progress)
         self._release(order.worker, status)
 
-    def _take(self, flight: Flight, report: ClientReport, row: Row) -> None:
-        """What arrived: into the books, and to the server if it can be applied."""
-        plan, order, costs = self._plan, flight.order, self._costs
-        row.reports.append(report)
+    def _take(self, task: DispatchedTask, report: ClientReport, progress: RoundInProgress) -> None:
+        """Record a task's report and costs, and have its update applied if the client's status is "ok".
+
+        Raises:
+            ClientFailure: more clients have failed in this round than the run tolerates.
+        """
+        plan, order, costs = self._plan, task.order, self._costs
+        progress.reports.append(report)
         failed = report.status == "failed"
         if failed:
-            check_failures(row.reports, row.round, self._max_failed)
-        passed = report.samples * (1.0 if plan.gradient else plan.local.passes(report.samples))
-        row.clients.append(
+            check_failures(progress.reports, progress.round, self._max_failed)
+        samples_passed = report.samples * (1.0 if plan.gradient else plan.local.passes(report.samples))
+        progress.clients.append(
             ClientRecord(
-                round=row.round,
+                round=progress.round,
                 client=report.client,
                 status=report.status,
                 samples=report.samples,
                 steps=report.steps,
                 train_loss=report.loss,
                 local_accuracy=None,
-                uplink_bytes=row.arrivals[-1].uplink_bytes,
-                downlink_bytes=flight.downlink_bytes,
+                uplink_bytes=progress.arrivals[-1].uplink_bytes,
+                downlink_bytes=task.downlink_bytes,
                 flops=0 if failed else self._flops(order.groups, order.client, order.visit, report.passes),
                 seconds=report.seconds,
             )
         )
         if not failed:
-            self._samples += passed
-            comm, comp = costs.paper_arrival(order.groups, passed, flight.active.partial, plan.workers)
+            self._samples_passed += samples_passed
+            comm, comp = costs.paper_arrival(order.groups, samples_passed, task.active.partial, plan.workers)
             self._comm_gb, self._comp_tflop = self._comm_gb + comm, self._comp_tflop + comp
-            comm, comp = costs.paper_arrival(self._groups, passed, False, plan.workers)
-            row.full += replace(flight.full, downlink_bytes=0, paper_comm_gb=comm, paper_comp_tflop=comp)
+            comm, comp = costs.paper_arrival(self._groups, samples_passed, False, plan.workers)
+            progress.full += replace(task.full, downlink_bytes=0, paper_comm_gb=comm, paper_comp_tflop=comp)
         if report.status != "ok":
             self._executor.discard(order.number)
             return
-        factor = plan.learning_rate.factor(row.round, plan.rounds)
+        factor = plan.learning_rate.factor(progress.round, plan.rounds)
         self._executor.apply(order.number, plan.lr * factor if plan.gradient else 1.0, report.steps)
         self._applied += 1
         changed = []
@@ -299,55 +342,67 @@ class Arrivals:
             if self._updates[group] % self._period == 0:
                 changed.append(group)
         self._ledger.changed(costs.table.uploaded(changed), self._applied)
-        whole = self._groups if self._applied % self._period == 0 else ()
-        self._full_ledger.changed(costs.table.uploaded(whole), self._applied)
+        changed_by_full_updates = self._groups if self._applied % self._period == 0 else ()
+        self._full_ledger.changed(costs.table.uploaded(changed_by_full_updates), self._applied)
 
     def _release(self, slot: int, status: str) -> None:
-        """A slot is free; in lock-step it waits for the others, unless it has nothing to show yet.
+        """Free a slot whose task has ended.
 
-        Then it works again on what the others have trained, whatever the schedule has reached meanwhile.
+        In lock-step (`AsyncAlgorithm.barrier`) a slot whose update was applied waits until all K updates of the step
+        are there. A slot whose task failed, was rejected or was lost is free at once, and computes its update of the
+        step once more, in the layer groups of that step.
         """
         if not self._plan.method.barrier or status != "ok":
-            self._free.append(slot)
+            self._free_slots.append(slot)
             return
-        self._waiting.append(slot)
-        if len(self._waiting) == self._plan.workers:
-            self._free, self._waiting = sorted(self._waiting), []
+        self._waiting_slots.append(slot)
+        if len(self._waiting_slots) == self._plan.workers:
+            self._free_slots, self._waiting_slots = sorted(self._waiting_slots), []
 
     def _flops(self, groups: tuple[int, ...], client: int, visit: int = 0, passes: int | None = None) -> int:
-        """Of one work, as it is foreseen (`passes` None) or as it was."""
+        """FLOPs of one task.
+
+        Args:
+            groups: layer groups that it trains.
+            client: the client that computes it.
+            visit: number of tasks that the client has had before.
+            passes: additional forward passes of every minibatch, as reported; None: as expected beforehand.
+        """
         if self._plan.gradient:
             sizes = self._plan.local.epoch(self._plan.sizes[client])
             return self._costs.minibatch_flops(groups, sizes[visit % len(sizes)])
-        foreseen = self._costs.extra_passes(groups) if visit else 0
-        return self._costs.client_flops(groups, client, foreseen if passes is None else passes)
+        expected_passes = self._costs.extra_passes(groups) if visit else 0
+        return self._costs.client_flops(groups, client, expected_passes if passes is None else passes)
 
-    def _record(self, row: Row, evaluation: EvaluationPhase | None, norm: float, transport_bytes: int) -> RoundRecord:
-        staleness = [arrival.staleness for arrival in row.accepted]
+    def _record(
+        self, progress: RoundInProgress, evaluation: EvaluationPhase | None, norm: float, transport_bytes: int
+    ) -> RoundRecord:
+        staleness = [arrival.staleness for arrival in progress.accepted]
         loss, accuracy = total_score(evaluation.scores) if evaluation else (None, None)
         return RoundRecord(
-            round=row.round,
+            round=progress.round,
             phase="async",
-            group=row.group,
-            clients=len(row.reports),
-            train_loss=mean_loss(row.reports),
+            group=progress.group,
+            clients=len(progress.reports),
+            train_loss=mean_loss(progress.reports),
             test_loss=loss,
             test_accuracy=accuracy,
-            uplink_bytes=sum(client.uplink_bytes for client in row.clients),
-            downlink_bytes=row.downlink_bytes,
+            uplink_bytes=sum(client.uplink_bytes for client in progress.clients),
+            downlink_bytes=progress.downlink_bytes,
             transport_bytes=transport_bytes,
-            client_flops=sum(client.flops for client in row.clients),
+            client_flops=sum(client.flops for client in progress.clients),
             paper_comm_gb=self._comm_gb,
             paper_comp_tflop=self._comp_tflop,
             update_norm=norm,
             wall_seconds=0.0,
             virtual_seconds=self._now,
-            rejected_clients=sum(report.status == "rejected" for report in row.reports),
-            epochs=self._samples / sum(self._plan.sizes),
+            rejected_clients=sum(report.status == "rejected" for report in progress.reports),
+            epochs=self._samples_passed / sum(self._plan.sizes),
             staleness_mean=sum(staleness) / len(staleness) if staleness else None,
             staleness_max=max(staleness, default=None),
         )
 
 
 def _label(groups: tuple[int, ...], active: ActiveGroups) -> int:
+    """The one layer group that a partial update trained; -1 for a full update, or for several groups."""
     return groups[0] if active.partial and len(groups) == 1 else -1

@@ -1,4 +1,4 @@
-"""What an asynchronous run is, apart from where it runs."""
+"""The plan of an asynchronous run: everything about it but the place where it is computed."""
 
 from dataclasses import dataclass
 
@@ -10,19 +10,21 @@ from fedbench.training.optimizers import LearningRate
 
 @dataclass(frozen=True)
 class ArrivalPlan:
-    """Who works, on what, and how many arrivals make a round.
+    """The settings of an asynchronous run.
 
     Attributes:
-        method: its state machine, applied to every layer group by itself.
-        workers: K, works in flight.
-        sizes: samples of each client of the population.
-        rounds: rows of the records, and rounds of schedule and learning rate.
-        arrivals_per_round: updates that make a round; or None, and
-        seconds_per_round: seconds of the clock that do.
-        gradient: clients send the gradient of one minibatch, rather than the delta of local training.
+        method: gives the state machine that is applied to every layer group by itself.
+        workers: K, the number of tasks in flight.
+        sizes: training samples of each client of the population.
+        schedule: which layer groups a task trains, by round.
+        seed: seed of the experiment.
+        rounds: rows of the records, which are also the rounds of schedule and learning rate.
+        arrivals_per_round: updates that make a round; None where `seconds_per_round` is set.
+        seconds_per_round: seconds of the clock that make a round; None where `arrivals_per_round` is set.
+        gradient: whether clients send the gradient of one minibatch rather than the delta of local training.
         lr: eta, which multiplies a gradient at its arrival.
         learning_rate: factor on eta, or on the local learning rate, by round.
-        local: how many minibatches local training has, and how large they are.
+        local: number and sizes of the minibatches of local training.
     """
 
     method: AsyncAlgorithm

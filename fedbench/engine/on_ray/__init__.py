@@ -1,1 +1,1 @@
-"""The actors of an experiment on a Ray cluster."""
+"""The engine on a Ray cluster: actors, their placement and recovery, and the executors that use them."""

@@ -1,4 +1,4 @@
-"""A Ray cluster and the actors of one experiment on it; who works for rounds and for arrivals builds on this."""
+"""The Ray actors of one experiment: how they are created, placed, replaced and ended."""
 
 import logging
 import os
@@ -26,69 +26,74 @@ from fedbench.engine.rounds.server import Server
 from fedbench.errors import ConfigError, RunError
 
 START_TIMEOUT = 120.0
-"""Seconds to wait for a place in the cluster, or for one actor to start."""
+"""Seconds to wait for a placement group, or for one actor to start."""
 
-START_SHARE = 10.0
-"""Seconds more for each further actor: those of one machine load PyTorch in each other's way."""
+START_TIMEOUT_PER_ACTOR = 10.0
+"""Seconds to wait in addition for each further actor: actors of one machine slow each other down loading PyTorch."""
 
 RESERVE_TIMEOUT = 5.0
-"""Seconds to wait for places after a loss, before the nodes are counted again."""
+"""Seconds to wait for a placement group after a node is lost, before the nodes are counted again."""
 
 DEFAULT_GPU_FRACTION = 0.25
+"""Share of a GPU for each client actor where the cluster has GPUs and `runtime.gpus_per_client` is not set."""
 
 HEAD, HEAD_SHARE = "node:__internal_head__", 0.0001
-"""Ray's own resource, of which the head node alone has 1: taking any of it is being there."""
+"""Ray's own resource of the head node, and the amount of it that places an actor there."""
 
 
 class ClientActor(ArrivalHost):
-    """A client host in a process of its own."""
+    """A client host in its own process, as a Ray actor."""
 
     def __init__(self) -> None:
         keep_freed_memory()
 
     def node(self) -> str:
-        """The id of the node that it is on."""
+        """Ray's id of the node that the actor runs on."""
         node: str = ray.get_runtime_context().get_node_id()
         return node
 
 
-class Renewable:
-    """A server whose process may serve one experiment after the other."""
+class ReusableServer:
+    """Mixin for a server actor whose process serves several experiments one after the other."""
 
-    def renew(self, spec: Any) -> None:
-        """Be as if just made from `spec`."""
+    def reset(self, spec: Any) -> None:
+        """Discard all state and initialise the server from `spec` again."""
         vars(self).clear()
         self.__init__(spec)  # type: ignore[misc]
 
 
-class ServerActor(Renewable, Server):
-    """The server in a process of its own."""
+class ServerActor(ReusableServer, Server):
+    """The server of a synchronous run in its own process, as a Ray actor."""
 
 
-class PoolServerActor(Renewable, PoolServer):
-    """A server with a pool of models, in a process of its own."""
+class PoolServerActor(ReusableServer, PoolServer):
+    """A server with a pool of models in its own process, as a Ray actor."""
 
 
-class Cluster:
-    """A connection to Ray and the actors of one experiment, which start while the data is still being read.
+class ActorCluster:
+    """A connection to Ray, and the client and server actors that one experiment runs on.
+
+    Client actors are created at once, so that they start while the data is still being read.
 
     Attributes:
-        actors: number of client actors.
-        gpus_each: fraction of a GPU that each holds; 0 on CPUs.
-        kept: `release` leaves the actors to the next experiment.
+        actor_count: number of client actors.
+        client_actors: handles of the client actors.
+        gpus_each: fraction of a GPU that each client actor holds; 0 on CPUs.
+        keep_on_release: whether `release` leaves the actors running for the next experiment.
     """
 
-    kept = False
+    keep_on_release = False
 
     def __init__(self, runtime: RuntimeSection, cohort: int) -> None:
-        """Connect (or start a local Ray) and create the actors.
+        """Connect to Ray, or start a local one, and create the client actors.
 
         Args:
-            cohort: participants of a round.
+            runtime: address, number of actors and what each of them takes.
+            cohort: participants of a round; there are at most so many actors, unless the configuration says.
 
         Raises:
-            ConfigError: the cluster cannot place what is asked for.
-            RunError: no Ray at `runtime.address`.
+            ConfigError: the cluster has no room for the actors that the configuration asks for.
+            RunError: no Ray answers at `runtime.address`, or the actors find no place in time.
         """
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
@@ -98,57 +103,61 @@ class Cluster:
         try:
             self._runtime = runtime
             self._strategy = runtime.placement.upper()
-            self.actors = self._count(runtime, cohort)
-            self._most = self.actors if runtime.actors or runtime.clients_per_actor else cohort
-            self.clients = self._create_clients()
+            self.actor_count = self._count(runtime, cohort)
+            self._most_actors = self.actor_count if runtime.actors or runtime.clients_per_actor else cohort
+            self.client_actors = self._create_clients()
         except BaseException:
             self.close()
             raise
 
     def _count(self, runtime: RuntimeSection, cohort: int) -> int:
-        """Actors that are asked for and have room, now or within `runtime.wait_for_nodes`."""
-        deadline, told = time.monotonic() + runtime.wait_for_nodes, False
+        """Number of client actors that are asked for; waits up to `runtime.wait_for_nodes` until they have room.
+
+        Raises:
+            ConfigError: there is no room for them in time.
+        """
+        deadline, announced = time.monotonic() + runtime.wait_for_nodes, False
         while True:
             nodes = node_resources()
             present = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in set().union(*nodes)}
-            default = DEFAULT_GPU_FRACTION if present.get("GPU") else 0.0
-            self.gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
+            default_gpus = DEFAULT_GPU_FRACTION if present.get("GPU") else 0.0
+            self.gpus_each = default_gpus if runtime.gpus_per_client is None else runtime.gpus_per_client
             try:
                 return count_actors(
                     cohort=cohort,
                     actors=runtime.actors,
                     clients_per_actor=runtime.clients_per_actor,
-                    each=self._each(),
+                    each=self._resources_per_actor(),
                     present=present,
-                    room=self._room(),
+                    room=self._capacity(),
                 )
             except ConfigError as error:
                 if time.monotonic() >= deadline:
                     raise
-                if not told:
+                if not announced:
                     sys.stderr.write(f"waiting up to {runtime.wait_for_nodes:g} s for nodes: {error}\n")
-                    told = True
+                    announced = True
                 time.sleep(1.0)
 
     def _create_clients(self) -> list[Any]:
         if not self._reserve(START_TIMEOUT):
             raise RunError(
-                f"{self.actors} actors of {self._each()} found no place within {START_TIMEOUT:g} s: "
-                "is another experiment using the cluster?"
+                f"{self.actor_count} actors of {self._resources_per_actor()} found no place within "
+                f"{START_TIMEOUT:g} s: is another experiment using the cluster?"
             )
-        return [self._create_client(index) for index in range(self.actors)]
+        return [self._create_client(index) for index in range(self.actor_count)]
 
-    def _each(self) -> dict[str, float]:
-        """What one client actor takes."""
+    def _resources_per_actor(self) -> dict[str, float]:
+        """Resources that one client actor takes, by Ray's names."""
         gpus = {"GPU": self.gpus_each} if self.gpus_each else {}
         return {"CPU": self._runtime.cpus_per_client} | gpus | self._runtime.resources
 
     def _reserve(self, timeout: float) -> bool:
-        """A place for each actor; whether they were to be had in time."""
-        # All or nothing: two experiments that took actors one by one could wait for each other for ever.
+        """Reserve one bundle for each client actor; whether all are reserved within `timeout` seconds."""
+        # All or nothing: two experiments that reserved actors one by one could wait for each other for ever.
         if self._group is not None:
             remove_placement_group(self._group)
-        self._group = placement_group([self._each()] * self.actors, strategy=self._strategy)
+        self._group = placement_group([self._resources_per_actor()] * self.actor_count, strategy=self._strategy)
         return bool(self._group.wait(timeout))
 
     def _create_client(self, index: int) -> Any:
@@ -166,11 +175,11 @@ class Cluster:
         return PlacementGroupSchedulingStrategy(self._group, placement_group_bundle_index=index)
 
     def create_server(self, kind: type, spec: Any) -> Any:
-        """The server's actor, which takes no resources, where `runtime.server` says.
+        """Create a server actor, which takes no resources, at the place that `runtime.server` says.
 
         Args:
             kind: its class.
-            spec: what it is made from.
+            spec: argument of its constructor.
         """
         actor: Any = ray.remote(kind)
         if self._runtime.server == "clients":
@@ -178,10 +187,12 @@ class Cluster:
         return actor.options(num_cpus=0, resources={HEAD: HEAD_SHARE}).remote(spec)
 
     def create_on(self, node: str, kind: type, *arguments: Any) -> Any:
-        """An actor that takes no resources, on the node of this id.
+        """Create an actor that takes no resources on the node with the id `node`.
 
         Args:
-            kind: its class; arguments: of its constructor.
+            node: Ray's id of the node.
+            kind: class of the actor.
+            arguments: arguments of its constructor.
         """
         actor: Any = ray.remote(kind)
         return actor.options(num_cpus=0, scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False)).remote(
@@ -189,51 +200,55 @@ class Cluster:
         )
 
     def replace_client(self, index: int) -> Any:
-        """A new actor in the place of one that died."""
-        ray.kill(self.clients[index])
-        self.clients[index] = self._create_client(index)
-        return self.clients[index]
+        """End client actor `index`, which may have died already, and create a new one in its bundle."""
+        ray.kill(self.client_actors[index])
+        self.client_actors[index] = self._create_client(index)
+        return self.client_actors[index]
 
     def is_placed(self) -> bool:
-        """Whether every actor has its place; not so once a node is gone."""
+        """Whether every client actor has its bundle; False once a node of theirs is gone."""
         return bool(placement_group_table(self._group)["state"] == "CREATED")
 
     def recreate(self) -> None:
-        """All client actors anew: as many as were asked for, or as there is room for now, if that is less.
+        """Create all client actors again: as many as were asked for, or fewer where there is less room now.
 
         Raises:
-            RunError: there is no room for a single one, and none comes.
+            RunError: there is no room for a single actor within `START_TIMEOUT` seconds.
         """
         deadline = time.monotonic() + START_TIMEOUT
         while True:
-            self.actors = min(self._most, self._room())
-            # A node that is gone is counted for some seconds more, and has no place to give.
-            if self.actors and self._reserve(RESERVE_TIMEOUT):
+            self.actor_count = min(self._most_actors, self._capacity())
+            # Ray counts a node that is gone for some seconds more, and cannot place actors there.
+            if self.actor_count and self._reserve(RESERVE_TIMEOUT):
                 break
             if time.monotonic() > deadline:
                 raise RunError(f"the cluster has lost its nodes: no place for an actor within {START_TIMEOUT:g} s")
             time.sleep(1.0)
-        self.clients = [self._create_client(index) for index in range(self.actors)]
+        self.client_actors = [self._create_client(index) for index in range(self.actor_count)]
 
     def could_grow(self) -> bool:
-        """Whether nodes have come that would let more actors work."""
-        return self.actors < min(self._most, self._room())
+        """Whether new nodes have brought room for more of the actors that were asked for."""
+        return self.actor_count < min(self._most_actors, self._capacity())
 
-    def _room(self) -> int:
-        """Actors that the nodes have room for, all their resources counted."""
-        each = self._each()
+    def _capacity(self) -> int:
+        """Number of client actors that fit on the nodes, counting resources in use as free."""
+        each = self._resources_per_actor()
         return sum(fitting_on_node(node, each) for node in node_resources())
 
-    def serve(self, kind: type, spec: Any) -> tuple[Any, Any]:
-        """A server actor made from `spec`, and a reference that is ready when it is."""
+    def start_server(self, kind: type, spec: Any) -> tuple[Any, Any]:
+        """Create a server actor from `spec`, or reset the one of its class that is already there.
+
+        Returns:
+            The actor, and a reference that becomes ready when the server is.
+        """
         if kind in self._servers:
-            return self._servers[kind], self._servers[kind].renew.remote(spec)
+            return self._servers[kind], self._servers[kind].reset.remote(spec)
         self._servers[kind] = server = self.create_server(kind, spec)
         return server, server.__ray_ready__.remote()
 
-    def everyone(self) -> list[Any]:
-        """All actors that there are."""
-        return [*self.clients, *self._servers.values()]
+    def all_actors(self) -> list[Any]:
+        """Handles of all client and server actors."""
+        return [*self.client_actors, *self._servers.values()]
 
     def end_servers(self) -> None:
         """End all server actors."""
@@ -241,12 +256,12 @@ class Cluster:
             ray.kill(self._servers.popitem()[1])
 
     def release(self) -> None:
-        """The experiment has ended: close, unless the actors are kept for the next one."""
-        if not self.kept:
+        """End the experiment's use of the actors: close, unless `keep_on_release` leaves them to the next one."""
+        if not self.keep_on_release:
             self.close()
 
     def close(self) -> None:
-        """Give the actors' resources back, and end a Ray that was started here."""
+        """End all actors, give their resources back, and end a local Ray that this object has started."""
         if ray.is_initialized():
             self.end_servers()
         if self._group is not None and ray.is_initialized():
@@ -257,35 +272,38 @@ class Cluster:
 
 
 def start_timeout(actors: int) -> float:
-    """Seconds to wait for so many actors to start."""
-    return START_TIMEOUT + START_SHARE * (actors - 1)
+    """Seconds to wait until `actors` actors have started."""
+    return START_TIMEOUT + START_TIMEOUT_PER_ACTOR * (actors - 1)
 
 
 def node_resources() -> list[dict[str, float]]:
-    """What each living node has in all."""
+    """Total resources of each living node, by Ray's names."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
 
 
 def connect(address: str | None) -> None:
-    """Join the cluster at `address` (or of RAY_ADDRESS), or start a local Ray without dashboard.
+    """Join the Ray cluster at `address`, or start a local Ray without dashboard.
+
+    Args:
+        address: address of the cluster; None takes that of RAY_ADDRESS, and without it starts a local Ray.
 
     Raises:
-        RunError: nothing answers there.
+        RunError: no cluster answers at the address.
     """
     local = address is None and "RAY_ADDRESS" not in os.environ
     options: dict[str, Any] = {"include_dashboard": False} if local else {"address": address}
     if local:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray guards a local cluster with a token by itself, and would say so every time.
+        # Ray protects a local cluster with a token, and would log that every time.
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    # What Ray has to say of calls whose results nobody waits for any more would follow fedbench's own last line.
+    # Ray would print errors of calls whose results nobody waits for any more after fedbench's own last line.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     handler = signal.getsignal(signal.SIGTERM)
     try:
         ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
         if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray puts its own there, which ends the process at once
+            signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which ends the process at once
     except (ConnectionError, RuntimeError, ValueError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "this machine"
         raise RunError(f"runtime.address={where}: no Ray cluster answers ({str(error).splitlines()[0]})") from None

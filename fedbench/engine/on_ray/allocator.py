@@ -1,4 +1,4 @@
-"""Keeping freed memory in the process, where the next training step finds it again."""
+"""A setting of the C library's allocator that keeps freed memory in the process for the next training step."""
 
 import ctypes
 import platform
@@ -9,10 +9,13 @@ M_MMAP_THRESHOLD = -3
 """Parameters of glibc's mallopt(3)."""
 
 LARGEST_MMAP_THRESHOLD = 32 * 2**20
-"""What glibc takes at most on 64-bit machines."""
+"""Bytes; the largest threshold that glibc accepts on 64-bit machines."""
 
 KEPT_BYTES = 2**30
+"""Free memory that stays with the process."""
+
 GROWTH_BYTES = 64 * 2**20
+"""Memory that the process takes from the kernel at a time."""
 
 
 def keep_freed_memory() -> bool:

@@ -1,7 +1,7 @@
-"""The actors of one experiment on a cluster, set up and asked: what rounds and arrivals have in common."""
+"""The common base of the executors on a Ray cluster: sets actors up, waits for their results, moves client states."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -17,27 +17,27 @@ from ray.exceptions import (
     RayTaskError,
 )
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.messages import HostSpec
-from fedbench.engine.on_ray.actors import Cluster, start_timeout
-from fedbench.engine.on_ray.liveness import Patience
+from fedbench.engine.on_ray.actors import ActorCluster, start_timeout
+from fedbench.engine.on_ray.liveness import ResultWaiter
 from fedbench.errors import FedbenchError, LostActor, RunError
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.training.scores import batch_borders
 
-LOOK_INTERVAL = 10.0
-"""Seconds between two looks at whether the cluster has grown."""
+GROWTH_CHECK_INTERVAL = 10.0
+"""Seconds between two checks of whether the cluster has grown."""
 
 
-class OnCluster:
-    """The server actor and the client actors of one experiment, set up and asked."""
+class ActorExecutor:
+    """Base of the executors on a Ray cluster: owns the server actor and the client actors of one experiment."""
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ActorCluster,
         spec: HostSpec,
         data: FederatedData,
         rows: Sequence[IntArray],
@@ -45,130 +45,185 @@ class OnCluster:
         server_class: type,
         server: Any,
     ) -> None:
-        """Args:
-        spec: given to every client actor, with its own GPU fraction.
-        rows: rows of each client of the population.
-        server: what the server actor is made from.
+        """Set the actors up.
+
+        Args:
+            cluster: the actors.
+            spec: settings of every client host.
+            data: the data set, put into the object store once.
+            rows: for each client of the population, its rows of the training split.
+            runtime: timeouts and retries.
+            server_class: class of the server actor.
+            server: what the server actor is made from.
+
+        Raises:
+            RunError: the actors do not start.
         """
         self._cluster = cluster
         self._spec = spec
         self._runtime = runtime
         self._server_class, self._server_spec = server_class, server
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
-        self._next_look = time.monotonic() + LOOK_INTERVAL
-        self._patience = Patience()
+        self._next_look = time.monotonic() + GROWTH_CHECK_INTERVAL
+        self._waiter = ResultWaiter()
         self._shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
         self._start()
 
     def _start(self) -> None:
-        """Create the server and set the clients up; everything is as before the first round."""
-        timeout = start_timeout(self._cluster.actors)
-        self._server, served = self._cluster.serve(self._server_class, self._server_spec)
+        """Create the server and set the clients up, in the state before the first round.
+
+        Sets `_home`, {client: index of the actor that holds its state}, and `_held`, for each actor the versions of the
+        parts that it holds (-1: none).
+        """
+        self._home: dict[int, int] = {}
+        self._held = [[-1] * len(self._spec.table.parts) for _ in self._cluster.client_actors]
+        timeout = start_timeout(self._cluster.actor_count)
+        self._server, server_ready = self._cluster.start_server(self._server_class, self._server_spec)
         try:
-            self.devices: list[str] = self._patience.get(
-                [client.prepare.remote(*self._shared) for client in self._cluster.clients], timeout
+            self.devices: list[str] = self._waiter.get(
+                [client.prepare.remote(*self._shared) for client in self._cluster.client_actors], timeout
             )
-            self._patience.get(served, timeout)
+            self._waiter.get(server_ready, timeout)
         except (RayError, GetTimeoutError) as error:
-            raise own_error(error, "the actors did not start") from error
+            raise as_fedbench_error(error, "the actors did not start") from error
 
     def model(self) -> tuple[Vector, Vector]:
-        """The global parameters and running statistics."""
+        """The global parameters and the global running statistics, both float32."""
         model: tuple[Vector, Vector] = self._ask(self._server.model.remote())
         return model
 
     def peak_memory(self) -> list[int]:
-        """Bytes, one entry per process that trains and is still there."""
+        """Peak memory in bytes, one entry for each client actor that is still alive."""
         peaks: list[int] = []
-        for answer in [client.peak_memory.remote() for client in self._cluster.clients]:
-            with suppress(LostActor):  # the model is complete: not worth doing anything again
-                peaks.append(self._ask(answer))
+        for reference in [client.peak_memory.remote() for client in self._cluster.client_actors]:
+            with suppress(LostActor):  # the model is complete: nothing needs to be computed again
+                peaks.append(self._ask(reference))
         return peaks
 
     def close(self) -> None:
-        """Release everything; may be called twice."""
-        if not self._patience.gone:
+        """Release all resources; may be called twice."""
+        if not self._waiter.head_is_gone:
             self._cluster.release()
 
     def rebuild(self) -> None:
-        """Start all actors anew, as many as the cluster has room for now.
+        """Start all actors again, as many as the cluster has room for now, in the state before the first round.
 
         Raises:
             RunError: they do not start.
         """
-        self._patience.hear()
+        self._waiter.wait_for_head()
         self._cluster.end_servers()
         self._cluster.recreate()
         self._start()
 
     def could_grow(self) -> bool:
-        """Whether nodes have come that would let more actors work; looked at now and then."""
+        """Whether new nodes have brought room for more actors; checked every `GROWTH_CHECK_INTERVAL` seconds."""
         if time.monotonic() < self._next_look:
             return False
-        self._next_look = time.monotonic() + LOOK_INTERVAL
-        self._patience.hear()
+        self._next_look = time.monotonic() + GROWTH_CHECK_INTERVAL
+        self._waiter.wait_for_head()
         return self._cluster.could_grow()
 
-    def _placed(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
-        """What each actor holds and where each client is, of a state; from scratch for another number of actors."""
-        actors, parts = self._cluster.actors, len(self._spec.table.parts)
+    def _restored_places(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
+        """Where parts and client states are, according to a restored state.
+
+        Where the state was taken with another number of actors, no actor holds any part, and clients are dealt out
+        evenly.
+
+        Returns:
+            For each actor, the versions of the parts that it holds (-1: none); and {client: actor with its state}.
+        """
+        actors, parts = self._cluster.actor_count, len(self._spec.table.parts)
         if len(state["held"]) == actors:
             home = state.get("home", {})
             return state["held"], home | {client: client % actors for client in state["clients"] if client not in home}
         return [[-1] * parts for _ in range(actors)], {client: client % actors for client in state["clients"]}
 
     def _client_states(self) -> dict[int, ClientState]:
-        """Of all clients, wherever they are."""
+        """States of all clients, collected from all actors; empty where clients keep none."""
         states: dict[int, ClientState] = {}
         if self._spec.stateful:
-            for own in self._ask([client.all_states.remote() for client in self._cluster.clients]):
-                states |= own
+            for actor_states in self._ask([client.all_states.remote() for client in self._cluster.client_actors]):
+                states |= actor_states
         return states
 
-    def _put_client_states(self, states: dict[int, ClientState], home: Mapping[int, int], payload: Any) -> None:
-        """Give every actor its clients, and the current parameters, which count as nothing sent.
+    def _put_client_states(self, states: dict[int, ClientState], payload: Any) -> None:
+        """Give every actor its clients' states and the current parameters; neither counts as transport bytes.
 
         Args:
-            payload: a reference to all parts.
+            states: {client: state}; each goes to the client's home.
+            payload: reference to the values of all parts.
         """
         calls = []
         everything = tuple(range(len(self._spec.table.parts)))
-        for actor, client in enumerate(self._cluster.clients):
+        for actor, client in enumerate(self._cluster.client_actors):
             calls.append(client.load.remote(everything, payload))
-            own = {number: state for number, state in states.items() if home.get(number) == actor}
-            if own:
-                calls.append(client.put_states.remote(own))
+            actor_states = {number: state for number, state in states.items() if self._home.get(number) == actor}
+            if actor_states:
+                calls.append(client.put_states.remote(actor_states))
         self._ask(calls)
 
-    def _client0_for(self, actor: int, home: Mapping[int, int]) -> Any:
-        """Client 0's state for an actor that scores with it and does not have it.
+    def _move_home(self, client: int, actor: int) -> Any:
+        """Make `actor` the home of a client.
 
-        Args:
-            home: the actor at which a client is.
+        Returns:
+            Reference to the client's state, which its former home gives up; None where clients keep no state, or where
+            the actor holds it already.
         """
-        where = home.get(0, actor)
-        if self._spec.evaluation_statistics != "client0" or where == actor:
+        former = self._home.get(client, actor)
+        self._home[client] = actor
+        if not self._spec.stateful or former == actor:
             return None
-        return self._cluster.clients[where].copy_state.remote(0)
+        return self._cluster.client_actors[former].take_state.remote(client)
+
+    def _client0_for(self, actor: int) -> Any:
+        """Reference to client 0's state, for an actor that evaluates with its running statistics and lacks them.
+
+        Returns:
+            None where the actor does not need it or holds it itself.
+        """
+        holder = self._home.get(0, actor)
+        if self._spec.evaluation_statistics != "client0" or holder == actor:
+            return None
+        return self._cluster.client_actors[holder].copy_state.remote(0)
+
+    def _batches_for(self, actor: int) -> list[tuple[int, int]]:
+        """Borders of the evaluation minibatches that an actor scores, a consecutive share of the test split."""
+        batches, actors = len(self._borders), self._cluster.actor_count
+        return self._borders[batches * actor // actors : batches * (actor + 1) // actors]
 
     def _ask(self, references: Any) -> Any:
+        """Results of one or several actor calls, waited for up to `runtime.round_timeout` seconds.
+
+        Raises:
+            FedbenchError: a call failed, took too long, or its actor died.
+        """
         try:
-            return self._patience.get(references, timeout=self._runtime.round_timeout)
+            return self._waiter.get(references, timeout=self._runtime.round_timeout)
         except (RayError, GetTimeoutError) as error:
-            raise own_error(error, "an actor died") from error
+            raise as_fedbench_error(error, "an actor died") from error
 
 
-LOSSES = (RayActorError, ObjectLostError, ObjectStoreFullError, OutOfDiskError)
-"""What Ray raises when a process or a node is gone, or has no room for what it should hold."""
+LOSS_ERRORS = (RayActorError, ObjectLostError, ObjectStoreFullError, OutOfDiskError)
+"""Errors that Ray raises when a process or a node is gone, or has no room for an object that it should hold."""
 
 
 def is_loss(error: BaseException) -> bool:
-    """Whether a process or a node, or what it held, is gone."""
-    return isinstance(error, LOSSES) or (isinstance(error, RayTaskError) and isinstance(error.cause, LOSSES))
+    """Whether a process, a node or an object is lost, so that the run has to go back to a checkpoint."""
+    return isinstance(error, LOSS_ERRORS) or (isinstance(error, RayTaskError) and isinstance(error.cause, LOSS_ERRORS))
 
 
-def own_error(error: Exception, what: str) -> FedbenchError:
-    """What to raise for a Ray error: the error that fedbench raised over there, or one line of its own."""
+def as_fedbench_error(error: Exception, what: str) -> FedbenchError:
+    """The `FedbenchError` to raise in place of a Ray error.
+
+    Args:
+        error: the error that Ray raised here.
+        what: begins the message: what went wrong, or what was being done.
+
+    Returns:
+        The error that fedbench code raised in the actor, where it did; else a `LostActor` where an actor, a node or an
+        object is lost, or a `RunError`.
+    """
     if isinstance(error, RayTaskError) and isinstance(error.cause, FedbenchError):
         return error.cause
     if isinstance(error, GetTimeoutError):

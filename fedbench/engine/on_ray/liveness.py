@@ -1,7 +1,7 @@
-"""Waiting for Ray without waiting for a cluster that is no more.
+"""Waiting for results of Ray calls, with a check that the head of the cluster is alive.
 
-When the head of a cluster dies, calls to what was there neither return nor fail, and after 60 s Ray ends the process
-wherever it is. So long waits are cut into slices, between which the head is asked for a sign of life.
+When the head of a cluster dies, calls to its actors neither return nor fail, and after 60 s Ray ends the process
+wherever it is. Long waits are therefore cut into intervals, after each of which the head is contacted.
 """
 
 import socket
@@ -14,83 +14,99 @@ from ray.exceptions import GetTimeoutError
 
 from fedbench.errors import HeadGone
 
-SLICE = 5.0
-"""Seconds between two looks at the head."""
+CHECK_INTERVAL = 5.0
+"""Seconds between two checks of the head."""
 
-SILENCE = 20.0
-"""Seconds without an answer after which the head counts as gone; before Ray's own 60."""
+HEAD_TIMEOUT = 20.0
+"""Seconds without an answer after which the head counts as gone; less than Ray's own 60."""
 
 
-class Patience:
-    """Waits for results on the cluster that this process is connected to.
+class ResultWaiter:
+    """Waits for results of Ray calls on the cluster that this process is connected to.
 
     Attributes:
-        gone: the head was found to be gone; nothing more can be asked of the cluster.
+        head_is_gone: whether the head was found to be gone, so that no further call can succeed.
     """
 
     def __init__(self) -> None:
-        self.gone = False
+        self.head_is_gone = False
         self._address: str = ray.get_runtime_context().gcs_address
 
     def get(self, references: Any, timeout: float) -> Any:
-        """What `ray.get` gives.
+        """Results of one reference, or of a list of references, as `ray.get` returns them.
 
         Args:
-            timeout: seconds.
+            references: what to wait for.
+            timeout: seconds to wait at most.
 
         Raises:
-            GetTimeoutError: not in time.
-            HeadGone: there is no cluster to wait for.
+            GetTimeoutError: the results are not there in time.
+            HeadGone: the head of the cluster does not answer any more.
+            RayError: a call failed, as `ray.get` raises it.
         """
-        heard = time.monotonic()
-        until = heard + timeout
+        last_answer = time.monotonic()
+        until = last_answer + timeout
         while True:
-            left = max(0.0, until - time.monotonic())
+            remaining = max(0.0, until - time.monotonic())
             try:
-                return ray.get(references, timeout=min(SLICE, left))
+                return ray.get(references, timeout=min(CHECK_INTERVAL, remaining))
             except GetTimeoutError:
-                if left <= SLICE:
+                if remaining <= CHECK_INTERVAL:
                     raise
-                heard = self._look(heard)
+                last_answer = self._check_head(last_answer)
 
     def wait(self, references: Sequence[Any], timeout: float) -> tuple[list[Any], list[Any]]:
-        """(the first that are there, the rest), as `ray.wait` gives them; none when there is none in time.
+        """Wait until at least one result is there.
 
         Args:
-            timeout: seconds; inf: until there is one.
+            references: what to wait for.
+            timeout: seconds to wait at most; infinity waits until there is a result.
+
+        Returns:
+            References whose results are there, empty when none is in time, and the other references.
 
         Raises:
-            HeadGone: there is no cluster to wait for.
+            HeadGone: the head of the cluster does not answer any more.
         """
-        heard = time.monotonic()
-        until = heard + timeout
+        last_answer = time.monotonic()
+        until = last_answer + timeout
         while True:
-            left = max(0.0, until - time.monotonic())
-            ready, rest = ray.wait(list(references), timeout=min(SLICE, left))
-            if ready or left <= SLICE:
-                return ready, rest
-            heard = self._look(heard)
+            remaining = max(0.0, until - time.monotonic())
+            ready, pending = ray.wait(list(references), timeout=min(CHECK_INTERVAL, remaining))
+            if ready or remaining <= CHECK_INTERVAL:
+                return ready, pending
+            last_answer = self._check_head(last_answer)
 
-    def hear(self) -> None:
-        """Wait until the head answers: before calls to it, which would block.
+    def wait_for_head(self) -> None:
+        """Wait until the head answers; to be called before calls to it, which would block without end.
 
         Raises:
-            HeadGone: it does not.
+            HeadGone: it does not answer within `HEAD_TIMEOUT` seconds.
         """
         began = time.monotonic()
-        while self._look(began) == began:
+        while self._check_head(began) == began:
             time.sleep(1.0)
 
-    def _look(self, heard: float) -> float:
-        """When the head was heard of last."""
+    def _check_head(self, last_answer: float) -> float:
+        """Contact the head.
+
+        Args:
+            last_answer: when the head answered last, on `time.monotonic`'s clock.
+
+        Returns:
+            Now where it answers, else `last_answer`.
+
+        Raises:
+            HeadGone: its last answer is more than `HEAD_TIMEOUT` seconds ago.
+        """
         host, _, port = self._address.rpartition(":")
         try:
             socket.create_connection((host, int(port)), timeout=2.0).close()
         except OSError as error:
-            silent = time.monotonic() - heard
-            if silent <= SILENCE:
-                return heard
-            self.gone = True
+            silent = time.monotonic() - last_answer
+            if silent <= HEAD_TIMEOUT:
+                return last_answer
+            self.head_is_gone = True
             raise HeadGone(
                 f"the head of the cluster is gone: nothing has answered at {self._address} for {silent:.0f} s "
                 f"({error.strerror or error})"

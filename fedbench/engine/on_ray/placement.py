@@ -1,28 +1,33 @@
-"""Which actor trains which client: pure functions, without Ray."""
+"""The number of actors and the assignment of clients to them: pure functions, without Ray."""
 
 from collections.abc import Mapping, Sequence
 
 from fedbench.errors import ConfigError
 
 Resources = Mapping[str, float]
-"""Amounts by Ray's names: CPU, GPU, and a cluster's own."""
+"""{resource: amount}, by Ray's names: CPU, GPU, and custom resources of a cluster."""
 
 OPTIONS = {"CPU": "runtime.cpus_per_client", "GPU": "runtime.gpus_per_client"}
+"""The configuration key that says how much of a resource one actor takes."""
 
 
 def assign(
     cohort: Sequence[int], sizes: Sequence[int], actors: int, home: Mapping[int, int]
 ) -> tuple[tuple[int, ...], ...]:
-    """Balanced queues: clients by falling size, each to the actor with the least work so far.
+    """Deal a round's participants to the actors so that the actors have equally many samples.
 
-    Between equally loaded actors a client goes home, so that with equal sizes and everyone taking part nobody ever
-    moves; with one actor per client each has its own.
+    Clients are taken by falling size; each goes to the actor with the fewest samples so far. Of equally loaded actors
+    a client prefers its home, the actor that trained it last, so that its state need not move. With equal sizes and
+    full participation no client ever moves.
 
     Args:
         cohort: participants, ascending.
-        sizes: samples of each client of the population.
+        sizes: training samples of each client of the population.
         actors: number of actors.
-        home: the actor that trained a client last; client c starts at actor c mod `actors`.
+        home: {client: the actor that trained it last}; client c starts at actor c mod `actors`.
+
+    Returns:
+        For each actor, the clients that it trains, in that order.
 
     >>> assign([0, 1, 2], [10, 10, 20], actors=2, home={})
     ((2,), (0, 1))
@@ -30,9 +35,9 @@ def assign(
     queues: list[list[int]] = [[] for _ in range(actors)]
     load = [0] * actors
     for client in sorted(cohort, key=lambda client: (-sizes[client], client)):
-        own = home.get(client, client % actors)
+        preferred = home.get(client, client % actors)
         least = min(load)
-        chosen = own if load[own] == least else load.index(least)
+        chosen = preferred if load[preferred] == least else load.index(least)
         queues[chosen].append(client)
         load[chosen] += sizes[client]
     return tuple(tuple(queue) for queue in queues)
@@ -47,40 +52,48 @@ def count_actors(
     present: Resources,
     room: int,
 ) -> int:
-    """How many client actors a run gets.
+    """The number of client actors of a run.
 
     Args:
         cohort: participants of a round.
-        actors, clients_per_actor: as configured; both None: as many as fit, at most one per participant.
-        each: what one actor takes.
-        present: what the cluster has.
-        room: actors that its nodes have room for, none of them on two nodes at once.
+        actors: `runtime.actors`; None: not set.
+        clients_per_actor: `runtime.clients_per_actor`; None: not set. Where neither is set, there are as many actors
+            as fit, at most one for each participant.
+        each: resources that one actor takes.
+        present: resources of the whole cluster.
+        room: number of actors that fit on the nodes, each on one node.
 
     Raises:
-        ConfigError: more asked than there is, with the numbers and the way out.
+        ConfigError: the configuration asks for more than the cluster has; the message has the numbers and a way out.
     """
-    asked = actors if actors is not None else (-(-cohort // clients_per_actor) if clients_per_actor else None)
-    count = asked if asked is not None else min(cohort, max(1, room))
+    configured = actors if actors is not None else (-(-cohort // clients_per_actor) if clients_per_actor else None)
+    count = configured if configured is not None else min(cohort, max(1, room))
     for kind in sorted(each, key=lambda kind: (kind != "GPU", kind)):
-        there = present.get(kind, 0.0)
-        most = fitting_on_gpus(there, each[kind]) if kind == "GPU" else int(there / each[kind] + 1e-9)
+        available = present.get(kind, 0.0)
+        most = fitting_on_gpus(available, each[kind]) if kind == "GPU" else int(available / each[kind] + 1e-9)
         if count > most:
             plural = "s" if kind in OPTIONS else ""
             raise ConfigError(
-                f"{count} actors x {each[kind]:g} {kind} = {count * each[kind]:g} {kind}{plural} asked, {there:g} "
-                f"present: {_way_out(kind, there / count, most)}"
+                f"{count} actors x {each[kind]:g} {kind} = {count * each[kind]:g} {kind}{plural} asked, {available:g} "
+                f"present: {_way_out(kind, available / count, most)}"
             )
     if count > room:
-        what = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())
+        needs = " and ".join(f"{amount:g} {kind}" for kind, amount in each.items())
         raise ConfigError(
-            f"{count} actors of {what} asked, the nodes have room for {room}, none of them on two nodes at once: set "
+            f"{count} actors of {needs} asked, the nodes have room for {room}, none of them on two nodes at once: set "
             f"runtime.actors<={room}, or less for each"
         )
     return count
 
 
 def _way_out(kind: str, share: float, most: int) -> str:
-    """What to set where the actors do not fit: each may take `share`, or there may be `most` of them."""
+    """The setting to suggest where the actors do not fit.
+
+    Args:
+        kind: the resource that there is too little of.
+        share: amount of it that each actor may take.
+        most: number of actors that fit as they are.
+    """
     option = OPTIONS.get(kind, f"runtime.resources.{kind}")
     if share:
         return f"set {option}<={share:.3g}" + (f" or runtime.actors<={most}" if most else "")
@@ -88,7 +101,11 @@ def _way_out(kind: str, share: float, most: int) -> str:
 
 
 def fitting_on_node(has: Resources, each: Resources) -> int:
-    """Actors that fit on one node.
+    """Number of actors that fit on one node.
+
+    Args:
+        has: resources of the node.
+        each: resources that one actor takes.
 
     >>> fitting_on_node({"CPU": 8, "GPU": 2}, each={"CPU": 1, "GPU": 0.4})
     4
@@ -100,7 +117,7 @@ def fitting_on_node(has: Resources, each: Resources) -> int:
 
 
 def fitting_on_gpus(gpus: float, gpus_each: float) -> int:
-    """Actors that fit when none may straddle two GPUs.
+    """Number of actors that fit on `gpus` GPUs when each takes `gpus_each` of a single one.
 
     >>> fitting_on_gpus(2, 0.4)
     4

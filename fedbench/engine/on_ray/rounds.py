@@ -1,4 +1,4 @@
-"""Rounds on a Ray cluster: the executor that synchronous experiments use."""
+"""Synchronous rounds on a Ray cluster: one actor call per actor and round, parameters passed by reference."""
 
 import math
 import time
@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
@@ -16,15 +16,15 @@ from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingP
 from fedbench.engine.messages import (
     ClientReport,
     EvaluationReport,
+    HostOrder,
     HostReport,
     HostSpec,
     RoundOutcome,
     RoundPlan,
-    WorkOrder,
 )
-from fedbench.engine.on_ray.actors import Cluster, PoolServerActor, ServerActor
-from fedbench.engine.on_ray.experiment_actors import OnCluster, own_error
-from fedbench.engine.on_ray.node_sum import Combiner
+from fedbench.engine.on_ray.actors import ActorCluster, PoolServerActor, ServerActor
+from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
+from fedbench.engine.on_ray.node_sum import NodeSum
 from fedbench.engine.on_ray.placement import assign
 from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import HangingClients, RunError
@@ -34,55 +34,53 @@ from fedbench.protocol.message import PartTable
 INT64_BYTES = 8
 
 HANG_GRACE = 30.0
-"""Seconds, beyond their deadlines, after which clients that have not come back are given up with their actor."""
+"""Seconds beyond their deadline after which clients that have not returned are given up, and their actor is ended."""
 
 
-class CombinerActor(Combiner):
-    """The combiner of a node in a process of its own."""
+class NodeSumActor(NodeSum):
+    """The sum of a node in its own process, as a Ray actor."""
 
 
-class RayExecutor(OnCluster, RoundExecutor):
-    """Rounds on a cluster: one call per actor and round, parameters by reference through the object store."""
+class RayRoundExecutor(ActorExecutor, RoundExecutor):
+    """Runs synchronous rounds on client actors, each of which trains its share of the cohort in one call."""
 
     def __init__(
         self,
-        cluster: Cluster,
+        cluster: ActorCluster,
         spec: HostSpec,
         data: FederatedData,
         rows: Sequence[IntArray],
         server: ServerSpec,
         runtime: RuntimeSection,
     ) -> None:
-        """Start the actors; arguments as for `OnCluster`."""
+        """Set the actors up; arguments and errors as for `ActorExecutor`."""
         kind = PoolServerActor if server.algorithm.rule().own_models else ServerActor
         self._sizes = [len(part) for part in rows]
-        self._combines = server.algorithm.sums()
-        self._combiners: dict[str, Any] = {}
+        self._sums_updates = server.algorithm.sums()
+        self._node_sums: dict[str, Any] = {}
         super().__init__(cluster, spec, data, rows, runtime, kind, server)
 
     def _start(self) -> None:
         super()._start()
-        self._home: dict[int, int] = {}
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._received: list[Any] = []
         self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
-        self._held = [[-1] * len(self._versions) for _ in self._cluster.clients]
         if self._runtime.combine == "node":
-            self._create_combiners()
+            self._create_node_sums()
 
-    def _create_combiners(self) -> None:
-        self._end_combiners()
-        self._nodes: list[str] = self._ask([client.node.remote() for client in self._cluster.clients])
-        self._combiners = {node: self._cluster.create_on(node, CombinerActor) for node in sorted(set(self._nodes))}
+    def _create_node_sums(self) -> None:
+        self._end_node_sums()
+        self._nodes: list[str] = self._ask([client.node.remote() for client in self._cluster.client_actors])
+        self._node_sums = {node: self._cluster.create_on(node, NodeSumActor) for node in sorted(set(self._nodes))}
 
-    def _end_combiners(self) -> None:
-        for combiner in self._combiners.values():
+    def _end_node_sums(self) -> None:
+        for combiner in self._node_sums.values():
             ray.kill(combiner)
-        self._combiners = {}
+        self._node_sums = {}
 
     def close(self) -> None:
-        if not self._patience.gone:
-            self._end_combiners()
+        if not self._waiter.head_is_gone:
+            self._end_node_sums()
         super().close()
 
     def state(self) -> Tree:
@@ -92,9 +90,9 @@ class RayExecutor(OnCluster, RoundExecutor):
     def restore(self, state: Tree) -> None:
         self._ask(self._server.restore.remote(state["server"]))
         self._versions = self._ask(self._server.versions.remote())
-        self._held, self._home = self._placed(state)
+        self._held, self._home = self._restored_places(state)
         everything = tuple(range(len(self._versions)))
-        self._put_client_states(state["clients"], self._home, self._server.payload.remote(everything))
+        self._put_client_states(state["clients"], self._server.payload.remote(everything))
 
     def plan(self, round_index: int) -> RoundPlan:
         plan: RoundPlan = self._ask(self._server.plan.remote(round_index))
@@ -103,9 +101,9 @@ class RayExecutor(OnCluster, RoundExecutor):
 
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         trained, left_out = leave_out(plan.cohort, limit, self._sizes)
-        self._queues = assign(trained, self._sizes, self._cluster.actors, self._home)
+        self._queues = assign(trained, self._sizes, self._cluster.actor_count, self._home)
         payloads = Payloads(self._server, self._spec.table)
-        orders: dict[Any, tuple[int, Any, WorkOrder]] = {}
+        orders: dict[Any, tuple[int, Any, HostOrder]] = {}
         for actor, queue in enumerate(self._queues):
             if not queue:
                 continue
@@ -114,40 +112,49 @@ class RayExecutor(OnCluster, RoundExecutor):
             order = plan.order(
                 queue,
                 stale=stale,
-                combine=self._combines and (len(queue) > 1 or bool(self._combiners)),
+                combine=self._sums_updates and (len(queue) > 1 or bool(self._node_sums)),
                 on_failure="continue" if self._runtime.max_failed_clients else "stop",
                 arriving=tuple(arriving),
                 seconds=limit.seconds,
             )
             payload = payloads.starts(queue, stale) if plan.own_starts else payloads.reference(stale)
             upload, report = (
-                self._cluster.clients[actor].train.options(num_returns=2).remote(order, payload, *arriving.values())
+                self._cluster.client_actors[actor]
+                .train.options(num_returns=2)
+                .remote(order, payload, *arriving.values())
             )
             orders[report] = (actor, upload, order)
         return self._collect(plan, orders, payloads, left_out)
 
     def _arriving(self, actor: int, queue: Sequence[int]) -> dict[int, Any]:
-        """The states of clients that were last trained elsewhere, on their way from there."""
-        moved = {}
-        for client in queue:
-            home = self._home.get(client, actor)
-            if self._spec.stateful and home != actor:
-                moved[client] = self._cluster.clients[home].take_state.remote(client)
-            self._home[client] = actor
-        return moved
+        """{client: reference to its state}, for the clients of a queue whose state another actor holds."""
+        states = {client: self._move_home(client, actor) for client in queue}
+        return {client: state for client, state in states.items() if state is not None}
 
     def _collect(
         self,
         plan: RoundPlan,
-        orders: dict[Any, tuple[int, Any, WorkOrder]],
+        orders: dict[Any, tuple[int, Any, HostOrder]],
         payloads: "Payloads",
         reports: list[ClientReport],
     ) -> TrainingPhase:
+        """Wait for the actors' answers and pass their uploads on to the server.
+
+        Args:
+            plan: the round's plan.
+            orders: {reference to an actor's report: (actor, reference to its upload, its order)}.
+            payloads: has counted the bytes sent to the actors.
+            reports: reports of the clients that are not trained, to which the others are added.
+
+        Raises:
+            ClientFailure: more clients have failed than the run's budget allows.
+            FedbenchError: an actor died, hangs, or the round took too long.
+        """
         hosts: list[HostReport] = []
         transport = payloads.bytes
         table = self._spec.table
         self._received = []
-        summed: dict[str, list[int]] = {}
+        summed_clients: dict[str, list[int]] = {}
         for reference in self._as_completed(orders, plan.round):
             actor, upload, order = orders[reference]
             host = self._result(reference, f"the actor that trains clients {list(order.clients)} died", actor)
@@ -156,15 +163,15 @@ class RayExecutor(OnCluster, RoundExecutor):
             check_failures(reports, plan.round, self._runtime.max_failed_clients)
             sent = accepted_clients(host.clients)
             transport += host.state_bytes
-            if self._combiners:
-                self._received.append(self._combiners[self._nodes[actor]].add.remote(upload))
-                summed.setdefault(self._nodes[actor], []).extend(sent)
+            if self._node_sums:
+                self._received.append(self._node_sums[self._nodes[actor]].add.remote(upload))
+                summed_clients.setdefault(self._nodes[actor], []).extend(sent)
                 continue
             self._received.append(self._server.receive.remote(upload, sent))
             transport += message_bytes(table, order, sent)
-        for node, sent_there in sorted(summed.items()):
-            total = self._combiners[node].total.remote()
-            self._received.append(self._server.receive.remote(total, tuple(sent_there)))
+        for node, clients in sorted(summed_clients.items()):
+            total = self._node_sums[node].total.remote()
+            self._received.append(self._server.receive.remote(total, tuple(clients)))
             transport += INT64_BYTES * table.values(table.uploaded(plan.active.groups))
         return TrainingPhase(
             reports=by_client(reports),
@@ -173,27 +180,33 @@ class RayExecutor(OnCluster, RoundExecutor):
             busy_seconds=max((host.busy_seconds for host in hosts), default=0.0),
         )
 
-    def _as_completed(self, orders: Mapping[Any, tuple[int, Any, WorkOrder]], round_index: int) -> Iterator[Any]:
+    def _as_completed(self, orders: Mapping[Any, tuple[int, Any, HostOrder]], round_index: int) -> Iterator[Any]:
+        """Yield the references in `orders` as their results arrive.
+
+        Raises:
+            HangingClients: an actor has not answered long after its clients' deadlines.
+            RunError: the round took longer than `runtime.round_timeout`.
+        """
         began, references = time.monotonic(), list(orders)
-        last = {reference: began + patience(order) for reference, (_, _, order) in orders.items()}
+        deadlines = {reference: began + answer_timeout(order) for reference, (_, _, order) in orders.items()}
         while references:
-            until = min(began + self._runtime.round_timeout, *(last[reference] for reference in references))
-            ready, references = self._patience.wait(references, max(0.0, until - time.monotonic()))
+            until = min(began + self._runtime.round_timeout, *(deadlines[reference] for reference in references))
+            ready, references = self._waiter.wait(references, max(0.0, until - time.monotonic()))
             if not ready:
-                hanging = [reference for reference in references if last[reference] <= until]
+                hanging = [reference for reference in references if deadlines[reference] <= until]
                 if hanging:
-                    raise self._hang(round_index, [orders[reference] for reference in hanging])
+                    raise self._end_hanging(round_index, [orders[reference] for reference in hanging])
                 raise RunError(
                     f"round {round_index} took longer than runtime.round_timeout={self._runtime.round_timeout:g} s; "
-                    f"{len(references)} of {self._cluster.actors} actors had not answered"
+                    f"{len(references)} of {self._cluster.actor_count} actors had not answered"
                 )
             yield from ready
 
-    def _hang(self, round_index: int, orders: Sequence[tuple[int, Any, WorkOrder]]) -> HangingClients:
-        """End the actors that do not come back from their clients."""
-        self._patience.hear()
+    def _end_hanging(self, round_index: int, orders: Sequence[tuple[int, Any, HostOrder]]) -> HangingClients:
+        """End the actors that hang in their clients' training; returns the error to raise."""
+        self._waiter.wait_for_head()
         for actor, _, _ in orders:
-            ray.kill(self._cluster.clients[actor])
+            ray.kill(self._cluster.client_actors[actor])
         return HangingClients(round_index, tuple(client for _, _, order in orders for client in order.clients))
 
     def finish(self) -> RoundOutcome:
@@ -203,19 +216,17 @@ class RayExecutor(OnCluster, RoundExecutor):
         return outcome
 
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
-        actors = self._cluster.actors
         payloads = Payloads(self._server, self._spec.table)
-        bounds = [len(self._borders) * actor // actors for actor in range(actors + 1)]
-        asked = set(clients)
+        to_score = set(clients)
         calls = []
-        for actor, client in enumerate(self._cluster.clients):
-            batches = self._borders[bounds[actor] : bounds[actor + 1]]
-            own = [client for client in self._queues[actor] if client in asked]
-            if not batches and not own:
+        for actor, client in enumerate(self._cluster.client_actors):
+            batches = self._batches_for(actor)
+            scored = [client for client in self._queues[actor] if client in to_score]
+            if not batches and not scored:
                 continue
             stale = self._bring_up_to_date(actor)
-            state = self._client0_for(actor, self._home)
-            calls.append(client.evaluate.remote(stale, payloads.reference(stale), batches, own, state))
+            state = self._client0_for(actor)
+            calls.append(client.evaluate.remote(stale, payloads.reference(stale), batches, scored, state))
         reports: list[EvaluationReport] = self._ask(calls)
         return EvaluationPhase(
             scores=tuple(score for report in reports for score in report.scores),
@@ -226,13 +237,14 @@ class RayExecutor(OnCluster, RoundExecutor):
         )
 
     def _start_parts(self, actor: int) -> tuple[int, ...]:
-        """What models of one's own consist of; the host no longer holds the global values of these."""
+        """Parts of a pool model; the actor then no longer holds the global values of these."""
         parts: tuple[int, ...] = self._ask(self._server.start_parts.remote())
         for part in parts:
             self._held[actor][part] = -1
         return parts
 
     def _bring_up_to_date(self, actor: int) -> tuple[int, ...]:
+        """The parts that an actor has to load now; they count as loaded from here on."""
         stale = stale_parts(self._held[actor], self._versions)
         self._held[actor] = list(self._versions)
         return stale
@@ -241,17 +253,24 @@ class RayExecutor(OnCluster, RoundExecutor):
         try:
             report: HostReport = ray.get(reference)
         except RayError as error:
-            raise own_error(error, what) from error
+            raise as_fedbench_error(error, what) from error
         return report
 
 
-def patience(order: WorkOrder) -> float:
-    """Seconds to wait for the answer to an order; its host looks at the time only between two minibatches."""
+def answer_timeout(order: HostOrder) -> float:
+    """Seconds to wait for the answer to an order; infinity where its clients have no time limit.
+
+    A host looks at the time only between two minibatches, so that it may take `HANG_GRACE` seconds longer.
+    """
     return math.inf if order.seconds is None else order.seconds * len(order.clients) + HANG_GRACE
 
 
 class Payloads:
-    """One object in the store for each distinct set of stale parts, however many actors need it."""
+    """Puts each distinct set of stale parts into the object store once, however many actors need it.
+
+    Attributes:
+        bytes: bytes sent to actors so far, one copy counted for each actor.
+    """
 
     def __init__(self, server: Any, table: PartTable) -> None:
         self._server = server
@@ -260,20 +279,26 @@ class Payloads:
         self.bytes = 0
 
     def reference(self, parts: tuple[int, ...]) -> Any:
-        """A reference to the global values of `parts`; counts their bytes once per call."""
+        """Reference to the global values of `parts`; each call counts their bytes."""
         if parts not in self._references:
             self._references[parts] = self._server.payload.remote(parts)
         self.bytes += self._table.nbytes(parts)
         return self._references[parts]
 
     def starts(self, clients: tuple[int, ...], parts: tuple[int, ...]) -> Any:
-        """A reference to the models that `clients` start from, one after the other."""
+        """Reference to the models that `clients` start from, one after the other, each made of `parts`."""
         self.bytes += self._table.nbytes(parts) * len(clients)
         return self._server.starts.remote(clients)
 
 
-def message_bytes(table: PartTable, order: WorkOrder, sent: Sequence[int]) -> int:
-    """Bytes of a host's answer: one exact sum, or the messages of the clients whose updates it sent."""
+def message_bytes(table: PartTable, order: HostOrder, sent: Sequence[int]) -> int:
+    """Bytes of a host's answer to an order.
+
+    Args:
+        table: the parts of a transfer.
+        order: where it asks for one exact sum, the answer's size does not depend on the clients.
+        sent: clients whose messages are in the answer otherwise.
+    """
     if order.combine:
         return INT64_BYTES * table.values(table.uploaded(order.union))
     groups = dict(zip(order.clients, order.groups, strict=True))

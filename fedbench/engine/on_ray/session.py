@@ -1,4 +1,4 @@
-"""One Ray for several runs: connected before the first, its actors warm between them."""
+"""One Ray connection for several runs, whose actors stay warm between the runs."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,12 +12,15 @@ if TYPE_CHECKING:
 
 @contextmanager
 def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
-    """While open, runs join one Ray instead of starting one each, and take over each other's actors; None: without Ray.
+    """Context in which several runs share one Ray connection and take over each other's actors.
 
-    A Ray that is there already is joined and left.
+    A Ray that is already connected is used and stays connected afterwards.
+
+    Yields:
+        The actors to share; None with `runtime.executor=inline`.
 
     Raises:
-        RunError: nothing answers at `runtime.address`.
+        RunError: no cluster answers at `runtime.address`.
     """
     if runtime.executor == "inline":
         yield None
@@ -27,13 +30,13 @@ def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
     from fedbench.engine.on_ray.actors import connect
     from fedbench.engine.on_ray.warm_actors import WarmActors
 
-    found = ray.is_initialized()
-    if not found:
+    was_connected = ray.is_initialized()
+    if not was_connected:
         connect(runtime.address)
     warm = WarmActors()
     try:
         yield warm
     finally:
         warm.close()
-        if not found:
+        if not was_connected:
             ray.shutdown()

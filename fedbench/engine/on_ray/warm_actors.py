@@ -1,8 +1,8 @@
-"""Actors that outlive an experiment: the next one that wants the same takes them over, PyTorch loaded.
+"""Actors that outlive an experiment, for the next experiment with the same needs; PyTorch is already loaded in them.
 
-Starting actors takes longer than a small experiment. What an experiment finds in them is set up anew by
-`ClientHost.prepare` and `Renewable.renew`, so that its result is that of fresh actors. Only `peak_actor_bytes` counts
-from the process' start.
+Starting actors takes longer than a small experiment. `ClientHost.prepare` and `ReusableServer.reset` set them up again
+for each experiment, so that its result is that of fresh actors. Only `peak_actor_bytes` counts from the start of the
+process.
 """
 
 from typing import Any
@@ -11,9 +11,9 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from fedbench.config.runtime import RuntimeSection
-from fedbench.engine.on_ray.actors import Cluster, start_timeout
+from fedbench.engine.on_ray.actors import ActorCluster, start_timeout
 
-ELSEWHERE = frozenset(
+NOT_ABOUT_ACTORS = frozenset(
     {
         "address",
         "executor",
@@ -26,46 +26,48 @@ ELSEWHERE = frozenset(
         "wait_for_nodes",
     }
 )
-"""Of the runtime section, what says nothing about the actors themselves."""
+"""Keys of the runtime section that do not matter for whether actors can be taken over."""
 
 
 class WarmActors:
-    """Holds the actors of one experiment at a time, within one process, and lends them to the next."""
+    """Keeps the actors of the last experiment of this process, and lends them to the next one."""
 
     def __init__(self) -> None:
-        self._cluster: Cluster | None = None
+        self._cluster: ActorCluster | None = None
         self._wanted: dict[str, Any] = {}
 
-    def lend(self, runtime: RuntimeSection, cohort: int) -> Cluster:
-        """The actors that an experiment asks for: those that are here, if they are the same and alive, else new ones.
+    def lend(self, runtime: RuntimeSection, cohort: int) -> ActorCluster:
+        """Actors for an experiment: those that are kept, where they suit it and are alive, else new ones.
 
         Args:
+            runtime: the actors that the experiment asks for.
             cohort: participants of a round.
 
         Raises:
-            FedbenchError: as `Cluster` does.
+            FedbenchError: new actors cannot be placed, as for `ActorCluster`.
         """
-        wanted = runtime.model_dump(exclude=set(ELSEWHERE))
+        wanted = runtime.model_dump(exclude=set(NOT_ABOUT_ACTORS))
         if runtime.actors is None:
             wanted["cohort"] = cohort
         if self._cluster is None or wanted != self._wanted or not self._alive(self._cluster):
             self.close()
-            self._cluster, self._wanted = Cluster(runtime, cohort), wanted
-            self._cluster.kept = True
+            self._cluster, self._wanted = ActorCluster(runtime, cohort), wanted
+            self._cluster.keep_on_release = True
         return self._cluster
 
     @staticmethod
-    def _alive(cluster: Cluster) -> bool:
+    def _alive(cluster: ActorCluster) -> bool:
         try:
             ray.get(
-                [actor.__ray_ready__.remote() for actor in cluster.everyone()], timeout=start_timeout(cluster.actors)
+                [actor.__ray_ready__.remote() for actor in cluster.all_actors()],
+                timeout=start_timeout(cluster.actor_count),
             )
         except (RayError, GetTimeoutError):
             return False
         return True
 
     def close(self) -> None:
-        """End the actors, e.g. after an experiment that failed half-way; may be called twice."""
+        """End the actors that are kept; may be called twice."""
         if self._cluster is not None:
             self._cluster.close()
         self._cluster = None

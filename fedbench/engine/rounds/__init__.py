@@ -1,1 +1,1 @@
-"""Synchronous rounds."""
+"""Synchronous runs: the updates of a round's participants are combined together."""

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 
 import torch
 
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
-from fedbench.engine.client_host import ClientHost
+from fedbench.engine.client_host import ClientHost, one_line
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import HostSpec, RoundOutcome, RoundPlan
 from fedbench.engine.rounds.pool_server import PoolServer
@@ -18,11 +18,11 @@ from fedbench.protocol.layout import Vector
 from fedbench.training.scores import batch_borders
 
 
-class InlineExecutor(RoundExecutor):
-    """A plain loop in this process: one client after the other, each update handed to the server by itself.
+class InlineRoundExecutor(RoundExecutor):
+    """Runs synchronous rounds in this process: one client after the other, each update handed to the server alone.
 
-    It stops at the failing client, with the exception as it was raised: for debugging, for tests, and as the
-    independent statement that the Ray engine is compared with.
+    With `runtime.max_failed_clients=0` it stops at the failing client and chains the exception as it was raised. It
+    serves debugging and tests, and is the reference that the Ray engine is compared with.
     """
 
     def __init__(
@@ -62,8 +62,7 @@ class InlineExecutor(RoundExecutor):
             try:
                 upload, report = self._host.train(order, payload)
             except Exception as error:
-                text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-                raise ClientFailure(client, plan.round, text, "") from error
+                raise ClientFailure(client, plan.round, one_line(error), "") from error
             reports += report.clients
             check_failures(reports, plan.round, self._max_failed)
             self._server.receive(upload, accepted_clients(report.clients))
@@ -80,12 +79,14 @@ class InlineExecutor(RoundExecutor):
         return EvaluationPhase(report.scores, report.client_accuracy, 0)
 
     def _start_parts(self) -> tuple[int, ...]:
+        """The parts of a pool model; the host then no longer holds the global values of these."""
         parts = self._server.start_parts()
         for part in parts:
             self._held[part] = -1
         return parts
 
     def _bring_up_to_date(self) -> tuple[int, ...]:
+        """The parts that the host has to load now; they count as loaded from here on."""
         stale = stale_parts(self._held, self._server.versions())
         self._held = list(self._server.versions())
         return stale
@@ -111,5 +112,5 @@ class InlineExecutor(RoundExecutor):
 
 
 def make_server(spec: ServerSpec) -> Server:
-    """The kind of server that the method asks for."""
+    """A `PoolServer` for a rule that gives each participant its own model, else a `Server`."""
     return PoolServer(spec) if spec.algorithm.rule().own_models else Server(spec)

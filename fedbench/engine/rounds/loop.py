@@ -1,18 +1,18 @@
-"""Synchronous rounds: plan, train, combine, score, record."""
+"""The loop of a synchronous run: plan, train, combine, score and record, round after round."""
 
 from collections.abc import Callable, Iterator
 
 from fedbench.accounting.costs import CostModel
-from fedbench.checkpoints.files import Tree
+from fedbench.checkpoints.state import Tree
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss
 from fedbench.engine.interfaces import RoundExecutor
-from fedbench.planning.deadlines import Drops
+from fedbench.planning.deadlines import DroppedClients
 from fedbench.records.schema import DROPPED, RoundRecord
 from fedbench.training.scores import total_score
 
 
-class Rounds:
-    """Synchronous rounds, one after the other; keeps the books of what is cumulative."""
+class RoundLoop:
+    """Runs synchronous rounds one after the other and records their costs, the cumulative ones included."""
 
     def __init__(
         self,
@@ -21,36 +21,44 @@ class Rounds:
         *,
         rounds: int,
         evaluate_clients: bool = False,
-        drops: Drops | None = None,
+        drops: DroppedClients | None = None,
     ) -> None:
         """Args:
-        drops: who was dropped in rounds that are done again; None: nobody is, ever.
+        executor: trains and scores.
+        costs: counts FLOPs, and the paper's costs.
+        rounds: number of rounds of the run.
+        evaluate_clients: whether an evaluation scores each accepted client as well.
+        drops: the round deadline, and the clients dropped so far; None: no deadline.
         """
         self._executor = executor
         self._costs = costs
         self._rounds = rounds
         self._evaluate_clients = evaluate_clients
-        self._drops = drops or Drops()
+        self._dropped_clients = drops or DroppedClients()
         self._next_round = 0
         self._comm_gb = self._comp_tflop = 0.0
 
     def state(self) -> Tree:
-        """All that is kept between two rounds."""
+        """Everything that the loop keeps between two rounds, for a checkpoint."""
         return {"next_round": self._next_round, "paper": [self._comm_gb, self._comp_tflop]}
 
     def restore(self, state: Tree) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a state that `state` returned."""
         self._next_round = state["next_round"]
         self._comm_gb, self._comp_tflop = state["paper"]
 
     def accuracy(self) -> float:
-        """Of the model as it is, in 0..1."""
+        """Test accuracy of the current global model, in 0..1."""
         return total_score(self._executor.evaluate(()).scores)[1]
 
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
-        """Run rounds until the end, or until `should_stop` says so at the end of one.
+        """Run the remaining rounds and yield the records of each.
 
-        What the consumer does with a record between two rounds is timed as `tracking_seconds` of the next.
+        The time that the consumer takes for a record is the `tracking_seconds` of the next round.
+
+        Args:
+            evaluate_every: rounds between two evaluations; the last round is always evaluated.
+            should_stop: asked at the end of each round; True ends the run there.
 
         Raises:
             RunError: a client, an actor or a whole round failed.
@@ -60,7 +68,7 @@ class Rounds:
             clock = Stopwatch()
             plan = executor.plan(index)
             dispatch_seconds = clock.lap()
-            training = executor.train(plan, self._drops.limit(index))
+            training = executor.train(plan, self._dropped_clients.limit(index))
             training_wall = clock.lap()
             outcome = executor.finish()
             aggregation_seconds = clock.lap()
@@ -72,7 +80,9 @@ class Rounds:
             comm, comp = costs.paper(plan.cohort, plan.groups, plan.active.partial)
             self._comm_gb, self._comp_tflop = self._comm_gb + comm, self._comp_tflop + comp
             self._next_round = index + 1
-            self._drops.done(index, (report.client for report in training.reports if report.status == DROPPED))
+            self._dropped_clients.record(
+                index, (report.client for report in training.reports if report.status == DROPPED)
+            )
             clients = client_records(plan, training, evaluation, costs)
             test_loss, test_accuracy = total_score(evaluation.scores) if evaluation else (None, None)
             yield FinishedRound(

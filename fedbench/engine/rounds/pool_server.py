@@ -1,15 +1,16 @@
-"""A server whose participants each start from a model of their own, out of a pool of models.
+"""A server that keeps a pool of models, one for each participant of a round to start from.
 
-The pool has as many models as a round has participants, equal at the start. Model i goes to the i-th drawn client, in
-random order; what the client trains replaces the active groups of that model; then the method's rule changes the pool
-(`ServerRule.recombine`). The global model, for evaluation only, is the unweighted mean of the pool.
+The pool has as many models as a round has participants, all equal at the start. In each round the models are dealt to
+the participants in random order. The layer groups that a client has trained replace those of its pool model; then the
+method's rule changes the pool (`ServerRule.recombine`). The global model, for evaluation only, is the unweighted mean
+of the pool.
 """
 
 from dataclasses import replace
 
 import numpy as np
 
-from fedbench.checkpoints.files import Tree, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.protocol.layout import Vector
@@ -19,10 +20,10 @@ from fedbench.randomness import generator
 
 
 class PoolServer(Server):
-    """Keeps the models of a pool; memory is that of as many models as a round has participants.
+    """A server whose participants start from the models of a pool.
 
-    Downlink: every part of its pool model that a client does not hold (`ModelPool`). A full round so costs what
-    FedAvg's does.
+    Its memory grows with the number of participants of a round. A client downloads every part of its pool model that
+    it does not hold yet (`ModelPool`), so that a full round costs as many bytes as one of FedAvg.
     """
 
     def __init__(self, spec: ServerSpec) -> None:
@@ -39,38 +40,37 @@ class PoolServer(Server):
         return tuple(self._pool.download(client, self._models_of[client]) for client in cohort)
 
     def state(self) -> Tree:
-        """All that the server keeps between two rounds."""
+        """Everything that the server keeps between two rounds, for a checkpoint."""
         return super().state() | {"pool": self._pool.state()}
 
     def restore(self, state: Tree) -> None:
-        """Go on from what `state` gave."""
-        state = writable(state)
+        """Continue from a state that `state` returned."""
         super().restore(state)
-        self._pool.restore(state["pool"])
+        self._pool.restore(writable(state["pool"]))
 
     def start_parts(self) -> tuple[int, ...]:
-        """What a pool model consists of: everything that travels."""
+        """The parts of a pool model: all parts of the table."""
         return tuple(range(len(self._table.parts)))
 
     def starts(self, clients: tuple[int, ...]) -> Vector:
-        """The models that these clients start from, one after the other."""
+        """float32, the pool models that `clients` start from, one after the other."""
         models = (self._pool.model(self._models_of[client]) for client in clients)
         return np.concatenate([self._table.gather(model, self.start_parts()) for model in models])
 
-    def _receive_one(self, client: int, place: int, parts: tuple[int, ...], values: Vector) -> None:
+    def _receive_one(self, client: int, position: int, parts: tuple[int, ...], values: Vector) -> None:
         plan = self._plan
         assert plan is not None
         if self._rule.needs(plan.round) == "mean":
-            super()._receive_one(client, place, parts, values)
+            super()._receive_one(client, position, parts, values)
             return
         self._pool.trained(self._models_of[client], parts, values)
         self._accepted.append(client)
 
     def finish(self) -> RoundOutcome:
-        """Close the round: let the rule change the pool, or average it, and renew the mean model.
+        """Close the round: let the rule recombine the pool, or average it, and compute the mean model again.
 
         Raises:
-            RunError: when no update was accepted.
+            RunError: no update was accepted.
         """
         plan = self._plan
         assert plan is not None
@@ -80,7 +80,7 @@ class PoolServer(Server):
             self._pool.level(parts, self._vectors)
             return outcome
         if not self._accepted:
-            raise self.nobody(plan)
+            raise self.no_update_error(plan)
         for context in self._contexts(plan, plan.active.groups):
             self._rule.recombine(self._pool, context)
         self._pool.settle()

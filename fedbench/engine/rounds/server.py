@@ -1,6 +1,6 @@
-"""The server: the global parameters, the schedule, the rule, and who holds which version of what.
+"""The server of a synchronous run: global parameters, schedule, server rule, and the versions that clients hold.
 
-It needs NumPy alone. On a cluster it is an actor, inline a plain object; the same code either way.
+It needs NumPy alone. On a cluster it runs inside a Ray actor, inline it is a plain object, with the same code.
 """
 
 import math
@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.algorithms.base import Algorithm, RoundUpdates, RuleContext, Values
-from fedbench.checkpoints.files import Tree, attributes, restore_attributes, writable
+from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.errors import RunError
 from fedbench.planning.participation import draw_cohort
@@ -27,15 +27,21 @@ from fedbench.training.optimizers import LearningRate
 
 @dataclass(frozen=True)
 class ServerSpec:
-    """What a server is made from.
+    """Everything that a server is made from.
 
     Attributes:
         table: the parts of a transfer.
-        vector: float32 [P], the initial parameters; statistics: float32, the initial running statistics.
-        sizes: samples of each client of the population.
+        vector: float32 [P], the initial parameters.
+        statistics: float32, the initial running statistics.
+        sizes: training samples of each client of the population.
         cohort_size: participants of a round.
-        local: how many minibatches a client trains on.
-        update: what is done to an update before it is sent.
+        rounds: rounds of the run.
+        seed: seed of the experiment.
+        algorithm: the method; it gives the server rule and the weights.
+        schedule: which layer groups train in which round.
+        learning_rate: factor on the learning rate by round.
+        local: number of minibatches that a client trains on.
+        update: clipping, noise and compression of an update before it is sent.
     """
 
     table: PartTable
@@ -53,20 +59,20 @@ class ServerSpec:
 
     @property
     def layout(self) -> ParameterLayout:
-        """Of the parameters."""
+        """Layout of the parameters in the flat vector."""
         return self.table.layout
 
 
 class Server:
-    """Plans rounds, hands out stale parts, sums what arrives, applies the method's rule.
+    """Plans rounds, hands out stale parts, sums the updates that arrive and applies the method's rule.
 
-    Memory does not grow with the number of participants, unless the rule looks at single updates: they are added as
-    they arrive, in any order, with the same result (`fedbench.protocol.exact_sum`).
+    Updates are added as they arrive, and the sum is the same in any order (`fedbench.protocol.exact_sum`). Memory
+    therefore does not grow with the number of participants, unless the rule needs the single updates.
     """
 
     def __init__(self, spec: ServerSpec) -> None:
         """Args:
-        spec: its vectors are copied.
+        spec: everything that the server is made from; its vectors are copied.
         """
         self._spec = spec
         self._table = spec.table
@@ -85,7 +91,7 @@ class Server:
         self._accepted: list[int] = []
 
     def plan(self, round_index: int) -> RoundPlan:
-        """Open a round: draw the cohort, choose the groups, and count what each participant has to download."""
+        """Open round `round_index`: draw the cohort, choose the layer groups, count each participant's download."""
         plan = self._make_plan(round_index)
         self._plan = plan
         self._union = self._table.uploaded(plan.active.groups)
@@ -102,51 +108,58 @@ class Server:
         spec, groups = self._spec, self._layout.groups
         active = spec.schedule.active(round_index, groups, spec.seed, self._feedback)
         cohort = draw_cohort(spec.seed, round_index, len(spec.sizes), spec.cohort_size)
-        chosen = tuple(spec.schedule.client_groups(client, round_index, groups, active) for client in cohort)
-        raw = [spec.algorithm.weight(spec.sizes[client]) for client in cohort]
-        weights = tuple(weight / sum(raw) for weight in raw)
+        client_groups = tuple(spec.schedule.client_groups(client, round_index, groups, active) for client in cohort)
+        raw_weights = [spec.algorithm.weight(spec.sizes[client]) for client in cohort]
+        weights = tuple(weight / sum(raw_weights) for weight in raw_weights)
         steps = [spec.local.steps_of(spec.sizes[client]) for client in cohort]
         return RoundPlan(
             round=round_index,
-            active=active.of_all(chosen),
+            active=active.union_of(client_groups),
             cohort=cohort,
-            groups=chosen,
+            groups=client_groups,
             weights=weights,
             scales=spec.algorithm.scales(weights, steps),
             lr_factor=spec.learning_rate.factor(round_index, spec.rounds),
             versions=self._ledger.versions,
             downlink_bytes=self._download(round_index, cohort),
-            uplink_bytes=tuple(spec.update.nbytes(self._table, self._table.uploaded(own)) for own in chosen),
+            uplink_bytes=tuple(
+                spec.update.nbytes(self._table, self._table.uploaded(trained)) for trained in client_groups
+            ),
         )
 
     def _download(self, round_index: int, cohort: tuple[int, ...]) -> tuple[int, ...]:
+        """Bytes that each participant downloads at the start of the round."""
         return self._ledger.download(cohort)
 
     def payload(self, parts: tuple[int, ...]) -> Vector:
-        """The current values of some parts, one after the other: what a host loads before it trains or scores."""
+        """float32, the current values of `parts`, one after the other, for a host to load."""
         return self._table.gather(self._vectors, parts) if parts else np.empty(0, np.float32)
 
     def receive(self, upload: npt.NDArray[np.int64] | Vector, clients: tuple[int, ...]) -> None:
-        """Add what a host sent.
+        """Add an upload of a host, or of the hosts of one node, to the round.
 
         Args:
-            upload: an exact sum over `clients` (int64), or the messages of each, one after the other (float32).
-            clients: whose updates these are; their host has found them summable.
+            upload: the exact sum over `clients` (int64), or the message of each, one after the other (float32).
+            clients: the clients whose updates these are; their host has checked that they can be summed.
+
+        Raises:
+            RunError: a message cannot be summed.
         """
         assert self._plan is not None
         if upload.dtype == np.int64:
             np.add(self._total, upload, out=self._total)
             self._accepted += clients
             return
-        place = {client: index for index, client in enumerate(self._plan.cohort)}
+        position = {client: index for index, client in enumerate(self._plan.cohort)}
         start = 0
         for client in clients:
-            parts = self._table.uploaded(self._plan.groups[place[client]])
+            parts = self._table.uploaded(self._plan.groups[position[client]])
             stop = start + self._table.values(parts)
-            self._receive_one(client, place[client], parts, upload[start:stop].astype(np.float32, copy=False))
+            self._receive_one(client, position[client], parts, upload[start:stop].astype(np.float32, copy=False))
             start = stop
 
-    def _receive_one(self, client: int, place: int, parts: tuple[int, ...], values: Vector) -> None:
+    def _receive_one(self, client: int, position: int, parts: tuple[int, ...], values: Vector) -> None:
+        """Add one client's message: float32 `values` of `parts`; `position` is the client's place in the cohort."""
         plan = self._plan
         assert plan is not None
         if self._rule.needs(plan.round) != "mean":
@@ -156,21 +169,28 @@ class Server:
         if parts != self._union:
             reference = np.concatenate([self._reference[segment] for _, segment in segments])
         if not add_message(
-            self._total, self._union, self._table, parts, values, reference, plan.weights[place], plan.scales[place]
+            self._total,
+            self._union,
+            self._table,
+            parts,
+            values,
+            reference,
+            plan.weights[position],
+            plan.scales[position],
         ):
             raise RunError(f"round {plan.round}: client {client} sent an update that cannot be summed")
         self._accepted.append(client)
 
     def finish(self) -> RoundOutcome:
-        """Close the round: apply the rule to what was trained, average the statistics, raise the versions.
+        """Close the round: apply the server rule, average the running statistics and count up the versions.
 
         Raises:
-            RunError: when no update was accepted.
+            RunError: no update was accepted, or the rule returned an array that is not usable.
         """
         plan = self._plan
         assert plan is not None
         if not self._accepted:
-            raise self.nobody(plan)
+            raise self.no_update_error(plan)
         self._accepted.sort()
         factors = self._factors(plan)
         groups = tuple(group for group in plan.active.groups if group in factors)
@@ -191,23 +211,27 @@ class Server:
         return RoundOutcome(norm, len(self._accepted), self._ledger.versions)
 
     def _contexts(self, plan: RoundPlan, groups: tuple[int, ...]) -> Iterator[RuleContext]:
-        """What the rule is applied to at once.
+        """Split `groups` into the sets that the rule is applied to at once, one context for each.
 
-        A rule that needs mean updates gets all groups that the same number of clients has trained, a rule that needs
-        single updates one group at a time, a rule that needs the whole round everything.
+        A rule that needs the whole round gets all groups at once. A rule that needs single updates gets one group at a
+        time. A rule that needs mean updates gets all groups at once where each was trained by the same number of
+        clients, else one at a time.
         """
         accepted = set(self._accepted)
-        trained = [own for client, own in zip(plan.cohort, plan.groups, strict=True) if client in accepted]
-        counts = {group: sum(group in own for own in trained) for group in groups}
+        accepted_groups = [
+            trained for client, trained in zip(plan.cohort, plan.groups, strict=True) if client in accepted
+        ]
+        counts = {group: sum(group in trained for trained in accepted_groups) for group in groups}
         needs, population, seed = self._rule.needs(plan.round), len(self._spec.sizes), self._spec.seed
         if needs == "round":
             yield RuleContext(self._layout, groups, plan.round, len(accepted), population, seed)
             return
         together = needs == "mean" and len(set(counts.values())) == 1
-        for some in [groups] if together else [(group,) for group in groups]:
-            yield RuleContext(self._layout, some, plan.round, counts[some[0]], population, seed)
+        for subset in [groups] if together else [(group,) for group in groups]:
+            yield RuleContext(self._layout, subset, plan.round, counts[subset[0]], population, seed)
 
     def _apply_rule(self, plan: RoundPlan, context: RuleContext, factors: dict[int, float]) -> None:
+        """Replace parameters and further channels in the context's groups by what the rule makes of them."""
         parameters, groups = self._vectors[PARAMETERS], context.groups
         before = self._layout.gather(parameters, groups).astype(np.float64)
         needs = self._rule.needs(plan.round)
@@ -219,15 +243,19 @@ class Server:
             after = self._rule.combine(before, self._mean_update(PARAMETERS, groups, factors), context)
         self._layout.scatter(self._checked(after, before, context), parameters, groups)
         for channel in self._table.channels:
-            own = self._layout.gather(self._vectors[channel], groups).astype(np.float64)
-            changed = self._rule.combine_channel(own, self._mean_update(channel, groups, factors), context)
-            self._layout.scatter(self._checked(changed, own, context), self._vectors[channel], groups)
+            previous = self._layout.gather(self._vectors[channel], groups).astype(np.float64)
+            changed = self._rule.combine_channel(previous, self._mean_update(channel, groups, factors), context)
+            self._layout.scatter(self._checked(changed, previous, context), self._vectors[channel], groups)
 
     def _checked(self, after: object, before: Values, context: RuleContext) -> Vector:
-        """What a rule has returned, as float32.
+        """The array that a rule returned, checked and rounded to float32.
+
+        Args:
+            after: the rule's return value.
+            before: float64 [n], the values that the rule was given.
 
         Raises:
-            RunError: it is no array of one number for each value, or its numbers are not finite.
+            RunError: it is not a float array of shape [n], or has values that are not finite.
         """
         rule, method = type(self._rule), self._spec.algorithm.name
         name = f"round {context.round}: the server rule {rule.__module__}:{rule.__qualname__} of algorithm {method}"
@@ -240,7 +268,7 @@ class Server:
         return after.astype(np.float32)
 
     @staticmethod
-    def nobody(plan: RoundPlan) -> RunError:
+    def no_update_error(plan: RoundPlan) -> RunError:
         """The error of a round in which no update was accepted."""
         return RunError(
             f"round {plan.round}: none of the {len(plan.cohort)} participants sent a finite update; "
@@ -248,25 +276,25 @@ class Server:
         )
 
     def _factors(self, plan: RoundPlan) -> dict[int, float]:
-        """For each group that anyone accepted has trained (-1: all), what makes the weights of those sum to one.
+        """Normaliser per layer group: 1 / sum of w_k over the accepted clients that trained it.
 
-        Exactly 1 where the whole cohort took part, so that nothing is rounded twice.
+        Key -1 stands for all accepted clients (running statistics). A group that no accepted client trained has no
+        entry. A factor is exactly 1 where the whole cohort counts, so that nothing is rounded twice.
         """
         accepted = set(self._accepted)
         factors = {}
         for group in (-1, *plan.active.groups):
-            trained = [group == -1 or group in own for own in plan.groups]
             weights = [
                 weight
-                for client, weight, has in zip(plan.cohort, plan.weights, trained, strict=True)
-                if has and client in accepted
+                for client, weight, trained in zip(plan.cohort, plan.weights, plan.groups, strict=True)
+                if client in accepted and (group == -1 or group in trained)
             ]
             if weights:
                 factors[group] = 1.0 if len(weights) == len(plan.cohort) else 1.0 / sum(weights)
         return factors
 
     def _mean_update(self, channel: str, groups: tuple[int, ...], factors: dict[int, float]) -> Values:
-        """float64, the mean update of a channel's `groups`, one after the other."""
+        """float64 [n], the weighted mean update of a channel in `groups`, one group after the other."""
         return np.concatenate(
             [
                 decode(self._total[segment], factors[part.group])
@@ -276,61 +304,65 @@ class Server:
         )
 
     def _single_updates(self, plan: RoundPlan, group: int, previous: Values) -> tuple[Values, Values]:
-        """float64 [k, n] and [k]: the updates of one group by those who trained it, and their weights."""
-        place = {client: index for index, client in enumerate(plan.cohort)}
-        trained = [client for client in self._accepted if group in plan.groups[place[client]]]
-        rows = []
-        for client in trained:
-            _, segment = self._table.segments((group,), self._table.uploaded(plan.groups[place[client]]))[0]
-            rows.append(self._messages[client][segment] - previous)
-        weights = np.array([plan.weights[place[client]] for client in trained])
-        return np.array(rows), weights / weights.sum()
+        """The single updates of one layer group, by the k accepted clients that trained it.
+
+        Returns:
+            float64 [k, n], one update a row, and float64 [k], the clients' weights, which sum to 1.
+        """
+        position = {client: index for index, client in enumerate(plan.cohort)}
+        clients = [client for client in self._accepted if group in plan.groups[position[client]]]
+        updates = []
+        for client in clients:
+            _, segment = self._table.segments((group,), self._table.uploaded(plan.groups[position[client]]))[0]
+            updates.append(self._messages[client][segment] - previous)
+        weights = np.array([plan.weights[position[client]] for client in clients])
+        return np.array(updates), weights / weights.sum()
 
     def _round_updates(self, plan: RoundPlan, context: RuleContext, previous: Values) -> RoundUpdates:
-        """All accepted updates, by client, over the groups of the context."""
-        place = {client: index for index, client in enumerate(plan.cohort)}
-        pieces, start = {}, 0
+        """The updates of all accepted clients, ascending by client, over the groups of the context."""
+        position = {client: index for index, client in enumerate(plan.cohort)}
+        piece_of_group, start = {}, 0
         for group in context.groups:
             stop = start + self._layout.group_size(group)
-            pieces[group], start = slice(start, stop), stop
-        messages, places = [], []
+            piece_of_group[group], start = slice(start, stop), stop
+        messages, pieces = [], []
         for client in self._accepted:
-            groups = plan.groups[place[client]]
+            groups = plan.groups[position[client]]
             segments = self._table.segments(groups, self._table.uploaded(groups))
             messages.append(np.concatenate([self._messages[client][segment] for _, segment in segments]))
-            places.append(tuple(pieces[group] for group in groups))
-        weights = np.array([plan.weights[place[client]] for client in self._accepted])
-        return RoundUpdates(previous, tuple(messages), tuple(places), weights / weights.sum())
+            pieces.append(tuple(piece_of_group[group] for group in groups))
+        weights = np.array([plan.weights[position[client]] for client in self._accepted])
+        return RoundUpdates(previous, tuple(messages), tuple(pieces), weights / weights.sum())
 
     def start_parts(self) -> tuple[int, ...]:
-        """What a model of a participant's own consists of; nothing where all start from the same."""
+        """Parts of the model that each participant is given for itself; empty where all start from the global one."""
         return ()
 
     def starts(self, clients: tuple[int, ...]) -> Vector:
-        """The models that these clients start from, one after the other, where each has its own."""
+        """float32, the models that `clients` start from, one after the other; empty where all start from one model."""
         return np.empty(0, np.float32)
 
     def versions(self) -> tuple[int, ...]:
-        """Of each part, the round after which it last changed; 0 for the initial model."""
+        """For each part, the number of rounds after which it last changed; 0 is the initial model."""
         return self._ledger.versions
 
     def state(self) -> Tree:
-        """All that the server keeps between two rounds."""
+        """Everything that the server keeps between two rounds, for a checkpoint."""
         return {
             "vectors": self._vectors,
-            "rule": attributes(self._rule),
-            "ledger": attributes(self._ledger),
+            "rule": self._rule.state(),
+            "ledger": self._ledger.state(),
             "feedback": self._feedback,
         }
 
     def restore(self, state: Tree) -> None:
-        """Go on from what `state` gave."""
+        """Continue from a state that `state` returned."""
         state = writable(state)
         self._vectors = state["vectors"]
-        restore_attributes(self._rule, state["rule"])
-        restore_attributes(self._ledger, state["ledger"])
+        self._rule.restore(state["rule"])
+        self._ledger.restore(state["ledger"])
         self._feedback = state["feedback"]
 
     def model(self) -> tuple[Vector, Vector]:
-        """The global parameters and running statistics."""
+        """The global parameters and the global running statistics, both float32."""
         return self._vectors[PARAMETERS], self._vectors[STATISTICS]

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("run_folder")
 BOOKS = {
     "full": (),
     "sequential": (*SEQUENTIAL, "rounds=5", "delays.arrivals_per_round=6"),
-    "lost works": (*SEQUENTIAL, "rounds=4", "delays.drop_rate=0.3", "delays.away_seconds=1.5"),
+    "lost tasks": (*SEQUENTIAL, "rounds=4", "delays.drop_rate=0.3", "delays.away_seconds=1.5"),
     "more clients than slots": ("delays.concurrency=2", "data.clients=5", "delays.arrivals_per_round=9"),
     "per client": ("schedule=per-client", "schedule.warmup_rounds=1", "delays.arrivals_per_round=5"),
     "local statistics": ("local.batchnorm=local", *SEQUENTIAL),
@@ -98,7 +98,7 @@ def check_events(problem: Problem, events: Sequence[dict[str, Any]]) -> None:
 
 
 def flops_of(problem: Problem, oracle: Oracle) -> list[int]:
-    """Of each work: of a training step at its groups and minibatch size, as PyTorch counts them."""
+    """FLOPs of each task: those of a training step at its groups and minibatch size, as PyTorch counts them."""
     config, task = problem.config, problem.federation.task
     module = build_module(config.model, task, 0)
     step = StepFlops(module, derive_layer_groups(module, task), task)
@@ -109,7 +109,7 @@ def flops_of(problem: Problem, oracle: Oracle) -> list[int]:
 
 
 def minibatch_sizes(config: ExperimentConfig, problem: Problem, oracle: Oracle, place: int) -> list[int]:
-    """Of the work at `place`."""
+    """Sizes of the minibatches of the task at `place`."""
     samples, size = problem.federation.sizes[oracle.events[place]["client"]], config.local.batch_size
     epoch = [min(size, samples - start) for start in range(0, samples, size)]
     assert min(epoch) > 1, "batch normalisation leaves out a minibatch of one"

@@ -1,4 +1,4 @@
-"""When works end: a schedule written out by hand, what service times depend on, logs that are followed or refused."""
+"""When tasks end: a schedule written out by hand, what service times depend on, logs that are followed or refused."""
 
 import math
 from collections.abc import Sequence
@@ -10,15 +10,15 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedbench.engine.arrivals import clocks
-from fedbench.engine.arrivals.clocks import NEVER, Clock, Due, ReplayClock, VirtualClock, WallClock
-from fedbench.engine.messages import ArrivalOrder
+from fedbench.engine.arrivals.clocks import NEVER, Clock, ReplayClock, TaskEnd, VirtualClock, WallClock
+from fedbench.engine.messages import TaskOrder
 from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.planning.delays import Constant, DelaysSection, Distribution, Gamma, LogNormal, Pareto
 from fedbench.records.schema import ARRIVAL_SCHEMA
 
 
-def order(number: int, client: int, visit: int = 0, worker: int | None = None) -> ArrivalOrder:
-    return ArrivalOrder(
+def order(number: int, client: int, visit: int = 0, worker: int | None = None) -> TaskOrder:
+    return TaskOrder(
         number=number,
         worker=client if worker is None else worker,
         client=client,
@@ -34,12 +34,12 @@ def virtual(seed: int = 0, clients: int = 4, **delays: object) -> VirtualClock:
     return VirtualClock(DelaysSection(**delays), seed, clients)  # type: ignore[arg-type]
 
 
-def begin(clock: Clock, one: ArrivalOrder, now: float = 0.0, share: float = 1.0, nbytes: int = 0) -> bool:
+def begin(clock: Clock, one: TaskOrder, now: float = 0.0, share: float = 1.0, nbytes: int = 0) -> bool:
     return clock.dispatched(one, now, share, nbytes)
 
 
 def seconds(clock: VirtualClock, client: int, visit: int, share: float = 1.0, nbytes: int = 0) -> float:
-    """Of one work, given out at time 0 and taken back at once."""
+    """Service time of one task, given out at time 0 and taken back at once."""
     begin(clock, order(0, client, visit), share=share, nbytes=nbytes)
     due = clock.next(NEVER)
     assert due is not None
@@ -47,23 +47,23 @@ def seconds(clock: VirtualClock, client: int, visit: int, share: float = 1.0, nb
 
 
 def test_two_workers_of_which_one_is_three_times_slower() -> None:
-    """The fast one ends at 2, 4, 6, the slow one at 6, too: it goes first, because its work was given out earlier."""
+    """The fast one ends at 2, 4, 6, the slow one at 6, too: it goes first, because its task was given out earlier."""
     delays = DelaysSection(distribution="constant", mean_seconds=2, slow_fraction=0.5, slow_factor=3)
     (slow,) = delays.slow_clients(seed=0, clients=2)
     fast = 1 - slow
     clock = VirtualClock(delays, seed=0, clients=2)
     assert begin(clock, order(0, fast))
     assert begin(clock, order(1, slow))
-    assert clock.next(NEVER) == Due(2.0, 0)
+    assert clock.next(NEVER) == TaskEnd(2.0, 0)
     begin(clock, order(2, fast, 1), now=2.0)
-    assert clock.next(NEVER) == Due(4.0, 2)
+    assert clock.next(NEVER) == TaskEnd(4.0, 2)
     begin(clock, order(3, fast, 2), now=4.0)
-    assert clock.next(NEVER) == Due(6.0, 1)
-    assert clock.next(NEVER) == Due(6.0, 3)
+    assert clock.next(NEVER) == TaskEnd(6.0, 1)
+    assert clock.next(NEVER) == TaskEnd(6.0, 3)
     begin(clock, order(4, slow, 1), now=6.0)
     begin(clock, order(5, fast, 3), now=6.0)
-    assert clock.next(NEVER) == Due(8.0, 5)
-    assert clock.next(NEVER) == Due(12.0, 4)
+    assert clock.next(NEVER) == TaskEnd(8.0, 5)
+    assert clock.next(NEVER) == TaskEnd(12.0, 4)
     assert clock.next(NEVER) is None
 
 
@@ -73,7 +73,7 @@ def test_ties_go_to_the_earlier_dispatch_however_many_there_are() -> None:
     for client, number in enumerate(numbers):
         begin(clock, order(number, client))
     found = [clock.next(NEVER) for _ in numbers]
-    assert found == [Due(1.0, number) for number in range(9)]
+    assert found == [TaskEnd(1.0, number) for number in range(9)]
 
 
 def test_what_ends_later_is_left_for_later() -> None:
@@ -81,7 +81,7 @@ def test_what_ends_later_is_left_for_later() -> None:
     begin(clock, order(0, 0))
     assert clock.next(2.9) is None
     assert clock.next(2.9) is None
-    assert clock.next(3.0) == Due(3.0, 0), "the end of a stretch belongs to it"
+    assert clock.next(3.0) == TaskEnd(3.0, 0), "the end of a stretch belongs to it"
     assert clock.next(NEVER) is None
 
 
@@ -100,13 +100,13 @@ def test_service_times_depend_on_seed_client_and_visit_alone() -> None:
     assert all(seconds(virtual(clients=9), *key) == time for key, time in straight.items())
 
 
-def test_a_work_takes_time_in_proportion_to_its_flops() -> None:
+def test_a_task_takes_time_in_proportion_to_its_flops() -> None:
     for share in (0.25, 1.0, 3.0):
         time = seconds(virtual(mean_seconds=5), 2, 7, share=share)
         assert time == pytest.approx(5 * share * seconds(virtual(), 2, 7), rel=1e-12)
 
 
-def test_a_work_begins_when_it_is_given_out() -> None:
+def test_a_task_begins_when_it_is_given_out() -> None:
     clock = virtual()
     begin(clock, order(0, 1), now=7.5)
     due = clock.next(NEVER)
@@ -181,7 +181,7 @@ def test_lost_works_free_their_slot_some_seconds_after_they_would_have_ended() -
 
 
 class Ready:
-    """Finished works with the times at which they end, as an executor would hand them out; time passes by waiting."""
+    """Finished tasks with the times at which they end, as an executor would hand them out; time passes by waiting."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *ends: float) -> None:
         self.now, self._ends = 100.0, list(ends)
@@ -203,10 +203,10 @@ def test_the_wall_clock_waits_for_what_is_left_of_a_stretch(monkeypatch: pytest.
     ready = Ready(monkeypatch, 1.0, 2.5, 7.0)
     clock = WallClock(ready)
     assert begin(clock, order(0, 0))
-    assert clock.next(4.0) == Due(1.0, 1)
-    assert clock.next(4.0) == Due(2.5, 2)
+    assert clock.next(4.0) == TaskEnd(1.0, 1)
+    assert clock.next(4.0) == TaskEnd(2.5, 2)
     assert clock.next(4.0) is None
-    assert clock.next(NEVER) == Due(7.0, 4)
+    assert clock.next(NEVER) == TaskEnd(7.0, 4)
     assert ready.waits == [4.0, 3.0, 1.5, math.inf]
 
 
@@ -245,13 +245,13 @@ def test_a_replay_follows_the_log(tmp_path: Path) -> None:
     assert not begin(clock, order(0, 0)), "it was lost there"
     assert begin(clock, order(1, 1))
     assert clock.next(0.4) is None
-    assert clock.next(0.6) == Due(0.5, 1)
+    assert clock.next(0.6) == TaskEnd(0.5, 1)
     assert begin(clock, order(2, 2, worker=1))
-    assert clock.next(NEVER) == Due(0.75, 0, lost=True)
+    assert clock.next(NEVER) == TaskEnd(0.75, 0, lost=True)
     assert begin(clock, order(3, 3, worker=0))
-    assert clock.next(NEVER) == Due(1.0, 2)
+    assert clock.next(NEVER) == TaskEnd(1.0, 2)
     assert begin(clock, order(4, 7, worker=1)), "in flight when the recorded run ended"
-    assert clock.next(NEVER) == Due(4.0, 3)
+    assert clock.next(NEVER) == TaskEnd(4.0, 3)
 
 
 def test_a_log_of_another_configuration_is_refused(tmp_path: Path) -> None:
@@ -268,7 +268,7 @@ def test_a_log_of_another_configuration_is_refused(tmp_path: Path) -> None:
 def test_a_log_with_more_workers_is_refused(tmp_path: Path) -> None:
     clock = ReplayClock(log(tmp_path), "virtual")
     begin(clock, order(0, 0))
-    with pytest.raises(ConfigError, match=r"^delays\.replay=.*events\.parquet: .*\b1\b.*no work here"):
+    with pytest.raises(ConfigError, match=r"^delays\.replay=.*events\.parquet: .*\b1\b.*no task here"):
         clock.next(NEVER)
 
 
@@ -277,7 +277,7 @@ def test_a_worker_that_never_came_up_in_the_log_is_still_at_work(tmp_path: Path)
     clock = ReplayClock(log(tmp_path, ROWS[:1]), "virtual")
     assert begin(clock, order(0, 0))
     assert begin(clock, order(1, 1))
-    assert clock.next(NEVER) == Due(0.5, 1)
+    assert clock.next(NEVER) == TaskEnd(0.5, 1)
 
 
 def test_a_log_that_ends_too_early_is_told(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ def test_a_stretch_of_time_may_outlast_the_last_arrival_of_its_log(tmp_path: Pat
     """A run in rounds of seconds ends when these are over, and not with an arrival."""
     clock = ReplayClock(log(tmp_path, ROWS[:1]), "virtual")
     begin(clock, order(0, 1))
-    assert clock.next(0.6) == Due(0.5, 0)
+    assert clock.next(0.6) == TaskEnd(0.5, 0)
     begin(clock, order(1, 1, 1), now=0.5)
     assert clock.next(0.6) is None
 

@@ -12,7 +12,7 @@ from small import asynchronous
 from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.components.catalogue import BUILTIN, component_class
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.arrivals.inline import InlineArrivals
+from fedbench.engine.arrivals.inline import InlineArrivalExecutor
 from fedbench.errors import ClientFailure, ConfigError, RunError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import prepared, run
@@ -83,7 +83,7 @@ def check(done: Followed) -> None:
 
 
 def trained_by(done: Followed, label: int) -> tuple[int, ...]:
-    """The groups of a work: one, all, or, of Width here, the first three of four."""
+    """The groups of a task: one, all, or, of Width here, the first three of four."""
     if label >= 0:
         return (label,)
     groups = done.problem.layout.all_groups
@@ -157,7 +157,7 @@ def test_what_top_k_leaves_out_is_kept_to_be_sent_later() -> None:
     compressed = inline(*one, "update.compression=topk", "update.compression.fraction=0.3")
     plain = followed(inline(*one)).models[-1][0]
     with prepared(compressed) as (problem, executor):
-        assert isinstance(executor, InlineArrivals)
+        assert isinstance(executor, InlineArrivalExecutor)
         sent, _ = follow(problem, executor).models[-1]
         kept = executor._host._states[0].arrays["residual parameters"]
     missing = (sent - plain) / 0.001
@@ -231,7 +231,7 @@ def test_what_has_no_effect_or_no_sense_is_refused_with_key_and_way_out(override
 
 def test_more_actors_than_works_in_flight_are_refused() -> None:
     config = asynchronous("runtime.actors=3", "delays.concurrency=2")
-    with pytest.raises(ConfigError, match=r"^runtime\.actors=3: more than the 2 works in flight; the rest would idle$"):
+    with pytest.raises(ConfigError, match=r"^runtime\.actors=3: more than the 2 tasks in flight; the rest would idle$"):
         build_problem(config, load_federation(config))
 
 
@@ -263,7 +263,7 @@ def test_the_plain_loop_stops_at_the_exception_itself() -> None:
 
 
 def test_a_failure_is_told_with_its_round() -> None:
-    """Not with the number of works that the client has had."""
+    """Not with the number of tasks that the client has had."""
     one = ("delays.concurrency=1", "delays.arrivals_per_round=2", "rounds=20")
     survived = followed(inline(*SINGLE_CLASS, *one, "runtime.max_failed_clients=1"))
     first = next(arrival for arrival in survived.arrivals if arrival.status == "failed")
@@ -337,7 +337,7 @@ def test_a_slot_whose_client_fails_gets_another_work(method: str) -> None:
 
 
 def test_a_lock_step_trains_the_same_groups_in_every_slot() -> None:
-    """Also where the round ends within it and a lost work is given out again in the next; else the step of a group
+    """Also where the round ends within it and a lost task is given out again in the next; else the step of a group
     would be taken from fewer than K updates, and later ones between two workers that should start alike."""
     one = ("algorithm=ssgdm", "schedule=sequential", *SCHEDULES["sequential"], "delays.drop_rate=0.4", "rounds=4")
     done = followed(inline(*one, "delays.away_seconds=1", "delays.arrivals_per_round=6", "evaluation.every=9"))

@@ -135,14 +135,14 @@ def test_one_worker_of_a_method_with_estimates_computes_on_them() -> None:
 
 
 def test_one_worker_with_local_training_is_centralised_training() -> None:
-    """Each work is an epoch; deltas, applied as they are, add up to its end."""
+    """Each task is an epoch; deltas, applied as they are, add up to its end."""
     config = inline("data.clients=1", "delays.arrivals_per_round=2", "algorithm=asgd", "local.epochs=1")
     result = run(config)
     assert_same_model(result, by_pytorch(config, 3 * 2 * 3))
     assert result.history["epochs"].to_pylist() == [2.0, 4.0, 6.0]
 
 
-def test_a_client_that_keeps_its_statistics_has_those_of_all_its_works() -> None:
+def test_a_client_that_keeps_its_statistics_has_those_of_all_its_tasks() -> None:
     """With one worker those of a sequential run, by which the model is scored, too."""
     config = inline(*ONE_WORKER, "algorithm=asgd", "local.batchnorm=local")
     done, expected = followed(config), by_pytorch(config, 12)

@@ -15,7 +15,7 @@ REPLAYED = {
     "virtual": (),
     "wall": ("delays.clock=wall",),
     "wall in lock-step": ("delays.clock=wall", "algorithm=ssgdm"),
-    "lost works": ("delays.drop_rate=0.3", "delays.away_seconds=2", "delays.arrivals_per_round=7"),
+    "lost tasks": ("delays.drop_rate=0.3", "delays.away_seconds=2", "delays.arrivals_per_round=7"),
     "more clients than slots": ("data.clients=6", "delays.concurrency=3", *SEQUENTIAL, "algorithm=dana-zero"),
     "seconds": ("delays.seconds_per_round=1.7", *SEQUENTIAL),
 }

@@ -1,4 +1,4 @@
-"""Asynchronous runs end to end in one process: who works when, and who is sent what."""
+"""Asynchronous runs end to end in one process: who computes when, and who is sent what."""
 
 import itertools
 from collections import Counter
@@ -39,7 +39,7 @@ def test_two_workers_of_which_one_is_three_times_slower() -> None:
         (slow, 3.0, 6.0, 3, 3),
         (fast, 5.0, 6.0, 6, 1),
     ]
-    # Their first works were given out at the same time, the one in slot 0 first; from there on the slow one's is older.
+    # Their first tasks were given out at the same time, the one in slot 0 first; from there on the slow one's is older.
     assert [(worker, *map(pytest.approx, rest)) for worker, *rest in expected] == found
 
 
@@ -95,9 +95,9 @@ def test_a_freed_slot_goes_to_a_client_that_is_not_at_work_and_nobody_starves() 
         own = [event for event in events if event["client"] == client]
         for earlier, later in itertools.pairwise(own):
             assert earlier["arrived_seconds"] <= later["dispatched_seconds"]
-    works = Counter(event["client"] for event in events)
-    assert sorted(works) == list(range(9))
-    assert min(works.values()) > 180 / 9 / 2
+    tasks = Counter(event["client"] for event in events)
+    assert sorted(tasks) == list(range(9))
+    assert min(tasks.values()) > 180 / 9 / 2
     for slot in range(3):
         own = [event["client"] for event in events if event["worker"] == slot]
         assert len(set(own)) == 9, "a slot belongs to nobody"

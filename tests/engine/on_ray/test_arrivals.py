@@ -18,9 +18,9 @@ from small import asynchronous, process_of
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.interfaces import EvaluationPhase
-from fedbench.engine.messages import ArrivalOrder, ClientReport
-from fedbench.engine.on_ray.actors import Cluster
-from fedbench.engine.on_ray.arrivals import RayArrivals
+from fedbench.engine.messages import ClientReport, TaskOrder
+from fedbench.engine.on_ray.actors import ActorCluster
+from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
 from fedbench.errors import ClientFailure, RunError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import build_problem
@@ -61,8 +61,8 @@ def inline(*overrides: str) -> Followed:
 
 
 @contextmanager
-def actors(count: int) -> Iterator[Cluster]:
-    made = Cluster(on_ray(f"runtime.actors={count}").runtime, cohort=2)
+def actors(count: int) -> Iterator[ActorCluster]:
+    made = ActorCluster(on_ray(f"runtime.actors={count}").runtime, cohort=2)
     try:
         yield made
     finally:
@@ -70,19 +70,21 @@ def actors(count: int) -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="module")
-def single(local_ray: None) -> Iterator[Cluster]:
+def single(local_ray: None) -> Iterator[ActorCluster]:
     """Actors are made once for all runs; they forget everything when they are prepared for the next."""
     with actors(1) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
-def pair(local_ray: None) -> Iterator[Cluster]:
+def pair(local_ray: None) -> Iterator[ActorCluster]:
     with actors(2) as made:
         yield made
 
 
-def follow_on(cluster: Cluster, config: ExperimentConfig, kind: type[RayArrivals] = RayArrivals) -> Followed:
+def follow_on(
+    cluster: ActorCluster, config: ExperimentConfig, kind: type[RayArrivalExecutor] = RayArrivalExecutor
+) -> Followed:
 
     problem = build_problem(config, load_federation(config))
     data, rows = problem.federation.data, problem.federation.rows
@@ -108,13 +110,13 @@ def assert_alike(mine: Followed, theirs: Followed) -> None:
 
 
 @pytest.mark.parametrize("variant", ["ormo", "estimates of partial updates", "buffered"])
-def test_one_actor_gives_the_run_that_one_process_gives(variant: str, single: Cluster) -> None:
+def test_one_actor_gives_the_run_that_one_process_gives(variant: str, single: ActorCluster) -> None:
     overrides = VARIANTS[variant]
     assert_alike(follow_on(single, on_ray(*overrides)), inline(*overrides))
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_two_actors_give_the_run_that_one_process_gives(variant: str, pair: Cluster) -> None:
+def test_two_actors_give_the_run_that_one_process_gives(variant: str, pair: ActorCluster) -> None:
     overrides = VARIANTS[variant]
     assert_alike(follow_on(pair, on_ray(*overrides)), inline(*overrides))
 
@@ -126,7 +128,7 @@ def log_of(done: Followed, folder: Path) -> str:
     return f"delays.replay={file}"
 
 
-def test_what_really_happened_is_replayed_in_one_process(pair: Cluster, tmp_path: Path) -> None:
+def test_what_really_happened_is_replayed_in_one_process(pair: ActorCluster, tmp_path: Path) -> None:
     wall = ("delays.clock=wall", "data.clients=6", "delays.concurrency=4", "delays.arrivals_per_round=12", *SEQUENTIAL)
     recorded = follow_on(pair, on_ray(*wall))
     times = [arrival.arrived_seconds for arrival in recorded.arrivals]
@@ -135,7 +137,7 @@ def test_what_really_happened_is_replayed_in_one_process(pair: Cluster, tmp_path
     assert_alike(inline(*wall, log_of(recorded, tmp_path)), recorded)
 
 
-def test_rounds_of_real_seconds_are_replayed_with_the_same_arrivals_in_each(pair: Cluster, tmp_path: Path) -> None:
+def test_rounds_of_real_seconds_are_replayed_with_the_same_arrivals_in_each(pair: ActorCluster, tmp_path: Path) -> None:
     """In one process, too, which could not keep to the time by itself."""
     wall = ("delays.clock=wall", "delays.seconds_per_round=0.4", *SEQUENTIAL, "schedule.rounds_per_group=2", "rounds=9")
     recorded = follow_on(pair, on_ray(*wall))
@@ -147,10 +149,10 @@ NOTICED: list[str] = []
 """By whom a death was noticed."""
 
 
-class Mortal(RayArrivals):
-    """The actor that is given a work of FATAL stops there, and is dead when something is next asked of it.
+class Mortal(RayArrivalExecutor):
+    """The actor that is given a task of FATAL stops there, and is dead when something is next asked of it.
 
-    Works that it was given in the meantime are lost as well.
+    Tasks that it was given in the meantime are lost as well.
     """
 
     FATAL = (4, 10)
@@ -159,12 +161,12 @@ class Mortal(RayArrivals):
         super().__init__(*arguments)
         self._stopped: tuple[int, int] | None = None
 
-    def dispatch(self, order: ArrivalOrder, versions: tuple[int, ...]) -> None:
+    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
         import ray
 
         if order.number in self.FATAL:
             actor = self._choose_actor(order.client)
-            process = ray.get(self._cluster.clients[actor].__ray_call__.remote(process_of))
+            process = ray.get(self._cluster.client_actors[actor].__ray_call__.remote(process_of))
             os.kill(process, signal.SIGSTOP)
             self._stopped = actor, process
         super().dispatch(order, versions)
@@ -189,7 +191,7 @@ class Mortal(RayArrivals):
         NOTICED.append(where)
 
 
-def test_an_actor_that_dies_is_replaced_and_its_works_are_done_again(pair: Cluster) -> None:
+def test_an_actor_that_dies_is_replaced_and_its_tasks_are_done_again(pair: ActorCluster) -> None:
     """On the parameters that they were given out with, though others have been applied meanwhile."""
     NOTICED.clear()
     overrides = ("delays.arrivals_per_round=8", *SEQUENTIAL, "algorithm=dana-zero")
@@ -198,12 +200,12 @@ def test_an_actor_that_dies_is_replaced_and_its_works_are_done_again(pair: Clust
 
 
 def test_with_what_clients_keep_a_dead_actor_ends_the_run(local_ray: None) -> None:
-    told = r"^the actor with the works of clients \[.*\] died, and with it what these clients keep: "
+    told = r"^the actor with the tasks of clients \[.*\] died, and with it the state of these clients: "
     with actors(1) as doomed, pytest.raises(RunError, match=told):
         follow_on(doomed, on_ray("delays.arrivals_per_round=8", "local.batchnorm=local"), Mortal)
 
 
-def test_a_failure_is_told_with_its_round_and_traceback(pair: Cluster) -> None:
+def test_a_failure_is_told_with_its_round_and_traceback(pair: ActorCluster) -> None:
     with pytest.raises(
         ClientFailure, match=r"^client \d failed in round 0: ValueError: this client is broken$"
     ) as told:
@@ -212,20 +214,20 @@ def test_a_failure_is_told_with_its_round_and_traceback(pair: Cluster) -> None:
     assert "small.py" in told.value.traceback
 
 
-MOVED: list[tuple[ArrivalOrder, Any, Any]] = []
-"""Works, with references to what they were sent and to what came back."""
+MOVED: list[tuple[TaskOrder, Any, Any]] = []
+"""Tasks, with references to what they were sent and to what came back."""
 
 
-class Watched(RayArrivals):
+class Watched(RayArrivalExecutor):
     """Keeps hold of what goes to the actors and comes from them."""
 
-    def _submit(self, order: ArrivalOrder, actor: int, payload: Any, state: Any) -> None:
+    def _submit(self, order: TaskOrder, actor: int, payload: Any, state: Any) -> None:
         super()._submit(order, actor, payload, state)
         assert actor == order.client, "one client for each"
         MOVED.append((order, payload, self._tasks[order.number].upload))
 
 
-def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(pair: Cluster) -> None:
+def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(pair: ActorCluster) -> None:
     """Ray's own account of every object that goes to or comes from a client actor, next to the protocol's."""
     MOVED.clear()
     one = ("data.clients=2", "model=cnn-bn", "model.width=16", "evaluation.every=99", "rounds=5")

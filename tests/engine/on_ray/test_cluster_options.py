@@ -8,7 +8,7 @@ from warm_pools import WarmPools
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.runtime import RuntimeSection
-from fedbench.engine.on_ray.actors import Cluster
+from fedbench.engine.on_ray.actors import ActorCluster
 from fedbench.errors import ConfigError
 from fedbench.experiment.run import run
 
@@ -19,11 +19,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 def test_actors_are_placed_as_asked(placement: str) -> None:
     from ray.util.placement_group import placement_group_table
 
-    cluster = Cluster(RuntimeSection(actors=2, placement=placement), cohort=2)
+    cluster = ActorCluster(RuntimeSection(actors=2, placement=placement), cohort=2)
     try:
         assert cluster._group is not None
         assert placement_group_table(cluster._group)["strategy"] == placement.upper()
-        assert len(cluster.clients) == 2
+        assert len(cluster.client_actors) == 2
     finally:
         cluster.close()
 
@@ -31,14 +31,14 @@ def test_actors_are_placed_as_asked(placement: str) -> None:
 def test_nodes_are_waited_for_as_long_as_allowed_and_no_longer(capfd: pytest.CaptureFixture[str]) -> None:
     began = time.monotonic()
     with pytest.raises(ConfigError, match=r"3 actors x 1 CPU = 3 CPUs asked, 2 present: set runtime\.cpus_per_client"):
-        Cluster(RuntimeSection(actors=3, wait_for_nodes=2.0), cohort=3)
+        ActorCluster(RuntimeSection(actors=3, wait_for_nodes=2.0), cohort=3)
     assert 2.0 <= time.monotonic() - began < 60.0
     assert capfd.readouterr().err.startswith("waiting up to 2 s for nodes: 3 actors x 1 CPU = 3 CPUs asked, 2 present")
 
 
 def test_an_actor_that_no_single_node_could_hold_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"set runtime\.cpus_per_client<=2"):
-        Cluster(RuntimeSection(actors=1, cpus_per_client=3.0), cohort=3)
+        ActorCluster(RuntimeSection(actors=1, cpus_per_client=3.0), cohort=3)
 
 
 @pytest.mark.parametrize("option", ["placement=spread", "wait_for_nodes=5"])
@@ -72,7 +72,7 @@ def test_a_sum_per_node_is_refused_where_single_updates_are_looked_at(algorithm:
 def test_the_server_is_where_it_is_wanted(where: str) -> None:
     import ray
 
-    cluster = Cluster(RuntimeSection(actors=1, server=where), cohort=2)
+    cluster = ActorCluster(RuntimeSection(actors=1, server=where), cohort=2)
     try:
         server = cluster.create_server(Named, "a server")
         assert ray.get(server.read.remote()) == "a server"
@@ -100,6 +100,6 @@ class Named:
 
 def test_a_custom_resource_that_is_not_there_is_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"1 actors x 0\.5 A100 = 0\.5 A100 asked, 0 present"):
-        Cluster(RuntimeSection(resources={"A100": 0.5}), cohort=2)
+        ActorCluster(RuntimeSection(resources={"A100": 0.5}), cohort=2)
     with pytest.raises(ConfigError, match="set gpus_per_client"):
         config("runtime.resources.GPU=1")

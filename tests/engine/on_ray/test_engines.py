@@ -72,7 +72,7 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
 
     sizes: list[list[int]] = []
 
-    class Watched(ray_rounds.RayExecutor):
+    class Watched(ray_rounds.RayRoundExecutor):
         def train(self, plan, limit):  # type: ignore[no-untyped-def]
             self.seen: list[object] = []
             phase = super().train(plan, limit)
@@ -84,7 +84,7 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
                 self.seen += [payloads._references[order.stale], upload]
             return super()._collect(plan, orders, payloads, reports)
 
-    monkeypatch.setattr(ray_rounds, "RayExecutor", Watched)
+    monkeypatch.setattr(ray_rounds, "RayRoundExecutor", Watched)
     result = on_ray(5, "data.clients=5", "evaluation.every=100", f"local.batchnorm={statistics}", "model.width=64")
     empty = array_overhead()
     for index, objects in enumerate(sizes):
@@ -209,7 +209,7 @@ def test_one_client_taking_part_is_centralised_training() -> None:
     from fedbench.experiment.federation import load_federation
     from fedbench.experiment.setup import build_problem
     from fedbench.models.flat import FlatModel
-    from fedbench.training.local import LocalWork, train_client
+    from fedbench.training.local import LocalTraining, train_client
 
     one = config("runtime.executor=inline", "data.clients=1", "rounds=1", "local.epochs=2")
     result = run(one)
@@ -225,7 +225,7 @@ def test_one_client_taking_part_is_centralised_training() -> None:
     module = build_module(one.model, federation.task, torch_seed(one.seed, "model"))
     model = FlatModel(module, problem.layout)
     spec = problem.spec
-    work = LocalWork(
+    work = LocalTraining(
         spec.optimizer, spec.algorithm.objective(), spec.batch_size, spec.epochs, spec.steps, False, one.seed
     )
     train_client(

@@ -26,7 +26,7 @@ def test_actors_of_a_node_read_the_same_memory() -> None:
     import ray
 
     with prepared(config("runtime.actors=2")) as (_, executor):
-        clients = executor._cluster.clients  # type: ignore[attr-defined]
+        clients = executor._cluster.client_actors  # type: ignore[attr-defined]
         first, second = ray.get([client.__ray_call__.remote(mapped_from) for client in clients])
     assert len(first) == 3
     assert first == second

@@ -39,7 +39,7 @@ def digest(config: ExperimentConfig, warm: WarmActors | None) -> str:
 
 def processes(warm: WarmActors, config: ExperimentConfig) -> list[int]:
     cluster = warm.lend(config.runtime, config.slots())
-    return ray.get([actor.__ray_call__.remote(small.process_of) for actor in cluster.clients])
+    return ray.get([actor.__ray_call__.remote(small.process_of) for actor in cluster.client_actors])
 
 
 def inline(config: ExperimentConfig) -> ExperimentConfig:
@@ -69,7 +69,7 @@ def test_actors_that_died_meanwhile_are_replaced(warm: WarmActors) -> None:
     config = small.config(*QUICK)
     expected = digest(config, warm)
     cluster = warm.lend(config.runtime, config.slots())
-    for actor in cluster.everyone():
+    for actor in cluster.all_actors():
         ray.kill(actor)
     assert digest(config, warm) == expected
 

@@ -13,7 +13,7 @@ from small import HUGE, config
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.interfaces import Executor
 from fedbench.engine.messages import ClientReport, RoundPlan
-from fedbench.engine.rounds.inline import InlineExecutor
+from fedbench.engine.rounds.inline import InlineRoundExecutor
 from fedbench.errors import ConfigError
 from fedbench.experiment.run import prepared, run
 from fedbench.experiment.setup import Problem
@@ -182,7 +182,7 @@ def test_a_pool_that_always_averages_is_the_uniform_mean_bit_for_bit(objective: 
 
 def test_what_is_scored_is_the_mean_of_a_pool_also_where_clients_started_from_models_of_their_own() -> None:
     with prepared(inline("algorithm=fedmr", "schedule=sequential")) as (problem, executor):
-        assert isinstance(executor, InlineExecutor)
+        assert isinstance(executor, InlineRoundExecutor)
         for done in rounds_of(executor, problem.rounds):
             np.testing.assert_array_equal(executor._host._received["parameters"], done.vector)
             np.testing.assert_array_equal(executor._host._received["statistics"], done.statistics)
@@ -228,7 +228,7 @@ def test_scaffold_with_a_single_client_is_fedavg_but_for_rounding(schedule: str)
 
 def states(executor: Executor, problem: Problem, name: str) -> np.ndarray:
     """float64 [clients, P], what the clients keep; zeros where one has nothing yet."""
-    assert isinstance(executor, InlineExecutor)
+    assert isinstance(executor, InlineRoundExecutor)
     found = np.zeros((len(problem.federation.sizes), problem.layout.size))
     for client, state in executor._host._states.items():
         found[client] = state.arrays.get(name, 0)
@@ -240,7 +240,7 @@ def states(executor: Executor, problem: Problem, name: str) -> np.ndarray:
 def test_the_servers_control_variate_is_the_mean_of_the_clients(rule: str, schedule: str) -> None:
     """c = (1/N) sum c_i at any time, also where a round trains other groups on other clients."""
     with prepared(inline(*crossed("scaffold", rule, schedule))) as (problem, executor):
-        assert isinstance(executor, InlineExecutor)
+        assert isinstance(executor, InlineRoundExecutor)
         for _ in rounds_of(executor, problem.rounds):
             mean = states(executor, problem, "control").mean(axis=0)
             assert np.abs(mean).max() > 1e-3
@@ -251,7 +251,7 @@ def test_the_servers_control_variate_is_the_mean_of_the_clients(rule: str, sched
 def test_feddyns_server_keeps_the_mean_of_the_clients_duals(schedule: str) -> None:
     """h = (1/m) sum lambda_k at any time, also where a round trains other groups on other clients."""
     with prepared(inline(*crossed("feddyn", "own", schedule))) as (problem, executor):
-        assert isinstance(executor, InlineExecutor)
+        assert isinstance(executor, InlineRoundExecutor)
         for _ in rounds_of(executor, problem.rounds):
             mean = states(executor, problem, "dual").mean(axis=0)
             assert np.abs(mean).max() > 1e-6
@@ -366,18 +366,18 @@ TELLING = {
 @pytest.mark.parametrize("actors", [1, 2, 4])
 def test_one_model_whatever_the_cluster(actors: int) -> None:
     """Actors are made once for all methods; they forget everything when they are prepared for the next."""
-    from fedbench.engine.on_ray.actors import Cluster
-    from fedbench.engine.on_ray.rounds import RayExecutor
+    from fedbench.engine.on_ray.actors import ActorCluster
+    from fedbench.engine.on_ray.rounds import RayRoundExecutor
 
     sampled = ("data.clients=7", "participation.clients_per_round=4", "rounds=4")
     on_ray = config(*SMALL, *sampled, *SGD, *TWO_STEPS, f"runtime.actors={actors}", "runtime.cpus_per_client=0.2")
-    cluster = Cluster(on_ray.runtime, cohort=4)
+    cluster = ActorCluster(on_ray.runtime, cohort=4)
     differing = []
     try:
         for name, overrides in TELLING.items():
             problem, expected = followed(inline(*sampled, *overrides))
             data, rows = problem.federation.data, problem.federation.rows
-            executor = RayExecutor(cluster, problem.spec, data, rows, problem.server, on_ray.runtime)
+            executor = RayRoundExecutor(cluster, problem.spec, data, rows, problem.server, on_ray.runtime)
             for mine, theirs in zip(rounds_of(executor, problem.rounds), expected, strict=True):
                 same = mine.digest == theirs.digest and plain(mine) == plain(theirs)
                 differing += [] if same else [(name, mine.plan.round)]

@@ -1,4 +1,4 @@
-"""A server rule that breaks its contract is refused in one line that names the rule and the method."""
+"""A server rule that breaks its contract, in whichever round, is refused in one line that names rule and method."""
 
 from pathlib import Path
 
@@ -22,9 +22,9 @@ MESSAGES: dict[Breakage, str] = {
 @pytest.mark.parametrize("breakage", BREAKAGES)
 def test_what_a_rule_returns_is_checked(breakage: Breakage, run_folder: Path) -> None:
     broken = config(
-        "runtime.executor=inline", "rounds=1", "algorithm=broken_rules:BrokenRule", f"algorithm.breakage={breakage}"
+        "runtime.executor=inline", "rounds=2", "algorithm=broken_rules:BrokenRule", f"algorithm.breakage={breakage}"
     )
-    rule = "round 0: the server rule broken_rules:Broken of algorithm broken_rules:BrokenRule "
+    rule = "round 1: the server rule broken_rules:Broken of algorithm broken_rules:BrokenRule "
     with pytest.raises(RunError, match=rule + MESSAGES[breakage]) as error:
         run(broken)
     assert "\n" not in str(error.value)

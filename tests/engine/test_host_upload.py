@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fedbench.engine.client_host import Answer
-from fedbench.engine.messages import WorkOrder
+from fedbench.engine.client_host import HostUpload
+from fedbench.engine.messages import HostOrder
 from fedbench.protocol.exact_sum import LARGEST_UPDATE
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.message import PartTable
@@ -12,12 +12,12 @@ from fedbench.protocol.message import PartTable
 TABLE = PartTable(ParameterLayout.build([("one", {"weight": (3,)}), ("two", {"bias": (2,)})]), statistics=False)
 
 
-def answer(combine: bool, scale: float) -> Answer:
-    order = WorkOrder(
+def answer(combine: bool, scale: float) -> HostUpload:
+    order = HostOrder(
         round=0, union=(0, 1), lr_factor=1.0, stale=(), clients=(7,), groups=((0, 1),), weights=(1.0,), scales=(scale,),
         own_starts=False, combine=combine, on_failure="stop",
     )  # fmt: skip
-    return Answer(TABLE, order)
+    return HostUpload(TABLE, order)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
