@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from fedbench.records.recorded_run import RecordedRun
-from fedbench.report.caveats import Problem, note, warn
+from fedbench.report.caveats import Caveat, note, warn
 from fedbench.report.methods import Method
 
 T = TypeVar("T", int, str)
 
 
-def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[Problem]:
+def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[Caveat]:
     """What makes a comparison of these methods less than fair.
 
     Args:
@@ -29,7 +29,7 @@ def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[
     ]
 
 
-def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Problem]:
+def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Caveat]:
     """Different data under one name. Another seed may draw another partition, so partitions are compared by seed."""
     for name, runs in _by(readable, lambda run: run.name).items():
         if len(data := different_data(runs)) > 1:
@@ -44,7 +44,7 @@ def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Problem]:
                 yield warn(f"runs named {name} are mixed up: {ways} ({places})")
 
 
-def _other_data(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_data(methods: Sequence[Method]) -> Iterable[Caveat]:
     for method in methods:
         if len(different_data(method.runs)) > 1:
             yield warn(f"{method.title}: its seeds were run on different data, so its mean says little")
@@ -75,7 +75,7 @@ def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     return [list(runs)]
 
 
-def _other_partitions(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_partitions(methods: Sequence[Method]) -> Iterable[Caveat]:
     """With the same seed, methods should see the same clients."""
     differing: dict[int, list[list[Method]]] = {}
     for seed in sorted({seed for method in methods for seed in method.seeds}):
@@ -95,7 +95,7 @@ def _other_partitions(methods: Sequence[Method]) -> Iterable[Problem]:
         )
 
 
-def _other_lengths(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_lengths(methods: Sequence[Method]) -> Iterable[Caveat]:
     cohorts = [method for method in methods if not method.is_asynchronous]
     arrivals = [method for method in methods if method.is_asynchronous]
     for some in (cohorts, arrivals):
@@ -112,7 +112,7 @@ def _other_lengths(methods: Sequence[Method]) -> Iterable[Problem]:
         )
 
 
-def _missing_seeds(methods: Sequence[Method]) -> Iterable[Problem]:
+def _missing_seeds(methods: Sequence[Method]) -> Iterable[Caveat]:
     every = sorted({seed for method in methods for seed in method.asked})
     lacking: dict[tuple[int, ...], list[Method]] = defaultdict(list)
     for method in methods:
@@ -131,7 +131,7 @@ def _missing_seeds(methods: Sequence[Method]) -> Iterable[Problem]:
         yield note("every method has one seed only: nothing can be said about what is chance")
 
 
-def _other_versions(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_versions(methods: Sequence[Method]) -> Iterable[Caveat]:
     by_version: dict[str, list[RecordedRun]] = defaultdict(list)
     for method in methods:
         for run in method.runs:
@@ -141,7 +141,7 @@ def _other_versions(methods: Sequence[Method]) -> Iterable[Problem]:
         yield note(f"the runs were made with different versions or machines ({sides})")
 
 
-def _rejected(methods: Sequence[Method]) -> Iterable[Problem]:
+def _rejected(methods: Sequence[Method]) -> Iterable[Caveat]:
     for method in methods:
         counts = {run.seed: run.summary.get("rejected_clients") or 0 for run in method.runs}
         if any(counts.values()):

@@ -35,7 +35,7 @@ def comparison(root: Path, *names: str) -> Comparison:
 
 
 def said(found: Comparison, severity: str) -> str:
-    return "\n".join(problem.text for problem in found.problems if problem.severity == severity)
+    return "\n".join(caveat.text for caveat in found.caveats if caveat.severity == severity)
 
 
 @pytest.fixture
