@@ -79,16 +79,16 @@ class Measure(Section):
 
     @property
     def quantity(self) -> Quantity:
-        """What is read."""
+        """The quantity that is read."""
         return QUANTITIES[self.value]
 
     def number(self, values: Sequence[float]) -> Number:
-        """How the values of a column are shown; they are in the shown unit already."""
+        """The decimals with which a column shows these values, which are in the shown unit already."""
         digits = self.quantity.digits if self.digits is None else self.digits
         return Number.fitting(values, most=4) if digits is None else Number(digits)
 
     def heading(self, path: str) -> str:
-        """Of its column: name, target and unit."""
+        """The heading of a column, from its name: with target and unit."""
         target = "" if self.target is None else f" to {self.target:g} %"
         unit = f" ({self.quantity.unit})" if self.quantity.unit else ""
         return f"{path}{target}{unit}"

@@ -11,7 +11,7 @@ from fedbench.suites.earlier_runs import Recorded
 from fedbench.suites.plan import Plan
 
 FORESEEN_ROUNDS = 2
-"""Of an asynchronous run, whose arrivals are gone through one by one; the rest is taken to be like them."""
+"""Rounds of an asynchronous run whose arrivals are gone through one by one; the others are taken to be like them."""
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,13 @@ class Foreseen:
     """What one configuration costs for each of its seeds.
 
     Attributes:
-        label: of its runs.
-        seeds: that it is run with.
-        recorded: those of them that are recorded already.
-        broken_off: those that will be gone on with.
-        rounds: of one run; None: not known.
-        costs: of one run, as estimated for the first seed; None: it cannot be told.
-        remark: why not, or what the figures rest on.
+        label: what its runs are, for people.
+        seeds: the seeds that it is run with.
+        recorded: the seeds whose runs are recorded already.
+        broken_off: the seeds whose runs will be gone on with.
+        rounds: the number of rounds of one run; None: not known.
+        costs: the costs of one run, as estimated for the first seed; None: they cannot be told.
+        remark: why they cannot be told, or what they rest on.
     """
 
     label: str
@@ -38,7 +38,7 @@ class Foreseen:
 
     @property
     def open(self) -> int:
-        """Runs that are still to be run, broken-off ones among them."""
+        """The number of runs that are still to be run, broken-off ones among them."""
         return len(self.seeds) - len(self.recorded)
 
     def to_mapping(self) -> dict[str, Any]:
@@ -55,29 +55,29 @@ class Foreseen:
 
 
 def foresee(plan: Plan, recorded: dict[str, Recorded]) -> list[Foreseen]:
-    """Each configuration of a plan, in the order in which it comes up."""
+    """The costs of each configuration of a plan, in the order in which it comes up."""
     seeds: dict[str, dict[int, str]] = {}
     for digest, run in plan.runs.items():
         unseeded = run.config.model_copy(update={"seed": 0}).digest()
         seeds.setdefault(unseeded, {})[run.config.seed] = digest
-    found = []
-    for own in seeds.values():
-        run = plan.runs[next(iter(own.values()))]
+    foreseen = []
+    for digests in seeds.values():
+        run = plan.runs[next(iter(digests.values()))]
         rounds, costs, remark = _cost(run.config)
-        done = tuple(seed for seed, digest in own.items() if digest in recorded and recorded[digest].finished)
-        broken_off = tuple(seed for seed, digest in own.items() if digest in recorded and seed not in done)
-        found.append(Foreseen(run.label, tuple(own), done, broken_off, rounds, costs, remark))
-    return found
+        done = tuple(seed for seed, digest in digests.items() if digest in recorded and recorded[digest].finished)
+        broken_off = tuple(seed for seed, digest in digests.items() if digest in recorded and seed not in done)
+        foreseen.append(Foreseen(run.label, tuple(digests), done, broken_off, rounds, costs, remark))
+    return foreseen
 
 
-def total_open(found: list[Foreseen]) -> Costs | None:
+def total_open(foreseen: list[Foreseen]) -> Costs | None:
     """The costs of all runs that are still to be run; None where one of them is not known."""
-    if any(one.costs is None and one.open for one in found):
+    if any(configuration.costs is None and configuration.open for configuration in foreseen):
         return None
     whole = Costs()
-    for one in found:
-        for _ in range(one.open):
-            whole += one.costs or Costs()
+    for configuration in foreseen:
+        for _ in range(configuration.open):
+            whole += configuration.costs or Costs()
     return whole
 
 

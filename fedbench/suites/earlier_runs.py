@@ -1,4 +1,4 @@
-"""Which of a suite's runs are recorded already, found by the hash of what can change their results."""
+"""Finds the runs of a suite that are recorded already, by the hash of what can change their results."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from fedbench.experiment.description import versions
 from fedbench.records.reader import CONFIG, load_run
 
 LIBRARIES = ("fedbench", "torch", "numpy", "machine")
-"""Of `summary["versions"]`: what a result depends on."""
+"""The entries of `summary["versions"]` that a result depends on."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Recorded:
     """A run directory that holds a run of the suite.
 
     Attributes:
-        directory: of the run.
+        directory: the run directory.
         summary: as in `summary.json`.
     """
 
@@ -30,12 +30,12 @@ class Recorded:
 
     @property
     def finished(self) -> bool:
-        """Whether nothing is left to do."""
+        """Whether the run came to its end."""
         return bool(self.summary["status"] == "finished")
 
     @property
     def other_versions(self) -> str:
-        """With which libraries it was made, where they differ from those here: "torch 2.13.0, not 2.14.0"."""
+        """The libraries that it was made with, where they differ from those here: "torch 2.13.0, not 2.14.0"."""
         made, here = self.summary.get("versions", {}), versions()
         return ", ".join(
             f"{name} {made.get(name, 'unknown')}, not {here[name]}"
@@ -48,21 +48,21 @@ def find_recorded(folders: Iterable[Path], wanted: Mapping[str, object]) -> dict
     """The recorded runs by digest; a finished one goes before one that is not.
 
     Args:
-        folders: that hold run directories; only the first one's unfinished runs count.
-        wanted: digests that are looked for.
+        folders: folders that hold run directories; unfinished runs count only in the first.
+        wanted: the digests that are looked for.
     """
-    found: dict[str, Recorded] = {}
+    recorded: dict[str, Recorded] = {}
     for place, folder in enumerate(folders):
         for directory in sorted(path.parent for path in folder.glob(f"*/{CONFIG}")):
             known = _recorded(directory)
             if known is None or known[0] not in wanted:
                 continue
             digest, run = known
-            if run.finished and not (digest in found and found[digest].finished):
-                found[digest] = run
+            if run.finished and not (digest in recorded and recorded[digest].finished):
+                recorded[digest] = run
             elif place == 0:
-                found.setdefault(digest, run)
-    return found
+                recorded.setdefault(digest, run)
+    return recorded
 
 
 def recorded_seeds(folder: Path) -> set[int]:

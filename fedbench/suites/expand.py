@@ -77,7 +77,7 @@ class _Expansion:
         self._columns = {path_name(path): path for path in leaves(suite.columns)}
         self._all = [(row, column) for row in self._rows for column in self._columns]
         untils = [part.until for paths in (self._rows, self._columns) for path in paths.values() for part in path]
-        self._cycles_read = max((one.cycle or 1 for one in untils if isinstance(one, Until)), default=1)
+        self._cycles_read = max((until.cycle or 1 for until in untils if isinstance(until, Until)), default=1)
         self._groups = LayerCounts()
         self._sources: dict[str, dict[str, Any]] = {}
         self._scaling: dict[str, None] = {}
@@ -117,8 +117,8 @@ class _Expansion:
             self._name,
             self._suite,
             self._seeds,
-            tuple(row for row in self._rows if any(row == one for one, _ in cells)),
-            tuple(column for column in self._columns if any(column == one for _, one in cells)),
+            tuple(name for name in self._rows if any(name == row for row, _ in cells)),
+            tuple(name for name in self._columns if any(name == column for _, column in cells)),
             cells,
             runs,
             self._scale,
@@ -139,13 +139,13 @@ class _Expansion:
                 f"{key}={pattern}: suite {self._name} has no such {'column' if rows else 'row'}; "
                 f"rows: {', '.join(self._rows)}; columns: {', '.join(self._columns)}"
             )
-        return {(one, other) for one in rows for other in columns}
+        return {(row_name, column_name) for row_name in rows for column_name in columns}
 
     def _about(self, row: str, column: str) -> list[Place]:
         return [place for cells, place in self._places if (row, column) in cells]
 
     def _read_published(self) -> dict[Address, Figure]:
-        found: dict[Address, Figure] = {}
+        published: dict[Address, Figure] = {}
         for row, figures in (self._suite.published.values if self._suite.published else {}).items():
             where = f"suite {self._name}: published.values.{row}"
             if row not in self._rows:
@@ -153,15 +153,15 @@ class _Expansion:
             if isinstance(figures, list):
                 if len(figures) != len(self._columns):
                     raise ConfigError(f"{where}: {len(figures)} figures for {len(self._columns)} columns")
-                found |= {
+                published |= {
                     (row, column): figure for column, figure in zip(self._columns, figures, strict=True) if figure
                 }
                 continue
             for column, figure in figures.items():
                 if column not in self._columns:
                     raise ConfigError(f"{where}.{column}: no such column{did_you_mean(column, self._columns)}")
-                found[row, column] = figure
-        return found
+                published[row, column] = figure
+        return published
 
     def _measure(self, row: str, column: str) -> Measure:
         given = [part.measure for part in (*self._rows[row], *self._columns[column]) if part.measure is not None]
@@ -186,10 +186,10 @@ class _Expansion:
             raise ConfigError(f"{where}: {error}") from None
 
     def _base(self, path: Branch) -> dict[str, Any]:
-        own = [part.base for part in path if part.base is not None]
-        if len(own) > 1:
-            raise ConfigError(f"base is set {len(own)} times on the way to this cell; set it once")
-        base = own[0] if own else self._suite.base
+        bases = [part.base for part in path if part.base is not None]
+        if len(bases) > 1:
+            raise ConfigError(f"base is set {len(bases)} times on the way to this cell; set it once")
+        base = bases[0] if bases else self._suite.base
         if base is None:
             raise ConfigError("base must be set by the suite, the row or the column")
         if isinstance(base, dict):

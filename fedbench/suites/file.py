@@ -1,4 +1,4 @@
-"""What a suite file says, checked before anything runs."""
+"""The suite file: its keys, and how they are checked before anything runs."""
 
 import re
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from fedbench.suites.cell_values import Measure
 SUITES = Path(__file__).parent / "shipped"
 
 NAME = r"^[^/*?\[\]]+$"
-"""Of rows and columns: without what `--only` gives a meaning to."""
+"""Pattern of the names of rows and columns: without the characters that have a meaning in `--only`."""
 
 
 class Until(Section):
@@ -63,7 +63,7 @@ class Part(Section):
 
     @property
     def parts(self) -> "tuple[Part, ...]":
-        """What it is a group of."""
+        """The parts that it is a group of."""
         return ()
 
 
@@ -96,7 +96,7 @@ class Column(Part):
 
 
 Branch = tuple[Part, ...]
-"""From the outermost group to a row or a column."""
+"""The parts from the outermost group down to a row or a column."""
 
 
 class Place(Section):
@@ -157,10 +157,10 @@ def _figure(given: object, where: str) -> object:
     if isinstance(given, int | float):
         return {"value": given}
     if isinstance(given, str):
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)(?: *\+- *(\d+(?:\.\d+)?))?", given.strip())
-        if found is None:
+        figure = re.fullmatch(r"(\d+(?:\.\d+)?)(?: *\+- *(\d+(?:\.\d+)?))?", given.strip())
+        if figure is None:
             raise ValueError(f"{where}: {given!r} is no figure; write a number or 'MEAN +- STD'")
-        return {"value": float(found[1])} | ({"std": float(found[2])} if found[2] else {})
+        return {"value": float(figure[1])} | ({"std": float(figure[2])} if figure[2] else {})
     return given
 
 
@@ -204,7 +204,7 @@ def suite_names() -> list[str]:
 
 
 def suite_summary(name: str) -> str:
-    """What a shipped suite is: its first line."""
+    """The first line of a shipped suite, which says what it is."""
     first = (SUITES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
     return first.removeprefix("#").strip()
 
@@ -241,7 +241,7 @@ def read_suite(path: Path) -> SuiteFile:
     except ValidationError as error:
         raise ConfigError(f"{label}: {explain(error, '', _known_keys(error))}") from None
     for kind, parts in (("rows", suite.rows), ("columns", suite.columns)):
-        names = [path_name(one) for one in leaves(parts)]
+        names = [path_name(path) for path in leaves(parts)]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"{label}: {kind}: {twice[0]!r} stands there twice; each needs a name of its own")
     return suite
@@ -251,11 +251,11 @@ def _known_keys(error: ValidationError) -> list[str]:
     """The keys that stand beside the first offending one."""
     kinds: dict[str, type[Section]] = {"rows": Row, "columns": Column, "cells": Place, "published": Published}
     kinds |= {"until": Until, "measure": Measure}
-    first = min(error.errors(include_url=False), key=lambda one: one["type"] != "extra_forbidden")
-    found: type[Section] = SuiteFile
+    first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
+    section: type[Section] = SuiteFile
     for part in first["loc"][:-1]:
-        found = kinds.get(str(part), found)
-    return list(found.model_fields)
+        section = kinds.get(str(part), section)
+    return list(section.model_fields)
 
 
 def leaves(parts: "tuple[Part, ...]", above: Branch = ()) -> Iterator[Branch]:
@@ -268,5 +268,5 @@ def leaves(parts: "tuple[Part, ...]", above: Branch = ()) -> Iterator[Branch]:
 
 
 def path_name(path: Branch) -> str:
-    """What a row or column is called: "cifar10 C=1"."""
+    """The name of a row or column with the groups above it: "cifar10 C=1"."""
     return " ".join(part.name for part in path)

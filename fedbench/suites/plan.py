@@ -14,7 +14,7 @@ class Run:
 
     Attributes:
         label: what it is, for people: "cifar10 FedAvg FNU".
-        config: complete.
+        config: the complete configuration.
         row, column: the cell that it was first needed for.
     """
 
@@ -25,17 +25,17 @@ class Run:
 
     @property
     def digest(self) -> str:
-        """By which it is known again."""
+        """Identifies the run by its configuration hash."""
         return self.config.digest()
 
     @property
     def title(self) -> str:
-        """With its seed."""
+        """What the run is, with its seed, for people."""
         return f"{self.label} seed {self.config.seed}"
 
     @property
     def directory_name(self) -> str:
-        """That a person tells from the others'."""
+        """The name of its run directory, by which a person tells it from the others."""
         return f"{slug(self.label)}-seed{self.config.seed}-{self.digest[:8]}"
 
 
@@ -44,11 +44,11 @@ class SuiteCell:
     """One cell of the table.
 
     Attributes:
-        row, column: their names.
-        measure: what it shows.
+        row, column: the names of its row and column.
+        measure: what the cell shows.
         runs: {seed: digest of the run that is read}.
-        through: up to this round of it; None: its end.
-        published: the printed figure.
+        through: the number of rounds that are read; None: all.
+        published: the printed figure; None: there is none.
         note: a footnote.
     """
 
@@ -66,16 +66,16 @@ class Plan:
     """What a suite comes to, for some seeds, rows and columns, at some scale.
 
     Attributes:
-        name: of the suite.
-        file: as it was written.
-        seeds: that each cell is run with.
-        rows, columns: the names of the table.
-        cells: by (row, column).
-        runs: by digest, in the order in which they are run: all cells with the first seed, then with the next.
-        scale: of rounds and data.
+        name: the name of the suite.
+        file: the suite as it was written.
+        seeds: the seeds that each cell is run with.
+        rows, columns: the names of the table's rows and columns.
+        cells: {(row, column): cell}.
+        runs: {digest: run}, in the order in which they are run: all cells with the first seed, then with the next.
+        scale: the share of rounds and data that is run.
         scaling: what that means for the runs, in words.
-        overrides: of the command line.
-        only: which cells were asked for; "": all.
+        overrides: the overrides of the command line.
+        only: the cells that were asked for, as ROW/COLUMN; "": all.
     """
 
     name: str
@@ -102,5 +102,5 @@ class Plan:
 
 
 def slug(text: str) -> str:
-    """As a file name takes it: "cifar10 C=1" becomes "cifar10-C1"."""
+    """A file name for a text: "cifar10 C=1" becomes "cifar10-C1"."""
     return re.sub(r"-+", "-", re.sub(r"[^A-Za-z0-9._-]+", "-", text.replace("=", ""))).strip("-.") or "run"

@@ -1,4 +1,4 @@
-"""Who is told how a suite goes on."""
+"""The interface of what follows a suite as it goes."""
 
 from typing import Protocol
 

@@ -38,7 +38,7 @@ class Outcome:
 
     @property
     def finished(self) -> bool:
-        """Whether there is something to read."""
+        """Whether the run came to its end, so that there is something to read."""
         return self.status == "finished"
 
 
@@ -93,12 +93,12 @@ class Outcomes:
 
     @property
     def failed(self) -> list[str]:
-        """Digests of the runs that failed."""
+        """The digests of the runs that failed."""
         return [digest for digest, outcome in self.by_digest.items() if outcome.status == "failed"]
 
     @property
     def missing(self) -> int:
-        """Runs that were not run to an end."""
+        """The number of runs that were not run to an end."""
         return sum(
             1
             for digest in self.plan.runs
@@ -107,11 +107,11 @@ class Outcomes:
 
     @property
     def status(self) -> str:
-        """Of the suite: finished | failed | interrupted."""
+        """What became of the suite: finished | failed | interrupted."""
         return "interrupted" if self.missing else "failed" if self.failed else "finished"
 
     def table(self) -> Table:
-        """As far as the runs have come."""
+        """The table as far as the runs have come."""
         plan = self.plan
         readings = {place: self._read(cell) for place, cell in plan.cells.items()}
         columns: dict[str, tuple[str, list[Cell]]] = {}
@@ -121,7 +121,7 @@ class Outcomes:
             values = [value for cell in cells if cell for value in readings[cell.row, cell.column].values.values()]
             number = measures[0].number(values)
             shown = [self._cell(cell, number, readings[cell.row, cell.column]) if cell else Cell("-") for cell in cells]
-            columns[column] = _heading(column, measures), shown
+            columns[column] = measures[0].heading(column), shown
         return Table(
             title=plan.file.title,
             corner=plan.file.corner,
@@ -255,17 +255,13 @@ class Outcomes:
         notes += [f"{note.rstrip('.')}." for note in plan.file.notes]
         if plan.scaling:
             notes.append(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}.")
-        own = [text for text in plan.overrides if not is_local(text)]
-        if own:
-            notes.append(f"Set on the command line: {', '.join(own)}.")
+        chosen = [text for text in plan.overrides if not is_local(text)]
+        if chosen:
+            notes.append(f"Set on the command line: {', '.join(chosen)}.")
         notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")
         other = dict.fromkeys(outcome.other_versions for outcome in self.by_digest.values() if outcome.other_versions)
         notes += [f"Some runs were recorded with other versions: {line}." for line in other]
         return tuple(notes)
-
-
-def _heading(column: str, measures: list[Measure]) -> str:
-    return measures[0].heading(column)
 
 
 def _seeds(seeds: list[int]) -> str:

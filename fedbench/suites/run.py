@@ -47,7 +47,7 @@ STATE = "suite.json"
 
 
 def suite_folder(plan: Plan) -> Path:
-    """Where a suite's runs and tables go: `suites/NAME` below the runs, another one for each scale."""
+    """The folder of a suite's runs and tables: `suites/NAME` below the runs, another one for each scale."""
     name = plan.name if plan.scale == 1 else f"{plan.name}-scaled-{plan.scale:g}"
     return (runs_root() / "suites" / slug(name)).absolute()
 
@@ -97,7 +97,7 @@ class _Suite:
         self._warm: WarmActors | None = None
 
     def run(self) -> Outcomes:
-        """All of it."""
+        """Run the suite to its end."""
         self._take_recorded()
         with stop_signal() as should_stop:
             try:
@@ -149,7 +149,7 @@ class _Suite:
                 outcomes.add(digest, outcome, history)
 
     def _record(self, run: Run) -> None:
-        """Run one, whatever becomes of it."""
+        """Run one run; its failure is kept as its outcome."""
         data = repr(run.config.data.dataset)
         if reason := self._broken_data.get(data):
             self._keep(run.digest, Outcome("failed", reason=reason))
@@ -178,7 +178,7 @@ class _Suite:
         self._parent.log(self._whole.means() | {"runs": float(self._steps)}, step=self._steps)
 
     def _start(self, run: Run, observers: list[Observer]) -> Result:
-        """The one place where a run is begun or gone on with."""
+        """Begin a run, or go on with a recorded one."""
         member = self._member(run)
         if run.digest in self._recorded:
             where = [text for text in self._plan.overrides if is_local(text)]
@@ -187,12 +187,12 @@ class _Suite:
         return run_experiment(run.config.model_copy(update={"output": output}), observers, member, warm=self._warm)
 
     def _let_actors_go(self) -> None:
-        """Who knows in what state a failed run has left them."""
+        """End the warm actors: a failed run may have left them in any state."""
         if self._warm is not None:
             self._warm.close()
 
     def _free_directory(self, run: Run) -> Path:
-        """A torn directory of an earlier attempt is left as it is."""
+        """A new directory for a run; a torn one of an earlier attempt is left as it is."""
         attempt, directory = 1, self._folder / run.directory_name
         while directory.exists():
             attempt += 1
@@ -200,8 +200,8 @@ class _Suite:
         return directory
 
     def _found_directory(self, run: Run) -> Path | None:
-        found = sorted(self._folder.glob(f"{run.directory_name}*/summary.json"))
-        return found[-1].parent if found else None
+        summaries = sorted(self._folder.glob(f"{run.directory_name}*/summary.json"))
+        return summaries[-1].parent if summaries else None
 
     def _open_parent(self) -> None:
         tags = {"suite": self._plan.name, **self._tracking.tags}
@@ -221,7 +221,7 @@ class _Suite:
         return Membership(self._parent.run_id, self._name(run), tags)
 
     def _name(self, run: Run) -> str:
-        """With the scale last: charts show a name's first letters, which have to tell the runs apart."""
+        """The MLflow name of a run, the scale last: charts show first letters only, which must tell the runs apart."""
         scale = self._plan.label
         title = f"{run.label.removesuffix(f' {scale}')} seed {run.config.seed}"
         return f"{title} ({scale})" if scale else title

@@ -11,7 +11,7 @@ Values = dict[str, Any]
 
 
 def scaled(config: ExperimentConfig, factor: float, groups: int, cycles_read: int = 1) -> tuple[ExperimentConfig, str]:
-    """The same experiment with about `factor` of the rounds, and `factor` of the data where it can be drawn.
+    """Scale an experiment to about `factor` of the rounds, and `factor` of the data where it can be drawn.
 
     Cycles get fewer rounds a group and fewer full rounds first, one at least of what there is; then there are fewer
     cycles, but all that are read. So many short cycles may be more rounds than `factor` of them. A client keeps a
@@ -21,10 +21,10 @@ def scaled(config: ExperimentConfig, factor: float, groups: int, cycles_read: in
     Args:
         factor: greater than 0, at most 1.
         groups: layer groups of the model.
-        cycles_read: that something is read at the end of.
+        cycles_read: the number of cycles at whose end something is read.
 
     Returns:
-        It, and what became of it in words.
+        The scaled configuration, and its rounds and data in words.
     """
     if factor == 1:
         return config, ""
@@ -68,7 +68,7 @@ def _length(schedule: Cyclic, changes: Values, groups: int) -> int:
 
 
 def _scale_data(config: ExperimentConfig, values: Values, factor: float) -> float:
-    """Change `values`; the share of the samples that is left."""
+    """Scale the data in `values`; returns the share of the samples that is left."""
     samples = config.data.samples_per_client
     if samples is None:
         outline = config.data.dataset.outline() if config.data.partition.name == "iid" else None
@@ -87,7 +87,7 @@ def _scale_milestones(values: Values, factor: float) -> None:
 
 
 class LayerCounts:
-    """How many layer groups a configuration's model has; each model is built once."""
+    """Counts the layer groups of a configuration's model; each model is built once."""
 
     def __init__(self) -> None:
         self._known: dict[str, int] = {}

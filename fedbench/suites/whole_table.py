@@ -8,19 +8,20 @@ from fedbench.suites.expand import expand_around
 from fedbench.suites.plan import Plan
 
 
-def whole_and_recorded(plan: Plan, own: Path) -> tuple[Plan, dict[str, Recorded]]:
+def whole_and_recorded(plan: Plan, folder: Path) -> tuple[Plan, dict[str, Recorded]]:
     """The table that a suite's files show after this plan, and the runs that are recorded for it.
 
     All cells, with the plan's seeds; where the plan is a selection, also with the seeds of what is recorded, because
     other parts may have been run with others.
 
     Args:
-        own: the suite's folder; runs that were finished in those beside it count, too.
+        folder: the suite's folder; runs that were finished in those beside it count, too.
     """
-    folders = [own, *(path for path in sorted(own.parent.glob("*")) if path.is_dir() and path != own)]
+    siblings = [path for path in sorted(folder.parent.glob("*")) if path.is_dir() and path != folder]
+    folders = [folder, *siblings]
     if not plan.only:
         return plan, find_recorded(folders, plan.runs)
-    whole = expand_around(plan, sorted({*plan.seeds, *recorded_seeds(own)}))
+    whole = expand_around(plan, sorted({*plan.seeds, *recorded_seeds(folder)}))
     recorded = find_recorded(folders, whole.runs)
     finished = {whole.runs[digest].config.seed for digest, run in recorded.items() if run.finished}
     return _with_seeds(whole, {*plan.seeds, *finished}), recorded
