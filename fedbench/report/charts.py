@@ -1,4 +1,4 @@
-"""Which charts a comparison has."""
+"""The charts of a comparison: test accuracy against what was spent."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -16,12 +16,12 @@ from fedbench.report.methods import Method, grouped, labels, letters
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared.
+    """Recorded runs, grouped into methods that are compared.
 
     Attributes:
-        methods: with at least one run that counts.
+        methods: the methods with at least one run that counts.
         caveats: what a reader must know before believing a figure; the worst first.
-        found: how many runs were looked at.
+        found: the number of runs that were looked at.
     """
 
     methods: tuple[Method, ...]
@@ -30,7 +30,7 @@ class Comparison:
 
     @property
     def runs(self) -> tuple[RecordedRun, ...]:
-        """All that count."""
+        """All runs that count."""
         return tuple(run for method in self.methods for run in method.runs)
 
     def baseline(self, label: str | None) -> Method:
@@ -62,26 +62,26 @@ def load(directories: Sequence[Path], sources: Sequence[str] | None = None) -> l
         directories: run directories.
         sources: how each is shown; None: their paths.
     """
-    found: list[RecordedRun | Unusable] = []
+    runs: list[RecordedRun | Unusable] = []
     for directory, source in zip(directories, sources or map(str, directories), strict=True):
         try:
-            found.append(read_run(directory, source))
+            runs.append(read_run(directory, source))
         except DataError as error:
-            found.append(Unusable(source, f"cannot be read: {error}"))
-    return found
+            runs.append(Unusable(source, f"cannot be read: {error}"))
+    return runs
 
 
-def compare(found: Sequence[RecordedRun | Unusable]) -> Comparison:
+def compare(runs: Sequence[RecordedRun | Unusable]) -> Comparison:
     """Group runs into methods; whatever cannot be averaged is left out and said.
 
     Args:
-        found: runs in any order, several seeds of several configurations.
+        runs: runs in any order, several seeds of several configurations.
 
     Raises:
         DataError: no run counts.
     """
-    caveats = [left_out(f"{one.source}: {one.reason}") for one in found if isinstance(one, Unusable)]
-    readable = [one for one in found if isinstance(one, RecordedRun)]
+    caveats = [left_out(f"{run.source}: {run.reason}") for run in runs if isinstance(run, Unusable)]
+    readable = [run for run in runs if isinstance(run, RecordedRun)]
     groups = grouped(readable)
     methods: list[Method] = []
     kept: list[tuple[tuple[RecordedRun, ...], tuple[int, ...]]] = []
@@ -93,16 +93,16 @@ def compare(found: Sequence[RecordedRun | Unusable]) -> Comparison:
             kept.append((counted, tuple(sorted({run.seed for run in group}))))
     if not kept:
         reasons = "; ".join(caveat.text for caveat in caveats[:3])
-        raise DataError(f"none of the {len(found)} runs can be compared: {reasons}")
-    names = labels([runs[0].config for runs, _ in kept])
-    for letter, label, (runs, asked) in zip(letters(), names, kept, strict=False):
-        methods.append(Method(letter, label, runs, asked))
+        raise DataError(f"none of the {len(runs)} runs can be compared: {reasons}")
+    names = labels([counted[0].config for counted, _ in kept])
+    for letter, label, (counted, asked) in zip(letters(), names, kept, strict=False):
+        methods.append(Method(letter, label, counted, asked))
     caveats += remarks(methods, readable)
-    return Comparison(tuple(methods), tuple(sorted(caveats, key=lambda caveat: caveat.rank)), len(found))
+    return Comparison(tuple(methods), tuple(sorted(caveats, key=lambda caveat: caveat.rank)), len(runs))
 
 
 def _finished(group: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[Caveat]]:
-    """Those that came to their end with an accuracy, and why the others do not count."""
+    """The runs that came to their end with an accuracy, and why the others do not count."""
     kept, caveats = [], []
     for run in group:
         reason = _why_not(run)
@@ -134,7 +134,7 @@ def _why_not(run: RecordedRun) -> str | None:
 
 
 def _go_on(run: RecordedRun) -> str:
-    """How to, unless only copies of its files are here."""
+    """The command that goes on with the run, as a clause; "" where only copies of its files are here."""
     return f"; fedbench resume {run.directory} goes on with it" if run.source == str(run.directory) else ""
 
 
@@ -157,7 +157,7 @@ def _one_a_seed(finished: Sequence[RecordedRun]) -> tuple[tuple[RecordedRun, ...
 
 
 def _contradicting(seed: int, same: Sequence[RecordedRun]) -> str:
-    """What is said of runs that should have come to one model and did not."""
+    """The warning on runs that should have come to one model and did not."""
     why = "they ran with different versions or machines" if _other_versions(same) else "they should be equal"
     if any(run.summary.get("clock") == "wall" for run in same):
         why = "on the wall clock the order of arrivals differs from run to run"

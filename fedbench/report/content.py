@@ -22,18 +22,18 @@ from fedbench.report.svg_heatmap import Heatmap
 from fedbench.tables.table import Table
 
 MOST_PARTITIONS = 4
-"""Pictures of who holds what."""
+"""Pictures of a partition in one report, at most."""
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """How to run a method again.
+    """The configuration and the commands that run a method again.
 
     Attributes:
-        method: which.
+        method: the method that is run again.
         file: the name under which the commands expect the configuration.
         yaml: the configuration, without seed, places, tracking and executor.
-        commands: one a seed.
+        commands: the commands, one a seed.
     """
 
     method: Method
@@ -49,16 +49,16 @@ class Report:
     Attributes:
         title: one line.
         intro: what was compared, in sentences.
-        comparison: methods and caveats.
-        baseline: what others are measured against.
+        comparison: the methods, and what must be known before believing a figure.
+        baseline: the method that others are measured against.
         target: accuracy (0..1) of the table on what it took to reach it.
         results, differences, reached, settings, runs: tables; None where there is nothing to say.
         charts: accuracy against what was spent.
-        chart_note: what lines and bands are.
-        partitions: who holds what.
-        versions: on which the results depend, one line each.
-        recipes: how to run each method again.
-        command: that made the report.
+        chart_note: the meaning of lines and bands.
+        partitions: pictures of the samples that each client holds.
+        versions: the library versions that the results depend on, one line each.
+        recipes: configuration and commands that run each method again.
+        command: the command that made the report.
     """
 
     title: str
@@ -80,7 +80,7 @@ class Report:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """Those of figures: what `table.csv` and `table.tex` hold."""
+        """The tables of figures, which `table.csv` and `table.tex` hold."""
         return tuple(table for table in (self.results, self.differences, self.reached) if table is not None)
 
 
@@ -92,7 +92,7 @@ def make_report(
     Args:
         target: accuracy (0..1) to be reached; None: 90 % of the worst method's best one.
         baseline: a method's label; None: FedAvg with full updates, else the first.
-        command: that is said to have made it.
+        command: the command that is named as having made it.
 
     Raises:
         ConfigError: no such baseline, or a target outside (0, 1].
@@ -137,14 +137,14 @@ def _intro(comparison: Comparison, baseline: Method) -> list[str]:
     runs, methods = comparison.runs, comparison.methods
     seeds = sorted({run.seed for run in runs})
     several = "s" if len(seeds) > 1 else ""
-    said = [
+    sentences = [
         f"{len(runs)} of {comparison.found} recorded runs count: {len(methods)} "
         f"method{'s' if len(methods) > 1 else ''} with seed{several} {', '.join(map(str, seeds))}.",
         f"Trained on: {'; '.join(dict.fromkeys(map(_setting, runs)))}.",
     ]
     if len(methods) > 1:
-        said.append(f"Others are measured against {baseline.title}.")
-    return said
+        sentences.append(f"Others are measured against {baseline.title}.")
+    return sentences
 
 
 def _setting(run: RecordedRun) -> str:
@@ -159,16 +159,16 @@ def _setting(run: RecordedRun) -> str:
 
 def _chart_note(methods: Sequence[Method], target: float) -> str:
     several = any(len(method.runs) > 1 for method in methods)
-    said = ["Lines: mean test accuracy over seeds; a letter stands at the end of each."]
+    sentences = ["Lines: mean test accuracy over seeds; a letter stands at the end of each."]
     if several:
-        said.append(
+        sentences.append(
             "Bands: from the worst to the best seed. Where seeds spent different amounts, each keeps its last score "
             "until its next one, and a seed that ended earlier keeps its last one to the end."
         )
-    said.append(f"Dotted: the target, {ABOUT.show(target)}.")
+    sentences.append(f"Dotted: the target, {ABOUT.show(target)}.")
     if len(methods) > MOST_LINES:
-        said.append(f"Only the first {MOST_LINES} of {len(methods)} methods are drawn.")
-    return " ".join(said)
+        sentences.append(f"Only the first {MOST_LINES} of {len(methods)} methods are drawn.")
+    return " ".join(sentences)
 
 
 def _partitions(methods: Sequence[Method]) -> list[Heatmap]:
@@ -182,10 +182,10 @@ def _partitions(methods: Sequence[Method]) -> list[Heatmap]:
     pictures = []
     for number, same in enumerate(list(divided.values())[:MOST_PARTITIONS], 1):
         run = same[0][1]
-        told, division = run.description, run.config.get("data", {}).get("partition", {}).get("name", "?")
+        described, division = run.description, run.config.get("data", {}).get("partition", {}).get("name", "?")
         whose = f", {', '.join(letter for letter, _ in same)}" if len(divided) > 1 else ""
-        title = f"{told.dataset_name}, {division} partition, seed {seed}{whose}"
-        pictures.append(Heatmap(f"partition-{number}", title, told.client_class_counts, told.class_names))
+        title = f"{described.dataset_name}, {division} partition, seed {seed}{whose}"
+        pictures.append(Heatmap(f"partition-{number}", title, described.client_class_counts, described.class_names))
     return pictures
 
 

@@ -56,7 +56,7 @@ def accuracy_curve(runs: Sequence[RecordedRun], spent: str) -> AccuracyCurve | N
 
 
 def _scored_points(run: RecordedRun, spent: str) -> tuple[Values, Values]:
-    """Where the run was scored, and its scores."""
+    """What had been spent when the run was scored, and its scores."""
     x, accuracy = run.course(spent), run.column("test_accuracy")
     scored = np.isfinite(accuracy) & np.isfinite(x)
     return x[scored], accuracy[scored]

@@ -1,4 +1,4 @@
-"""In what methods differ besides what they are: data, partitions, lengths, seeds, versions."""
+"""Caveats on methods that differ in more than what they are: data, partitions, lengths, seeds, versions."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
@@ -15,8 +15,8 @@ def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[
     """What makes a comparison of these methods less than fair.
 
     Args:
-        methods: with the runs that count.
-        readable: these and the runs that do not count.
+        methods: the methods, with the runs that count.
+        readable: all runs that could be read, also those that do not count.
     """
     return [
         *_mixed_up(readable),
@@ -30,16 +30,19 @@ def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[
 
 
 def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Caveat]:
-    """Different data under one name. Another seed may draw another partition, so partitions are compared by seed."""
+    """Caveats on different data under one name.
+
+    Another seed may draw another partition, so partitions are compared by seed.
+    """
     for name, runs in _by(readable, lambda run: run.name).items():
         if len(data := different_data(runs)) > 1:
-            places = "; ".join(f"{_data(some[0])}: {_places(some)}" for some in data)
+            places = "; ".join(f"{_data(same[0])}: {_places(same)}" for same in data)
             yield warn(f"runs named {name} are mixed up: they were run on different data ({places})")
             continue
         for seed, same in _by(runs, lambda run: run.seed).items():
             divided = _by(same, lambda run: run.partition_digest)
             if len(divided) > 1:
-                places = "; ".join(_places(some) for some in divided.values())
+                places = "; ".join(_places(alike) for alike in divided.values())
                 ways = f"with seed {seed} the data was divided in {len(divided)} ways"
                 yield warn(f"runs named {name} are mixed up: {ways} ({places})")
 
@@ -51,8 +54,8 @@ def _other_data(methods: Sequence[Method]) -> Iterable[Caveat]:
     data = different_data([run for method in methods for run in method.runs])
     if len(data) > 1:
         sides = "; ".join(
-            f"{_data(some[0])}: {_letters(method for method in methods if set(_each(method.runs)) & set(_each(some)))}"
-            for some in data
+            f"{_data(same[0])}: {_letters(method for method in methods if set(_each(method.runs)) & set(_each(same)))}"
+            for same in data
         )
         yield warn(f"the methods were run on different data, so their accuracies cannot be compared ({sides})")
 
@@ -76,7 +79,7 @@ def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
 
 
 def _other_partitions(methods: Sequence[Method]) -> Iterable[Caveat]:
-    """With the same seed, methods should see the same clients."""
+    """Caveats on methods that with the same seed did not see the same clients."""
     differing: dict[int, list[list[Method]]] = {}
     for seed in sorted({seed for method in methods for seed in method.seeds}):
         divided: dict[str, list[Method]] = defaultdict(list)
@@ -98,9 +101,9 @@ def _other_partitions(methods: Sequence[Method]) -> Iterable[Caveat]:
 def _other_lengths(methods: Sequence[Method]) -> Iterable[Caveat]:
     cohorts = [method for method in methods if not method.is_asynchronous]
     arrivals = [method for method in methods if method.is_asynchronous]
-    for some in (cohorts, arrivals):
+    for comparable in (cohorts, arrivals):
         by_rounds: dict[int, list[Method]] = defaultdict(list)
-        for method in some:
+        for method in comparable:
             by_rounds[method.runs[0].rounds.num_rows].append(method)
         if len(by_rounds) > 1:
             sides = "; ".join(f"{rounds} rounds: {_letters(same)}" for rounds, same in sorted(by_rounds.items()))
@@ -117,14 +120,14 @@ def _missing_seeds(methods: Sequence[Method]) -> Iterable[Caveat]:
     lacking: dict[tuple[int, ...], list[Method]] = defaultdict(list)
     for method in methods:
         lacking[tuple(seed for seed in every if seed not in method.seeds)].append(method)
-    said = [
-        f"{_letters(some)} lack{'s' if len(some) == 1 else ''} {', '.join(map(str, seeds))}"
-        for seeds, some in lacking.items()
+    sentences = [
+        f"{_letters(same)} lack{'s' if len(same) == 1 else ''} {', '.join(map(str, seeds))}"
+        for seeds, same in lacking.items()
         if seeds
     ]
-    if said:
+    if sentences:
         yield note(
-            f"not every method has every seed ({'; '.join(said)}); means are over the seeds that each has, paired "
+            f"not every method has every seed ({'; '.join(sentences)}); means are over the seeds that each has, paired "
             "differences over those that both have"
         )
     if max(len(method.seeds) for method in methods) == 1:
@@ -145,20 +148,20 @@ def _rejected(methods: Sequence[Method]) -> Iterable[Caveat]:
     for method in methods:
         counts = {run.seed: run.summary.get("rejected_clients") or 0 for run in method.runs}
         if any(counts.values()):
-            said = ", ".join(f"{count} with seed {seed}" for seed, count in counts.items() if count)
-            yield note(f"{method.title}: clients' updates were rejected as not finite or too large ({said})")
+            numbers = ", ".join(f"{count} with seed {seed}" for seed, count in counts.items() if count)
+            yield note(f"{method.title}: clients' updates were rejected as not finite or too large ({numbers})")
 
 
 def versions(run: RecordedRun) -> str:
-    """What the result of a run depends on, in one line."""
+    """The library versions that the result of a run depends on, in one line."""
     return ", ".join(f"{name} {version}" for name, version in (run.summary.get("versions") or {}).items())
 
 
 def _by(runs: Sequence[RecordedRun], key: Callable[[RecordedRun], T]) -> dict[T, list[RecordedRun]]:
-    found: dict[T, list[RecordedRun]] = {}
+    groups: dict[T, list[RecordedRun]] = {}
     for run in runs:
-        found.setdefault(key(run), []).append(run)
-    return found
+        groups.setdefault(key(run), []).append(run)
+    return groups
 
 
 def _data(run: RecordedRun) -> str:

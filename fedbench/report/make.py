@@ -18,9 +18,9 @@ class Wanted:
     Attributes:
         paths: run directories, or folders that hold some.
         experiment: name of an MLflow experiment whose runs are read, too; None: none.
-        mlflow_uri: where it is.
+        mlflow_uri: the store of the experiment; None: the default one.
         target, baseline: as for `make_report`.
-        command: that is said to have made the report.
+        command: the command that is named as having made the report.
     """
 
     paths: tuple[Path, ...]
@@ -45,8 +45,8 @@ def report_on(wanted: Wanted, output: Path) -> tuple[Report, list[Path]]:
         FedbenchError: nothing to compare, a wrong option, or a folder that cannot be written.
     """
     with TemporaryDirectory(prefix="fedbench-report-") as folder:
-        found = _read(wanted, Path(folder))
-        report = make_report(compare(found), wanted.target, wanted.baseline, wanted.command)
+        runs = _read(wanted, Path(folder))
+        report = make_report(compare(runs), wanted.target, wanted.baseline, wanted.command)
         return report, write_report(report, output)
 
 
@@ -75,4 +75,4 @@ def upload_all(paths: Sequence[Path], mlflow_uri: str | None, experiment: str | 
     from fedbench.tracking.upload import upload
 
     sent = [upload(directory, mlflow_uri, experiment) for directory in run_directories(paths)]
-    return [{"directory": str(one.directory), "run_id": one.run_id, "experiment": one.experiment} for one in sent]
+    return [{"directory": str(run.directory), "run_id": run.run_id, "experiment": run.experiment} for run in sent]

@@ -18,10 +18,10 @@ def markdown(report: Report) -> str:
     """The report without its charts."""
     parts = [f"# {escaped_markdown(report.title)}", escaped_markdown(" ".join(report.intro))]
     if report.comparison.caveats:
-        said = "\n".join(
+        lines = "\n".join(
             f"- **{caveat.severity}**: {escaped_markdown(caveat.text)}" for caveat in report.comparison.caveats
         )
-        parts += ["## Read this first", said]
+        parts += ["## Read this first", lines]
     for table in (*report.tables, report.settings, report.runs):
         if table is not None:
             parts += [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
@@ -95,12 +95,12 @@ def _spread(spread: Spread) -> dict[str, Any] | None:
 
 
 def _paired(method: Method, against: Method, key: str) -> dict[str, Any]:
-    found = paired(method.summaries(key), against.summaries(key))
+    pairs = paired(method.summaries(key), against.summaries(key))
     return {
-        "seeds": list(found.seeds),
-        "mean": _number(found.difference.mean),
-        "standard_error": _number(found.difference.standard_error),
-        "zero_is_within_two_standard_errors": found.zero_is_within,
+        "seeds": list(pairs.seeds),
+        "mean": _number(pairs.difference.mean),
+        "standard_error": _number(pairs.difference.standard_error),
+        "zero_is_within_two_standard_errors": pairs.zero_is_within,
     }
 
 
@@ -109,5 +109,5 @@ def _number(value: float) -> float | None:
 
 
 def _without_title(table: str) -> str:
-    """The first line is the title, which stands in the heading above."""
+    """A table without its first line, the title, which stands in the heading above."""
     return table.split("\n", 1)[1]

@@ -16,7 +16,7 @@ Flat = dict[str, Any]
 
 ABSENT = "absent"
 FIRST = ("algorithm.name", "server.name", "schedule.name")
-"""What every label begins with, where it is set."""
+"""The settings that every label begins with, where they are set."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,10 @@ class Method:
     """One configuration, run with one or more seeds.
 
     Attributes:
-        letter: A, B, C, ...: by which charts and tables know it.
+        letter: A, B, C, ...; names the method in charts and tables.
         label: what tells it from the other methods of the comparison.
-        runs: that count, one a seed, by ascending seed.
-        asked: the seeds of all its runs, those that do not count included.
+        runs: the runs that count, one a seed, by ascending seed.
+        asked: the seeds of all its runs, also of those that do not count.
     """
 
     letter: str
@@ -37,22 +37,22 @@ class Method:
 
     @property
     def config(self) -> dict[str, Any]:
-        """What its runs have in common, and of the rest the first run's."""
+        """The configuration of its first run; the others differ in the seed and in what does not change results."""
         return self.runs[0].config
 
     @property
     def seeds(self) -> tuple[int, ...]:
-        """Those that count."""
+        """The seeds whose runs count."""
         return tuple(run.seed for run in self.runs)
 
     @property
     def title(self) -> str:
-        """Letter and label."""
+        """Letter and label of the method."""
         return f"{self.letter}: {self.label}"
 
     @cached_property
     def is_asynchronous(self) -> bool:
-        """Whether its runs have arrivals instead of cohorts."""
+        """Whether the method has arrivals instead of cohorts."""
         return self.runs[0].is_asynchronous
 
     def summaries(self, name: str) -> dict[int, float]:
@@ -70,7 +70,7 @@ class Method:
 
 
 def identity(config: Mapping[str, Any]) -> str:
-    """Equal for two configurations of one method."""
+    """A text that is equal for two configurations of one method."""
     return json.dumps(method_settings(config), sort_keys=True, default=str)
 
 
@@ -94,44 +94,45 @@ def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
     """A label for each method, all different.
 
     First the algorithm, another server rule, and the schedule; then, where these are the same for several, what else
-    differs among those. Where exchangeable parts differ, their names are told, and their parameters only where the
+    differs among those. Where exchangeable parts differ, their names are given, and their parameters only where the
     names are the same.
     """
     flats = [method_settings(config) for config in configs]
-    told: list[list[str]] = [[] for _ in flats]
+    keys_given: list[list[str]] = [[] for _ in flats]
     for members in _alike(range(len(flats)), flats, FIRST):
-        _tell_apart(members, flats, told)
-    names = short_names([key for key in dict.fromkeys(key for keys in told for key in keys) if key not in FIRST])
-    found = [_label(flat, keys, names) for flat, keys in zip(flats, told, strict=True)]
-    counts, numbers = Counter(found), Counter[str]()
-    for index, label in enumerate(found):
+        _tell_apart(members, flats, keys_given)
+    given = dict.fromkeys(key for keys in keys_given for key in keys)
+    names = short_names([key for key in given if key not in FIRST])
+    texts = [_label(flat, keys, names) for flat, keys in zip(flats, keys_given, strict=True)]
+    counts, numbers = Counter(texts), Counter[str]()
+    for index, label in enumerate(texts):
         if counts[label] > 1:
             numbers[label] += 1
-            found[index] = f"{label} ({numbers[label]})"
-    return found
+            texts[index] = f"{label} ({numbers[label]})"
+    return texts
 
 
-def _tell_apart(members: Sequence[int], flats: Sequence[Flat], told: list[list[str]]) -> None:
-    """Add to `told` of these methods, so far alike, the keys in which they differ."""
+def _tell_apart(members: Sequence[int], flats: Sequence[Flat], keys_given: list[list[str]]) -> None:
+    """Add to `keys_given` of these methods, so far alike, the keys in which they differ."""
     keys = differing([flats[index] for index in members])
-    keys = [key for key in keys if key not in told[members[0]]]
+    keys = [key for key in keys if key not in keys_given[members[0]]]
     parts = {key.removesuffix("name") for key in keys if key.endswith(".name")}
     shown_now = [key for key in keys if key.endswith(".name") or not key.startswith(tuple(parts))]
     if not shown_now:
         return
     for index in members:
-        told[index] += shown_now
+        keys_given[index] += shown_now
     for same in _alike(members, flats, shown_now):
         if len(same) > 1:
-            _tell_apart(same, flats, told)
+            _tell_apart(same, flats, keys_given)
 
 
 def _alike(members: Iterable[int], flats: Sequence[Flat], keys: Sequence[str]) -> list[list[int]]:
-    """These methods, those with the same values of `keys` together."""
-    found: dict[str, list[int]] = defaultdict(list)
+    """Group methods that have the same values of `keys`."""
+    groups: dict[str, list[int]] = defaultdict(list)
     for index in members:
-        found[_text([flats[index].get(key, ABSENT) for key in keys])].append(index)
-    return list(found.values())
+        groups[_text([flats[index].get(key, ABSENT) for key in keys])].append(index)
+    return list(groups.values())
 
 
 def short_names(keys: Sequence[str]) -> dict[str, str]:
@@ -162,7 +163,7 @@ def letters() -> Iterator[str]:
 
 
 def shown(value: Any) -> str:
-    """A setting's value for a person."""
+    """A setting's value as it is shown."""
     if value is None:
         return "none"
     if isinstance(value, float):
@@ -171,14 +172,14 @@ def shown(value: Any) -> str:
 
 
 def _label(flat: Flat, keys: Sequence[str], names: Mapping[str, str]) -> str:
-    def own(section: str) -> str:
+    def settings_of(section: str) -> str:
         pairs = [f"{names[key]}={shown(flat[key])}" for key in keys if key.startswith(section) and key in flat]
         return " ".join(pairs)
 
-    parts = [f"{flat.get('algorithm.name', '?')} {own('algorithm.')}".rstrip()]
+    parts = [f"{flat.get('algorithm.name', '?')} {settings_of('algorithm.')}".rstrip()]
     if "server.name" in flat:
-        parts.append(f"{flat['server.name']} server {own('server.')}".rstrip())
-    parts.append(f"{flat.get('schedule.name', '?')} {own('schedule.')}".rstrip())
+        parts.append(f"{flat['server.name']} server {settings_of('server.')}".rstrip())
+    parts.append(f"{flat.get('schedule.name', '?')} {settings_of('schedule.')}".rstrip())
     rest = [key for key in keys if not key.startswith(("algorithm.", "server.", "schedule."))]
     parts += [f"{names[key]}={shown(flat[key])}" for key in rest if key in flat]
     return ", ".join(parts)

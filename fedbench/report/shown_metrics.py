@@ -1,4 +1,4 @@
-"""How a report shows the figures by which runs are compared: headings, and units that fit their size."""
+"""Headings and units, fitting their size, of the figures by which a report compares runs."""
 
 import math
 from collections.abc import Sequence
@@ -33,11 +33,11 @@ class ShownMetric:
 
     @property
     def metric(self) -> Metric:
-        """What is shown."""
+        """The metric that is shown."""
         return METRICS[self.name]
 
     def number(self, values: Sequence[float]) -> Number:
-        """How these values, in the recorded unit, are shown in one column."""
+        """The unit and decimals with which one column shows these values, given in the recorded unit."""
         unit = self.metric.unit
         if unit == "fraction":
             return PERCENT

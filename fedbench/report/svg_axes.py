@@ -23,7 +23,7 @@ class Scale:
     step: float
 
     def place(self, value: float) -> float:
-        """Where a value lies."""
+        """The place of a value."""
         return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     @property

@@ -16,7 +16,7 @@ from fedbench.report.svg_axes import Scale, around, from_zero
 WIDTH, HEIGHT = 440, 310
 LEFT, RIGHT, TOP, BOTTOM = 46, 22, 12, 46
 COLOURS, DASHES = 7, 5
-"""Of each, the page knows so many: together they tell 35 lines apart."""
+"""The numbers of colours and dashes that the page knows; together they tell 35 lines apart."""
 
 MOST_DOTS = 40
 """Points of a line that are marked, and say their values when pointed at."""
@@ -96,7 +96,7 @@ class Chart:
 
 
 def classes(style: int) -> str:
-    """Those of the line number `style`: colours in turn, dashes in another turn, so that no two are alike."""
+    """The CSS classes of the line number `style`: colours in turn, dashes in another turn, so that no two are alike."""
     return f"c{style % COLOURS} d{(style + style // COLOURS) % DASHES}"
 
 
@@ -144,7 +144,7 @@ def _stroke(line: Line, x: Scale, y: Scale) -> str:
 
 
 def _band(line: Line, x: Scale, y: Scale) -> str:
-    """Between the least and the largest accuracy over the seeds."""
+    """The area between the least and the largest accuracy over the seeds."""
     above = _corners(line.curve, line.curve.high, x, y)
     below = _corners(line.curve, line.curve.low, x, y)
     return f'<path class="band {classes(line.style)}" d="{_path([*above, *reversed(below)])}Z"/>'
@@ -156,10 +156,10 @@ def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
         return
     for at, mean, low, high in zip(curve.x, curve.mean, curve.low, curve.high, strict=True):
         between = f" ({100 * low:.2f} to {100 * high:.2f} %)" if high > low else ""
-        said = f"{line.letter}: {100 * mean:.2f} %{between} at {at:,.4g} {unit}"
+        text = f"{line.letter}: {100 * mean:.2f} %{between} at {at:,.4g} {unit}"
         yield (
             f'<circle class="dot {classes(line.style)}" cx="{x.place(at):.1f}" cy="{y.place(100 * mean):.1f}" r="2.4">'
-            f"<title>{escape(said)}</title></circle>"
+            f"<title>{escape(text)}</title></circle>"
         )
 
 

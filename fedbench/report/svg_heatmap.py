@@ -13,7 +13,7 @@ SHADES = 8
 
 WIDTH, LEFT_MOST, TOP, BOTTOM = 640, 120, 6, 56
 KEY = 16 * SHADES + 130
-"""Width of what says what the shades mean."""
+"""Width of the legend of the shades."""
 
 LETTER = 7.2
 """Width of a letter."""
@@ -41,7 +41,7 @@ class Heatmap:
 
     @property
     def clients(self) -> int:
-        """How many clients are shown: the first ones, where all would be too many."""
+        """The number of clients that are shown: the first ones, where all would be too many."""
         return min(len(self.counts), max(1, MOST_CELLS // max(1, len(self.class_names))))
 
     def to_svg(self) -> str:
@@ -78,7 +78,7 @@ class Heatmap:
 
 
 def _shade(count: int, most: int) -> int:
-    """1 to SHADES; 0 for none."""
+    """The shade of a number of samples, 1 to SHADES; 0 for none."""
     return math.ceil(SHADES * count / most) if count else 0
 
 
@@ -121,7 +121,7 @@ def _numbers(cells: np.ndarray, across: float, down: float, most: int) -> Iterat
 
 
 def _key(left: float, height: float, most: int) -> Iterator[str]:
-    """What the shades mean."""
+    """The legend of the shades."""
     top = height - 20
     for shade in range(1, SHADES + 1):
         yield f'<path class="shade s{shade}" d="M{left + 16 * (shade - 1):.1f} {top:.1f}h16v12h-16z"/>'
