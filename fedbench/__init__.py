@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
-    from fedbench.algorithms.base import Algorithm, LocalContext, Objective, RuleContext, ServerRule
+    from fedbench.algorithms.base import Algorithm, LocalContext, Objective, RoundUpdates, RuleContext, ServerRule
     from fedbench.config.experiment import ExperimentConfig
     from fedbench.data.base import Dataset, FederatedData, Split
     from fedbench.data.partition import Partition
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fedbench.planning.delays import Distribution
     from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
     from fedbench.protocol.compression import Compression
+    from fedbench.protocol.model_pool import ModelPool
     from fedbench.training.optimizers import LearningRate, Optimizer
 
 _MODULES = {
@@ -47,10 +48,12 @@ _MODULES = {
     "LocalContext": "algorithms.base",
     "Model": "models.base",
     "ModelError": "errors",
+    "ModelPool": "protocol.model_pool",
     "Objective": "algorithms.base",
     "Optimizer": "training.optimizers",
     "Partition": "data.partition",
     "Result": "experiment.result",
+    "RoundUpdates": "algorithms.base",
     "RuleContext": "algorithms.base",
     "Schedule": "planning.schedules",
     "ServerRule": "algorithms.base",
@@ -80,10 +83,12 @@ __all__ = [
     "LocalContext",
     "Model",
     "ModelError",
+    "ModelPool",
     "Objective",
     "Optimizer",
     "Partition",
     "Result",
+    "RoundUpdates",
     "RuleContext",
     "Schedule",
     "ServerRule",

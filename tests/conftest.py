@@ -1,15 +1,46 @@
 """What several tests share: one local Ray, a cluster of three nodes, and where real data may lie."""
 
+import copy
 import os
 import secrets
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from command_line import Finished, in_this_process
 from local_cluster import LocalCluster
+from warm_pools import WarmPools
 
 HERE = Path(__file__).parent
 IMPORTABLE = [str(HERE / "support"), str(HERE / "benchmarks")]
+
+CLUSTER = "cluster"
+SLOW_COST = 100
+"""How much longer a slow test takes than another, roughly."""
+
+# For tests in this process and for what they start. For small tensors several threads mostly wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """`pytest -n 2` distributes the groups below in the order below."""
+    if getattr(config.option, "dist", "no") == "load":
+        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Distributed, a file's tests stay together, and so do all on the cluster; what takes longest begins first."""
+    if not hasattr(config, "workerinput"):
+        return
+    groups, costs = {}, Counter[str]()
+    for item in items:
+        groups[item] = CLUSTER if CLUSTER in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        costs[groups[item]] += SLOW_COST if item.get_closest_marker("slow") else 1
+        item.add_marker(pytest.mark.xdist_group(groups[item]))
+    items.sort(key=lambda item: (groups[item] != CLUSTER, -costs[groups[item]], groups[item]))
 
 
 @pytest.fixture(scope="session")
@@ -20,16 +51,69 @@ def local_ray() -> Iterator[None]:
     import ray
 
     path = os.pathsep.join([*IMPORTABLE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    ray.init(
-        num_cpus=2,
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level=logging.WARNING,
-        runtime_env={"env_vars": {"PYTHONPATH": path}},
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", path)  # not as a runtime environment: with one, no worker is started ahead
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
     yield
     ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def warm_pools(local_ray: None) -> Iterator[WarmPools]:
+    """Client actors that outlive a run, for tests that do not ask how actors start."""
+    pools = WarmPools()
+    yield pools
+    pools.close()
+
+
+@pytest.fixture(scope="session")
+def flops_counted_once() -> Iterator[None]:
+    """The FLOPs of a model are counted in its first run: that takes longer than a small run itself."""
+    from fedbench.accounting.flops import StepFlops
+
+    known: dict[tuple[str, tuple[int, ...], int], int] = {}
+    count = StepFlops._count
+
+    def remembered(self: StepFlops, groups: tuple[int, ...], size: int) -> int:
+        key = (f"{type(self._module)} {self._module} {self._task} {self._groups}", groups, size)
+        if key not in known:
+            known[key] = count(self, groups, size)
+        return known[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StepFlops, "_count", remembered)
+        yield
+
+
+@pytest.fixture(scope="session")
+def digits_read_once() -> Iterator[None]:
+    """scikit-learn takes as long to read its digits as a round of a small run."""
+    import sklearn.datasets
+
+    digits = sklearn.datasets.load_digits()
+
+    def copies() -> object:
+        return type(digits)(**{name: copy.copy(value) for name, value in digits.items()})
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sklearn.datasets, "load_digits", copies)
+        yield
+
+
+@pytest.fixture
+def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing takes longer than small runs."""
+    monkeypatch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new SQLite file of MLflow's, to be copied: making one takes seconds."""
+    from fedbench.tracking.store import make_database
+
+    file = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    make_database(file)
+    return file
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +131,27 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty working directory, so that runs/ and mlflow.db stay out of the checkout."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def call(
+    run_folder: Path,
+    flops_counted_once: None,
+    digits_read_once: None,
+    no_figures: None,
+    tmp_path_factory: pytest.TempPathFactory,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> Callable[..., Finished]:
+    """The command line within the test, which takes less than a process of its own.
+
+    `call("run", "rounds=2")` is `fedbench run rounds=2` in the empty folder `run_folder`.
+    """
+    monkeypatch.setenv("FEDBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+    return in_this_process(monkeypatch, capfd)
 
 
 @pytest.fixture(scope="session")

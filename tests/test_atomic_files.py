@@ -13,7 +13,7 @@ WRITE = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from fedbench.replacing import write_tensors
+from fedbench.atomic_files import write_tensors
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:

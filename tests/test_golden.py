@@ -99,14 +99,17 @@ def costs_of(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: summary[key] for key in COUNTED}
 
 
+pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "digits_read_once", "no_figures")
+
+
 @pytest.mark.parametrize("name", GOLDEN)
-def test_the_model_and_its_costs_are_the_recorded_ones(name: str, run_folder: Path) -> None:
+def test_the_model_and_its_costs_are_the_recorded_ones(name: str) -> None:
     summary = run(experiment(name)).summary
     assert costs_of(summary) == pytest.approx(json.loads(COSTS.read_text())[name], rel=1e-12)
     check_hash(name, summary)
 
 
-def test_a_resumed_run_ends_with_the_recorded_model(run_folder: Path) -> None:
+def test_a_resumed_run_ends_with_the_recorded_model() -> None:
     stopped = run(experiment(RESUMED), should_stop=lambda: True)
     assert (stopped.summary["status"], stopped.summary["rounds"]) == ("interrupted", 1)
     check_hash(RESUMED, resume(stopped.directory).summary)

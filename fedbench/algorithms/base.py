@@ -20,13 +20,15 @@ and is run with `fedbench run algorithm=mypkg.half:HalfStep`.
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbench.components.base import Component
 from fedbench.protocol.layout import ParameterLayout
+from fedbench.protocol.model_pool import ModelPool
+from fedbench.randomness import generator
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -108,6 +110,10 @@ class Objective:
         """After a client's last step: fill `context.outgoing`, renew `context.state`."""
 
 
+Needs = Literal["mean", "updates", "round"]
+"""What a server rule is given of a round: the mean update, the single updates of one layer group at a time, or all."""
+
+
 @dataclass(frozen=True)
 class RuleContext:
     """A round, as the server rule sees it.
@@ -118,6 +124,7 @@ class RuleContext:
         round: from 0.
         participants: clients whose updates were accepted.
         population: clients in all.
+        seed: of the run.
     """
 
     layout: ParameterLayout
@@ -125,6 +132,7 @@ class RuleContext:
     round: int
     participants: int
     population: int
+    seed: int = 0
 
     def gather(self, vector: Values) -> Values:
         """The active groups of a float64 [P] vector that the rule keeps."""
@@ -138,16 +146,77 @@ class RuleContext:
             vector[piece] = values[start : start + length]
             start += length
 
+    def generator(self, purpose: str) -> np.random.Generator:
+        """A random generator for this round; the same for the same seed, purpose and round."""
+        return generator(self.seed, purpose, self.round)
+
+
+@dataclass(frozen=True)
+class RoundUpdates:
+    """All updates of a round, for a rule that asks for the whole round.
+
+    Attributes:
+        previous: float64 [n], the global values of the groups of the context, one after the other.
+        messages: for each accepted client, in ascending order, float32: its values of the groups that it trained.
+        pieces: for each of these clients, where those values lie in `previous`.
+        weights: float64 [k], p_i, normalised over the accepted clients.
+    """
+
+    previous: Values
+    messages: tuple[npt.NDArray[np.float32], ...]
+    pieces: tuple[tuple[slice, ...], ...]
+    weights: Values
+
+    def __len__(self) -> int:
+        """k, the number of clients."""
+        return len(self.messages)
+
+    def update(self, index: int) -> Values:
+        """float64, Delta_i = (client - previous) over the groups that client number `index` trained."""
+        previous = np.concatenate([self.previous[piece] for piece in self.pieces[index]])
+        update: Values = self.messages[index].astype(np.float64) - previous
+        return update
+
+    def squared_norms(self) -> Values:
+        """float64 [k], ||Delta_i||^2."""
+        updates = (self.update(index) for index in range(len(self)))
+        return np.array([update @ update for update in updates])
+
+    def mean(self, weights: Values | None = None) -> Values:
+        """float64 [n], the weighted mean of the updates; in each group, over the clients that trained it.
+
+        Args:
+            weights: float64 [k], of any sum, in place of `weights`.
+        """
+        total, normaliser = np.zeros_like(self.previous), np.zeros_like(self.previous)
+        for index, weight in enumerate(self.weights if weights is None else weights):
+            update, start = self.update(index), 0
+            for piece in self.pieces[index]:
+                stop = start + piece.stop - piece.start
+                total[piece] += weight * update[start:stop]
+                normaliser[piece] += weight
+                start = stop
+        return total / normaliser
+
 
 class ServerRule:
     """How the server combines what the participants sent. Keeps its own state between rounds, if any.
 
+    A rule that needs more than the mean update says so in `needs`. The server then holds the updates of all
+    participants at once, and actors cannot answer with one sum.
+
     Attributes:
-        individual: the rule looks at each client's update (`combine_each`) rather than at their mean. The server
-            then holds all of them at once, and actors cannot answer with one sum.
+        own_models: each participant starts from a model of its own, out of a pool that the server keeps, and the
+            global model is the mean of the pool. In rounds in which such a rule needs the "mean", every model of the
+            pool becomes the averaged one; in the others the rule changes the pool (`recombine`).
     """
 
-    individual: bool = False
+    own_models: ClassVar[bool] = False
+
+    def needs(self, round_index: int) -> Needs:
+        """What the rule is given in a round: "mean" calls `combine`, "updates" `combine_each`, "round"
+        `combine_round`, or `recombine` where participants have models of their own."""
+        return "mean"
 
     def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
         """The new values of the active parameters; the default is averaging.
@@ -167,6 +236,13 @@ class ServerRule:
         """
         return self.combine(previous, weights @ updates, context)
 
+    def combine_round(self, previous: Values, updates: RoundUpdates, context: RuleContext) -> Values:
+        """The same from the whole round: all active groups and all participants' updates at once."""
+        return self.combine(previous, updates.mean(), context)
+
+    def recombine(self, pool: ModelPool, context: RuleContext) -> None:
+        """Change the models of the pool, in place, after each has been trained by its client."""
+
     def combine_channel(self, previous: Values, update: Values, context: RuleContext) -> Values:
         """The new values of a further channel: c + (|S|/N) * mean of what the participants S of N clients added.
 
@@ -175,6 +251,11 @@ class ServerRule:
             update: float64 [n], the weighted mean of what the clients added.
         """
         return previous + update * (context.participants / context.population)
+
+    @classmethod
+    def takes_means(cls) -> bool:
+        """Whether the rule never needs more of a round than the mean update."""
+        return cls.needs is ServerRule.needs and not cls.own_models
 
 
 class Algorithm(Component):
@@ -185,14 +266,12 @@ class Algorithm(Component):
         sends: in words, what travels.
         keeps: in words, what a client keeps.
         refuses: in words, what it cannot be combined with.
-        pool: the server keeps one model per participant instead of one for all (`fedbench.engine.rounds.pool_server`).
     """
 
     paper: ClassVar[str] = ""
     sends: ClassVar[str] = "the active groups, both ways"
     keeps: ClassVar[str] = "nothing"
     refuses: ClassVar[str] = "nothing"
-    pool: ClassVar[bool] = False
 
     def objective(self) -> Objective:
         """The local objective, made once per actor."""
@@ -215,17 +294,13 @@ class Algorithm(Component):
         """
         return (1.0,) * len(weights)
 
-    def has_pool(self) -> bool:
-        """Whether the server keeps a pool of models (`fedbench.engine.rounds.pool_server`)."""
-        return self.pool
-
     def sums(self) -> bool:
         """Whether the sum of a round's updates is all that the server needs of them."""
-        return not (self.rule().individual or self.has_pool())
+        return self.rule().takes_means()
 
     def rule_is_special(self) -> bool:
         """Whether the method brings a server rule other than averaging."""
-        return self.has_pool() or type(self).rule is not Algorithm.rule
+        return type(self).rule is not Algorithm.rule
 
     def objective_is_special(self) -> bool:
         """Whether the method brings a local objective other than the plain one."""
@@ -234,14 +309,6 @@ class Algorithm(Component):
     def scales_are_special(self) -> bool:
         """Whether the method gives each update a factor of its own."""
         return type(self).scales is not Algorithm.scales
-
-    def averages(self, round_index: int) -> bool:
-        """With a pool: whether this round averages its models instead of recombining them."""
-        return False
-
-    def shuffled_as(self) -> str:
-        """With a pool: what is shuffled as a whole: tensor | group | model."""
-        return "model"
 
     def check(self, config: Any) -> None:
         """Refuse combinations that make no sense.

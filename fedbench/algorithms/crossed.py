@@ -40,14 +40,12 @@ class Crossed(Algorithm):
                 f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which is "
                 "averaged over a round, and arrivals have none; choose another rule"
             )
-        if server.has_pool() and local.objective().channels:
+        if server.rule().own_models and local.objective().channels:
             raise ConfigError(
                 f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which a "
                 "pool of models does not average; choose another rule"
             )
-        if local.scales_are_special() and (
-            isinstance(server, AsyncAlgorithm) or server.has_pool() or server.rule().individual
-        ):
+        if local.scales_are_special() and (isinstance(server, AsyncAlgorithm) or not server.sums()):
             raise ConfigError(
                 f"{pair}: {local.name} gives each update a factor in their mean, and {server.name} takes no such mean; "
                 "choose another rule"
@@ -71,15 +69,6 @@ class Crossed(Algorithm):
 
     def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
         return self.local.scales(weights, steps)
-
-    def has_pool(self) -> bool:
-        return self.server.has_pool()
-
-    def averages(self, round_index: int) -> bool:
-        return self.server.averages(round_index)
-
-    def shuffled_as(self) -> str:
-        return self.server.shuffled_as()
 
     def check(self, config: Any) -> None:
         self.local.check(config)

@@ -19,7 +19,11 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from fedbench.algorithms.base import Algorithm
+from fedbench.algorithms.base import Algorithm, Needs, RuleContext, ServerRule
+from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
+from fedbench.protocol.model_pool import ModelPool, Region
+
+Granularity = Literal["tensor", "group", "model"]
 
 
 class FedMR(Algorithm):
@@ -34,16 +38,48 @@ class FedMR(Algorithm):
     paper: ClassVar[str] = "Hu et al., KDD 2024, arXiv 2305.10730"
     sends: ClassVar[str] = "the active groups up; what the client does not hold of its pool model down"
     refuses: ClassVar[str] = "methods with further channels (scaffold) or a rule of their own (feddyn, fednova)"
-    pool: ClassVar[bool] = True
     name: str = "fedmr"
     first_stage_rounds: int = Field(default=0, ge=0)
-    granularity: Literal["tensor", "group", "model"] = "tensor"
+    granularity: Granularity = "tensor"
 
     def weight(self, samples: int) -> float:
         return 1.0
 
-    def averages(self, round_index: int) -> bool:
-        return round_index < self.first_stage_rounds
+    def rule(self) -> ServerRule:
+        return Recombination(self.first_stage_rounds, self.granularity)
 
-    def shuffled_as(self) -> str:
-        return self.granularity
+
+class Recombination(ServerRule):
+    """Shuffles layers between the models of the pool; in the first stage the pool is averaged."""
+
+    own_models = True
+
+    def __init__(self, first_stage_rounds: int, granularity: Granularity) -> None:
+        self._first_stage_rounds = first_stage_rounds
+        self._granularity = granularity
+
+    def needs(self, round_index: int) -> Needs:
+        return "mean" if round_index < self._first_stage_rounds else "round"
+
+    def recombine(self, pool: ModelPool, context: RuleContext) -> None:
+        # Algorithm 1: new[i][layer] <- old[p[i]][layer], with one uniform permutation p for each unit.
+        rng = context.generator("recombination")
+        for regions in units(pool.table, context.groups, self._granularity):
+            pool.permute(regions, rng.permutation(len(pool)))
+
+
+def units(table: PartTable, groups: tuple[int, ...], granularity: Granularity) -> list[list[Region]]:
+    """What is shuffled as a whole, of the layer groups that were trained.
+
+    A unit is a tensor (each running statistic by itself, as in the authors' published code), a layer group with its
+    statistics, or all groups together.
+    """
+    layout = table.layout
+    tensors = [(PARAMETERS, slot) for slot in layout.slots]
+    if table.statistics:
+        tensors += [(STATISTICS, slot) for slot in layout.statistics]
+    regions = [(slot.group, (channel, slice(slot.offset, slot.stop))) for channel, slot in tensors]
+    if granularity == "tensor":
+        return [[region] for group, region in regions if group in groups]
+    wholes = [groups] if granularity == "model" else [(group,) for group in groups]
+    return [[region for group, region in regions if group in whole] for whole in wholes]

@@ -35,7 +35,8 @@ class FedNova(Algorithm):
 
     paper: ClassVar[str] = "Wang et al., NeurIPS 2020, arXiv 2007.07481"
     refuses: ClassVar[str] = (
-        "optimizers other than sgd without momentum; rules that do not look at the mean (median, trimmed-mean, fedmr)"
+        "optimizers other than sgd without momentum; "
+        "rules that do not look at the mean alone (fedexp, median, trimmed-mean, fedmr)"
     )
     name: str = "fednova"
 

@@ -16,7 +16,7 @@ from typing import ClassVar
 import numpy as np
 from pydantic import Field
 
-from fedbench.algorithms.base import Algorithm, RuleContext, ServerRule, Values
+from fedbench.algorithms.base import Algorithm, Needs, RuleContext, ServerRule, Values
 
 PAPER = "Yin et al., ICML 2018, arXiv 1803.01498"
 
@@ -77,13 +77,14 @@ class TrimmedMean(Algorithm):
 class Robust(ServerRule):
     """Adds a statistic of each coordinate's updates, whose weights it ignores."""
 
-    individual = True
-
     def __init__(self, statistic: Callable[[Values], Values]) -> None:
         """Args:
         statistic: from float64 [k, c], ascending along the first axis, to float64 [c].
         """
         self._statistic = statistic
+
+    def needs(self, round_index: int) -> Needs:
+        return "updates"
 
     def combine_each(self, previous: Values, updates: Values, weights: Values, context: RuleContext) -> Values:
         clients, size = updates.shape

@@ -59,6 +59,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "fedadagrad": "fedbench.algorithms.fedopt:FedAdagrad",
         "fedadam": "fedbench.algorithms.fedopt:FedAdam",
         "fedyogi": "fedbench.algorithms.fedopt:FedYogi",
+        "fedexp": "fedbench.algorithms.fedexp:FedExP",
         "median": "fedbench.algorithms.robust:Median",
         "trimmed-mean": "fedbench.algorithms.robust:TrimmedMean",
         "asgd": "fedbench.algorithms.asgd:Asgd",

@@ -1,7 +1,6 @@
 """When a run's checkpoints are written, where they lie, and who may write there."""
 
 import fcntl
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +11,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError, RunError
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.run_directory import RunDirectory
+from fedbench.tracking.recording_key import keep_key, key_file, read_key
 
 SHARE = 0.01
 """Of a run's time, for checkpoints that are written by time."""
@@ -19,7 +19,7 @@ SHARE = 0.01
 FIRST_AFTER = 15.0
 """Seconds without a checkpoint, at least, before one is written by time."""
 
-LOCK, RECORDING = ".lock", "recording.json"
+LOCK = ".lock"
 
 
 class Saving:
@@ -51,9 +51,9 @@ class Saving:
             ConfigError: another process writes there.
         """
         saving = cls(RunDirectory(path.absolute()), config)
-        try:
-            saving.key = json.loads((saving._path / RECORDING).read_text(encoding="utf-8"))["mlflow"]
-        except (OSError, ValueError, KeyError):
+        if (key := read_key(key_file(path))) is not None:
+            saving.key = key
+        else:
             saving.remember(path.name)
         return saving, saving.latest()
 
@@ -64,8 +64,7 @@ class Saving:
     def remember(self, key: str) -> None:
         """Keep the key by which MLflow knows the recording again."""
         self.key = key
-        self._path.mkdir(parents=True, exist_ok=True)
-        (self._path / RECORDING).write_text(json.dumps({"mlflow": key}), encoding="utf-8")
+        keep_key(key_file(self._directory.path), key)
 
     def latest(self) -> "tuple[int, Tree] | None":
         """(next round, state) of the newest whole checkpoint."""

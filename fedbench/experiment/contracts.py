@@ -5,14 +5,14 @@ models are checked where they are loaded and built (`fedbench.data.contract`, `f
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
-from fedbench.algorithms.base import Algorithm, Objective, RuleContext, ServerRule
+from fedbench.algorithms.base import Algorithm, Needs, Objective, RoundUpdates, RuleContext, ServerRule
 from fedbench.errors import ConfigError
 from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
 from fedbench.protocol.layout import ParameterLayout
@@ -113,16 +113,22 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         _check_machine(method, cohort_size)
         return
     rule = _of_type(method.rule(), ServerRule, f"{owner}: rule")
-    if method.has_pool():
+    name, needs = type(rule).__name__, rule.needs(0)
+    if needs not in get_args(Needs):
+        raise ConfigError(f"{owner}: {name}.needs returned {needs!r}; allowed: {', '.join(get_args(Needs))}")
+    if rule.own_models:
         return
     smallest = min(layout.all_groups, key=layout.group_size)
     context = RuleContext(layout, (smallest,), 0, cohort_size, population)
-    size, name = layout.group_size(smallest), type(rule).__name__
+    size, weights = layout.group_size(smallest), np.full(cohort_size, 1 / cohort_size)
     previous = np.zeros(size)
-    if rule.individual:
-        weights = np.full(cohort_size, 1 / cohort_size)
+    if needs == "updates":
         combined: object = rule.combine_each(previous, np.zeros((cohort_size, size)), weights, context)
         _check_values(combined, size, f"{owner}: {name}.combine_each")
+    elif needs == "round":
+        messages, pieces = (np.zeros(size, np.float32),) * cohort_size, ((slice(0, size),),) * cohort_size
+        combined = rule.combine_round(previous, RoundUpdates(previous, messages, pieces, weights), context)
+        _check_values(combined, size, f"{owner}: {name}.combine_round")
     else:
         _check_values(rule.combine(previous, np.zeros(size), context), size, f"{owner}: {name}.combine")
 

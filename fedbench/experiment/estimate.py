@@ -172,7 +172,7 @@ def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
     """What of a run's costs depends on the run itself, and how it is counted here, one line each."""
     if config.asynchronous and config.delays.clock == "wall":
         yield "who works when on the wall clock is not known beforehand: counted as on the default virtual clock"
-    if config.schedule.name == "importance":
-        yield "schedule.name=importance follows what the run measures: counted shallow to deep"
-    if config.method.has_pool() and config.schedule.name != "full":
+    if config.schedule.follows_training:
+        yield f"schedule.name={config.schedule.name} follows what the run measures: counted shallow to deep"
+    if config.method.rule().own_models and config.schedule.name != "full":
         yield f"the downlink of {config.method.name} depends on who holds which layer: counted as FedAvg's, its least"

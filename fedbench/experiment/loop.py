@@ -62,7 +62,7 @@ class ExperimentLoop:
                 {**member.tags, **tracking.tags},
                 member.run_name,
                 parent_run_id=member.parent_run_id,
-                recording=key,
+                key=key,
                 judge=member.judge,
             )
         self._others: list[Observer] = [*([self._tracker] if self._tracker else []), *observers]

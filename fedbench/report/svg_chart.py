@@ -1,4 +1,4 @@
-"""Line charts as SVG, to be placed in a page that says what the classes look like (`fedbench/report/report.css`).
+"""Line charts as SVG, for a page that says what the classes look like (`fedbench/tables/templates/page.css`).
 
 Lines are told apart by colour, by dashes and by a letter at their end. Text is `currentColor`, so that a chart is
 legible on a light and on a dark page.

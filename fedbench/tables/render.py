@@ -1,11 +1,10 @@
-"""A `Table` written as Markdown, LaTeX, HTML and CSV; whatever its texts contain is escaped."""
+"""A `Table` written as Markdown, LaTeX and CSV; whatever its texts contain is escaped."""
 
 import csv as csv_format
 import io
 import math
 import re
 from collections.abc import Iterable
-from html import escape
 
 from fedbench.tables.table import Cell, Table
 
@@ -81,30 +80,6 @@ def latex(table: Table) -> str:
     return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
-def html(table: Table) -> str:
-    """A `figure` whose table scrolls in a box of its own where the page is narrow."""
-    name = slug(table)
-    head = "".join(f'<th scope="col">{escape(text)}</th>' for text in (table.corner, *table.columns))
-    rows = "\n".join(
-        f'<tr><th scope="row">{escape(label)}</th>{"".join(_html_cell(table, cell, name) for cell in cells)}</tr>'
-        for label, cells in table.rows
-    )
-    banner = f'<p class="banner" role="note">{escape(table.banner)}</p>\n' if table.banner else ""
-    notes = "".join(
-        f'<li id="{name}-note-{number}"><sup>{number}</sup> {escape(note)}</li>\n'
-        for number, note in enumerate(table.footnotes, 1)
-    )
-    notes += "".join(f"<li>{escape(note)}</li>\n" for note in table.explanations)
-    return (
-        f'<figure class="table" id="{name}">\n{banner}'
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{escape(table.title)}">\n'
-        f"<table>\n<caption>{escape(table.title)}</caption>\n"
-        f"<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}\n</tbody>\n</table>\n</div>\n"
-        + (f'<ul class="notes">\n{notes}</ul>\n' if notes else "")
-        + "</figure>\n"
-    )
-
-
 def csv(table: Table) -> str:
     """One line a cell. Figures are in the unit shown, in full precision; several `values` are parted by blanks."""
     text = io.StringIO()
@@ -136,22 +111,27 @@ def _full(value: float | None, scale: float) -> str:
     return "" if value is None or math.isnan(value) else f"{value * scale:.10g}"
 
 
+def plain_value(cell: Cell) -> str:
+    """The mean with its deviation, or the text of a cell that has no values."""
+    spread = cell.measured
+    if spread is None:
+        return cell.shown
+    return cell.number.bare(spread.mean) + (f" ± {cell.number.unsigned(spread.std)}" if spread.n > 1 else "")
+
+
 def _plain(table: Table, cell: Cell) -> str:
     """A cell as one line of text."""
-    number, spread = cell.number, cell.measured
-    text = cell.shown
-    if spread is not None:
-        text = number.bare(spread.mean) + (f" ± {number.unsigned(spread.std)}" if spread.n > 1 else "")
+    text = plain_value(cell)
     if count := table.count(cell):
         text += f" ({count})"
-    if published := _published(cell):
+    if published := published_and_verdict(cell):
         text += f"; {published}"
     if (footnote := table.footnote(cell)) is not None:
         text += f" [{footnote}]"
     return text
 
 
-def _published(cell: Cell) -> str:
+def published_and_verdict(cell: Cell) -> str:
     """The published figure, the difference, and whether it means anything."""
     if cell.published is None:
         return ""
@@ -184,7 +164,7 @@ def _tex_cell(table: Table, cell: Cell) -> str:
         text = f"${_tex_number(number.bare(spread.mean))}{deviation}$"
     if count := table.count(cell):
         text += f" ({_tex(count)})"
-    if published := _published(cell):
+    if published := published_and_verdict(cell):
         text += rf" {{\footnotesize {_tex(published)}}}"
     if (footnote := table.footnote(cell)) is not None:
         text += rf"\textsuperscript{{{footnote}}}"
@@ -194,17 +174,3 @@ def _tex_cell(table: Table, cell: Cell) -> str:
 def _tex_number(text: str) -> str:
     """In formulas a comma would be followed by a gap."""
     return text.replace(",", "{,}")
-
-
-def _html_cell(table: Table, cell: Cell, name: str) -> str:
-    number, spread = cell.number, cell.measured
-    text = escape(cell.shown)
-    if spread is not None:
-        text = number.bare(spread.mean) + (f" ± {number.unsigned(spread.std)}" if spread.n > 1 else "")
-    if count := table.count(cell):
-        text += f" <small>({count})</small>"
-    if published := _published(cell):
-        text += f"<br><small>{escape(published)}</small>"
-    if (footnote := table.footnote(cell)) is not None:
-        text += f'<sup><a href="#{name}-note-{footnote}">{footnote}</a></sup>'
-    return f"<td>{text}</td>" if spread is not None else f'<td class="words">{text}</td>'

@@ -1,17 +1,9 @@
-"""Recording a run in MLflow, in the background: mlflow is imported by the tracking modules only, in this thread.
-
-Operations are tried again after a lost answer, and yet nothing is doubled: a metric's timestamp is fixed when its
-round ends, and (key, step, timestamp, value) is the identity of a metric in MLflow's database; parameters, tags,
-inputs and artifacts replace themselves; the run carries a unique tag, by which it is found again.
-"""
+"""Records a run in MLflow, in the background (an `Observer`): parameters, data set, metrics, artifacts, status."""
 
 import json
 import shlex
-import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,39 +11,22 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from fedbench.records.observers import RunDescription, Verdict
+from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import ClientRecord, RoundRecord
+from fedbench.tracking.mlflow_run import MlflowRun
 from fedbench.tracking.pages import NOTE, charts_fragment, name_of_run
-from fedbench.tracking.retry_queue import Delivery
 from fedbench.tracking.store import (
+    DIRECTORY_TAG,
     LONGEST_DATASET_NAME,
     LONGEST_DIGEST,
     LONGEST_PARAMETER,
-    LONGEST_TAG,
-    METRICS_PER_REQUEST,
-    RECORDING_TAG,
-    STATUS,
-    absolute_store,
-    check_experiment_name,
-    environment_store,
-    is_lasting,
     is_server,
     now,
-    open_store,
     plain_name,
 )
 
-BATCH_SECONDS = 1.0
-"""Metrics are sent at most this often; faster rounds share a batch."""
-
-
-@dataclass(frozen=True)
-class _Point:
-    """One value of a metric. `timestamp` is in milliseconds since 1970."""
-
-    key: str
-    value: float
-    timestamp: int
-    step: int
+ROUND_SECONDS = "time/round_s"
+"""The one metric that every round has."""
 
 
 class MlflowTracker:
@@ -61,8 +36,7 @@ class MlflowTracker:
     files it stores as artifacts.
 
     Attributes:
-        run_id: MLflow's id of the run, None until the store has been reached.
-        experiment_id: the same for the experiment.
+        recording: the run in the store.
         warning: one line on what MLflow lacks and where it is, or None.
     """
 
@@ -74,7 +48,7 @@ class MlflowTracker:
         run_name: str | None = None,
         *,
         parent_run_id: str | None = None,
-        recording: str | None = None,
+        key: str | None = None,
         judge: Callable[[Mapping[str, Any]], Verdict] | None = None,
         close_timeout: float = 60.0,
         away_timeout: float = 3.0,
@@ -88,7 +62,7 @@ class MlflowTracker:
             tags: added to the run's own.
             run_name: None: the method and the run directory's name.
             parent_run_id: the MLflow run under which this one is nested.
-            recording: by which the run is known again when it goes on later; None: made up.
+            key: identifies the recording, so that a run that goes on finds its MLflow run again; None: a new one.
             judge: see `Membership`.
             close_timeout: seconds that `run_finished` waits at most.
             away_timeout: seconds that it waits at most for a store that is known to be away.
@@ -96,27 +70,27 @@ class MlflowTracker:
         Raises:
             ConfigError: the experiment's name is empty, or has a slash, which MLflow's pages take for a path.
         """
-        check_experiment_name(experiment)
-        self.run_id: str | None = None
-        self.experiment_id: str | None = None
+        self.recording = MlflowRun(mlflow_uri, experiment, key or uuid.uuid4().hex)
         self.warning: str | None = None
-        self._uri = absolute_store(environment_store(mlflow_uri))
-        self._experiment = experiment
         self._tags = dict(tags or {})
         self._run_name = run_name
         self._parent_run_id = parent_run_id
-        self._recording = recording or uuid.uuid4().hex
         self._judge = judge
-        self._through = -1
         self._earlier: list[RoundRecord] = []
         self._close_timeout = close_timeout
         self._away_timeout = away_timeout
-        self._delivery = Delivery("mlflow", is_lasting)
-        self._opened = threading.Event()
-        self._points: list[_Point] = []
-        self._sent_at = 0.0
         self._run: RunDescription | None = None
         self._uplink = self._downlink = self._flops = 0
+
+    @property
+    def run_id(self) -> str | None:
+        """MLflow's id of the run; None until the store has been reached."""
+        return self.recording.run_id
+
+    @property
+    def experiment_id(self) -> str | None:
+        """MLflow's id of the experiment; None until the store has been reached."""
+        return self.recording.experiment_id
 
     def run_started(self, run: RunDescription) -> None:
         """Queue the opening of the store and the description of the run.
@@ -125,16 +99,18 @@ class MlflowTracker:
         round is waited for.
         """
         self._run = run
-        started, key = now(), self._recording
-        self._delivery.submit(self._open_store, essential=True)
-        self._delivery.submit(lambda: self._create_run(run, started, key), essential=True)
-        self._delivery.submit(lambda: self._log_parameters(run))
-        self._delivery.submit(lambda: self._log_dataset(run))
+        tags = {**run.tags, **self._tags, DIRECTORY_TAG: run.directory, NOTE: run.note}
+        if self._parent_run_id is not None:
+            tags["mlflow.parentRunId"] = self._parent_run_id
+        self.recording.open(self._run_name or name_of_run(run.tags, Path(run.directory)), tags)
+        self.recording.submit(_skip_what_is_there, essential=True)
+        self.recording.submit(lambda recording: _log_parameters(recording, run))
+        self.recording.submit(lambda recording: _log_dataset(recording, run))
         for record in self._earlier:
             self.round_finished(record, ())
 
     def resumed(self, history: pa.Table) -> None:
-        """The run goes on after these rounds: what the store does not have of them is sent, too."""
+        """The run goes on after these rounds: those that the store does not have are sent, too."""
         self._earlier = [RoundRecord(**row) for row in history.to_pylist()]
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
@@ -152,7 +128,7 @@ class MlflowTracker:
             "paper/comm_gb": record.paper_comm_gb,
             "paper/comp_tflop": record.paper_comp_tflop,
             "schedule/group": record.group,
-            "time/round_s": record.wall_seconds,
+            ROUND_SECONDS: record.wall_seconds,
             "async/staleness_mean": record.staleness_mean,
             "async/staleness_max": record.staleness_max,
             "async/virtual_s": record.virtual_seconds,
@@ -169,146 +145,77 @@ class MlflowTracker:
         if self._judge is not None:
             verdict = self._judge(summary)
             outcome |= verdict.metrics
-            self._delivery.submit(lambda: self._set_tags(verdict.tags))
-        self._delivery.submit(lambda: self._log_outcome(outcome, ended))
-        self._delivery.start()  # a run without a round has not yet
-        status = STATUS.get(str(summary.get("status")), "FAILED")
+            self.recording.set_tags(verdict.tags)
+        self.recording.submit(lambda recording: _log_outcome(recording, outcome, ended))
+        self.recording.start()
         directory = Path(self._run.directory)
-        for path in recorded_files(directory):
-            self._delivery.submit(lambda path=path: self._log_artifact(directory, path))  # type: ignore[misc]
-        self._delivery.submit(lambda: self._client.set_terminated(self._id(), status, ended))
-        delivered = self._delivery.finish(self._close_timeout, self._away_timeout)
-        if not delivered:
-            reason = self._delivery.last_error or f"it took longer than {self._close_timeout:g} s"
-            self.warning = f"MLflow did not get the whole run ({reason}); everything is in {directory}"
-        elif self._delivery.refused:
-            self.warning = f"MLflow refused part of the run ({self._delivery.refused[0]}); everything is in {directory}"
+        self.recording.log_files(directory, recorded_files(directory))
+        status = str(summary.get("status"))
+        problem = self.recording.close(status, ended, self._close_timeout, self._away_timeout)
+        self.warning = problem and f"{problem}; everything is in {directory}"
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Queue metrics of one step; None is left out. Returns at once."""
-        timestamp = now()
-        self._points.extend(
-            _Point(key, float(value), timestamp, step) for key, value in metrics.items() if value is not None
-        )
-        self._delivery.submit(self._send_points)
-        self._delivery.start()
-
-    def wait_open(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds until `run_id` is known: for who nests runs below this one."""
-        self._delivery.start()
-        return self._opened.wait(timeout)
+        self.recording.log(step, metrics)
+        self.recording.start()
 
     def ui_command(self) -> str | None:
         """The command that opens MLflow's pages on this store; None where a server shows them itself."""
-        if self._uri is None:
+        uri = self.recording.uri
+        if uri is None:
             return "mlflow ui"
-        if is_server(self._uri):
-            return None
-        return f"mlflow ui --backend-store-uri {shlex.quote(self._uri)}"
+        return None if is_server(uri) else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
 
     def ui_link_fragment(self) -> str:
-        """What follows the address of MLflow's pages: this experiment's runs, as charts of model training."""
+        """The part of a link, behind the address of MLflow's pages, that shows this experiment's runs as charts."""
         return charts_fragment(self.experiment_id)
 
-    # The rest runs in the background thread.
 
-    def _open_store(self) -> None:
-        self._client, self.experiment_id = open_store(self._uri, self._experiment)
+# Operations on the open run, for the background thread.
 
-    def _create_run(self, run: RunDescription, started: int, key: str) -> None:
-        from mlflow.tracking.context.registry import resolve_tags
 
-        assert self.experiment_id is not None
-        same = self._client.search_runs([self.experiment_id], f"tags.`{RECORDING_TAG}` = '{key}'", max_results=1)
-        if same:  # made by an attempt whose answer was lost
-            self.run_id = same[0].info.run_id
-            points = self._client.get_metric_history(self.run_id, "time/round_s")
-            self._through = max((point.step for point in points), default=-1)
-            self._client.update_run(self.run_id, "RUNNING")
-        else:
-            tags = resolve_tags({**run.tags, **self._tags})
-            tags |= {
-                RECORDING_TAG: key,
-                "fedbench.directory": run.directory,
-                NOTE: run.note,
-            }
-            if self._parent_run_id is not None:
-                tags["mlflow.parentRunId"] = self._parent_run_id
-            created = self._client.create_run(
-                self.experiment_id,
-                start_time=started,
-                tags={plain_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()},
-                run_name=self._run_name or name_of_run(run.tags, Path(run.directory)),
-            )
-            self.run_id = created.info.run_id
-        self._opened.set()
+def _skip_what_is_there(recording: MlflowRun) -> None:
+    if recording.was_found:
+        points = recording.client.get_metric_history(recording.id, ROUND_SECONDS)
+        recording.sent_through = max((point.step for point in points), default=-1)
 
-    def _log_parameters(self, run: RunDescription) -> None:
-        from mlflow.entities import Param
 
-        self._client.log_batch(self._id(), params=[Param(name, value) for name, value in flatten(run.config)])
+def _log_parameters(recording: MlflowRun, run: RunDescription) -> None:
+    from mlflow.entities import Param
 
-    def _log_dataset(self, run: RunDescription) -> None:
-        from mlflow.entities import Dataset, DatasetInput, InputTag
+    recording.client.log_batch(recording.id, params=[Param(name, value) for name, value in flatten(run.config)])
 
-        remote = urlsplit(run.dataset_source).scheme in ("http", "https")
-        profile = {
-            "train_samples": sum(map(sum, run.client_class_counts)),
-            "test_samples": run.test_samples,
-            "clients": len(run.client_class_counts),
-            "classes": len(run.class_names),
-        }
-        dataset = Dataset(
-            name=run.dataset_name[:LONGEST_DATASET_NAME],
-            digest=run.dataset_digest[:LONGEST_DIGEST],
-            source_type="http" if remote else "local",
-            source=json.dumps({"url" if remote else "uri": run.dataset_source}),
-            profile=json.dumps(profile),
-        )
-        self._client.log_inputs(self._id(), [DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])])
 
-    def _send_points(self) -> None:
-        from mlflow.entities import Metric
+def _log_dataset(recording: MlflowRun, run: RunDescription) -> None:
+    from mlflow.entities import Dataset, DatasetInput, InputTag
 
-        if not self._points:
-            return
-        self._delivery.pause(self._sent_at + BATCH_SECONDS - time.monotonic())
-        while batch := self._points[:METRICS_PER_REQUEST]:
-            metrics = [
-                Metric(point.key, point.value, point.timestamp, point.step)
-                for point in batch
-                if point.step > self._through
-            ]
-            try:
-                self._client.log_batch(self._id(), metrics=metrics)
-            except Exception as error:
-                if is_lasting(error):  # else they would take every later point down with them
-                    del self._points[: len(batch)]
-                raise
-            del self._points[: len(batch)]
-        self._sent_at = time.monotonic()
+    remote = urlsplit(run.dataset_source).scheme in ("http", "https")
+    profile = {
+        "train_samples": sum(map(sum, run.client_class_counts)),
+        "test_samples": run.test_samples,
+        "clients": len(run.client_class_counts),
+        "classes": len(run.class_names),
+    }
+    dataset = Dataset(
+        name=run.dataset_name[:LONGEST_DATASET_NAME],
+        digest=run.dataset_digest[:LONGEST_DIGEST],
+        source_type="http" if remote else "local",
+        source=json.dumps({"url" if remote else "uri": run.dataset_source}),
+        profile=json.dumps(profile),
+    )
+    training = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
+    recording.client.log_inputs(recording.id, [training])
 
-    def _log_outcome(self, outcome: Mapping[str, float | None], timestamp: int) -> None:
-        """At step 0, so that MLflow's pages draw it as bars: at the last step it would be one dot in a line chart."""
-        from mlflow.entities import Metric
 
-        known = self._client.get_run(self._id()).data.metrics
-        new = {key: value for key, value in outcome.items() if value is not None and known.get(key) != value}
-        if new:
-            metrics = [Metric(key, float(value), timestamp, 0) for key, value in new.items()]
-            self._client.log_batch(self._id(), metrics=metrics)
+def _log_outcome(recording: MlflowRun, outcome: Mapping[str, float | None], timestamp: int) -> None:
+    """At step 0 MLflow's pages draw a metric as a bar; at the last step it would be one dot in a line chart."""
+    from mlflow.entities import Metric
 
-    def _set_tags(self, tags: Mapping[str, str]) -> None:
-        for name, value in tags.items():
-            self._client.set_tag(self._id(), plain_name(name), value[:LONGEST_TAG])
-
-    def _log_artifact(self, directory: Path, path: Path) -> None:
-        folder = path.relative_to(directory).parent.as_posix()
-        self._client.log_artifact(self._id(), str(path), None if folder == "." else folder)
-
-    def _id(self) -> str:
-        assert self.run_id is not None
-        return self.run_id
+    known = recording.client.get_run(recording.id).data.metrics
+    new = {name: value for name, value in outcome.items() if value is not None and known.get(name) != value}
+    if new:
+        metrics = [Metric(name, float(value), timestamp, 0) for name, value in new.items()]
+        recording.client.log_batch(recording.id, metrics=metrics)
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
@@ -332,6 +239,6 @@ def recorded_files(directory: Path) -> list[Path]:
         path
         for path in directory.rglob("*")
         if path.is_file()
-        and path.relative_to(directory).parts[0] != "checkpoints"
+        and path.relative_to(directory).parts[0] != CHECKPOINTS
         and not any(part.startswith(".") for part in path.relative_to(directory).parts)
     )

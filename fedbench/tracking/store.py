@@ -19,16 +19,14 @@ from fedbench.tracking.pages import ABOUT_THE_EXPERIMENT, NOTE
 if TYPE_CHECKING:
     from mlflow import MlflowClient
 
-RECORDING_TAG = "fedbench.recording"
-"""By which a recording is found again in the store."""
+DIRECTORY_TAG = "fedbench.directory"
+"""The tag of a run that names its run directory; suites and studies, which only hold runs, have none."""
 
 LONGEST_PARAMETER, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250
 LONGEST_DATASET_NAME, LONGEST_DIGEST = 500, 36
 
 METRICS_PER_REQUEST = 1000
-"""What MLflow takes in one request: a batch is then taken or refused as a whole."""
-
-STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
+"""As many as MLflow takes in one request: a batch is then taken or refused as a whole."""
 
 MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the delivery tries again itself, and knows when to stop
@@ -36,8 +34,9 @@ MLFLOW_SETTINGS = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # stdout is the command's
     "MLFLOW_LOGGING_LEVEL": "WARNING",
     "MLFLOW_DISABLE_TELEMETRY": "true",  # it would write to the home directory, and to the network
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
-"""What the environment does not set otherwise."""
+"""MLflow's settings by environment variable, for those that the environment does not set."""
 
 LASTING_ERRORS = frozenset(
     {
@@ -58,25 +57,42 @@ LASTING_ERRORS = frozenset(
 """MLflow's error codes that trying again does not change."""
 
 
-def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
-    """A client of the store, and the id of the experiment, which is made if it is not there.
-
-    An experiment that nobody described gets a description.
+def connect(uri: str | None) -> "MlflowClient":
+    """A client of an existing store, which prints nothing and does not try again by itself.
 
     Args:
         uri: as from `absolute_store`; None: the store that `mlflow ui` opens in the working directory.
     """
+    _configure_mlflow()
+    from mlflow import MlflowClient
+
+    return MlflowClient(uri)
+
+
+def _configure_mlflow() -> None:
     for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
-    from mlflow import MlflowClient, get_tracking_uri
+
+
+def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
+    """A client of the store, and the id of the experiment; both are made if they are not there.
+
+    An experiment that nobody described gets a description.
+
+    Args:
+        uri: as for `connect`.
+        experiment: its name.
+    """
+    _configure_mlflow()
+    from mlflow import get_tracking_uri
     from mlflow.exceptions import MlflowException
 
     database = sqlite_file(uri)
-    if unmade := database or sqlite_file(get_tracking_uri() if uri is None else None):
-        make_database(unmade)
-    client: MlflowClient = MlflowClient(uri)
-    found = client.get_experiment_by_name(experiment)
-    if found is None:
+    if database_to_make := database or sqlite_file(get_tracking_uri() if uri is None else None):
+        make_database(database_to_make)
+    client = connect(uri)
+    known = client.get_experiment_by_name(experiment)
+    if known is None:
         # Beside a SQLite file that was named; else where MLflow puts artifacts by itself.
         artifacts = (database.parent / "mlruns" / quote(experiment, safe=" ")).as_uri() if database else None
         try:
@@ -84,11 +100,11 @@ def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-            found = client.get_experiment_by_name(experiment)  # another run was faster
-    assert found is not None
-    if NOTE not in found.tags:
-        client.set_experiment_tag(found.experiment_id, NOTE, ABOUT_THE_EXPERIMENT)
-    return client, str(found.experiment_id)
+            known = client.get_experiment_by_name(experiment)  # another run was faster
+    assert known is not None
+    if NOTE not in known.tags:
+        client.set_experiment_tag(known.experiment_id, NOTE, ABOUT_THE_EXPERIMENT)
+    return client, str(known.experiment_id)
 
 
 def make_database(path: Path) -> None:

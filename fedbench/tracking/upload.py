@@ -1,18 +1,17 @@
-"""Sending to MLflow what it missed of a recorded run: all of it, or the rounds and files that it does not have."""
+"""Sends to MLflow what it lacks of a recorded run: all of it, or the rounds and files that it did not get."""
 
-import json
 import uuid
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from fedbench.errors import ConfigError, RunError
-from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.recorded_run import RecordedRun, is_at_work, read_run
-from fedbench.tracking.download import recording_key
+from fedbench.tracking.recording_key import keep_key, key_file, read_key
 from fedbench.tracking.run import MlflowTracker
 
 LONGEST_UPLOAD = 600.0
-"""Seconds for one run."""
+"""Seconds that sending one run may take."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +20,8 @@ class Uploaded:
 
     Attributes:
         directory: its run directory.
-        run_id: MLflow's.
-        experiment: the name of the experiment.
+        run_id: MLflow's id of the run.
+        experiment: the name of the experiment in MLflow.
     """
 
     directory: Path
@@ -49,7 +48,7 @@ def upload(directory: Path, mlflow_uri: str | None = None, experiment: str | Non
     tracking = run.config.get("tracking") or {}
     uri, name = mlflow_uri or tracking.get("mlflow_uri"), experiment or tracking.get("experiment") or "fedbench"
     tracker = MlflowTracker(
-        uri, name, tracking.get("tags"), recording=_key(run), close_timeout=LONGEST_UPLOAD, away_timeout=10.0
+        uri, name, tracking.get("tags"), key=_key(run), close_timeout=LONGEST_UPLOAD, away_timeout=10.0
     )
     tracker.resumed(run.rounds)
     tracker.run_started(run.description)
@@ -62,14 +61,11 @@ def upload(directory: Path, mlflow_uri: str | None = None, experiment: str | Non
 
 
 def _key(run: RecordedRun) -> str:
-    """By which MLflow knows the recording; kept with the run where it had none."""
-    if (key := recording_key(run.directory)) is not None:
+    """The key of the run's recording; a run that was recorded without MLflow gets one, and keeps it."""
+    file = key_file(run.directory)
+    if (key := read_key(file)) is not None:
         return key
     key = uuid.uuid5(uuid.NAMESPACE_URL, f"{run.name} {run.digest} {run.directory.resolve()}").hex
-    try:
-        folder = run.directory / CHECKPOINTS
-        folder.mkdir(exist_ok=True)
-        (folder / "recording.json").write_text(json.dumps({"mlflow": key}), encoding="utf-8")
-    except OSError:
-        pass  # an archive that cannot be written to; the same place gives the same key again
+    with suppress(OSError):  # an archive that cannot be written to; the same place gives the same key again
+        keep_key(file, key)
     return key

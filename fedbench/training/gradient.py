@@ -9,6 +9,7 @@ from fedbench.algorithms.base import Objective
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.local import Transform
+from fedbench.training.seeding import seeded
 
 
 def minibatch_gradient(
@@ -49,8 +50,7 @@ def minibatch_gradient(
     model.module.train()
     chosen = torch.from_numpy(rows).to(device)
     batch = transform(inputs.index_select(0, chosen), generator(seed, "augmentation", visit, client))
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(torch_seed(seed, "dropout", visit, client))
+    with seeded(device, torch_seed(seed, "dropout", visit, client)):
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = Objective().loss(model.module, batch, labels.index_select(0, chosen))
         loss.backward()  # type: ignore[no-untyped-call]

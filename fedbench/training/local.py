@@ -15,6 +15,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import Optimizer
+from fedbench.training.seeding import seeded
 
 Transform = Callable[[Tensor, np.random.Generator | None], Tensor]
 """Turns a minibatch of stored inputs into what the module takes; the generator draws augmentations."""
@@ -111,8 +112,7 @@ def train_client(
     steps = samples = 0
     model.module.train()
     objective.begin(context)
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(torch_seed(work.seed, "dropout", round_index, client))
+    with seeded(device, torch_seed(work.seed, "dropout", round_index, client)):
         for positions in minibatches(
             order, len(rows), work.batch_size, epochs=work.epochs, steps=work.steps, smallest=model.smallest_batch
         ):

@@ -25,7 +25,7 @@ def combined(algorithm: Algorithm, sent: np.ndarray, weights: np.ndarray | None 
     clients = len(sent)
     context = RuleContext(LAYOUT, (0,), 0, clients, 2 * clients)
     rule = algorithm.rule()
-    assert rule.individual
+    assert rule.needs(0) == "updates"
     uneven = np.arange(1, clients + 1) / sum(range(1, clients + 1)) if weights is None else weights
     return rule.combine_each(PREVIOUS, sent, uneven, context)
 

@@ -13,9 +13,10 @@ from local_cluster import LocalCluster
 from mlflow_server import MlflowServer
 
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.on_ray.experiment_actors import LOOK_INTERVAL
 from fedbench.experiment.run import run
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "digits_read_once", "no_figures")]
 
 UNTRACKED = "tracking.enabled=false"
 FILL_STORES = """
@@ -47,6 +48,10 @@ def test_a_node_that_comes_is_used(cluster: LocalCluster, on_cluster: dict[str, 
     added: list[int] = []
     working: list[int] = []
 
+    def add() -> None:
+        added.append(cluster.add_node(cpus=1))
+        time.sleep(LOOK_INTERVAL)  # so that the run looks for nodes when it goes on
+
     def look() -> None:
         working.extend(actors(cluster, "ray::ClientActor", node=added[0]))
 
@@ -54,13 +59,14 @@ def test_a_node_that_comes_is_used(cluster: LocalCluster, on_cluster: dict[str, 
         tmp_path,
         on_cluster,
         *SMALL,
-        *["data.clients=8", "rounds=400", UNTRACKED, "output.directory=run"],
-        events={3: lambda: added.append(cluster.add_node(cpus=1)), 400: look},
+        *["data.clients=8", "rounds=30", UNTRACKED, "output.directory=run"],
+        events={3: add, 30: look},
+        standing_still={3},
     )
     cluster.kill_node(added[0])
     assert outcome.status == 0, outcome.text
     assert working, "the new node was left idle"
-    assert outcome.summary["model_sha256"] == reference(tmp_path, "data.clients=8", "rounds=400")
+    assert outcome.summary["model_sha256"] == reference(tmp_path, "data.clients=8", "rounds=30")
 
 
 def test_a_full_object_store_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +134,7 @@ def test_what_mlflow_missed_arrives_later_and_once(
 ) -> None:
     from mlflow import MlflowClient
 
-    rounds, server = 600, MlflowServer(tmp_path)
+    rounds, server = 60, MlflowServer(tmp_path)
     server.start()
     client = MlflowClient(server.uri)
 
@@ -143,7 +149,8 @@ def test_what_mlflow_missed_arrives_later_and_once(
             on_cluster,
             *SMALL,
             *[f"rounds={rounds}", f"tracking.mlflow_uri={server.uri}", "output.directory=run"],
-            events={100: kill_once_in_use, 200: server.start},
+            events={10: kill_once_in_use, 40: server.start},
+            standing_still={40},
         )
         found = client.search_runs([client.get_experiment_by_name("fedbench").experiment_id])
         points = client.get_metric_history(found[0].info.run_id, "test/accuracy")

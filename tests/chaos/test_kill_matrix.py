@@ -40,7 +40,7 @@ METHODS = {
 QUICK = {("scaffold", "client"), ("ormo", "server"), ("node sums", "node")}
 """What is tried every time; the rest with `-m exhaustive`."""
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "digits_read_once", "no_figures")]
 
 
 def lose_last_node(cluster: LocalCluster) -> None:

@@ -8,17 +8,23 @@ from typing import Any
 
 import pytest
 from small import process_of
+from warm_pools import WarmPools
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.interfaces import Executor
 from fedbench.errors import LostActor
 from fedbench.experiment.loop import ExperimentLoop
-from fedbench.experiment.run import prepared, run
+from fedbench.experiment.result import Result
+from fedbench.experiment.run import run
+from fedbench.experiment.setup import Problem
 from fedbench.randomness import generator
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ClientRecord, RoundRecord
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.usefixtures("run_folder", "flops_counted_once", "digits_read_once", "no_figures"),
+]
 
 ROUNDS = 6
 SMALL = (
@@ -60,20 +66,22 @@ class Killer:
         pass
 
 
-def with_a_death(which: str, round_index: int, *overrides: str) -> tuple[Any, Killer]:
+def with_a_death(pools: WarmPools, which: str, round_index: int, *overrides: str) -> tuple[Result, Killer]:
     config = ExperimentConfig.load(None, [*SMALL, "runtime.actors=2", *overrides])
-    with prepared(config) as (problem, executor):
+
+    def recorded(problem: Problem, executor: Executor) -> tuple[Result, Killer]:
         killer = Killer(executor, which, round_index)
         return ExperimentLoop.create(problem, [killer]).record(executor, lambda: False), killer
 
+    return pools.prepared(config, recorded)
 
-@pytest.mark.usefixtures("local_ray", "run_folder")
+
 @pytest.mark.parametrize("which", ["client", "server"])
 @pytest.mark.parametrize("method", RUNS)
-def test_an_actor_killed_at_any_point_changes_nothing(method: str, which: str) -> None:
+def test_an_actor_killed_at_any_point_changes_nothing(method: str, which: str, warm_pools: WarmPools) -> None:
     undisturbed = run(ExperimentConfig.load(None, [*SMALL, *RUNS[method], "runtime.executor=inline"]))
     point = int(generator(0, f"{method} {which}").integers(5))
-    result, killer = with_a_death(which, point, *RUNS[method])
+    result, killer = with_a_death(warm_pools, which, point, *RUNS[method])
     assert len(killer.killed) == 1
     assert result.summary["model_sha256"] == undisturbed.summary["model_sha256"]
     assert result.summary["uplink_bytes"] == undisturbed.summary["uplink_bytes"]
@@ -82,18 +90,16 @@ def test_an_actor_killed_at_any_point_changes_nothing(method: str, which: str) -
     assert result.history.column("test_accuracy").equals(accuracy)
 
 
-@pytest.mark.usefixtures("local_ray", "run_folder")
 @pytest.mark.parametrize("which", ["client", "server"])
-def test_an_actor_killed_after_the_last_round_changes_nothing(which: str) -> None:
+def test_an_actor_killed_after_the_last_round_changes_nothing(which: str, warm_pools: WarmPools) -> None:
     undisturbed = run(ExperimentConfig.load(None, [*SMALL, *RUNS["fedmr"], "runtime.executor=inline"]))
-    result, killer = with_a_death(which, ROUNDS - 1, *RUNS["fedmr"])
+    result, killer = with_a_death(warm_pools, which, ROUNDS - 1, *RUNS["fedmr"])
     assert len(killer.killed) == 1
     assert result.summary["status"] == "finished"
     assert result.summary["model_sha256"] == undisturbed.summary["model_sha256"]
     assert result.summary["peak_actor_bytes"] > 0
 
 
-@pytest.mark.usefixtures("local_ray", "run_folder")
-def test_a_loss_without_retries_left_ends_the_run() -> None:
+def test_a_loss_without_retries_left_ends_the_run(warm_pools: WarmPools) -> None:
     with pytest.raises(LostActor):
-        with_a_death("server", 1, *RUNS["scaffold, fedadam"], "runtime.max_retries=0")
+        with_a_death(warm_pools, "server", 1, *RUNS["scaffold, fedadam"], "runtime.max_retries=0")

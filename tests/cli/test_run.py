@@ -4,6 +4,7 @@ import json
 import os
 import pty
 import re
+import shutil
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -223,6 +224,12 @@ def read_terminal(terminal: int) -> str:
 
 
 @pytest.fixture
+def made_store(empty_store: Path, run_folder: Path) -> None:
+    """MLflow's default store is there already."""
+    shutil.copy(empty_store, run_folder / "mlflow.db")
+
+
+@pytest.fixture
 def interruptible(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """An inline run of many rounds, in its first round or later."""
     folder = tmp_path / "here"
@@ -276,19 +283,22 @@ BROKEN_LATER = (
 
 
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
-def test_a_client_that_fails_half_way_is_named_last_after_its_own_traceback(executor: str, tmp_path: Path) -> None:
-    folder = tmp_path / "here"
-    folder.mkdir()
-    finished = fedbench(folder, "run", "--json", f"runtime.executor={executor}", *BROKEN_LATER)
+@pytest.mark.usefixtures("made_store")
+def test_a_client_that_fails_half_way_is_named_last_after_its_own_traceback(
+    executor: str, call: Callable[..., Finished], run_folder: Path, request: pytest.FixtureRequest
+) -> None:
+    if executor == "ray":
+        request.getfixturevalue("local_ray")
+    finished = call("run", "--json", f"runtime.executor={executor}", *BROKEN_LATER)
     assert (finished.status, finished.stdout) == (1, "")
     last = finished.stderr.splitlines()[-1]
     named = re.fullmatch(r"error: (client \d failed in round 1: ValueError: this client is broken)", last)
     assert named, finished.stderr
     assert re.search(r"Traceback.*small\.py.*in loss.*ValueError: this client\nis broken\n", finished.stderr, re.DOTALL)
-    directory = only_run(folder)
+    directory = only_run(run_folder)
     summary = summary_of(directory)
     assert (summary["status"], summary["rounds"], summary["error"]) == ("failed", 1, named[1])
     assert pq.read_table(directory / "rounds.parquet").num_rows == 1
     assert pq.read_table(directory / "clients.parquet").num_rows == 2
-    _, run = mlflow_run(folder)
+    _, run = mlflow_run(run_folder)
     assert run.info.status == "FAILED"

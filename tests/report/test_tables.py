@@ -11,6 +11,7 @@ import pytest
 from reading import Page, latex_rows, pipe_tables
 
 from fedbench.tables import render
+from fedbench.tables.html import table_html
 from fedbench.tables.numbers import PERCENT, Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
@@ -57,7 +58,7 @@ def test_markdown_reads_back_cell_by_cell() -> None:
 
 
 def test_html_reads_back_cell_by_cell_with_scopes() -> None:
-    page = Page(render.html(TABLE))
+    page = Page(table_html(TABLE))
     (table,) = page.root.all("table")
     assert [cell.text for cell in table.all("thead")[0].all("th")] == ["method", *TABLE.columns]
     assert {cell.attributes.get("scope") for cell in table.all("thead")[0].all("th")} == {"col"}
@@ -110,12 +111,12 @@ def test_csv_keeps_every_value_in_full() -> None:
 
 
 def test_the_banner_stands_in_every_output() -> None:
-    for text in (render.markdown(TABLE), render.html(TABLE), render.latex(TABLE), render.csv(TABLE)):
+    for text in (render.markdown(TABLE), table_html(TABLE), render.latex(TABLE), render.csv(TABLE)):
         assert "scaled to 0.1 of the rounds and data" in text
 
 
 def test_footnotes_stand_once_each_in_every_output() -> None:
-    for text in (render.markdown(TABLE), render.html(TABLE), render.latex(TABLE)):
+    for text in (render.markdown(TABLE), table_html(TABLE), render.latex(TABLE)):
         assert text.count("seeds 1 and 2 failed") == 1
         assert text.count("no finite update") == 1
         assert "Last note" in text

@@ -1,5 +1,6 @@
 """A working directory of its own for each study, and commands in it."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,8 +18,16 @@ def here(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def commands(here: Path) -> Iterator[Commands]:
-    """Commands in this folder; none outlives the test."""
-    started = Commands(here)
+def made_store(here: Path, empty_store: Path) -> None:
+    """MLflow's default store is there already."""
+    shutil.copy(empty_store, here / "mlflow.db")
+
+
+@pytest.fixture
+def commands(here: Path, local_ray: None) -> Iterator[Commands]:
+    """Commands in this folder, on the Ray of the tests; none outlives the test."""
+    import ray
+
+    started = Commands(here, RAY_ADDRESS=ray.get_runtime_context().gcs_address, RAY_AUTH_MODE="token")
     yield started
     started.end()

@@ -122,6 +122,7 @@ def status_of_study(here: Path) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("made_store")
 def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes_on_when_it_is_back(
     server: PostgresqlServer, commands: Commands, here: Path
 ) -> None:

@@ -64,7 +64,7 @@ def test_the_pareto_front_is_that_of_all_pairs_compared_and_each_of_its_files_ru
     }
     result = run_study(
         space=space, objectives=[ACCURACY, BYTES], sampler={"name": "nsgaii", "seed": 0}, budget={"trials": 10},
-        overrides=TRAINED,
+        overrides=TRAINED, concurrency=1,
     )  # fmt: skip
     assert states(result) == ["COMPLETE"] * 10
     values = {}
@@ -151,6 +151,7 @@ def test_constraints_reach_the_sampler_and_the_best_trial_keeps_them(here: Path)
         sampler={"name": "tpe", "seed": 1},
         budget={"trials": 8},
         overrides=TRAINED,
+        concurrency=1,
     )
     kept = [trial for trial in result.study.trials if trial.params["rounds"] <= 2]
     assert 0 < len(kept) < 8
@@ -164,7 +165,7 @@ def test_a_trial_that_never_reaches_the_target_fails_and_says_so(here: Path) -> 
     space = {"local.optimizer.lr": {"type": "categorical", "choices": [1e-6, 0.02]}}
     result = run_study(
         space=space, sampler="grid", target=0.2, objectives=[{"metric": "bytes_to_target", "direction": "minimize"}],
-        overrides=[*TRAINED, "rounds=5"],
+        overrides=[*TRAINED, "rounds=5"], concurrency=1,
     )  # fmt: skip
     by_rate = {trial.params["local.optimizer.lr"]: trial for trial in result.study.trials}
     assert by_rate[1e-6].state == TrialState.FAIL
@@ -207,7 +208,7 @@ def test_long_trials_are_heard_of_before_they_end(here: Path, monkeypatch: pytes
 
 
 def test_sqlite_serves_as_storage_and_the_table_holds_every_trial(here: Path) -> None:
-    result = run_study(storage=f"sqlite:///{here}/study.db", budget={"trials": 3})
+    result = run_study(storage=f"sqlite:///{here}/study.db", budget={"trials": 3}, concurrency=1)
     rows = list(csv.DictReader((result.directory / "trials.csv").open()))
     assert [row["state"] for row in rows] == ["COMPLETE"] * 3
     for row, trial in zip(rows, result.study.trials, strict=True):

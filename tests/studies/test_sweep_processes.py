@@ -3,10 +3,12 @@
 import json
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import optuna
 import pytest
+from command_line import Finished
 from optuna.trial import FrozenTrial, TrialState
 from small_studies import BASE, Commands, written
 from waiting import wait_until
@@ -115,6 +117,7 @@ def test_two_processes_make_one_study_together_and_not_one_trial_more(commands: 
     assert documents[0]["best"] == documents[1]["best"]
 
 
+@pytest.mark.usefixtures("made_store")
 def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(commands: Commands, here: Path) -> None:
     from mlflow import MlflowClient
 
@@ -147,14 +150,14 @@ def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(commands: Command
     assert {item.path for item in client.list_artifacts(parent.info.run_id)} >= {"best.yaml", "trials.csv", "figures"}
 
 
-def test_a_mistake_is_one_line_and_exit_code_2(commands: Commands, here: Path) -> None:
+def test_a_mistake_is_one_line_and_exit_code_2(call: Callable[..., Finished], here: Path) -> None:
     path = written(here)
     for arguments, word in (
         (("sweep", "fedpart_schedule"), "'fedpart_schedules'"),
         (("sweep", path.name, "data.clents=3"), "'clients'"),
         (("sweep", path.name, "--storage", "nosuch://x"), "storage=nosuch://x"),
     ):
-        ended = commands.run(*arguments)
+        ended = call(*arguments)
         assert (ended.status, ended.stdout) == (2, "")
         assert word in ended.stderr
         assert ended.stderr.count("\n") == 1, ended.stderr

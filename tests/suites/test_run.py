@@ -14,6 +14,7 @@ from fedbench.errors import ConfigError
 from fedbench.records.reader import load_run
 from fedbench.suites.run import _locked, suite_folder
 from fedbench.tables import render
+from fedbench.tables.html import table_html
 
 
 def test_cells_of_one_run_are_read_at_the_end_of_each_cycle(run_folder: Path) -> None:
@@ -108,7 +109,7 @@ def test_a_failing_cell_fails_alone_and_says_why(run_folder: Path) -> None:
     assert broken.shown == "failed"
     assert "nothing left to minimise" in broken.note
     assert table.banner == "1 of 3 runs failed."
-    for text in (render.markdown(table), render.html(table), render.csv(table), render.latex(table)):
+    for text in (render.markdown(table), table_html(table), render.csv(table), render.latex(table)):
         assert "nothing left to minimise" in text
 
 

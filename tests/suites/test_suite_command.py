@@ -1,4 +1,4 @@
-"""`fedbench suite` as a process of its own: interrupted, killed, gone on with, and what it leaves in MLflow."""
+"""`fedbench suite` as a command: interrupted, killed, gone on with, and what it leaves in MLflow."""
 
 import json
 import signal
@@ -8,8 +8,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import fedbench, start
+from command_line import Finished, fedbench, start
 from small_suites import BASE, TINY, WITHOUT, directories, write_suite
+
+Call = Callable[..., Finished]
 
 LONG = {**BASE, "rounds": 80, "schedule": "full", "runtime": {"executor": "inline", "checkpoint_every": 5}}
 """Some seconds a run, with checkpoints."""
@@ -83,15 +85,15 @@ def test_an_interrupt_ends_the_suite_with_a_checkpoint_and_the_table_so_far(long
 
 
 @pytest.mark.slow
-def test_mlflow_has_one_run_for_the_suite_with_the_runs_below_it(run_folder: Path) -> None:
+def test_mlflow_has_one_run_for_the_suite_with_the_runs_below_it(call: Call, run_folder: Path) -> None:
     from mlflow import MlflowClient
 
     suite = write_suite(run_folder)
     uri = f"sqlite:///{run_folder}/store.db"
     command = ("suite", suite, "runtime.executor=inline", f"tracking.mlflow_uri={uri}", "tracking.experiment=tables")
-    first = fedbench(run_folder, *command, "--seeds", "0")
+    first = call(*command, "--seeds", "0")
     assert first.status == 0, first.stderr
-    second = fedbench(run_folder, *command)
+    second = call(*command)
     assert second.status == 0, second.stderr
     assert "warning" not in second.stderr.replace("close to chance", "").replace("warning: F", "")
 
@@ -133,14 +135,14 @@ def test_one_ray_serves_all_runs(run_folder: Path, local_ray: None) -> None:
     assert plan.runs.keys() == inline.runs.keys()  # where it runs makes no other run of it
 
 
-def test_a_dry_run_says_what_would_run_and_runs_nothing(run_folder: Path) -> None:
+def test_a_dry_run_says_what_would_run_and_runs_nothing(call: Call, run_folder: Path) -> None:
     suite = write_suite(run_folder)
-    text = fedbench(run_folder, "suite", suite, "--dry-run", *WITHOUT)
+    text = call("suite", suite, "--dry-run", *WITHOUT)
     assert text.status == 0, text.stderr
     assert "4 runs to be run, 0 recorded: " in text.stdout
     assert not (run_folder / "runs").exists()
-    fedbench(run_folder, "suite", suite, "--seeds", "0", "--only", "FNU", *WITHOUT)
-    found = fedbench(run_folder, "suite", suite, "--dry-run", "--json", *WITHOUT)
+    call("suite", suite, "--seeds", "0", "--only", "FNU", *WITHOUT)
+    found = call("suite", suite, "--dry-run", "--json", *WITHOUT)
     document = json.loads(found.stdout)
     assert document["to_run"] == 3
     full, partial = document["runs"]
@@ -152,13 +154,13 @@ def test_a_dry_run_says_what_would_run_and_runs_nothing(run_folder: Path) -> Non
     assert summary["uplink_bytes"] == full["uplink_bytes"]
 
 
-def test_a_failed_cell_is_exit_status_1_and_stdout_is_the_result(run_folder: Path) -> None:
+def test_a_failed_cell_is_exit_status_1_and_stdout_is_the_result(call: Call, run_folder: Path) -> None:
     columns = [
         *TINY["columns"],
         {"name": "Broken", "measure": "best_accuracy", "set": {"algorithm": "small:Exhausted"}},
     ]
     suite = write_suite(run_folder, columns=columns, published=None)
-    found = fedbench(run_folder, "suite", suite, "--only", "C=1/[!C]*", "--seeds", "0", *WITHOUT)
+    found = call("suite", suite, "--only", "C=1/[!C]*", "--seeds", "0", *WITHOUT)
     assert found.status == 1
     assert "A tiny table" in found.stdout
     assert "nothing left to minimise" in found.stdout
@@ -166,14 +168,14 @@ def test_a_failed_cell_is_exit_status_1_and_stdout_is_the_result(run_folder: Pat
     assert "3/3  Broken seed 0  failed: " in found.stderr
 
 
-def test_a_mistake_is_one_line_and_exit_status_2(run_folder: Path) -> None:
+def test_a_mistake_is_one_line_and_exit_status_2(call: Call, run_folder: Path) -> None:
     for arguments in (
         ("nosuch",),
         ("quickstart", "--only", "x/y"),
         ("quickstart", "--scale", "2"),
         ("quickstart", "rounds=x"),
     ):
-        found = fedbench(run_folder, "suite", *arguments)
+        found = call("suite", *arguments)
         assert (found.status, found.stdout) == (2, "")
         assert found.stderr.startswith("error: ")
         assert found.stderr.count("\n") == 1

@@ -277,7 +277,8 @@ class DividesRule(Algorithm):
 
 
 class Single(ServerRule):
-    individual = True
+    def needs(self, round_index: int) -> Any:
+        return "updates"
 
     def combine_each(self, previous: Any, updates: Any, weights: Any, context: Any) -> Any:
         return previous + updates
@@ -288,6 +289,33 @@ class SingleRule(Algorithm):
 
     def rule(self) -> Any:
         return Single()
+
+
+class Pairs(ServerRule):
+    def needs(self, round_index: int) -> Any:
+        return "round"
+
+    def combine_round(self, previous: Any, updates: Any, context: Any) -> Any:
+        return previous, updates.mean()
+
+
+class PairsRule(Algorithm):
+    name: str = "broken_parts:PairsRule"
+
+    def rule(self) -> Any:
+        return Pairs()
+
+
+class Greedy(ServerRule):
+    def needs(self, round_index: int) -> Any:
+        return "everything"
+
+
+class GreedyRule(Algorithm):
+    name: str = "broken_parts:GreedyRule"
+
+    def rule(self) -> Any:
+        return Greedy()
 
 
 class ClassAsRule(Algorithm):

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,12 +44,14 @@ def fedbench_run(
     environment: Mapping[str, str],
     *overrides: str,
     events: Mapping[int, Callable[[], object]] | None = None,
+    standing_still: Collection[int] = (),
 ) -> Outcome:
     """`fedbench run` in a process of its own.
 
     Args:
         folder: working directory.
         events: {round, from 1: what happens once that round is seen to have ended}.
+        standing_still: rounds at whose events the run waits until they are over, however long they take.
     """
     command = [sys.executable, "-m", "fedbench", "run", PRESET, *overrides, "--json"]
     to_come = dict(events or {})
@@ -62,8 +64,15 @@ def fedbench_run(
         try:
             for line in process.stderr:
                 lines.append(line)
-                if line.startswith("round ") and (happens := to_come.pop(int(line.split()[1].split("/")[0]), None)):
-                    happens()
+                if not line.startswith("round "):
+                    continue
+                number = int(line.split()[1].split("/")[0])
+                if (happens := to_come.pop(number, None)) is None:
+                    continue
+                if number in standing_still:
+                    process.send_signal(signal.SIGSTOP)
+                happens()
+                process.send_signal(signal.SIGCONT)
             status = process.wait()
         finally:
             process.kill()

@@ -61,7 +61,7 @@ def spec(
 
 def models(server: PoolServer) -> dict[str, np.ndarray]:
     """{channel: float32 [models, n]}, a copy of the pool."""
-    return {name: vectors.copy() for name, vectors in server._pool.items()}
+    return {name: vectors.copy() for name, vectors in server._pool.vectors.items()}
 
 
 def send(

@@ -82,12 +82,17 @@ def environment() -> dict[str, str]:
 class Commands:
     """`fedbench` commands in a folder, none of which outlives a test."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **settings: str) -> None:
+        """
+        Args:
+            settings: environment variables.
+        """
         self.folder = folder
+        self._settings = environment() | settings
         self._processes: list[subprocess.Popen[str]] = []
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        process = start(self.folder, *arguments, **environment())
+        process = start(self.folder, *arguments, **self._settings)
         self._processes.append(process)
         return process
 

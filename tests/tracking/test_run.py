@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -29,6 +30,12 @@ def _in_its_own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
+
+
+@pytest.fixture
+def made_store(empty_store: Path, tmp_path: Path) -> None:
+    """The default store is there already."""
+    shutil.copy(empty_store, tmp_path / "mlflow.db")
 
 
 def record(tracker: MlflowTracker, directory: Path, rounds: int = 4, status: str = "finished") -> Path:
@@ -103,6 +110,7 @@ def test_a_run_is_found_again_through_mlflow(tmp_path: Path) -> None:
     assert Path(run.info.artifact_uri.removeprefix("file://")).is_relative_to(tmp_path / "store")
 
 
+@pytest.mark.usefixtures("made_store")
 def test_clock_and_staleness_of_asynchronous_rounds_are_metrics_where_a_round_has_them(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -135,6 +143,7 @@ def test_how_a_run_ended_is_mlflows_status(tmp_path: Path, status: str, expected
     assert MlflowClient().get_run(tracker.run_id).info.status == expected
 
 
+@pytest.mark.usefixtures("made_store")
 def test_numbers_that_are_none_or_not_finite_do_not_stop_the_rest(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -148,6 +157,7 @@ def test_numbers_that_are_none_or_not_finite_do_not_stop_the_rest(tmp_path: Path
     assert set(MlflowClient().get_run(tracker.run_id).data.metrics) == {"a", "b", "d"}
 
 
+@pytest.mark.usefixtures("made_store")
 def test_more_metrics_than_a_batch_takes_arrive_whole(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -166,6 +176,7 @@ def test_more_metrics_than_a_batch_takes_arrive_whole(tmp_path: Path) -> None:
     assert parameters["odd key_"] == "{}"
 
 
+@pytest.mark.usefixtures("made_store")
 def test_nothing_is_doubled_when_answers_are_lost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from mlflow import MlflowClient
 
@@ -201,14 +212,15 @@ def test_nothing_is_doubled_when_answers_are_lost(tmp_path: Path, monkeypatch: p
     assert len(client.get_run(tracker.run_id).inputs.dataset_inputs) == 1
 
 
+@pytest.mark.usefixtures("made_store")
 def test_a_metric_that_is_refused_takes_no_other_with_it(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
     tracker = MlflowTracker()
     tracker.run_started(a_description(tmp_path / "run"))
-    assert tracker.wait_open(60)
+    assert tracker.recording.wait_open(60)
     tracker.log(0, {"bad name\n!": 1.0})
-    wait_until(lambda: bool(tracker._delivery.refused), "not refused")
+    wait_until(lambda: bool(tracker.recording.delivery.refused), "not refused")
     tracker.round_finished(a_round(1), [])
     tracker.run_finished({"status": "finished"})
     assert "refused part of the run" in str(tracker.warning)
@@ -226,7 +238,7 @@ def test_a_server_that_is_down_from_the_start_costs_nothing(tmp_path: Path) -> N
             tracker.round_finished(a_round(index), [])
             calls.append(time.perf_counter() - begun)
         assert sorted(calls)[25] < 0.25
-        assert not tracker.wait_open(4)
+        assert not tracker.recording.wait_open(4)
         begun = time.monotonic()
         tracker.run_finished({"status": "finished"})
         assert time.monotonic() - begun < 60
@@ -238,8 +250,8 @@ def test_a_server_that_is_down_from_the_start_costs_nothing(tmp_path: Path) -> N
 
 def test_mlflow_prints_nothing_of_its_own(tmp_path: Path) -> None:
     program = (
-        "import sys; from pathlib import Path; from fedbench.tracking import MlflowTracker;"
-        "from fedbench.records.schema import RunDescription;"
+        "import sys; from pathlib import Path; from fedbench.tracking.run import MlflowTracker;"
+        "from fedbench.records.observers import RunDescription;"
         "t = MlflowTracker(); assert 'mlflow' not in sys.modules;"
         "t.run_started(RunDescription({}, 't', 'n', {}, 1, 'run', 'd', 's', 'x', (), (), 0));"
         "t.run_finished({'status': 'finished'}); assert t.warning is None, t.warning"
@@ -262,7 +274,7 @@ def test_the_pages_are_opened_on_the_store_that_was_used(tmp_path: Path, monkeyp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///x.db")
     assert MlflowTracker().ui_command() == named
     tracker = MlflowTracker()
-    tracker.experiment_id = "7"
+    tracker.recording.experiment_id = "7"
     assert tracker.ui_link_fragment() == ("#/experiments/7/runs?workflowType=machine_learning&compareRunsMode=CHART")
 
 
@@ -281,7 +293,7 @@ def test_nested_configuration_becomes_dotted_parameters() -> None:
 def test_a_process_killed_while_it_makes_the_store_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
     store = tmp_path / "mlflow.db"
     code = f"""from pathlib import Path
-from fedbench.tracking_store import make_database
+from fedbench.tracking.store import make_database
 make_database(Path({str(store)!r}))"""
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
     while not list(tmp_path.glob(".mlflow-*/mlflow.db")):
@@ -333,7 +345,7 @@ def test_what_a_server_missed_while_it_was_away_arrives_once(
             tracker.round_finished(a_round(index), [])
             assert time.perf_counter() - begun < 5
 
-    assert tracker.wait_open(60)
+    assert tracker.recording.wait_open(60)
     rounds(0, 15, 0.2)
     server.kill()
     rounds(15, 30, 0.1)
@@ -356,10 +368,10 @@ def test_what_a_server_missed_while_it_was_away_arrives_once(
 def test_a_server_that_dies_for_good_is_told_of_in_a_bounded_time(tmp_path: Path, server: MlflowServer) -> None:
     tracker = MlflowTracker(server.uri)
     tracker.run_started(a_description(tmp_path / "run"))
-    assert tracker.wait_open(60)
+    assert tracker.recording.wait_open(60)
     tracker.log(0, {"d": float("nan"), "e": float("inf")})
-    wait_until(lambda: not tracker._points, "not sent")
-    assert tracker._delivery.refused == []
+    wait_until(lambda: not tracker.recording._points, "not sent")
+    assert tracker.recording.delivery.refused == []
     server.kill()
     tracker.round_finished(a_round(1), [])
     begun = time.monotonic()

@@ -54,7 +54,7 @@ class RayExecutor(OnCluster, RoundExecutor):
         runtime: RuntimeSection,
     ) -> None:
         """Start the actors; arguments as for `OnCluster`."""
-        kind = PoolServerActor if server.algorithm.has_pool() else ServerActor
+        kind = PoolServerActor if server.algorithm.rule().own_models else ServerActor
         self._sizes = [len(part) for part in rows]
         self._combines = server.algorithm.sums()
         self._combiners: dict[str, Any] = {}

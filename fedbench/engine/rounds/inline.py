@@ -112,4 +112,4 @@ class InlineExecutor(RoundExecutor):
 
 def make_server(spec: ServerSpec) -> Server:
     """The kind of server that the method asks for."""
-    return PoolServer(spec) if spec.algorithm.has_pool() else Server(spec)
+    return PoolServer(spec) if spec.algorithm.rule().own_models else Server(spec)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
-from fedbench.algorithms.base import Algorithm, RuleContext, Values
+from fedbench.algorithms.base import Algorithm, RoundUpdates, RuleContext, Values
 from fedbench.checkpoints.files import Tree, attributes, restore_attributes, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.errors import RunError
@@ -149,7 +149,7 @@ class Server:
     def _receive_one(self, client: int, place: int, parts: tuple[int, ...], values: Vector) -> None:
         plan = self._plan
         assert plan is not None
-        if self._rule.individual:
+        if self._rule.needs(plan.round) != "mean":
             self._messages[client] = values.copy()
         segments = self._table.segments(parts, self._union)
         reference = self._reference
@@ -191,29 +191,53 @@ class Server:
         return RoundOutcome(norm, len(self._accepted), self._ledger.versions)
 
     def _contexts(self, plan: RoundPlan, groups: tuple[int, ...]) -> Iterator[RuleContext]:
-        """What the rule is applied to at once: groups that the same number of clients has trained.
+        """What the rule is applied to at once.
 
-        A rule that looks at single updates gets one group at a time.
+        A rule that needs mean updates gets all groups that the same number of clients has trained, a rule that needs
+        single updates one group at a time, a rule that needs the whole round everything.
         """
         accepted = set(self._accepted)
         trained = [own for client, own in zip(plan.cohort, plan.groups, strict=True) if client in accepted]
         counts = {group: sum(group in own for own in trained) for group in groups}
-        together = len(set(counts.values())) == 1 and not self._rule.individual
+        needs, population, seed = self._rule.needs(plan.round), len(self._spec.sizes), self._spec.seed
+        if needs == "round":
+            yield RuleContext(self._layout, groups, plan.round, len(accepted), population, seed)
+            return
+        together = needs == "mean" and len(set(counts.values())) == 1
         for some in [groups] if together else [(group,) for group in groups]:
-            yield RuleContext(self._layout, some, plan.round, counts[some[0]], len(self._spec.sizes))
+            yield RuleContext(self._layout, some, plan.round, counts[some[0]], population, seed)
 
     def _apply_rule(self, plan: RoundPlan, context: RuleContext, factors: dict[int, float]) -> None:
         parameters, groups = self._vectors[PARAMETERS], context.groups
         before = self._layout.gather(parameters, groups).astype(np.float64)
-        if self._rule.individual:
+        needs = self._rule.needs(plan.round)
+        if needs == "round":
+            after = self._rule.combine_round(before, self._round_updates(plan, context, before), context)
+        elif needs == "updates":
             after = self._rule.combine_each(before, *self._single_updates(plan, groups[0], before), context)
         else:
             after = self._rule.combine(before, self._mean_update(PARAMETERS, groups, factors), context)
-        self._layout.scatter(after.astype(np.float32), parameters, groups)
+        self._layout.scatter(self._checked(after, before, context), parameters, groups)
         for channel in self._table.channels:
             own = self._layout.gather(self._vectors[channel], groups).astype(np.float64)
             changed = self._rule.combine_channel(own, self._mean_update(channel, groups, factors), context)
-            self._layout.scatter(changed.astype(np.float32), self._vectors[channel], groups)
+            self._layout.scatter(self._checked(changed, own, context), self._vectors[channel], groups)
+
+    def _checked(self, after: object, before: Values, context: RuleContext) -> Vector:
+        """What a rule has returned, as float32.
+
+        Raises:
+            RunError: it is no array of one number for each value, or its numbers are not finite.
+        """
+        rule, method = type(self._rule), self._spec.algorithm.name
+        name = f"round {context.round}: the server rule {rule.__module__}:{rule.__qualname__} of algorithm {method}"
+        shape = after.shape if isinstance(after, np.ndarray) else type(after).__name__
+        if not isinstance(after, np.ndarray) or after.shape != before.shape or after.dtype.kind != "f":
+            dtype = f" of {after.dtype}" if isinstance(after, np.ndarray) else ""
+            raise RunError(f"{name} returned {shape}{dtype}; it must return float64 {before.shape}, as it was given")
+        if not np.isfinite(after).all():
+            raise RunError(f"{name} returned values that are not finite; lower its learning rate, or look at the rule")
+        return after.astype(np.float32)
 
     @staticmethod
     def nobody(plan: RoundPlan) -> RunError:
@@ -261,6 +285,22 @@ class Server:
             rows.append(self._messages[client][segment] - previous)
         weights = np.array([plan.weights[place[client]] for client in trained])
         return np.array(rows), weights / weights.sum()
+
+    def _round_updates(self, plan: RoundPlan, context: RuleContext, previous: Values) -> RoundUpdates:
+        """All accepted updates, by client, over the groups of the context."""
+        place = {client: index for index, client in enumerate(plan.cohort)}
+        pieces, start = {}, 0
+        for group in context.groups:
+            stop = start + self._layout.group_size(group)
+            pieces[group], start = slice(start, stop), stop
+        messages, places = [], []
+        for client in self._accepted:
+            groups = plan.groups[place[client]]
+            segments = self._table.segments(groups, self._table.uploaded(groups))
+            messages.append(np.concatenate([self._messages[client][segment] for _, segment in segments]))
+            places.append(tuple(pieces[group] for group in groups))
+        weights = np.array([plan.weights[place[client]] for client in self._accepted])
+        return RoundUpdates(previous, tuple(messages), tuple(places), weights / weights.sum())
 
     def start_parts(self) -> tuple[int, ...]:
         """What a model of a participant's own consists of; nothing where all start from the same."""

@@ -19,7 +19,7 @@ from fedbench.experiment.run import run
 from fedbench.experiment.setup import Problem
 from fedbench.models.groups import build_module, derive_layer_groups
 
-pytestmark = pytest.mark.usefixtures("run_folder", "no_figures", "flops_counted_once", "one_thread")
+pytestmark = pytest.mark.usefixtures("run_folder")
 
 BOOKS = {
     "full": (),

@@ -34,9 +34,6 @@ REFUSED = {
 }
 
 
-pytestmark = pytest.mark.usefixtures("flops_counted_once")
-
-
 def inline(*overrides: str) -> ExperimentConfig:
     return asynchronous("runtime.executor=inline", "rounds=2", "data.samples_per_client=20", *overrides)
 

@@ -21,7 +21,7 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import Result, run
 from fedbench.randomness import generator
 
-pytestmark = pytest.mark.usefixtures("run_folder", "no_figures", "flops_counted_once", "one_thread")
+pytestmark = pytest.mark.usefixtures("run_folder")
 
 
 def batches_of(config: ExperimentConfig, client: int) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:

@@ -9,7 +9,7 @@ from async_cases import SEQUENTIAL, config_with, events_of, inline, without_wall
 from fedbench.errors import ConfigError, RunError
 from fedbench.experiment.run import run
 
-pytestmark = pytest.mark.usefixtures("run_folder", "no_figures", "flops_counted_once", "one_thread")
+pytestmark = pytest.mark.usefixtures("run_folder")
 
 REPLAYED = {
     "virtual": (),

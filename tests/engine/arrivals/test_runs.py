@@ -19,7 +19,7 @@ from async_cases import (
 
 from fedbench.experiment.run import run
 
-pytestmark = pytest.mark.usefixtures("run_folder", "no_figures", "flops_counted_once", "one_thread")
+pytestmark = pytest.mark.usefixtures("run_folder")
 
 
 def test_two_workers_of_which_one_is_three_times_slower() -> None:

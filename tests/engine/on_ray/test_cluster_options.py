@@ -4,6 +4,7 @@ import time
 
 import pytest
 from small import config
+from warm_pools import WarmPools
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.runtime import RuntimeSection
@@ -47,9 +48,10 @@ def test_without_a_cluster_they_have_no_effect_and_are_refused(option: str) -> N
 
 
 @pytest.mark.usefixtures("run_folder")
-def test_a_sum_per_node_gives_the_same_model_and_the_server_receives_one() -> None:
+def test_a_sum_per_node_gives_the_same_model_and_the_server_receives_one(warm_pools: WarmPools) -> None:
+    few = "runtime.cpus_per_client=0.1"
     sums = {
-        (how, actors): run(config("rounds=2", f"runtime.actors={actors}", f"runtime.combine={how}"))
+        (how, actors): warm_pools.run(config("rounds=2", few, f"runtime.actors={actors}", f"runtime.combine={how}"))
         for how, actors in (("actor", 2), ("node", 1), ("node", 2))
     }
     assert len({result.summary["model_sha256"] for result in sums.values()}) == 1

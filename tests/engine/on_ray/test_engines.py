@@ -1,13 +1,16 @@
 """The engine end to end on digits: one result whatever runs it, bytes that are really sent, failures that are heard."""
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from small import config
+from warm_pools import WarmPools
 
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ClientFailure, ConfigError, RunError
 from fedbench.experiment.run import Result, run
 
@@ -18,8 +21,17 @@ def inline(*overrides: str) -> Result:
     return run(config("runtime.executor=inline", *overrides))
 
 
-def on_ray(actors: int, *overrides: str) -> Result:
-    return run(config(f"runtime.actors={actors}", "runtime.cpus_per_client=0.2", *overrides))
+def few_cpus(actors: int, *overrides: str) -> ExperimentConfig:
+    return config(f"runtime.actors={actors}", "runtime.cpus_per_client=0.1", *overrides)
+
+
+OnRay = Callable[..., Result]
+
+
+@pytest.fixture
+def on_ray(warm_pools: WarmPools) -> OnRay:
+    """`on_ray(2, "rounds=3")` is a run on two actors, which may have served other runs before."""
+    return lambda actors, *overrides: warm_pools.run(few_cpus(actors, *overrides))
 
 
 VARIANTS = {
@@ -37,9 +49,8 @@ VARIANTS = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("variant", VARIANTS)
-def test_one_result_whatever_the_cluster(variant: str) -> None:
+def test_one_result_whatever_the_cluster(variant: str, on_ray: OnRay) -> None:
     overrides = VARIANTS[variant]
     expected = inline(*overrides)
     for actors in (1, 2, 5):
@@ -52,17 +63,9 @@ def test_one_result_whatever_the_cluster(variant: str) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_ten_actors_agree_too() -> None:
-    overrides = ("data.clients=10", "rounds=3")
-    assert on_ray(10, *overrides).summary["model_sha256"] == inline(*overrides).summary["model_sha256"]
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("statistics", ["aggregate", "local"])
 def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
-    statistics: str, monkeypatch: pytest.MonkeyPatch
+    statistics: str, monkeypatch: pytest.MonkeyPatch, on_ray: OnRay
 ) -> None:
     """Ray's own account of every object that goes to or comes from a client actor, next to the protocol's."""
     from fedbench.engine.on_ray import rounds as ray_rounds
@@ -82,7 +85,7 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
             return super()._collect(plan, orders, payloads, reports)
 
     monkeypatch.setattr(ray_rounds, "RayExecutor", Watched)
-    result = on_ray(4, "data.clients=4", "evaluation.every=100", f"local.batchnorm={statistics}", "model.width=64")
+    result = on_ray(5, "data.clients=5", "evaluation.every=100", f"local.batchnorm={statistics}", "model.width=64")
     empty = array_overhead()
     for index, objects in enumerate(sizes):
         protocol = sum(result.history.column(name)[index].as_py() for name in ("uplink_bytes", "downlink_bytes"))
@@ -112,8 +115,7 @@ def array_overhead() -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_combined_answers_move_less_than_the_protocol() -> None:
+def test_combined_answers_move_less_than_the_protocol(on_ray: OnRay) -> None:
     row = on_ray(2, "data.clients=10").history.to_pylist()[1]
     assert row["uplink_bytes"] == 10 * row["uplink_bytes"] // 10
     assert row["transport_bytes"] < (row["uplink_bytes"] + row["downlink_bytes"]) / 2
@@ -123,8 +125,7 @@ SINGLE_CLASS = ("data.partition=shards", "data.partition.shards_per_client=1", "
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_a_clients_own_traceback_reaches_the_driver() -> None:
+def test_a_clients_own_traceback_reaches_the_driver(on_ray: OnRay) -> None:
     with pytest.raises(ClientFailure) as caught:
         on_ray(2, "algorithm=small:Faulty", *SINGLE_CLASS)
     error = caught.value
@@ -156,8 +157,7 @@ def test_the_inline_executor_stops_at_the_exception_itself() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_a_budget_of_failures_is_survived_and_recorded_alike_everywhere() -> None:
+def test_a_budget_of_failures_is_survived_and_recorded_alike_everywhere(on_ray: OnRay) -> None:
     overrides = ("algorithm=small:Faulty", "runtime.max_failed_clients=2", *SINGLE_CLASS)
     results = [inline(*overrides), on_ray(2, *overrides)]
     assert results[0].summary["model_sha256"] == results[1].summary["model_sha256"]
@@ -169,10 +169,9 @@ def test_a_budget_of_failures_is_survived_and_recorded_alike_everywhere() -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_updates_that_are_not_finite_are_rejected_counted_and_named() -> None:
+def test_updates_that_are_not_finite_are_rejected_counted_and_named(on_ray: OnRay) -> None:
     overrides = ("algorithm=small:Faulty", "algorithm.how=nan", *SINGLE_CLASS)
-    results = [inline(*overrides), on_ray(2, *overrides), on_ray(10, *overrides)]
+    results = [inline(*overrides), on_ray(2, *overrides), on_ray(5, *overrides)]
     assert len({result.summary["model_sha256"] for result in results}) == 1
     for result in results:
         rows = pq.read_table(result.directory / "clients.parquet").to_pylist()
@@ -193,7 +192,7 @@ def test_a_round_in_which_all_are_rejected_ends_the_run(run_folder: Path) -> Non
 @pytest.mark.usefixtures("local_ray")
 def test_what_raises_in_the_set_up_of_an_actor_is_told() -> None:
     with pytest.raises(RunError, match="nothing left to minimise"):
-        on_ray(1, "algorithm=small:Exhausted")
+        run(few_cpus(1, "algorithm=small:Exhausted"))
 
 
 @pytest.mark.slow
@@ -266,3 +265,11 @@ def test_without_running_statistics_the_option_is_refused() -> None:
     assert math.isfinite(result.summary["final_accuracy"])
     with pytest.raises(ConfigError, match=r"local\.batchnorm=local: has no effect"):
         inline(*perceptron, "rounds=2", "local.batchnorm=local")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("local_ray")
+def test_ten_actors_agree_too() -> None:
+    overrides = ("data.clients=10", "rounds=3")
+    result = run(few_cpus(10, *overrides))
+    assert result.summary["model_sha256"] == inline(*overrides).summary["model_sha256"]

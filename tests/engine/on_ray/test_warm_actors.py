@@ -11,7 +11,7 @@ from fedbench.engine.on_ray.warm_actors import WarmActors
 from fedbench.errors import ClientFailure
 from fedbench.experiment.run import run
 
-pytestmark = [pytest.mark.usefixtures("local_ray", "run_folder", "no_figures"), pytest.mark.slow]
+pytestmark = [pytest.mark.usefixtures("local_ray", "run_folder"), pytest.mark.slow]
 
 QUICK = ("rounds=2", "data.clients=4", "data.samples_per_client=40", "model.width=2", "runtime.actors=1")
 CHAIN = {

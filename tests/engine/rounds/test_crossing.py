@@ -21,13 +21,13 @@ from fedbench.protocol.layout import Vector, model_digest
 from fedbench.training.scores import BatchScore
 
 OBJECTIVES = ("fedavg", "fedprox", "moon", "scaffold", "feddyn", "fednova")
-RULES = ("own", "fedavgm", "fedadam", "fedadagrad", "fedyogi", "median", "trimmed-mean", "fedmr")
+RULES = ("own", "fedavgm", "fedexp", "fedadam", "fedadagrad", "fedyogi", "median", "trimmed-mean", "fedmr")
 SCHEDULES = ("full", "sequential", "reverse", "random", "width", "importance", "per-client")
 
 REFUSED = {
     **{("feddyn", rule): "its server rule corrects what its objective adds" for rule in RULES if rule != "own"},
     ("scaffold", "fedmr"): "a pool does not average control variates",
-    **{("fednova", rule): "factors act on a mean alone" for rule in ("median", "trimmed-mean", "fedmr")},
+    **{("fednova", rule): "factors act on a mean alone" for rule in ("fedexp", "median", "trimmed-mean", "fedmr")},
 }
 
 SMALL = ("data.clients=5", "participation.clients_per_round=3", "rounds=3", "model.width=4")

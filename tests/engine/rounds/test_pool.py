@@ -46,8 +46,8 @@ def test_models_go_to_clients_in_another_order_every_round() -> None:
     drawn = set()
     for index in range(5):
         server.plan(index)
-        drawn.add(tuple(server._slots.values()))
-        assert sorted(server._slots.values()) == list(range(POOL))
+        drawn.add(tuple(server._models_of.values()))
+        assert sorted(server._models_of.values()) == list(range(POOL))
     assert len(drawn) > 1
 
 
@@ -55,7 +55,7 @@ def test_what_a_client_trained_replaces_the_model_that_it_was_given() -> None:
     server = PoolServer(spec(schedule=Sequential(warmup_rounds=1, rounds_per_group=1)))
     recombined(server)
     plan = server.plan(1)
-    before, slots = models(server), dict(server._slots)
+    before, slots = models(server), dict(server._models_of)
     sent = send(server, plan)
     pool, piece = models(server), LAYOUT.slices[0]
     for client, slot in slots.items():
@@ -197,7 +197,7 @@ def test_who_sent_nothing_keeps_the_model_in_the_pool() -> None:
     server = PoolServer(spec("model"))
     recombined(server)
     plan, start = server.plan(1), models(server)
-    slots = dict(server._slots)
+    slots = dict(server._models_of)
     missing = plan.cohort[2]
     sent = send(server, plan, [client for client in plan.cohort if client != missing])
     assert server.finish().accepted == POOL - 1
@@ -217,7 +217,7 @@ def test_clients_that_train_other_groups_than_others_replace_those_alone() -> No
     server = PoolServer(spec(schedule=PerClient(warmup_rounds=1, rounds_per_group=1)))
     recombined(server)
     plan = server.plan(1)
-    start, slots = models(server), dict(server._slots)
+    start, slots = models(server), dict(server._models_of)
     sent = send(server, plan)
     pool = models(server)
     for client, groups in zip(plan.cohort, plan.groups, strict=True):

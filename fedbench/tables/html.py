@@ -1,0 +1,48 @@
+"""A `Table` as HTML, and the page around it. jinja2 escapes whatever the texts contain."""
+
+from functools import cache
+
+from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from fedbench.tables.render import plain_value, published_and_verdict, slug
+from fedbench.tables.table import Cell, Table
+
+
+@cache
+def environment(package: str = "fedbench.tables") -> Environment:
+    """jinja2's environment with the templates of a package, and those of this package behind them.
+
+    Args:
+        package: a package with a folder `templates`.
+    """
+    folders = dict.fromkeys((package, "fedbench.tables"))
+    return Environment(
+        loader=ChoiceLoader([PackageLoader(folder) for folder in folders]),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def table_html(table: Table) -> Markup:
+    """A `figure` whose table scrolls in a box of its own where the page is narrow."""
+    rows = [(label, [_cell(table, cell) for cell in cells]) for label, cells in table.rows]
+    text = environment().get_template("table.html.jinja").render(table=table, name=slug(table), rows=rows)
+    return Markup(text + "\n")
+
+
+def table_page(table: Table) -> str:
+    """A table as a page that needs nothing else."""
+    return environment().get_template("page.html.jinja").render(title=table.title, body=table_html(table)) + "\n"
+
+
+def _cell(table: Table, cell: Cell) -> dict[str, object]:
+    return {
+        "words": cell.measured is None,
+        "text": plain_value(cell),
+        "count": table.count(cell),
+        "published": published_and_verdict(cell),
+        "footnote": table.footnote(cell),
+    }

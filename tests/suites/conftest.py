@@ -1,0 +1,8 @@
+"""What makes many short runs quick."""
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def quick_runs(flops_counted_once: None, digits_read_once: None, no_figures: None) -> None:
+    """Nothing here looks at the figures of single runs."""
