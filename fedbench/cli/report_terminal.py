@@ -15,10 +15,10 @@ LOUD = {"warning": "yellow", "left out": "yellow", "note": None}
 
 
 def print_report(report: Report, files: Sequence[Path]) -> None:
-    """The main figures on stdout, the problems on stderr, and where the rest is."""
+    """The main figures on stdout, the caveats on stderr, and where the rest is."""
     methods = report.comparison.methods
-    for problem in report.comparison.problems:
-        _line(f"{problem.severity}: {problem.text}", LOUD[problem.severity])
+    for caveat in report.comparison.caveats:
+        _line(f"{caveat.severity}: {caveat.text}", LOUD[caveat.severity])
     traffic = [method.spread("total_bytes") for method in methods]
     work = [method.spread("client_flops") for method in methods]
     sent = fitting(BYTES, [spread.mean for spread in traffic])

@@ -29,6 +29,15 @@ def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in portable(config).items() if key not in ASIDE}
 
 
+LOCAL_OVERRIDES = ("runtime.", "tracking.", "data.root=")
+"""Beginnings of the overrides "KEY=VALUE" that a run may be gone on with elsewhere: they do not change its result."""
+
+
+def is_local(override: str) -> bool:
+    """Whether an override "KEY=VALUE" only says where and how fast a run is computed, not what its result is."""
+    return override.startswith(LOCAL_OVERRIDES)
+
+
 def digest(config: Mapping[str, Any]) -> str:
     """Hex digest of everything in a configuration that can change the result."""
     return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True).encode()).hexdigest()[:16]

@@ -46,6 +46,7 @@ class FederatedData:
         padding_index: token id of padding in text, -1 for images.
         source: where the rows come from, in words and without absolute paths.
         fingerprint: hex digest of the content; equal content has an equal fingerprint.
+        test_split_by_seed: whether the seed draws the test split, so that another seed has another one.
     """
 
     name: str
@@ -59,6 +60,7 @@ class FederatedData:
     padding_index: int
     source: str
     fingerprint: str
+    test_split_by_seed: bool = False
 
     @property
     def classes(self) -> int:

@@ -50,4 +50,5 @@ class Digits(Dataset):
             padding_index=-1,
             source=f"scikit-learn's digits, {fraction:g} of each class held out as the test split",
             fingerprint=digest.hexdigest(),
+            test_split_by_seed=True,
         )

@@ -4,7 +4,7 @@ import hashlib
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -132,7 +132,8 @@ class ImageDataset(Dataset):
         }
         entry = cached(self.folders[0], source.files, parameters, build)
         train, test, note, digest = _splits(entry, self.name, test_fraction, seed)
-        return self._assemble(train, test, tuple(entry.facts["class_names"]), source.description + note, digest)
+        data = self._assemble(train, test, tuple(entry.facts["class_names"]), source.description + note, digest)
+        return replace(data, test_split_by_seed="test_images" not in entry.arrays)
 
     def outline(self) -> FederatedData | None:
         """See `Dataset.outline`."""

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.identity import is_local
 from fedbench.config.merge import merged, parse_overrides
 from fedbench.errors import ConfigError
 from fedbench.experiment.federation import load_federation
@@ -81,7 +82,7 @@ def resume(
     if summary["status"] == "finished":
         raise ConfigError(f"{path}: is finished; nothing is left to do")
     for text in overrides:
-        if not text.startswith(("runtime.", "tracking.", "data.root=")):
+        if not is_local(text):
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
     config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
     with stop_signal() as should_stop, prepared(config, warm) as (problem, executor):

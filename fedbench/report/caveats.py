@@ -8,8 +8,8 @@ RANKS: tuple[Severity, ...] = ("warning", "left out", "note")
 
 
 @dataclass(frozen=True)
-class Problem:
-    """One thing, in words.
+class Caveat:
+    """One thing that a reader must know, in words.
 
     Attributes:
         severity: "warning": figures may mislead; "left out": a run does not count; "note": good to know.
@@ -21,20 +21,20 @@ class Problem:
 
     @property
     def rank(self) -> int:
-        """0 for the worst."""
+        """Its place in `RANKS`, 0 for the worst."""
         return RANKS.index(self.severity)
 
 
-def warn(text: str) -> Problem:
-    """Figures may mislead."""
-    return Problem("warning", text)
+def warn(text: str) -> Caveat:
+    """A caveat that figures may mislead."""
+    return Caveat("warning", text)
 
 
-def left_out(text: str) -> Problem:
-    """A run does not count."""
-    return Problem("left out", text)
+def left_out(text: str) -> Caveat:
+    """A caveat that a run does not count."""
+    return Caveat("left out", text)
 
 
-def note(text: str) -> Problem:
-    """Good to know."""
-    return Problem("note", text)
+def note(text: str) -> Caveat:
+    """A caveat that is good to know."""
+    return Caveat("note", text)

@@ -9,7 +9,7 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, DataError
 from fedbench.records.recorded_run import RecordedRun, Unusable, read_run
 from fedbench.records.run_lock import is_at_work
-from fedbench.report.caveats import Problem, left_out, note, warn
+from fedbench.report.caveats import Caveat, left_out, note, warn
 from fedbench.report.fairness import remarks
 from fedbench.report.methods import Method, grouped, labels, letters
 
@@ -20,12 +20,12 @@ class Comparison:
 
     Attributes:
         methods: with at least one run that counts.
-        problems: what a reader must know before believing a figure; the worst first.
+        caveats: what a reader must know before believing a figure; the worst first.
         found: how many runs were looked at.
     """
 
     methods: tuple[Method, ...]
-    problems: tuple[Problem, ...]
+    caveats: tuple[Caveat, ...]
     found: int
 
     @property
@@ -80,7 +80,7 @@ def compare(found: Sequence[RecordedRun | Unusable]) -> Comparison:
     Raises:
         DataError: no run counts.
     """
-    problems = [left_out(f"{one.source}: {one.reason}") for one in found if isinstance(one, Unusable)]
+    caveats = [left_out(f"{one.source}: {one.reason}") for one in found if isinstance(one, Unusable)]
     readable = [one for one in found if isinstance(one, RecordedRun)]
     groups = grouped(readable)
     methods: list[Method] = []
@@ -88,29 +88,29 @@ def compare(found: Sequence[RecordedRun | Unusable]) -> Comparison:
     for group in groups:
         finished, excluded = _finished(group)
         counted, doubles = _one_a_seed(finished)
-        problems += excluded + doubles
+        caveats += excluded + doubles
         if counted:
             kept.append((counted, tuple(sorted({run.seed for run in group}))))
     if not kept:
-        reasons = "; ".join(problem.text for problem in problems[:3])
+        reasons = "; ".join(caveat.text for caveat in caveats[:3])
         raise DataError(f"none of the {len(found)} runs can be compared: {reasons}")
     names = labels([runs[0].config for runs, _ in kept])
     for letter, label, (runs, asked) in zip(letters(), names, kept, strict=False):
         methods.append(Method(letter, label, runs, asked))
-    problems += remarks(methods, readable)
-    return Comparison(tuple(methods), tuple(sorted(problems, key=lambda problem: problem.rank)), len(found))
+    caveats += remarks(methods, readable)
+    return Comparison(tuple(methods), tuple(sorted(caveats, key=lambda caveat: caveat.rank)), len(found))
 
 
-def _finished(group: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[Problem]]:
+def _finished(group: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[Caveat]]:
     """Those that came to their end with an accuracy, and why the others do not count."""
-    kept, problems = [], []
+    kept, caveats = [], []
     for run in group:
         reason = _why_not(run)
         if reason is None:
             kept.append(run)
         else:
-            problems.append(left_out(f"{run.source} (seed {run.seed}): {reason}"))
-    return kept, problems
+            caveats.append(left_out(f"{run.source} (seed {run.seed}): {reason}"))
+    return kept, caveats
 
 
 def _why_not(run: RecordedRun) -> str | None:
@@ -138,9 +138,9 @@ def _go_on(run: RecordedRun) -> str:
     return f"; fedbench resume {run.directory} goes on with it" if run.source == str(run.directory) else ""
 
 
-def _one_a_seed(finished: Sequence[RecordedRun]) -> tuple[tuple[RecordedRun, ...], list[Problem]]:
+def _one_a_seed(finished: Sequence[RecordedRun]) -> tuple[tuple[RecordedRun, ...], list[Caveat]]:
     """One run for each seed; a seed whose runs came to different models has none."""
-    kept, problems = [], []
+    kept, caveats = [], []
     for seed in sorted({run.seed for run in finished}):
         same = [run for run in finished if run.seed == seed]
         places = ", ".join(run.source for run in same)
@@ -148,12 +148,12 @@ def _one_a_seed(finished: Sequence[RecordedRun]) -> tuple[tuple[RecordedRun, ...
         if len(models) == 1:
             kept.append(same[0])
             if len(same) > 1:
-                problems.append(
+                caveats.append(
                     note(f"seed {seed} was run {len(same)} times with the same model: counts once ({places})")
                 )
             continue
-        problems.append(warn(_contradicting(seed, same)))
-    return tuple(kept), problems
+        caveats.append(warn(_contradicting(seed, same)))
+    return tuple(kept), caveats
 
 
 def _contradicting(seed: int, same: Sequence[RecordedRun]) -> str:

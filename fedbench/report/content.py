@@ -49,7 +49,7 @@ class Report:
     Attributes:
         title: one line.
         intro: what was compared, in sentences.
-        comparison: methods and problems.
+        comparison: methods and caveats.
         baseline: what others are measured against.
         target: accuracy (0..1) of the table on what it took to reach it.
         results, differences, reached, settings, runs: tables; None where there is nothing to say.

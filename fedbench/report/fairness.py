@@ -5,16 +5,13 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
 
 from fedbench.records.recorded_run import RecordedRun
-from fedbench.report.caveats import Problem, note, warn
+from fedbench.report.caveats import Caveat, note, warn
 from fedbench.report.methods import Method
 
 T = TypeVar("T", int, str)
 
-DRAWN = "held out"
-"""What the source of a data set says whose test split is drawn by the seed."""
 
-
-def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[Problem]:
+def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[Caveat]:
     """What makes a comparison of these methods less than fair.
 
     Args:
@@ -32,7 +29,7 @@ def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[
     ]
 
 
-def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Problem]:
+def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Caveat]:
     """Different data under one name. Another seed may draw another partition, so partitions are compared by seed."""
     for name, runs in _by(readable, lambda run: run.name).items():
         if len(data := different_data(runs)) > 1:
@@ -47,7 +44,7 @@ def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Problem]:
                 yield warn(f"runs named {name} are mixed up: {ways} ({places})")
 
 
-def _other_data(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_data(methods: Sequence[Method]) -> Iterable[Caveat]:
     for method in methods:
         if len(different_data(method.runs)) > 1:
             yield warn(f"{method.title}: its seeds were run on different data, so its mean says little")
@@ -69,8 +66,8 @@ def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     by_set = _by(runs, lambda run: run.description.dataset_name)
     if len(by_set) > 1:
         return list(by_set.values())
-    drawn = any(DRAWN in run.description.dataset_source for run in runs)
-    pools = _by(runs, lambda run: run.seed).values() if drawn else [list(runs)]
+    by_seed = any(run.description.test_split_by_seed for run in runs)
+    pools = _by(runs, lambda run: run.seed).values() if by_seed else [list(runs)]
     for pool in pools:
         by_digest = _by(pool, lambda run: run.description.dataset_digest)
         if len(by_digest) > 1:
@@ -78,7 +75,7 @@ def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     return [list(runs)]
 
 
-def _other_partitions(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_partitions(methods: Sequence[Method]) -> Iterable[Caveat]:
     """With the same seed, methods should see the same clients."""
     differing: dict[int, list[list[Method]]] = {}
     for seed in sorted({seed for method in methods for seed in method.seeds}):
@@ -98,7 +95,7 @@ def _other_partitions(methods: Sequence[Method]) -> Iterable[Problem]:
         )
 
 
-def _other_lengths(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_lengths(methods: Sequence[Method]) -> Iterable[Caveat]:
     cohorts = [method for method in methods if not method.is_asynchronous]
     arrivals = [method for method in methods if method.is_asynchronous]
     for some in (cohorts, arrivals):
@@ -115,7 +112,7 @@ def _other_lengths(methods: Sequence[Method]) -> Iterable[Problem]:
         )
 
 
-def _missing_seeds(methods: Sequence[Method]) -> Iterable[Problem]:
+def _missing_seeds(methods: Sequence[Method]) -> Iterable[Caveat]:
     every = sorted({seed for method in methods for seed in method.asked})
     lacking: dict[tuple[int, ...], list[Method]] = defaultdict(list)
     for method in methods:
@@ -134,7 +131,7 @@ def _missing_seeds(methods: Sequence[Method]) -> Iterable[Problem]:
         yield note("every method has one seed only: nothing can be said about what is chance")
 
 
-def _other_versions(methods: Sequence[Method]) -> Iterable[Problem]:
+def _other_versions(methods: Sequence[Method]) -> Iterable[Caveat]:
     by_version: dict[str, list[RecordedRun]] = defaultdict(list)
     for method in methods:
         for run in method.runs:
@@ -144,7 +141,7 @@ def _other_versions(methods: Sequence[Method]) -> Iterable[Problem]:
         yield note(f"the runs were made with different versions or machines ({sides})")
 
 
-def _rejected(methods: Sequence[Method]) -> Iterable[Problem]:
+def _rejected(methods: Sequence[Method]) -> Iterable[Caveat]:
     for method in methods:
         counts = {run.seed: run.summary.get("rejected_clients") or 0 for run in method.runs}
         if any(counts.values()):

@@ -17,9 +17,9 @@ from fedbench.tables.seed_statistics import Spread, paired
 def markdown(report: Report) -> str:
     """The report without its charts."""
     parts = [f"# {escaped_markdown(report.title)}", escaped_markdown(" ".join(report.intro))]
-    if report.comparison.problems:
+    if report.comparison.caveats:
         said = "\n".join(
-            f"- **{problem.severity}**: {escaped_markdown(problem.text)}" for problem in report.comparison.problems
+            f"- **{caveat.severity}**: {escaped_markdown(caveat.text)}" for caveat in report.comparison.caveats
         )
         parts += ["## Read this first", said]
     for table in (*report.tables, report.settings, report.runs):
@@ -43,7 +43,7 @@ def document(report: Report) -> dict[str, Any]:
         "title": report.title,
         "runs_found": comparison.found,
         "runs_counted": len(comparison.runs),
-        "problems": [{"severity": problem.severity, "text": problem.text} for problem in comparison.problems],
+        "problems": [{"severity": caveat.severity, "text": caveat.text} for caveat in comparison.caveats],
         "baseline": report.baseline.label,
         "target": report.target,
         "methods": [_method(report, method) for method in comparison.methods],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fedbench.config.identity import is_local
 from fedbench.records.reader import load_run
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.plan import Plan, SuiteCell
@@ -254,7 +255,7 @@ class Outcomes:
         notes += [f"{note.rstrip('.')}." for note in plan.file.notes]
         if plan.scaling:
             notes.append(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}.")
-        own = [text for text in plan.overrides if not text.startswith(("data.root=", "runtime.", "tracking."))]
+        own = [text for text in plan.overrides if not is_local(text)]
         if own:
             notes.append(f"Set on the command line: {', '.join(own)}.")
         notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from fedbench.config.experiment import OutputSection
+from fedbench.config.identity import is_local
 from fedbench.engine.on_ray.session import ray_session
 from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
 from fedbench.experiment.interrupt import stop_signal
@@ -180,7 +181,7 @@ class _Suite:
         """The one place where a run is begun or gone on with."""
         member = self._member(run)
         if run.digest in self._recorded:
-            where = [text for text in self._plan.overrides if text.startswith(("runtime.", "tracking.", "data.root="))]
+            where = [text for text in self._plan.overrides if is_local(text)]
             return resume_run(self._recorded[run.digest].directory, where, observers, member, warm=self._warm)
         output = OutputSection(directory=self._free_directory(run))
         return run_experiment(run.config.model_copy(update={"output": output}), observers, member, warm=self._warm)

@@ -3,7 +3,7 @@
 import pytest
 
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.config.identity import digest, flattened, method_settings, portable
+from fedbench.config.identity import digest, flattened, is_local, method_settings, portable
 
 CONFIG = ExperimentConfig.load("quickstart").to_mapping()
 
@@ -43,6 +43,14 @@ def test_a_name_makes_no_other_experiment_and_goes_where_the_configuration_goes(
     other = CONFIG | {"name": "another"}
     assert digest(other) == digest(CONFIG)
     assert portable(other)["name"] == "another"
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [("runtime.actors=2", True), ("data.root=/data", True), ("data.rooted=1", False), ("local.optimizer.lr=1", False)],
+)
+def test_an_override_of_places_and_speed_is_told_from_one_of_the_experiment(override: str, expected: bool) -> None:
+    assert is_local(override) is expected
 
 
 def test_flattening_keeps_every_value_under_its_dotted_key() -> None:

@@ -39,6 +39,7 @@ def test_seed_and_fraction_decide_split_and_fingerprint() -> None:
     assert first.fingerprint == again.fingerprint
     assert not np.array_equal(first.train.inputs, other.train.inputs)
     assert len({first.fingerprint, other.fingerprint, larger.fingerprint}) == 3
+    assert first.test_split_by_seed
     assert len(larger.test) == pytest.approx(1797 / 2, abs=5)
 
 

@@ -111,6 +111,7 @@ def test_femnist_split_depends_on_fraction_and_seed(femnist: tuple[Path, np.ndar
     first, again, other = (load(Femnist(), root, seed=seed) for seed in (0, 0, 1))
     assert first.test.labels.tolist() == again.test.labels.tolist() != other.test.labels.tolist()
     assert first.fingerprint == again.fingerprint != other.fingerprint
+    assert first.test_split_by_seed
     assert len(load(Femnist(), root, test_fraction=0.5).test) == 30
 
 
@@ -124,6 +125,7 @@ def test_femnist_with_a_test_split_of_its_own_uses_it(
     write_parquet(file, random_images(2, 28, 1), np.array([60, 61]), names, label_column="character", owners=owners)
     data = load(Femnist(), root)
     assert (len(data.train), len(data.test)) == (60, 2)
+    assert not data.test_split_by_seed
     assert data.test.owners.tolist() == [2, 0]
     with pytest.raises(ConfigError, match=r"data\.test_fraction has no effect: femnist"):
         load(Femnist(), root, test_fraction=0.2)

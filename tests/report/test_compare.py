@@ -35,7 +35,7 @@ def comparison(root: Path, *names: str) -> Comparison:
 
 
 def said(found: Comparison, severity: str) -> str:
-    return "\n".join(problem.text for problem in found.problems if problem.severity == severity)
+    return "\n".join(caveat.text for caveat in found.caveats if caveat.severity == severity)
 
 
 @pytest.fixture
@@ -165,6 +165,14 @@ def test_test_splits_that_the_seed_draws_are_no_different_data(recorded: Path) -
     runs = [read_run(recorded / name) for name in GOOD]
     assert len({run.description.dataset_digest for run in runs}) == 3  # digits draws its test split by the seed
     assert said(comparison(recorded, *GOOD), "warning") == ""
+
+
+def test_only_a_split_recorded_as_drawn_by_the_seed_may_differ_between_seeds(recorded: Path) -> None:
+    runs = [read_run(recorded / name) for name in GOOD]
+    other_words = [replace(run, description=replace(run.description, dataset_source="a folder")) for run in runs]
+    assert said(compare(other_words), "warning") == ""
+    fixed = [replace(run, description=replace(run.description, test_split_by_seed=False)) for run in runs]
+    assert "run on different data" in said(compare(fixed), "warning")
 
 
 def test_rounds_and_asynchronous_rounds_are_said_to_differ(recorded: Path) -> None:
