@@ -194,7 +194,7 @@ def sweep(
 
 
 def own_arguments() -> list[str]:
-    """What was written behind the command's name."""
+    """The arguments that stand behind the command's name."""
     return sys.argv[sys.argv.index("sweep") + 1 :]
 
 
@@ -281,7 +281,7 @@ def report(
 
 
 def default_runs() -> Path:
-    """Where runs go by themselves."""
+    """The folder of runs whose configuration names no directory."""
     from fedbench.records.run_directory import runs_root
 
     return runs_root()
@@ -346,7 +346,7 @@ def list_(
 
 
 def conclude(result: Any, as_json: bool) -> None:
-    """Show what a run came to, and exit as it asks for."""
+    """Show the result of a run; exit with the code for an interrupt if it was interrupted."""
     from fedbench.cli.terminal import console, print_summary
 
     for warning in result.warnings:
@@ -361,7 +361,7 @@ def conclude(result: Any, as_json: bool) -> None:
 
 
 def load_config(arguments: list[str] | None) -> Any:
-    """The configuration that a command line names."""
+    """Load the configuration that a command line names."""
     from fedbench.config.experiment import ExperimentConfig
 
     given = list(arguments or [])
@@ -375,7 +375,7 @@ def load_config(arguments: list[str] | None) -> Any:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
+    """Write one JSON document to stdout."""
     sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
 
 

@@ -1,4 +1,4 @@
-"""What `fedbench suite` does, once its arguments are read."""
+"""Carries out `fedbench suite` once its arguments are read."""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A suite's table and its costs on the terminal."""
+"""Prints a suite's table and its costs on the terminal."""
 
 from rich.table import Table as Grid
 
@@ -41,7 +41,7 @@ def _lines(table: Table, cell: Cell) -> str:
 
 
 def print_foreseen(plan: Plan, found: list[Foreseen]) -> None:
-    """What would run."""
+    """Print the runs that a suite would make, with their costs."""
     if plan.label:
         print_line(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}")
     grid = Grid(box=None, padding=(0, 2, 0, 0), title=f"{plan.title}: each run", title_justify="left")
@@ -73,5 +73,5 @@ def print_foreseen(plan: Plan, found: list[Foreseen]) -> None:
 
 
 def print_line(text: str) -> None:
-    """On stdout, as it is."""
+    """Write text to stdout unchanged."""
     results.print(text, markup=False, highlight=False, soft_wrap=True)
