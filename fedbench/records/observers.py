@@ -1,4 +1,4 @@
-"""Who is told of a run: its description beforehand, what it is part of, and the interface of an observer."""
+"""Observers of a run: their interface, and what they are told of the run and of what it is part of."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +44,7 @@ class RunDescription:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What can be said of a run only once it has ended: tags, and metrics, for MLflow."""
+    """MLflow tags and metrics of a run that are known only once it has ended."""
 
     tags: Mapping[str, str]
     metrics: Mapping[str, float]
@@ -57,8 +57,8 @@ class Membership:
     Attributes:
         parent_run_id: the MLflow run under which this one is nested.
         run_name: of the MLflow run; None: the method and the run directory's name.
-        tags: added to the run's own.
-        judge: asked, when the run has ended, what the whole makes of its summary.
+        tags: further MLflow tags of the run.
+        judge: called with the summary after the run; returns extra MLflow tags and metrics.
     """
 
     parent_run_id: str | None = None
@@ -71,13 +71,13 @@ ALONE = Membership()
 
 
 class Observer(Protocol):
-    """Is told of a run as it goes; what it does must neither stop nor slow the run."""
+    """Follows a run as it goes; what an observer does must neither stop nor slow the run."""
 
     def run_started(self, run: RunDescription) -> None:
-        """Once, before the first round."""
+        """Called once, before the first round."""
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
-        """After every round."""
+        """Called after every round."""
 
     def run_finished(self, summary: dict[str, Any]) -> None:
-        """Once, however the run ended; `summary["status"]` is finished | interrupted | failed."""
+        """Called once, however the run ended; `summary["status"]` is finished | interrupted | failed."""

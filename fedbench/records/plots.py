@@ -33,7 +33,7 @@ LETTERS_PER_INCH = 11
 """What an inch of a title holds."""
 
 LONG_TAIL = 6
-"""Where the largest value is this many times the mean, bars have a logarithmic scale: the tail would not be seen."""
+"""Bars have a logarithmic scale where the largest value is this many times the mean, so that the tail is seen."""
 
 CLOCK = "time on the run's clock (s)"
 EPOCHS = "epochs (samples trained on / training samples)"
@@ -56,7 +56,7 @@ def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = N
     traffic = np.asarray(METRICS["total_bytes"].by_round(rounds), np.float64) / 1e6
     compute = np.asarray(METRICS["client_flops"].by_round(rounds), np.float64) / 1e12
     drawn = {
-        "accuracy_by_round": _accuracy(rounds, run, _column(rounds, "round"), "round"),
+        "accuracy_by_round": _accuracy(rounds, run, _column(rounds, "round"), "round", by_round=True),
         "accuracy_by_traffic": _accuracy(rounds, run, traffic, "uplink + downlink, all clients, cumulative (MB)"),
         "accuracy_by_compute": _accuracy(rounds, run, compute, "client compute, cumulative (TFLOP)"),
     }
@@ -75,7 +75,7 @@ def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = N
 
 
 def partition_figure(run: RunDescription) -> "Figure":
-    """How many samples of each class (rows) each client (columns) holds, and above, how many in all."""
+    """The samples of each class (rows) that each client (columns) holds, with each client's total above."""
     counts = np.asarray(run.client_class_counts, np.int64).reshape(-1, len(run.class_names)).T
     classes, clients = counts.shape
     figure = _figure(width=min(16.0, max(6.0, 2.5 + 0.16 * clients)), height=min(12.0, max(4.0, 2.3 + 0.25 * classes)))
@@ -122,12 +122,13 @@ def save_figures(
     return paths
 
 
-def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str) -> "Figure":
+def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, by_round: bool = False) -> "Figure":
+    """Test accuracy against `x`, one value a round, which `label` names; `by_round`: it is the rounds' own number."""
     from matplotlib.ticker import MaxNLocator
 
     accuracy = 100 * _column(rounds, "test_accuracy")
     shown = np.isfinite(accuracy) & np.isfinite(x)
-    phases, by_round = rounds["phase"].to_pylist(), label == "round"
+    phases = rounds["phase"].to_pylist()
     in_turn = "partial" in phases or bool((_column(rounds, "group") >= 0).any())
     figure = _figure(width=7.0, height=5.0 if in_turn else 4.3)
     _title(figure, run.title)
@@ -215,7 +216,7 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _title(figure: "Figure", text: str) -> None:
-    """Above all axes, in lines that are not wider than the figure."""
+    """Write a title above all axes, in lines that are not wider than the figure."""
     figure.suptitle(textwrap.fill(text, int(LETTERS_PER_INCH * figure.get_figwidth())))
 
 
@@ -240,7 +241,7 @@ def _label(axes: "Axes", which: Any, names: list[str]) -> None:
 
 
 def _step(count: int, most: int) -> int:
-    """How many of `count` things go together so that there are at most `most`: 1, 2, 5, 10, 20, ..."""
+    """The number of the `count` things that share a place so that at most `most` places are needed: 1, 2, 5, 10, ..."""
     step = 1
     for factor in itertools.cycle((2, 2.5, 2)):
         if step * most >= count:

@@ -140,9 +140,9 @@ def recorded_drops(path: str | Path) -> Mapping[int, frozenset[int]]:
         DataError: the file is missing, damaged or of another kind.
     """
     table = load_clients(path)
-    found: dict[int, frozenset[int]] = {}
+    dropped: dict[int, frozenset[int]] = {}
     rows = zip(*(table.column(name).to_pylist() for name in ("round", "client", "status")), strict=True)
     for round_index, client, status in rows:
-        earlier = found.get(round_index, frozenset())
-        found[round_index] = earlier | {client} if status == DROPPED else earlier
-    return found
+        earlier = dropped.get(round_index, frozenset())
+        dropped[round_index] = earlier | {client} if status == DROPPED else earlier
+    return dropped

@@ -59,32 +59,32 @@ class RecordedRun:
 
     @property
     def name(self) -> str:
-        """The experiment's."""
+        """The name of the experiment."""
         return str(self.config.get("name", "experiment"))
 
     @property
     def seed(self) -> int:
-        """The seed."""
+        """The seed of the run."""
         return int(self.config.get("seed", 0))
 
     @property
     def status(self) -> str:
-        """finished | interrupted | failed | running."""
+        """What became of the run: finished | interrupted | failed | running."""
         return str(self.summary["status"])
 
     @property
     def model_sha256(self) -> str:
-        """Of the final model; "" without one."""
+        """Hash of the final model; "" for a run without one."""
         return str(self.summary.get("model_sha256") or "")
 
     @property
     def is_asynchronous(self) -> bool:
-        """Whether it has arrivals instead of cohorts."""
+        """Whether the run has arrivals instead of cohorts."""
         return "clock" in self.summary or "async" in self.rounds["phase"].to_pylist()
 
     @cached_property
     def partition_digest(self) -> str:
-        """Over how many samples of each class each client holds."""
+        """Hex digest over how many samples of each class each client holds."""
         return hashlib.sha256(json.dumps(self.description.client_class_counts).encode()).hexdigest()[:16]
 
     def column(self, name: str) -> Values:
@@ -136,7 +136,7 @@ def run_directories(paths: Sequence[Path]) -> list[Path]:
     Raises:
         ConfigError: a path is not a folder, or there is no run directory in it.
     """
-    found: dict[Path, Path] = {}
+    directories: dict[Path, Path] = {}
     for path in paths:
         if not path.is_dir():
             fault = "is not a folder" if path.exists() else "is not there"
@@ -145,8 +145,8 @@ def run_directories(paths: Sequence[Path]) -> list[Path]:
         if not here:
             raise ConfigError(f"{path}: holds no run directory; name run directories, or a folder that holds some")
         for directory in here:
-            found.setdefault(directory.resolve(), directory)
-    return list(found.values())
+            directories.setdefault(directory.resolve(), directory)
+    return list(directories.values())
 
 
 def _below(path: Path) -> Iterator[Path]:

@@ -261,22 +261,22 @@ class _Rows:
 
 
 def runs_root() -> Path:
-    """Where runs go by default: FEDBENCH_RUNS, or `runs` in the working directory.
+    """The folder that runs go to by default: FEDBENCH_RUNS, or `runs` in the working directory.
 
     A Ray job's working directory is a copy that Ray deletes, so there it is below `lasting_root`.
     """
-    if own := os.environ.get("FEDBENCH_RUNS"):
-        return Path(own)
+    if named := os.environ.get("FEDBENCH_RUNS"):
+        return Path(named)
     return lasting_root() / "runs" if in_a_ray_job() else Path("runs")
 
 
 def in_a_ray_job() -> bool:
-    """Whether the working directory is Ray's copy."""
+    """Whether the working directory is the copy that Ray makes for a job."""
     return "working_dir_files" in Path.cwd().parts
 
 
 def lasting_root() -> Path:
-    """What a job leaves goes here: `fedbench` in the home directory."""
+    """The folder for what a Ray job leaves: `fedbench` in the home directory."""
     return Path.home() / "fedbench"
 
 

@@ -1,4 +1,4 @@
-"""How a quantity is shown: its unit, its scale, its decimals."""
+"""The unit, scale and decimals with which a quantity is shown."""
 
 import math
 from collections.abc import Iterable
@@ -11,13 +11,13 @@ SIGNIFICANT = 3
 
 @dataclass(frozen=True)
 class Number:
-    """How the values of one quantity are shown.
+    """The way in which the values of one quantity are shown.
 
     Attributes:
         digits: decimals.
         scale: what is shown is the value times this: 100 for a fraction as percent, 1e-6 for bytes as MB.
-        unit: behind the number, or "".
-        is_change: what rises has a plus sign before it.
+        unit: stands behind the number; "" for none.
+        is_change: a positive value has a plus sign before it.
 
     >>> Number(1, 100, "%").show(0.98765)
     '98.8 %'
@@ -30,7 +30,7 @@ class Number:
 
     @classmethod
     def fitting(cls, values: Iterable[float], scale: float = 1.0, unit: str = "", most: int = 6) -> Self:
-        """With as many decimals as the smallest of `values` that is not zero needs for three significant digits.
+        """A number with the decimals that the smallest of `values` but zero needs to show three significant digits.
 
         >>> Number.fitting([1234.5, 0.0321]).digits, Number.fitting([1234.5]).digits
         (4, 0)
@@ -59,4 +59,4 @@ class Number:
 
 
 PERCENT = Number(2, 100, "%")
-"""Of fractions, such as accuracies."""
+"""Shows fractions, such as accuracies, as percentages."""

@@ -24,17 +24,17 @@ class Spread:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Self:
-        """Of any values, in their order."""
+        """The spread of these values, in their order."""
         return cls(tuple(float(value) for value in values))
 
     @property
     def n(self) -> int:
-        """How many there are."""
+        """The number of values."""
         return len(self.values)
 
     @property
     def mean(self) -> float:
-        """NaN where there are none."""
+        """Mean of the values; NaN where there are none."""
         return math.fsum(self.values) / self.n if self.n else math.nan
 
     @property
@@ -47,7 +47,7 @@ class Spread:
 
     @property
     def standard_error(self) -> float:
-        """Of the mean; NaN for fewer than two values."""
+        """Standard error of the mean; NaN for fewer than two values."""
         return self.std / math.sqrt(self.n) if self.n else math.nan
 
     def holds(self, figure: float) -> bool | None:
@@ -61,11 +61,11 @@ class Spread:
 
 @dataclass(frozen=True)
 class Paired:
-    """How far one method lies above another, seed by seed.
+    """The differences of two methods, seed by seed.
 
     Attributes:
         difference: first minus second, over the common seeds, in the order of `seeds`.
-        seeds: what both have, ascending.
+        seeds: the seeds that both have, ascending.
         unpaired: the seeds that only one of them has, left out.
     """
 

@@ -22,7 +22,7 @@ class Cell:
         spread: the measured values, in their own unit.
         published: the figure to show beside, in the same unit as the values.
         published_std: the deviation printed with it; shown, and not counted in the verdict.
-        number: how both are shown.
+        number: the way in which values and published figure are shown.
         note: why it is missing, or what to know of it; becomes a footnote.
     """
 
@@ -40,7 +40,7 @@ class Cell:
 
     @property
     def shown(self) -> str:
-        """What it says without values."""
+        """The text of a cell without values."""
         return self.text or "missing"
 
     @property
@@ -67,7 +67,7 @@ class Cell:
 
     @property
     def verdict(self) -> str:
-        """The same in words; "" without a published figure or without values."""
+        """What `is_within` says, in words; "" without a published figure or without values."""
         if self.difference is None:
             return ""
         if self.is_within is None:
@@ -82,11 +82,11 @@ class Table:
     Attributes:
         title: one line.
         corner: the heading of the row labels.
-        columns: their headings, units included.
+        columns: the headings of the columns, units included.
         rows: (label, one cell a column) each.
-        notes: below, one line each.
-        label: by which LaTeX and links know it; "": made of the title.
-        banner: what every reader must know first, such as that a budget was scaled down; in every output.
+        notes: lines below the table.
+        label: identifies the table in LaTeX and links; "": made of the title.
+        banner: what every reader must know first, such as that a budget was scaled down; stands in every output.
     """
 
     title: str
@@ -104,12 +104,12 @@ class Table:
 
     @property
     def cells(self) -> tuple[Cell, ...]:
-        """All, row by row."""
+        """All cells, row by row."""
         return tuple(cell for _, row in self.rows for cell in row)
 
     @cached_property
     def seeds(self) -> int:
-        """How many values most cells have (of two numbers that are as frequent, the larger one); 0 without any."""
+        """The number of values that most cells have (the larger of two that are as frequent); 0 without any."""
         counts = Counter(cell.measured.n for cell in self.cells if cell.measured)
         return max(counts, key=lambda n: (counts[n], n), default=0)
 
@@ -121,19 +121,19 @@ class Table:
     @cached_property
     def explanations(self) -> tuple[str, ...]:
         """What the notation means, as far as it is used, then the table's own notes."""
-        said: list[str] = []
+        sentences: list[str] = []
         if self.seeds == 1 and not any(self.count(cell) for cell in self.cells):
-            said.append("Single values (n=1): there is no spread, and no difference can be judged.")
+            sentences.append("Single values (n=1): there is no spread, and no difference can be judged.")
         elif self.seeds:
             others = any(self.count(cell) for cell in self.cells)
             rest = "; another number where n is given" if others else ""
-            said.append(f"Mean ± standard deviation over n={self.seeds} seeds{rest}.")
+            sentences.append(f"Mean ± standard deviation over n={self.seeds} seeds{rest}.")
         if any(cell.published is not None for cell in self.cells):
-            said.append(
+            sentences.append(
                 "Published figures beside, with measured minus published, and whether that is within "
                 f"{ERRORS} SE (standard errors of the measured mean; the published figure's own error is not counted)."
             )
-        return (*said, *self.notes)
+        return (*sentences, *self.notes)
 
     def footnote(self, cell: Cell) -> int | None:
         """The number of the cell's note."""
