@@ -144,8 +144,8 @@ def suite(
     if dry:
         from fedbench.cli.suite_terminal import print_foreseen
 
-        document, found = dry_run(plan)
-        print_json(document) if as_json else print_foreseen(plan, found)
+        document, foreseen = dry_run(plan)
+        print_json(document) if as_json else print_foreseen(plan, foreseen)
         return
     status, document = carry_out(plan, as_json)
     if as_json:
@@ -204,8 +204,8 @@ def cost(arguments: Arguments = None, as_json: Json = False) -> None:
     from fedbench.cli.terminal import print_cost
     from fedbench.experiment.estimate import estimate
 
-    found = estimate(load_config(arguments))
-    print_json(found.to_mapping()) if as_json else print_cost(found)
+    costs = estimate(load_config(arguments))
+    print_json(costs.to_mapping()) if as_json else print_cost(costs)
 
 
 @app.command()
@@ -273,11 +273,13 @@ def report(
         raise ConfigError(f"--mlflow-uri {mlflow_uri}: has no effect without --experiment or --upload")
     paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
     command = shlex.join(["fedbench", *sys.argv[1:]])
-    found, files = report_on(Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report"))
+    comparison_report, files = report_on(
+        Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report")
+    )
     if as_json:
-        print_json(document(found) | {"files": files})
+        print_json(document(comparison_report) | {"files": files})
     else:
-        print_report(found, files)
+        print_report(comparison_report, files)
 
 
 def default_runs() -> Path:
