@@ -16,8 +16,8 @@ PUBLIC = {
     # Running experiments
     "ExperimentConfig", "Result", "resume", "run",
     # Methods
-    "Algorithm", "ArrivalRule", "AsyncAlgorithm", "LocalContext", "ModelPool", "Objective",
-    "RoundUpdates", "RuleContext", "ServerRule",
+    "Algorithm", "ArrivalRule", "AsyncAlgorithm", "LocalContext", "ModelPool", "Objective", "RoundUpdates",
+    "RuleContext", "ServerRule",
     # Schedules
     "ActiveGroups", "Feedback", "Schedule",
     # Models and data

@@ -144,8 +144,8 @@ def suite(
     if dry:
         from fedbench.cli.suite_terminal import print_foreseen
 
-        document, found = dry_run(plan)
-        print_json(document) if as_json else print_foreseen(plan, found)
+        document, foreseen = dry_run(plan)
+        print_json(document) if as_json else print_foreseen(plan, foreseen)
         return
     status, document = carry_out(plan, as_json)
     if as_json:
@@ -194,7 +194,7 @@ def sweep(
 
 
 def own_arguments() -> list[str]:
-    """What was written behind the command's name."""
+    """The arguments that stand behind the command's name."""
     return sys.argv[sys.argv.index("sweep") + 1 :]
 
 
@@ -204,8 +204,8 @@ def cost(arguments: Arguments = None, as_json: Json = False) -> None:
     from fedbench.cli.terminal import print_cost
     from fedbench.experiment.estimate import estimate
 
-    found = estimate(load_config(arguments))
-    print_json(found.to_mapping()) if as_json else print_cost(found)
+    costs = estimate(load_config(arguments))
+    print_json(costs.to_mapping()) if as_json else print_cost(costs)
 
 
 @app.command()
@@ -273,15 +273,17 @@ def report(
         raise ConfigError(f"--mlflow-uri {mlflow_uri}: has no effect without --experiment or --upload")
     paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
     command = shlex.join(["fedbench", *sys.argv[1:]])
-    found, files = report_on(Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report"))
+    comparison_report, files = report_on(
+        Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report")
+    )
     if as_json:
-        print_json(document(found) | {"files": files})
+        print_json(document(comparison_report) | {"files": files})
     else:
-        print_report(found, files)
+        print_report(comparison_report, files)
 
 
 def default_runs() -> Path:
-    """Where runs go by themselves."""
+    """The folder of runs whose configuration names no directory."""
     from fedbench.records.run_directory import runs_root
 
     return runs_root()
@@ -346,7 +348,7 @@ def list_(
 
 
 def conclude(result: Any, as_json: bool) -> None:
-    """Show what a run came to, and exit as it asks for."""
+    """Show the result of a run; exit with the code for an interrupt if it was interrupted."""
     from fedbench.cli.terminal import console, print_summary
 
     for warning in result.warnings:
@@ -361,7 +363,7 @@ def conclude(result: Any, as_json: bool) -> None:
 
 
 def load_config(arguments: list[str] | None) -> Any:
-    """The configuration that a command line names."""
+    """Load the configuration that a command line names."""
     from fedbench.config.experiment import ExperimentConfig
 
     given = list(arguments or [])
@@ -375,7 +377,7 @@ def load_config(arguments: list[str] | None) -> Any:
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
+    """Write one JSON document to stdout."""
     sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
 
 

@@ -33,14 +33,14 @@ def _first_comment(file: Path) -> str:
 
 
 def _component_row(kind: str, name: str) -> dict[str, str]:
-    found = component_class(kind, name)
+    part = component_class(kind, name)
     parameters = []
-    for key, field in found.model_fields.items():
+    for key, field in part.model_fields.items():
         if key == "name":
             continue
         default = field.get_default(call_default_factory=True)
         parameters.append(key if default is PydanticUndefined else f"{key}={default}")
-    row = {"name": name, "what it is": found.summary(), "parameters": ", ".join(parameters)}
+    row = {"name": name, "what it is": part.summary(), "parameters": ", ".join(parameters)}
     if kind == "algorithm":
-        row |= {"paper": found.paper, "sends": found.sends, "keeps": found.keeps, "cannot be with": found.refuses}
+        row |= {"paper": part.paper, "sends": part.sends, "keeps": part.keeps, "cannot be with": part.refuses}
     return row

@@ -1,4 +1,4 @@
-"""A report in short, for the terminal."""
+"""Prints a short form of a report on the terminal."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -42,7 +42,7 @@ def print_report(report: Report, files: Sequence[Path]) -> None:
 
 
 def print_uploaded(sent: Sequence[Mapping[str, str]]) -> None:
-    """Which MLflow run each directory is."""
+    """Print which MLflow run each directory has become."""
     for one in sent:
         text = f"{one['directory']}: MLflow run {one['run_id']} in {one['experiment']}"
         results.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""What a person, or a program, sees of a study."""
+"""Shows the progress and the result of a study: on the terminal, or as plain values for programs."""
 
 import shlex
 import textwrap
@@ -21,14 +21,14 @@ MOST_ROWS = 20
 
 
 class StudyProgress:
-    """One line for each finished trial, on stderr (a `StudyListener`)."""
+    """Prints one line for each finished trial to stderr (a `StudyListener`)."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
         self._file: StudyFile | None = None
 
     def study_started(self, file: StudyFile, directory: Path, done: int, slots: int) -> None:
-        """Say what begins."""
+        """Print what begins: the study, its number of trials, its directory."""
         self._file = file
         asked = file.budget.trials
         of = f" of {asked}" if asked else ""
@@ -36,7 +36,7 @@ class StudyProgress:
         self.note(f"study {file.name}: {slots} trial{'s' if slots > 1 else ''} at a time{earlier}, {directory}")
 
     def trial_finished(self, trial: Trial, best: list[Trial]) -> None:
-        """Show number, state, values, best so far, parameters."""
+        """Print number, state, values, best so far and parameters."""
         assert self._file is not None
         state = "INTERRUPTED" if not counts(trial) else trial.state.name
         values = (
@@ -57,18 +57,18 @@ class StudyProgress:
         self.note("  ".join(part for part in parts if part))
 
     def note(self, line: str) -> None:
-        """A line."""
+        """Print a line."""
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
 def shown_values(file: StudyFile, trial: Trial) -> str:
-    """Objectives with their names, as far as the trial has them."""
+    """Write the objectives of a trial with their names, as far as it has values."""
     pairs = zip(file.objectives, trial.values or (), strict=False)
     return "  ".join(f"{one.metric} {number(value)}" for one, value in pairs)
 
 
 def print_study(result: StudyResult, screen: Console) -> None:
-    """The best trial, or the Pareto front, and where things are."""
+    """Print the best trial, or the Pareto front, and where the study's files are."""
     if not result.best:
         screen.print(
             "no trial has come to a value that keeps the constraints"
@@ -99,7 +99,7 @@ def print_study(result: StudyResult, screen: Console) -> None:
 
 
 def to_document(result: StudyResult) -> dict[str, Any]:
-    """The same as plain values, with every trial."""
+    """Give the result of a study as plain values, with every trial."""
     return {
         "study": result.file.name,
         "status": result.status,
@@ -129,6 +129,6 @@ def _trial_document(trial: Trial) -> dict[str, Any]:
 
 
 def _near(path: Path) -> str:
-    """A path as one would type it here."""
+    """Shorten a path to what one would type in the working directory."""
     here = Path.cwd()
     return str(path.relative_to(here)) if path.is_relative_to(here) else str(path)

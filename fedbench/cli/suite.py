@@ -1,4 +1,4 @@
-"""What `fedbench suite` does, once its arguments are read."""
+"""Carries out `fedbench suite` once its arguments are read."""
 
 import sys
 from collections.abc import Sequence
@@ -51,17 +51,17 @@ def dry_run(plan: Plan) -> tuple[dict[str, Any], Any]:
     from fedbench.suites.dry_run import foresee, total_open
     from fedbench.suites.run import recorded_for
 
-    found = foresee(plan, recorded_for(plan))
-    whole = total_open(found)
+    foreseen = foresee(plan, recorded_for(plan))
+    whole = total_open(foreseen)
     document = {
         "suite": plan.name,
         "scale": plan.scale,
         "scaling": list(plan.scaling),
-        "runs": [one.to_mapping() for one in found],
-        "to_run": sum(one.open for one in found),
+        "runs": [run.to_mapping() for run in foreseen],
+        "to_run": sum(run.open for run in foreseen),
         "total": whole.to_mapping() if whole is not None else None,
     }
-    return document, found
+    return document, foreseen
 
 
 def carry_out(plan: Plan, as_json: bool) -> tuple[int, dict[str, Any]]:

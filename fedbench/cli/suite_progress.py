@@ -20,7 +20,7 @@ class SuiteProgress:
 
     def __init__(self, screen: Console, runs: int) -> None:
         """Args:
-        runs: of the suite.
+        runs: the number of runs in the suite.
         """
         self._screen = screen
         self._runs = runs
@@ -40,13 +40,13 @@ class SuiteProgress:
             self._status.stop()
 
     def begin(self, number: int, title: str) -> None:
-        """The run `number`, from 1, is next."""
+        """Show that run `number` (from 1) begins."""
         self._head = f"{number:>{len(str(self._runs))}}/{self._runs}  {title}"
         self._accuracy = ""
         self._show("starting")
 
     def end(self, outcome: Outcome) -> None:
-        """It ended."""
+        """Print the line of the run that has ended."""
         words = outcome.reason or outcome.status
         if outcome.finished:
             best, seconds = outcome.summary.get("best_accuracy"), outcome.summary.get("wall_seconds")
@@ -57,16 +57,16 @@ class SuiteProgress:
         self.say(f"{self._head}  {words}")
 
     def say(self, line: str) -> None:
-        """A line that stays."""
+        """Print a line that stays."""
         self._last_said = time.monotonic()
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def warn(self, line: str) -> None:
-        """A warning, which stays."""
+        """Print a warning, which stays."""
         self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def run_started(self, run: RunDescription) -> None:
-        """Note its length."""
+        """Keep the number of rounds, for the progress shown."""
         self._rounds = run.rounds
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
@@ -76,7 +76,7 @@ class SuiteProgress:
         self._show(f"round {record.round + 1}/{self._rounds}  {self._accuracy}")
 
     def run_finished(self, summary: dict[str, Any]) -> None:
-        """The line of the run follows from its outcome."""
+        """Show nothing: the line of the run is printed by `end`."""
 
     def _show(self, words: str) -> None:
         if self._status:

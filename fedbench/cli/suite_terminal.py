@@ -1,4 +1,4 @@
-"""A suite's table and its costs on the terminal."""
+"""Prints a suite's table and its costs on the terminal."""
 
 from rich.table import Table as Grid
 
@@ -40,31 +40,31 @@ def _lines(table: Table, cell: Cell) -> str:
     return f"{text}{mark}\n{cell.published_words}: {number.signed(cell.difference)}\n{cell.verdict}"
 
 
-def print_foreseen(plan: Plan, found: list[Foreseen]) -> None:
-    """What would run."""
+def print_foreseen(plan: Plan, foreseen: list[Foreseen]) -> None:
+    """Print the runs that a suite would make, with their costs."""
     if plan.label:
         print_line(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}")
     grid = Grid(box=None, padding=(0, 2, 0, 0), title=f"{plan.title}: each run", title_justify="left")
     for column in ("run", "seeds", "to run", "rounds", "sent up", "sent down", "client work"):
         grid.add_column(column, justify="left" if column in ("run", "seeds") else "right")
-    for one in found:
-        seeds = ", ".join(map(str, one.seeds))
-        count = str(one.open) if one.open else "recorded"
+    for run in foreseen:
+        seeds = ", ".join(map(str, run.seeds))
+        count = str(run.open) if run.open else "recorded"
         figures = ("?", "?", "?", "?")
-        if one.costs is not None:
-            costs = one.costs
+        if run.costs is not None:
+            costs = run.costs
             figures = (
-                str(one.rounds),
+                str(run.rounds),
                 f"{costs.uplink_bytes / 1e6:,.1f} MB",
                 f"{costs.downlink_bytes / 1e6:,.1f} MB",
                 f"{costs.client_flops / 1e12:,.3f} TFLOP",
             )
-        grid.add_row(one.label, seeds, count, *figures)
+        grid.add_row(run.label, seeds, count, *figures)
     results.print(grid, markup=False, highlight=False)
-    for remark in dict.fromkeys(one.remark for one in found if one.remark):
+    for remark in dict.fromkeys(run.remark for run in foreseen if run.remark):
         print_line(remark)
-    runs, whole = sum(one.open for one in found), total_open(found)
-    recorded = sum(len(one.recorded) for one in found)
+    runs, whole = sum(run.open for run in foreseen), total_open(foreseen)
+    recorded = sum(len(run.recorded) for run in foreseen)
     words = f"{runs} runs to be run, {recorded} recorded"
     if whole is not None:
         sent = f"{whole.uplink_bytes / 1e9:,.2f} GB up, {whole.downlink_bytes / 1e9:,.2f} GB down"
@@ -73,5 +73,5 @@ def print_foreseen(plan: Plan, found: list[Foreseen]) -> None:
 
 
 def print_line(text: str) -> None:
-    """On stdout, as it is."""
+    """Write text to stdout unchanged."""
     results.print(text, markup=False, highlight=False, soft_wrap=True)

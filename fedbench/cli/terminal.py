@@ -53,7 +53,7 @@ class Progress:
             self._bar.stop()
 
     def run_started(self, run: RunDescription) -> None:
-        """Say what runs."""
+        """Print what runs."""
         self._rounds, self._bytes = run.rounds, run.sent_bytes
         if self._status:
             self._status.stop()
@@ -96,7 +96,7 @@ class Progress:
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _time_left(self, done: int) -> str:
-        """From the second round seen on: the first one starts kernels and libraries."""
+        """Estimate the time left from the second round on: the first one also starts kernels and libraries."""
         now = time.monotonic()
         if self._first is None:
             self._first, self._began = done, now
@@ -104,11 +104,11 @@ class Progress:
         return f"{duration((now - self._began) / (done - self._first) * (self._rounds - done))} left"
 
     def run_finished(self, summary: dict[str, Any]) -> None:
-        """Nothing more to show."""
+        """Show nothing more: the summary follows."""
 
 
 def _what(record: RoundRecord) -> str:
-    """What a round trained."""
+    """Name what a round trained."""
     group = f"group {record.group}"
     if record.phase != "async":
         return "full update" if record.phase == "full" else group
@@ -146,12 +146,12 @@ def megabytes(count: float) -> str:
 
 
 def gigaflop(count: float) -> str:
-    """FLOPs in units of 10^9."""
+    """Write FLOPs in units of 10^9."""
     return f"{count / 1e9:,.2f} GFLOP"
 
 
 def print_summary(result: "Result") -> None:
-    """The closing summary of a run."""
+    """Print the closing summary of a run."""
     summary, full = result.summary, result.summary["full_updates"]
     rows: list[tuple[str, str]] = []
     scores = "not evaluated"
@@ -180,7 +180,7 @@ def print_summary(result: "Result") -> None:
 
 
 def print_cost(estimate: "Estimate") -> None:
-    """What a run will cost."""
+    """Print what a run will cost."""
     results.print(estimate.title, markup=False, highlight=False, soft_wrap=True)
     if estimate.remark:
         results.print(estimate.remark, markup=False, highlight=False, soft_wrap=True)
@@ -218,7 +218,7 @@ def print_cost(estimate: "Estimate") -> None:
 
 
 def print_data(report: "DataReport") -> None:
-    """What a data set is."""
+    """Print what a data set holds."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     table.add_row("data set", report.name)
     table.add_row("rows", ", ".join(f"{count:,} {split}" for split, count in report.rows.items()))

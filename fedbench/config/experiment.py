@@ -128,7 +128,7 @@ class LocalSection(Section):
 
 
 class ParticipationSection(Section):
-    """Which clients take part in a round; all of them, unless a number or a fraction is set.
+    """The clients that take part in a round: all of them, unless a number or a fraction is set.
 
     Attributes:
         clients_per_round: Number of participants; set clients_per_round or fraction.
@@ -213,7 +213,7 @@ class TrackingSection(Section):
 
 
 class OutputSection(Section):
-    """Where files are written.
+    """The place where files are written.
 
     Attributes:
         directory: The run directory, which must be empty or not exist. null: runs/NAME-SEED-SHORTID.

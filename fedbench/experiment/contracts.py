@@ -5,14 +5,14 @@ models are checked where they are loaded and built (`fedbench.data.contract`, `f
 """
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 import numpy as np
 import torch
 from torch import nn
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
-from fedbench.algorithms.base import Algorithm, Objective, RoundUpdates, RuleContext, ServerRule
+from fedbench.algorithms.base import Algorithm, Needs, Objective, RoundUpdates, RuleContext, ServerRule
 from fedbench.errors import ConfigError
 from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
 from fedbench.protocol.layout import ParameterLayout
@@ -113,6 +113,9 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         _check_machine(method, cohort_size)
         return
     rule = _of_type(method.rule(), ServerRule, f"{owner}: rule")
+    name, needs = type(rule).__name__, rule.needs(0)
+    if needs not in get_args(Needs):
+        raise ConfigError(f"{owner}: {name}.needs returned {needs!r}; allowed: {', '.join(get_args(Needs))}")
     if rule.own_models:
         return
     for method_name in ("combine_each", "combine_round"):
@@ -124,12 +127,10 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
             )
     smallest = min(layout.all_groups, key=layout.group_size)
     context = RuleContext(layout, (smallest,), 0, cohort_size, population)
-    size, name = layout.group_size(smallest), type(rule).__name__
+    size = layout.group_size(smallest)
     previous, weights = np.zeros(size), np.full(cohort_size, 1 / cohort_size)
     combined: object
-    match rule.needs(0):
-        case "mean":
-            method_name, combined = "combine", rule.combine(previous, np.zeros(size), context)
+    match needs:
         case "updates":
             updates = np.zeros((cohort_size, size))
             method_name, combined = "combine_each", rule.combine_each(previous, updates, weights, context)
@@ -137,8 +138,8 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
             messages = (np.zeros(size, np.float32),) * cohort_size
             whole = RoundUpdates(previous, messages, ((slice(0, size),),) * cohort_size, weights)
             method_name, combined = "combine_round", rule.combine_round(previous, whole, context)
-        case other:
-            raise ConfigError(f'{owner}: {name}.needs returned {other!r}; allowed: "mean", "updates", "round"')
+        case "mean":
+            method_name, combined = "combine", rule.combine(previous, np.zeros(size), context)
     _check_values(combined, size, f"{owner}: {name}.{method_name}")
 
 

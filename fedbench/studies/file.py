@@ -20,7 +20,7 @@ from fedbench.studies.metrics import ACCURACIES, OBJECTIVES, TO_TARGET
 from fedbench.studies.space import AnyParameter, Space, Values
 
 SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
-"""Where the studies lie that come with fedbench: in the installed package, or in the checkout."""
+"""The folders of the studies that come with fedbench: in the installed package, or in the checkout."""
 
 
 def _metric_name(name: str) -> str:

@@ -110,14 +110,14 @@ def write_trials(study: optuna.Study, file: StudyFile, directory: Path) -> Path:
     head = ["number", "state", *values, *parameters, *measured, "feasible", "counts", "reason", "directory"]
     writer.writerow(head)
     for trial in trials:
-        found, runs = trial.user_attrs.get(METRICS, {}), trial.user_attrs.get(DIRECTORIES) or [""]
+        metrics, runs = trial.user_attrs.get(METRICS, {}), trial.user_attrs.get(DIRECTORIES) or [""]
         writer.writerow(
             [
                 trial.number,
                 trial.state.name,
                 *(trial.values or [""] * len(values)),
                 *(trial.params.get(name, "") for name in parameters),
-                *(found.get(name, "") for name in measured),
+                *(metrics.get(name, "") for name in measured),
                 is_feasible(trial) if trial.user_attrs.get(BOUNDS) else "",
                 counts(trial),
                 trial.user_attrs.get(REASON, ""),

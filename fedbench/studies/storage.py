@@ -16,11 +16,11 @@ POSTGRESQL_DRIVERS = ("psycopg2", "psycopg")
 """Python packages; the first that is installed is taken. SQLAlchemy's own choice changed between its versions."""
 
 CONNECT_SECONDS = 10
-"""That a PostgreSQL server has to answer a first time."""
+"""The time limit, in seconds, for a PostgreSQL server to answer for the first time."""
 
 TABLE_ATTEMPTS = 8
 TABLE_SECONDS = 0.5
-"""Between two attempts to make, or find, a new database's tables."""
+"""The number of attempts to make or find the tables of a new database, and the seconds between two of them."""
 
 
 def open_storage(where: str) -> BaseStorage:
@@ -96,8 +96,8 @@ def is_storage_failure(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """The first line of what a driver says; Optuna keeps it behind a text of its own."""
-    said = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
-    return (str(said).strip() or type(said).__name__).splitlines()[0]
+    cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
+    return (str(cause).strip() or type(cause).__name__).splitlines()[0]
 
 
 def without_password(text: str) -> str:

@@ -49,7 +49,7 @@ class Surroundings:
 
     @classmethod
     def here(cls) -> "Surroundings":
-        """Of this process."""
+        """The surroundings of this process."""
         passed_on = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
         return cls(str(Path.cwd()), passed_on, tuple(sys.path))
 

@@ -36,8 +36,8 @@ def name_of_run(tags: Mapping[str, str], directory: Path) -> str:
     'fedavg-digits-0-235cb957'
     """
     method = [tags.get("algorithm", ""), tags.get("schedule", "")]
-    said = [word for word in method if word not in ("", ALL_UPDATES_FULL) and word not in directory.name]
-    return " ".join([*said, directory.name])
+    words = [word for word in method if word not in ("", ALL_UPDATES_FULL) and word not in directory.name]
+    return " ".join([*words, directory.name])
 
 
 def charts_fragment(experiment_id: str | None, parent_run_id: str | None = None) -> str:

@@ -26,7 +26,7 @@ LONGEST_PARAMETER, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250
 LONGEST_DATASET_NAME, LONGEST_DIGEST = 500, 36
 
 METRICS_PER_REQUEST = 1000
-"""As many as MLflow takes in one request: a batch is then taken or refused as a whole."""
+"""The largest number of metrics that MLflow takes in one request, which it accepts or refuses as a whole."""
 
 MLFLOW_SETTINGS = {
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",  # the delivery tries again itself, and knows when to stop

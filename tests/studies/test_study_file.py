@@ -135,7 +135,7 @@ def test_what_optuna_cannot_do_is_refused_by_name(changes: dict[str, Any], parts
 
 
 def test_the_readmes_study_is_valid() -> None:
-    text = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
-    block = text.split("## Studies")[1].split("    base:")[1].split("\n\n")[0]
+    text = (Path(__file__).parents[2] / "sweeps" / "README.md").read_text(encoding="utf-8")
+    block = text.split("## A study file")[1].split("    base:")[1].split("\n\n")[0]
     file = parse_study({"name": "readme"} | yaml.safe_load(textwrap.dedent(f"    base:{block}")))
     assert file.drawn_from.names == ["schedule", "schedule.cycles", "local.optimizer.lr"]

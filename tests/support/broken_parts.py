@@ -303,6 +303,33 @@ class SingleRule(Algorithm):
         return Single()
 
 
+class Pairs(ServerRule):
+    def needs(self, round_index: int) -> Any:
+        return "round"
+
+    def combine_round(self, previous: Any, updates: Any, context: Any) -> Any:
+        return previous, updates.mean()
+
+
+class PairsRule(Algorithm):
+    name: str = "broken_parts:PairsRule"
+
+    def rule(self) -> Any:
+        return Pairs()
+
+
+class Greedy(ServerRule):
+    def needs(self, round_index: int) -> Any:
+        return "everything"
+
+
+class GreedyRule(Algorithm):
+    name: str = "broken_parts:GreedyRule"
+
+    def rule(self) -> Any:
+        return Greedy()
+
+
 class ClassAsRule(Algorithm):
     name: str = "broken_parts:ClassAsRule"
 

@@ -125,7 +125,7 @@ class ActorExecutor:
         return self._cluster.could_grow()
 
     def _restored_places(self, state: Tree) -> tuple[list[list[int]], dict[int, int]]:
-        """Where parts and client states are, according to a restored state.
+        """The places of parts and client states, according to a restored state.
 
         Where the state was taken with another number of actors, no actor holds any part, and clients are dealt out
         evenly.

@@ -16,7 +16,7 @@ ONE_SLOW = (
     "data.partition=shards", "data.partition.shards_per_client=1", "data.clients=10", "rounds=2", "schedule=full",
     "algorithm=small:Slow", "local.epochs=null", "local.steps=2",
 )  # fmt: skip
-LATE = ("algorithm.seconds=9", "participation.round_deadline=8")
+LATE = ("algorithm.seconds=13", "participation.round_deadline=12")
 
 
 def rows(result: Result) -> list[dict[str, Any]]:
@@ -43,7 +43,7 @@ def test_a_slow_client_is_dropped_recorded_and_the_record_gives_the_same_model_a
 @pytest.mark.usefixtures("local_ray", "run_folder")
 def test_clients_that_never_come_back_are_given_up_with_their_actor(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(ray_rounds, "HANG_GRACE", 1.0)
-    hanging = ("algorithm.seconds=10000", "participation.round_deadline=4", "rounds=1")
+    hanging = ("algorithm.seconds=10000", "participation.round_deadline=5", "rounds=1")
     result = run(config(*ONE_SLOW, *hanging, "runtime.actors=2"))
     assert result.summary["status"] == "finished"
     assert 5 <= result.summary["dropped_clients"] < 10
