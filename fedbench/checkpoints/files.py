@@ -20,7 +20,7 @@ from fedbench.atomic_files import sync, write_tensors
 from fedbench.checkpoints.state import Tree
 from fedbench.errors import DataError, RunError
 
-FORMAT = "fedbench checkpoint 1"
+FORMAT = "fedbench checkpoint 2"
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
 KEPT = 2
 

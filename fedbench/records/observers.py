@@ -22,7 +22,7 @@ class RunDescription:
         class_names: in label order.
         client_class_counts: one row per client, one column per class: how many samples of the class it holds.
         test_samples: size of the test split.
-        test_split_by_seed: the test split was drawn by the seed, so that another seed has another one.
+        test_split_by_seed: whether the test split was drawn by the seed, so that another seed has another one.
         sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
     """
 
@@ -38,7 +38,7 @@ class RunDescription:
     class_names: tuple[str, ...]
     client_class_counts: tuple[tuple[int, ...], ...]
     test_samples: int
-    test_split_by_seed: bool = False
+    test_split_by_seed: bool
     sent_bytes: int = 0
 
 

@@ -100,7 +100,8 @@ def load_description(directory: str | Path) -> RunDescription:
             **described,
         )
     except (KeyError, TypeError) as error:
-        raise DataError(f"{path / DESCRIPTION}: is not a run's description: {error}") from None
+        fault = str(error).replace("RunDescription.__init__() ", "")
+        raise DataError(f"{path / DESCRIPTION}: is not a run's description, or of another version: {fault}") from None
 
 
 def _read(file: Path, reader: Callable[[Path], T]) -> T:

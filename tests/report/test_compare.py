@@ -175,6 +175,15 @@ def test_only_a_split_recorded_as_drawn_by_the_seed_may_differ_between_seeds(rec
     assert "run on different data" in said(compare(fixed), "warning")
 
 
+def test_a_run_that_does_not_say_how_its_test_split_was_drawn_is_of_another_version(copied: Path) -> None:
+    file = copied / "part-2" / "description.json"
+    description = json.loads(file.read_text())
+    del description["test_split_by_seed"]
+    file.write_text(json.dumps(description))
+    with pytest.raises(DataError, match=r"description\.json: .* of another version: .*'test_split_by_seed'"):
+        read_run(copied / "part-2")
+
+
 def test_rounds_and_asynchronous_rounds_are_said_to_differ(recorded: Path) -> None:
     found = comparison(recorded)
     (letter,) = [method.letter for method in found.methods if "ormo" in method.label]

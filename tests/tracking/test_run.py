@@ -253,7 +253,7 @@ def test_mlflow_prints_nothing_of_its_own(tmp_path: Path) -> None:
         "import sys; from pathlib import Path; from fedbench.tracking.run import MlflowTracker;"
         "from fedbench.records.observers import RunDescription;"
         "t = MlflowTracker(); assert 'mlflow' not in sys.modules;"
-        "t.run_started(RunDescription({}, 't', 'n', {}, 1, 'run', 'd', 's', 'x', (), (), 0));"
+        "t.run_started(RunDescription({}, 't', 'n', {}, 1, 'run', 'd', 's', 'x', (), (), 0, False));"
         "t.run_finished({'status': 'finished'}); assert t.warning is None, t.warning"
     )
     root = str(Path(__file__).parents[2])
