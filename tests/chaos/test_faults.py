@@ -13,7 +13,7 @@ from local_cluster import LocalCluster
 from mlflow_server import MlflowServer
 
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.on_ray.experiment_actors import LOOK_INTERVAL
+from fedbench.engine.on_ray.experiment_actors import GROWTH_CHECK_INTERVAL
 from fedbench.experiment.run import run
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "digits_read_once", "no_figures")]
@@ -50,7 +50,7 @@ def test_a_node_that_comes_is_used(cluster: LocalCluster, on_cluster: dict[str, 
 
     def add() -> None:
         added.append(cluster.add_node(cpus=1))
-        time.sleep(LOOK_INTERVAL)  # so that the run looks for nodes when it goes on
+        time.sleep(GROWTH_CHECK_INTERVAL)  # so that the run looks for nodes when it goes on
 
     def look() -> None:
         working.extend(actors(cluster, "ray::ClientActor", node=added[0]))
