@@ -16,9 +16,9 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 
 SCRIPT = """
 import json, sys, time
-from fedbench.config import ExperimentConfig
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.memory import keep_freed_memory
-from fedbench.experiment import prepared
+from fedbench.experiment.run import prepared
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
 config = ExperimentConfig.load(None, [

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 OWN_SCHEDULE = '''
-from fedbench.schedules import Full
+from fedbench.planning.schedules import Full
 
 
 class Mine(Full):
