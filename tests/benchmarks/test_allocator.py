@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 SCRIPT = """
 import json, sys, time
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.memory import keep_freed_memory
+from fedbench.engine.on_ray.allocator import keep_freed_memory
 from fedbench.experiment.run import prepared
 if sys.argv[1] == "keep":
     assert keep_freed_memory()
