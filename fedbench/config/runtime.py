@@ -8,7 +8,7 @@ from fedbench.components.base import Section
 
 
 class RuntimeSection(Section):
-    """Where and how the experiment runs; nothing here changes its result.
+    """The place and the manner in which the experiment runs; nothing here changes its result.
 
     Attributes:
         executor: ray: on a Ray cluster. inline: in this process without Ray, which stops at the first failing client

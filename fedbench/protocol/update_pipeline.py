@@ -1,4 +1,4 @@
-"""From a client's trained values to the server's sum: clipping, noise, compression, and the exact sum."""
+"""The way from a client's trained values to the server's sum: clipping, noise, compression, and the exact sum."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

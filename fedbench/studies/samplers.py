@@ -36,7 +36,7 @@ PRUNERS = {
     "nop": "NopPruner",
 }
 NEEDS = {
-    "cmaes": (("cmaes",), "pip install 'fedbench[cmaes]'"),
+    "cmaes": (("cmaes",), "pip install cmaes"),
     "gp": (("scipy", "torch"), "pip install scipy torch"),
     "qmc": (("scipy",), "pip install scipy"),
 }

@@ -1,4 +1,4 @@
-"""Where Optuna keeps a study: a journal file or a database, opened, with errors that a person can act on."""
+"""Opens the storage of a study, a journal file or a database, with errors that a person can act on."""
 
 import re
 import time
@@ -39,7 +39,7 @@ def open_storage(where: str) -> BaseStorage:
         return JournalStorage(JournalFileBackend(str(path)))
     except ImportError as error:
         lacking = " ".join(str(error.__cause__ or error).split())
-        advice = "; for PostgreSQL: pip install 'fedbench[postgresql]'" if where.startswith("postgres") else ""
+        advice = "; for PostgreSQL: pip install psycopg2-binary" if where.startswith("postgres") else ""
         raise ConfigError(f"storage={shown}: the database's driver is not installed ({lacking}){advice}") from None
     except Exception as error:
         if isinstance(error, OSError | ValueError) or is_storage_failure(error):

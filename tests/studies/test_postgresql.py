@@ -243,7 +243,7 @@ def test_without_its_driver_the_message_says_what_to_install(
         ended = fedbench("sweep", written(here).name, "--storage", f"{scheme}://bench:{PASSWORD}@127.0.0.1/x")
         assert (ended.status, ended.stdout) == (2, "")
         assert ended.stderr.startswith(f"error: storage={scheme}://bench:***@127.0.0.1/x: ")
-        assert ended.stderr.endswith("for PostgreSQL: pip install 'fedbench[postgresql]'\n")
+        assert ended.stderr.endswith("for PostgreSQL: pip install psycopg2-binary\n")
         assert ended.stderr.count("\n") == 1, ended.stderr
         assert shows_no_password(ended)
 

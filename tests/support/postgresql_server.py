@@ -102,6 +102,6 @@ def skip_without_postgresql() -> None:
         if shutil.which(program) is None:
             pytest.skip(f"no PostgreSQL server: {program} is not on the PATH")
     if find_spec("psycopg2") is None:
-        pytest.skip("no psycopg2: pip install 'fedbench[postgresql]'")
+        pytest.skip("no psycopg2: pip install psycopg2-binary")
     if os.getuid() == 0 and (shutil.which("setpriv") is None or unprivileged() is None):
         pytest.skip(f"PostgreSQL refuses root, and there is no setpriv or none of the users {', '.join(UNPRIVILEGED)}")
