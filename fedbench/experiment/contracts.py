@@ -112,6 +112,10 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
     if isinstance(method, AsyncAlgorithm):
         _check_machine(method, cohort_size)
         return
+    for samples in (1, 100):
+        weight: object = method.weight(samples)
+        if not isinstance(weight, int | float) or not 0 < weight < np.inf:
+            raise ConfigError(f"{owner}: weight({samples}) returned {weight!r}; a finite number above 0 is needed")
     rule = _of_type(method.rule(), ServerRule, f"{owner}: rule")
     name, needs = type(rule).__name__, rule.needs(0)
     if needs not in get_args(Needs):

@@ -45,6 +45,7 @@ BROKEN = {
     "algorithm=HalfRule": "Half.combine gave shape [88]; a finite float array of shape [176] is needed",
     "algorithm=DividesRule": "Divides.combine gave values that are not finite for an update of zeros",
     "algorithm=SingleRule": "Single.combine_each gave shape [4, 176]; a finite float array of shape [176] is needed",
+    "algorithm=NegativeWeight": "weight(1) returned -1.0; a finite number above 0 is needed",
     "algorithm=NeverCalledRule": "NeverCalled.combine_round is never called; needs must return",
     "algorithm=PairsRule": "Pairs.combine_round gave tuple; a finite float array of shape [176] is needed",
     "algorithm=GreedyRule": "Greedy.needs returned 'everything'; allowed: mean, updates, round",

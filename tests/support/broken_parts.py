@@ -284,6 +284,13 @@ class Single(ServerRule):
         return previous + updates
 
 
+class NegativeWeight(Algorithm):
+    name: str = "broken_parts:NegativeWeight"
+
+    def weight(self, samples: int) -> float:
+        return -1.0
+
+
 class NeverCalledRule(Algorithm):
     name: str = "broken_parts:NeverCalledRule"
 
