@@ -117,10 +117,17 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         if not isinstance(weight, int | float) or not 0 < weight < np.inf:
             raise ConfigError(f"{owner}: weight({samples}) returned {weight!r}; a finite number above 0 is needed")
     rule = _of_type(method.rule(), ServerRule, f"{owner}: rule")
-    name, needs = type(rule).__name__, rule.needs(0)
+    name = type(rule).__name__
+    if not callable(rule.needs):
+        raise ConfigError(f"{owner}: {name}.needs is {rule.needs!r}; it must be a method, needs(self, round_index)")
+    needs = rule.needs(0)
     if needs not in get_args(Needs):
         raise ConfigError(f"{owner}: {name}.needs returned {needs!r}; allowed: {', '.join(get_args(Needs))}")
     if rule.own_models:
+        if type(rule).recombine is not ServerRule.recombine and type(rule).needs is ServerRule.needs:
+            raise ConfigError(f'{owner}: {name}.recombine is never called; needs must return "round" where it is to be')
+        if needs == "updates":
+            raise ConfigError(f'{owner}: {name}.needs returned "updates"; with own_models allowed: mean, round')
         return
     for method_name in ("combine_each", "combine_round"):
         defines = getattr(type(rule), method_name) is not getattr(ServerRule, method_name)

@@ -175,4 +175,4 @@ def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
     if config.schedule.follows_training:
         yield f"schedule.name={config.schedule.name} follows what the run measures: counted shallow to deep"
     if config.method.rule().own_models and config.schedule.name != "full":
-        yield f"the downlink of {config.method.name} depends on who holds which layer: counted as FedAvg's, its least"
+        yield f"the downlink of {config.method.name} depends on who holds which layer: counted as FedAvg's"

@@ -284,6 +284,31 @@ class Single(ServerRule):
         return previous + updates
 
 
+class IdlePoolRule(Algorithm):
+    name: str = "broken_parts:IdlePoolRule"
+
+    def rule(self) -> Any:
+        return IdlePool()
+
+
+class IdlePool(ServerRule):
+    own_models = True
+
+    def recombine(self, pool: Any, context: Any) -> None:
+        pool.vectors["parameters"][:] = 0
+
+
+class NeedsAsAttribute(Algorithm):
+    name: str = "broken_parts:NeedsAsAttribute"
+
+    def rule(self) -> Any:
+        return WithAttribute()
+
+
+class WithAttribute(ServerRule):
+    needs: Any = "round"
+
+
 class NegativeWeight(Algorithm):
     name: str = "broken_parts:NegativeWeight"
 

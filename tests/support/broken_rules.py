@@ -5,7 +5,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from fedbench.algorithms.base import Algorithm, RuleContext, ServerRule, Values
+from fedbench.algorithms.base import Algorithm, Needs, RuleContext, ServerRule, Values
+from fedbench.protocol.model_pool import ModelPool
 
 Breakage = Literal["short", "nested", "nothing", "list", "bool", "nan"]
 
@@ -31,6 +32,39 @@ class BrokenRule(Algorithm):
 
     def rule(self) -> ServerRule:
         return Broken(BREAKAGES[self.breakage])
+
+
+class BrokenPool(Algorithm):
+    """Leaves values in the pool that are not finite."""
+
+    name: str = "broken_rules:BrokenPool"
+
+    def rule(self) -> ServerRule:
+        return NotFinitePool()
+
+
+class NotFinitePool(ServerRule):
+    own_models = True
+
+    def needs(self, round_index: int) -> Needs:
+        return "round"
+
+    def recombine(self, pool: ModelPool, context: RuleContext) -> None:
+        pool.vectors["parameters"][0] = np.nan
+
+
+class FickleNeeds(Algorithm):
+    """Asks for the whole round, and from the second round on for something that there is not."""
+
+    name: str = "broken_rules:FickleNeeds"
+
+    def rule(self) -> ServerRule:
+        return Fickle()
+
+
+class Fickle(ServerRule):
+    def needs(self, round_index: int) -> Any:
+        return "rounds" if round_index else "round"
 
 
 class Broken(ServerRule):

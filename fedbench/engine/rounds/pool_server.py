@@ -13,6 +13,7 @@ import numpy as np
 from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.errors import RunError
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS
 from fedbench.protocol.model_pool import ModelPool
@@ -83,6 +84,7 @@ class PoolServer(Server):
             raise self.no_update_error(plan)
         for context in self._contexts(plan, plan.active.groups):
             self._rule.recombine(self._pool, context)
+        self._check_pool(plan.round)
         self._pool.settle()
         before = self._vectors[PARAMETERS].astype(np.float64)
         for channel, values in self._pool.mean().items():
@@ -92,3 +94,18 @@ class PoolServer(Server):
         norms = {group: float(np.linalg.norm(change[self._layout.slices[group]])) for group in plan.active.groups}
         self._feedback = self._feedback.after(plan.active, plan.active.groups, norms, self._layout)
         return RoundOutcome(float(np.linalg.norm(change)), len(self._accepted), self._ledger.versions)
+
+    def _check_pool(self, round_index: int) -> None:
+        """Check the models that the rule has left in the pool.
+
+        Raises:
+            RunError: a channel is gone or has another shape, or values that are not finite.
+        """
+        for channel, vector in self._vectors.items():
+            values, shape = self._pool.vectors.get(channel), (len(self._pool), len(vector))
+            if not isinstance(values, np.ndarray) or values.shape != shape or values.dtype != np.float32:
+                raise RunError(
+                    f"{self._rule_name(round_index)} left {channel} that are not float32 {shape} in the pool"
+                )
+            if not np.isfinite(values).all():
+                raise RunError(f"{self._rule_name(round_index)} left values that are not finite in the pool")

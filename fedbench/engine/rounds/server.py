@@ -6,12 +6,13 @@ It needs NumPy alone. On a cluster it runs inside a Ray actor, inline it is a pl
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
-from fedbench.algorithms.base import Algorithm, RoundUpdates, RuleContext, Values
+from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext, Values
 from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.errors import RunError
@@ -235,6 +236,8 @@ class Server:
         parameters, groups = self._vectors[PARAMETERS], context.groups
         before = self._layout.gather(parameters, groups).astype(np.float64)
         needs = self._rule.needs(plan.round)
+        if needs not in get_args(Needs):
+            raise RunError(f"{self._rule_name(plan.round)}: needs returned {needs!r}; allowed: mean, updates, round")
         if needs == "round":
             after = self._rule.combine_round(before, self._round_updates(plan, context, before), context)
         elif needs == "updates":
@@ -257,8 +260,7 @@ class Server:
         Raises:
             RunError: it is not a float array of shape [n], or has values that are not finite.
         """
-        rule, method = type(self._rule), self._spec.algorithm.name
-        name = f"round {context.round}: the server rule {rule.__module__}:{rule.__qualname__} of algorithm {method}"
+        name = self._rule_name(context.round)
         shape = after.shape if isinstance(after, np.ndarray) else type(after).__name__
         if not isinstance(after, np.ndarray) or after.shape != before.shape or after.dtype.kind != "f":
             dtype = f" of {after.dtype}" if isinstance(after, np.ndarray) else ""
@@ -266,6 +268,11 @@ class Server:
         if not np.isfinite(after).all():
             raise RunError(f"{name} returned values that are not finite; lower its learning rate, or look at the rule")
         return after.astype(np.float32)
+
+    def _rule_name(self, round_index: int) -> str:
+        """The round, the class of the rule and the method, for an error message."""
+        rule, method = type(self._rule), self._spec.algorithm.name
+        return f"round {round_index}: the server rule {rule.__module__}:{rule.__qualname__} of algorithm {method}"
 
     @staticmethod
     def no_update_error(plan: RoundPlan) -> RunError:

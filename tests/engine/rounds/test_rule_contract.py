@@ -28,3 +28,21 @@ def test_what_a_rule_returns_is_checked(breakage: Breakage, run_folder: Path) ->
     with pytest.raises(RunError, match=rule + MESSAGES[breakage]) as error:
         run(broken)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (
+            "BrokenPool",
+            "round 0: .*NotFinitePool of algorithm .*BrokenPool left values that are not finite in the pool",
+        ),
+        (
+            "FickleNeeds",
+            "round 1: .*Fickle of algorithm .*FickleNeeds: needs returned 'rounds'; allowed: mean, updates",
+        ),
+    ],
+)
+def test_what_a_rule_does_with_the_whole_round_is_checked(method: str, message: str, run_folder: Path) -> None:
+    with pytest.raises(RunError, match=message):
+        run(config("runtime.executor=inline", "rounds=2", f"algorithm=broken_rules:{method}"))
