@@ -66,7 +66,7 @@ def test_a_page_as_json(call: Call) -> None:
     document = json.loads(call("help", "output", "--json").stdout)
     assert document == {
         "section": "output",
-        "what it is": "Where files are written.",
+        "what it is": "The place where files are written.",
         "keys": [
             {
                 "key": "directory",
