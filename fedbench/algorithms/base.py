@@ -101,6 +101,15 @@ class Objective:
     def correct(self, context: LocalContext) -> None:
         """Change `context.model.gradient` on `context.pieces` in place; called between backward pass and step."""
 
+    def refusal(self, layout: ParameterLayout, module: "nn.Module") -> str | None:
+        """The reason, in one line, why the objective's options cannot be used with a network; None where they can.
+
+        Args:
+            layout: layout of the parameters and the running statistics.
+            module: the network.
+        """
+        return None
+
     def idle_reason(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> str | None:
         """The reason, in one line, why the objective is the plain one while `groups` are active; None where it is not.
 

@@ -10,20 +10,31 @@ z_prev under the client's own last model,
 where sim is the cosine similarity and l_sup the cross-entropy, both averaged over the minibatch. The features are the
 input of the final classifier, the layer that `fedbench.models.groups.feature_layer` names.
 
-The paper leaves open how the two other models normalise. Here they run in eval mode, without gradient, with the
-running statistics that the training model has at that moment, its pass over the same minibatch included. The models
-then differ in their parameters alone, and a model without running statistics is compared exactly as the formula says.
+The paper leaves open how the two other models normalise, which moves the accuracy of a network with BatchNorm about as
+much as the term itself does. `reference` chooses between the two published codes:
+
+- "own", as in the code of MOON's authors (QinbinLi/MOON): the two models run in eval mode, each with the running
+  statistics that belong to it. Those of the global model are the ones that the client starts the round with (its own
+  where `local.batchnorm=local`), those of its last model the ones that its last training ended with.
+- "batch", as in Fling, the code of FedPart's authors (arXiv 2410.11559): the two models run in training mode, so that
+  their BatchNorm layers normalise with the statistics of the minibatch, and their dropout is on.
+
+A network without running statistics is compared in eval mode, and "batch" is refused.
+
+MOON's authors put a projection head of two linear layers before the final classifier; a network that has none is
+compared without one. Their code takes the freshly initialised network for the last model of a client that takes part
+for the first time after the first round; here the term waits until the client has a last model.
 
 The term is left out, and its two forward passes with it, where it cannot act: before the client has a last model, with
-mu = 0, and where only the classifier trains, on which no feature depends (FedPart x MOON, arXiv 2410.11559). What
-remains is FedAvg bit for bit. A client keeps its whole last model, frozen layer groups included. The training loss
-that is recorded is l, the contrastive part included where there is one.
+mu = 0, and where only the classifier trains, on which no feature depends (FedPart x MOON). What remains is FedAvg bit
+for bit. A client keeps its whole last model, frozen layer groups included, and with "own" its running statistics. The
+training loss that is recorded is l, the contrastive part included where there is one.
 
 Bytes: FedAvg's. With n parameters in the active groups and s running statistics (s = 0 where clients keep theirs), a
 participant sends 4 (n + s) and receives 4 bytes for every value that changed since it last downloaded.
 """
 
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
@@ -39,6 +50,12 @@ if TYPE_CHECKING:
 PREVIOUS = "previous"
 """Name of the client's last model in its state."""
 
+PREVIOUS_STATISTICS = "previous_statistics"
+"""Name of the running statistics of the client's last model in its state."""
+
+Reference = Literal["own", "batch"]
+"""The statistics with which the two other models normalise: each model's own, or those of the minibatch."""
+
 COMPARED_MODELS = 2
 """Number of models that the training one is compared with: the global one and the client's last one."""
 
@@ -49,6 +66,8 @@ class Moon(Algorithm):
     Attributes:
         mu: mu, the weight of the contrastive term; 0 is FedAvg.
         temperature: T, the temperature of the contrastive term.
+        reference: the statistics with which the two other models normalise: "own", each with its own running
+            statistics, as in the code of MOON's authors; or "batch", those of the minibatch, as in FedPart's code.
     """
 
     paper: ClassVar[str] = "Li et al., CVPR 2021, arXiv 2103.16257"
@@ -57,9 +76,10 @@ class Moon(Algorithm):
     name: str = "moon"
     mu: float = Field(default=1.0, ge=0)
     temperature: float = Field(default=0.5, gt=0)
+    reference: Reference = "own"
 
     def objective(self) -> Objective:
-        return Contrastive(self.mu, self.temperature)
+        return Contrastive(self.mu, self.temperature, self.reference)
 
 
 class Contrastive(Objective):
@@ -68,14 +88,17 @@ class Contrastive(Objective):
     Args:
         mu: weight of the contrastive term, at least 0.
         temperature: T, greater than 0.
+        reference: the statistics with which the two other models normalise.
     """
 
-    def __init__(self, mu: float, temperature: float) -> None:
+    def __init__(self, mu: float, temperature: float, reference: Reference = "own") -> None:
         self._mu = mu
         self._temperature = temperature
+        self._reference = reference
         self._compared: tuple[FlatModel, FlatModel] | None = None
         self._contrasts = False
-        self.keeps = (PREVIOUS,) if mu else ()
+        kept = (PREVIOUS, PREVIOUS_STATISTICS) if reference == "own" else (PREVIOUS,)
+        self.keeps = kept if mu else ()
         # Two models to compare with, each with the gradient vector that it does not use.
         self.working_vectors = 4 if mu else 0
 
@@ -90,6 +113,18 @@ class Contrastive(Objective):
             return None
         return f"only {classifier} trains, on which no feature depends: no contrastive term, as FedAvg"
 
+    def refusal(self, layout: ParameterLayout, module: "nn.Module") -> str | None:
+        if self._reference == "own":
+            return None
+        if not layout.statistics_size:
+            return (
+                f"algorithm.reference={self._reference}: has no effect, {type(module).__name__} has no running "
+                "statistics; leave it out"
+            )
+        if not self._mu:
+            return f"algorithm.reference={self._reference}: has no effect with algorithm.mu=0; leave it out"
+        return None
+
     def extra_passes(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> int:
         """Two passes, of the global and of the client's last model, where the contrastive term can act; else none."""
         return 0 if self.idle_reason(groups, layout, module) else COMPARED_MODELS
@@ -103,11 +138,16 @@ class Contrastive(Objective):
         context.passes = passes
         from fedbench.models.groups import feature_layer
 
-        self._trained = model
         self._layer = feature_layer(model.module)
         self._compared = self._compared or (_copy(model), _copy(model))
-        for compared, vector in zip(self._compared, (context.anchor, context.state[PREVIOUS]), strict=True):
+        vectors = (context.anchor, context.state[PREVIOUS])
+        with_own = self._reference == "own" and model.layout.statistics_size
+        statistics = (model.statistics, context.state[PREVIOUS_STATISTICS] if with_own else model.statistics)
+        for compared, vector, running in zip(self._compared, vectors, statistics, strict=True):
+            compared.module.train(self._reference == "batch")
+            _copy_buffers(model.module, compared.module)
             compared.vector.copy_(vector)
+            compared.statistics.copy_(running)
 
     def loss(self, module: "nn.Module", inputs: "Tensor", labels: "Tensor") -> "Tensor":
         if not self._contrasts:
@@ -128,22 +168,29 @@ class Contrastive(Objective):
         features = []
         with no_grad():
             for compared in self._compared or ():
-                compared.statistics.copy_(self._trained.statistics)
                 features.append(_logits_and_features(compared.module, self._layer, inputs)[1])
         return features
 
     def finish(self, context: LocalContext, steps: int) -> None:
-        if self._mu:
+        if PREVIOUS in self.keeps:
             context.state[PREVIOUS] = context.model.vector.clone()
+        if PREVIOUS_STATISTICS in self.keeps and context.model.layout.statistics_size:
+            context.state[PREVIOUS_STATISTICS] = context.model.statistics.clone()
 
 
 def _copy(model: "FlatModel") -> "FlatModel":
-    """A copy of the network with its own flat vectors, in eval mode."""
+    """A copy of the network with flat vectors of its own."""
     from copy import deepcopy
 
     from fedbench.models.flat import FlatModel
 
-    return FlatModel(deepcopy(model.module).eval(), model.layout, model.vector.device)
+    return FlatModel(deepcopy(model.module), model.layout, model.vector.device)
+
+
+def _copy_buffers(source: "nn.Module", target: "nn.Module") -> None:
+    """Copy the values of all buffers, so that passes in training mode leave no trace for the next client."""
+    for value, place in zip(source.buffers(), target.buffers(), strict=True):
+        place.copy_(value)
 
 
 def _logits_and_features(module: "nn.Module", layer: str, inputs: "Tensor") -> "tuple[Tensor, Tensor]":

@@ -110,6 +110,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
     remarks = tuple(_idle_remarks(config, method, layout, module, rounds))
     objective = method.objective()
+    if (refusal := objective.refusal(layout, module)) is not None:
+        raise ConfigError(refusal)
     costs = CostModel(
         table,
         flops,

@@ -1,18 +1,21 @@
 """MOON against a direct computation with three separate networks."""
 
 import copy
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
+import small
 import torch
 from small import TwoLayers
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedbench.algorithms.base import LocalContext, Objective
-from fedbench.algorithms.moon import Contrastive, Moon
-from fedbench.errors import ModelError
+from fedbench.algorithms.moon import Contrastive, Moon, Reference
+from fedbench.errors import ConfigError, ModelError
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.setup import build_problem
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.cnn import CnnBatchNorm
 from fedbench.models.flat import FlatModel
@@ -94,19 +97,41 @@ def features(module: nn.Module, images: Tensor) -> Tensor:
     return module.average(module.relu(module.bn3(module.conv3(maps)))).flatten(1)
 
 
+def statistics_like(model: FlatModel, seed: int) -> Tensor:
+    """Running statistics, means and variances alike between 0.05 and 0.15."""
+    return 0.05 + 0.1 * torch.rand(len(model.statistics), generator=torch.Generator().manual_seed(seed))
+
+
+def with_statistics(module: nn.Module, model: FlatModel, statistics: Tensor) -> nn.Module:
+    """`module`, with these values in its running statistics."""
+    for slot in model.layout.statistics:
+        module.get_buffer(slot.name).copy_(statistics[slot.offset : slot.stop])
+    return module
+
+
+@pytest.mark.parametrize("reference", ["own", "batch"])
 @pytest.mark.parametrize("groups", [(0, 1, 2, 3), (1,), (0, 2)])
-def test_loss_and_gradient_equal_a_direct_computation_with_separate_models(groups: tuple[int, ...]) -> None:
+def test_loss_and_gradient_equal_a_direct_computation_with_separate_models(
+    groups: tuple[int, ...], reference: Reference
+) -> None:
     model = flat()
     anchor, previous = model.vector.clone(), near(model.vector, 2)
+    global_statistics, previous_statistics = statistics_like(model, 6), statistics_like(model, 7)
+    model.statistics.copy_(global_statistics)
+    objective = Moon(mu=MU, temperature=TEMPERATURE, reference=reference).objective()
+    state = {"previous": previous, "previous_statistics": previous_statistics}
+    objective.begin(LocalContext(model, anchor, groups, model.layout.ranges(groups), 0.1, {}, state))
     model.vector.copy_(near(model.vector, 3))
+    model.module.train()(INPUTS + 1.0)  # an earlier step, which moves the running statistics of the training model
     local, glob, prev = (separate(model, vector) for vector in (model.vector, anchor, previous))
 
     z = features(local.train(), INPUTS)
     with torch.no_grad():
-        for other in (glob, prev):
-            for name, buffer in local.named_buffers():
-                other.get_buffer(name).copy_(buffer)
-        z_glob, z_prev = features(glob.eval(), INPUTS), features(prev.eval(), INPUTS)
+        if reference == "own":
+            z_glob = features(with_statistics(glob, model, global_statistics).eval(), INPUTS)
+            z_prev = features(with_statistics(prev, model, previous_statistics).eval(), INPUTS)
+        else:
+            z_glob, z_prev = features(glob.train(), INPUTS), features(prev.train(), INPUTS)
     cosine = [(z * other).sum(1) / (z.norm(dim=1) * other.norm(dim=1)) for other in (z_glob, z_prev)]
     positive, negative = (torch.exp(similarity / TEMPERATURE) for similarity in cosine)
     contrastive = -torch.log(positive / (positive + negative)).mean()
@@ -114,32 +139,56 @@ def test_loss_and_gradient_equal_a_direct_computation_with_separate_models(group
     expected.backward()
     assert contrastive.item() > 0.1
 
-    objective = Moon(mu=MU, temperature=TEMPERATURE).objective()
     model.activate(groups)
-    model.module.train()
-    pieces = model.layout.ranges(groups)
-    objective.begin(LocalContext(model, anchor, groups, pieces, 0.1, {}, {"previous": previous}))
     loss = objective.loss(model.module, INPUTS, LABELS)
     loss.backward()
     torch.testing.assert_close(loss, expected)
     gradients = {name: parameter.grad.numpy() for name, parameter in local.named_parameters()}
     whole = torch.from_numpy(model.layout.flatten(gradients))
-    for piece in pieces:
+    for piece in model.layout.ranges(groups):
         torch.testing.assert_close(model.gradient[piece], whole[piece], rtol=1e-4, atol=1e-6)
 
 
-def test_the_comparison_passes_change_neither_statistics_nor_mode_nor_the_two_models() -> None:
+def test_a_client_keeps_the_running_statistics_that_its_last_model_ended_with() -> None:
+    for reference, kept in (("own", ["previous", "previous_statistics"]), ("batch", ["previous"])):
+        objective = Moon(mu=MU, reference=reference).objective()
+        state: dict[str, Tensor] = {}
+        model, _ = train(objective, flat(), (0, 1), state)
+        assert list(objective.keeps) == sorted(state) == kept
+        ended = model.statistics.clone()
+        model.statistics.zero_()
+        assert reference == "batch" or torch.equal(state["previous_statistics"], ended)
+
+
+def test_the_statistics_of_the_minibatch_are_refused_where_they_could_not_act() -> None:
+    with_running, without = flat(), counting()
+    for model, mu, reason in (
+        (without, MU, "Counting has no running statistics"),
+        (with_running, 0.0, "algorithm.mu=0"),
+    ):
+        assert reason in str(Moon(mu=mu, reference="batch").objective().refusal(model.layout, model.module))
+        assert Moon(mu=mu).objective().refusal(model.layout, model.module) is None
+    assert Moon(reference="batch").objective().refusal(with_running.layout, with_running.module) is None
+    config = small.config("algorithm=moon", "algorithm.reference=batch", "algorithm.mu=0")
+    with pytest.raises(ConfigError, match=r"^algorithm\.reference=batch: has no effect with algorithm\.mu=0"):
+        build_problem(config, load_federation(config))
+
+
+@pytest.mark.parametrize("reference", ["own", "batch"])
+def test_the_comparison_passes_change_neither_statistics_nor_mode_nor_the_two_models(reference: Reference) -> None:
     model, plain = flat(), flat()
     anchor, previous = model.vector.clone(), near(model.vector, 2)
-    kept = previous.clone()
-    objective = Moon(mu=MU).objective()
+    previous_statistics = statistics_like(model, 7)
+    state = {"previous": previous, "previous_statistics": previous_statistics}
+    kept = {name: values.clone() for name, values in state.items()}
+    objective = Moon(mu=MU, reference=reference).objective()
     for _ in range(2):
-        objective.begin(LocalContext(model, anchor, (0,), model.layout.ranges((0,)), 0.1, {}, {"previous": previous}))
+        objective.begin(LocalContext(model, anchor, (0,), model.layout.ranges((0,)), 0.1, {}, state))
         objective.loss(model.module.train(), INPUTS, LABELS)
         plain.module.train()(INPUTS)
     assert torch.equal(model.statistics, plain.statistics)
     assert all(module.training for module in model.module.modules())
-    assert torch.equal(previous, kept)
+    assert all(torch.equal(values, kept[name]) for name, values in state.items())
     assert torch.equal(anchor, plain.vector)
     assert not any(module._forward_pre_hooks for module in model.module.modules())
 
@@ -196,13 +245,36 @@ def test_where_features_train_each_step_pays_two_further_passes_and_frozen_group
     assert torch.equal(model.vector[active.stop :], start[active.stop :])
 
 
-def test_one_objective_serves_clients_in_turn() -> None:
+class Drifting(TwoLayers):
+    """Its training passes change a buffer that its output depends on."""
+
+    def __init__(self, *shape: Any) -> None:
+        super().__init__(*shape)
+        self.register_buffer("drift", torch.zeros(()), persistent=False)
+        self.normalisation = nn.BatchNorm2d(1, affine=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training:
+            self.drift += 1.0
+        return super().forward(self.normalisation(images) + self.drift)
+
+
+@pytest.mark.parametrize("reference", ["own", "batch"])
+def test_one_objective_serves_clients_in_turn(reference: Reference) -> None:
     """What one client leaves in the copies does not reach the next."""
-    start = counting().vector
-    used = Moon(mu=MU).objective()
-    train(used, counting(), (0, 1), {"previous": near(start, 2)})
-    second, _ = train(used, counting(), (0, 1), {"previous": near(start, 4)})
-    fresh, _ = train(Moon(mu=MU).objective(), counting(), (0, 1), {"previous": near(start, 4)})
+
+    def drifting() -> FlatModel:
+        torch.manual_seed(0)
+        return flat(Drifting(TASK.input_shape, TASK.classes))
+
+    def state(seed: int) -> dict[str, Tensor]:
+        model = drifting()
+        return {"previous": near(model.vector, seed), "previous_statistics": statistics_like(model, seed)}
+
+    used, unused = (Moon(mu=MU, reference=reference).objective() for _ in range(2))
+    train(used, drifting(), (0, 1), state(2))
+    second, _ = train(used, drifting(), (0, 1), state(4))
+    fresh, _ = train(unused, drifting(), (0, 1), state(4))
     assert torch.equal(second.vector, fresh.vector)
 
 

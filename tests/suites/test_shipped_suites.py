@@ -12,6 +12,8 @@ from fedbench.suites.plan import Plan
 
 SHIPPED = ("fedmr-cifar10", "fedpart-table1", "fedpart-table6", "fedpart-table7", "ormo-heterogeneity", "quickstart")
 
+DATA_SETS = ("cifar10", "cifar100", "tiny-imagenet")
+
 MISPRINTED = {
     ("cifar100 C=2", "Comm. FNU"),
     ("cifar10 C=3", "Comp. FNU"),
@@ -152,6 +154,15 @@ def test_moon_has_the_strength_of_its_data_set(table1: Plan) -> None:
     for column in ("MOON FNU", "MOON FedPart"):
         strengths = [config_of(table1, f"{data} C=1", column).algorithm.mu for data in ("cifar10", "cifar100")]  # type: ignore[attr-defined]
         assert strengths == [5, 1]
+
+
+def test_moon_in_fedparts_table_normalises_as_fedparts_code_and_elsewhere_as_moons(table1: Plan) -> None:
+    fedpart = [config_of(table1, f"{data} C=1", f"MOON {kind}") for data in DATA_SETS for kind in ("FNU", "FedPart")]
+    fedpart.append(ExperimentConfig.load("fedpart-moon-cifar10"))
+    assert {config.algorithm.reference for config in fedpart} == {"batch"}  # type: ignore[attr-defined]
+    others = [ExperimentConfig.load(name) for name in ("moon-cifar10", "moon-digits")]
+    others += [config_of(make_plan(["fedmr-cifar10"]), "MOON", "IID")]
+    assert {config.algorithm.reference for config in others} == {"own"}  # type: ignore[attr-defined]
 
 
 def test_table_6_and_7_have_full_updates_once_at_the_start() -> None:
