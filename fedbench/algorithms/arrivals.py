@@ -92,11 +92,14 @@ class AsyncAlgorithm(Algorithm):
             both. The first one is suggested where the configuration asks for another.
         barrier: whether workers wait until all K have answered (the synchronous references).
         estimates: whether a worker is sent an estimate made for it alone in place of the server's parameters.
+        decays_at_server: whether the server adds the weight decay to a gradient, with its parameters at that moment,
+            in place of the worker with those that it was sent. Deltas contain that of the local steps in any case.
     """
 
     updates: ClassVar[tuple[UpdateKind, ...]] = ("gradient", "delta")
     barrier: ClassVar[bool] = False
     estimates: ClassVar[bool] = False
+    decays_at_server: ClassVar[bool] = False
     sends: ClassVar[str] = "one update at a time: the active groups up, what a worker lacks down"
     refuses: ClassVar[str] = "schedule importance, noise for differential privacy, objectives with channels (SCAFFOLD)"
 

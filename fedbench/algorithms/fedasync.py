@@ -1,16 +1,20 @@
 """FedAsync: C. Xie, S. Koyejo, I. Gupta, "Asynchronous Federated Optimization", 2019 (arXiv 1903.03934).
 
-The server mixes each client's model into its own, with a weight that falls with its staleness. With tau = t - ite, the
-updates applied between the client's download and its answer,
+The server mixes each client's model into its own, with a weight that falls with its staleness. In Algorithm 1 the
+server computes w_t from w_{t-1} and from the model of a client that has trained from w_tau, where tau <= t - 1. The
+staleness of that model is t - tau:
 
-    alpha_tau = alpha s(tau),        w <- (1 - alpha_tau) w + alpha_tau w_client
+    alpha_t = alpha s(t - tau),        w_t = (1 - alpha_t) w_{t-1} + alpha_t w_client
 
-    s(tau) = 1                                               constant
-    s(tau) = 1 if tau <= b, else 1 / (a (tau - b) + 1)       hinge
-    s(tau) = (1 + tau)^-a                                    polynomial
+    s(t - tau) = 1                                                     constant
+    s(t - tau) = 1 if t - tau <= b, else 1 / (a (t - tau - b) + 1)     hinge
+    s(t - tau) = (t - tau + 1)^-a                                      polynomial
 
-so that s(0) = 1. The client answers with the delta (sent - trained), from which the server computes w_client = sent -
-delta. For that it keeps what each worker was sent, as snapshots without copies.
+So the staleness is 1 + the number of updates that were applied between the client's download and its answer: a model
+that no other has overtaken has the staleness 1, and with the polynomial the weight alpha 2^-a.
+
+The client answers with the delta (sent - trained), from which the server computes w_client = sent - delta. For that it
+keeps what each worker was sent, as snapshots without copies.
 
 The paper's clients add a proximal term to their loss: that is `algorithm=fedprox` with `server=fedasync`.
 
@@ -32,10 +36,10 @@ class FedAsync(AsyncAlgorithm):
     """Each client's model is mixed into the server's, with a weight that falls with staleness (Xie et al., 2019).
 
     Attributes:
-        mixing: alpha, the weight of a fresh model.
-        staleness: s, how the weight falls with the delay.
+        mixing: alpha, the weight of a model before it is reduced for its staleness.
+        staleness: s, how the weight falls with the staleness, which is 1 for a model that no other has overtaken.
         a: slope of the hinge (10 unless set) or exponent of the polynomial (0.5 unless set).
-        b: delay up to which the hinge is flat (4 unless set).
+        b: staleness up to which the hinge is flat (4 unless set).
     """
 
     paper: ClassVar[str] = "Xie, Koyejo, Gupta, 2019, arXiv 1903.03934"
@@ -57,22 +61,26 @@ class FedAsync(AsyncAlgorithm):
     def machine(self, parameters: Array, workers: int) -> ArrivalRule:
         return Mixing(parameters, workers, self.mixing, self.factor)
 
-    def factor(self, delay: int) -> float:
-        """s(tau), the factor on the weight of a model that is tau = `delay` updates old."""
+    def factor(self, staleness: int) -> float:
+        """s(t - tau), the factor on the weight of a model.
+
+        Args:
+            staleness: t - tau, 1 + the number of updates that were applied since the client's download.
+        """
         if self.staleness == "constant":
             return 1.0
         if self.staleness == "polynomial":
-            return float((1 + delay) ** -(0.5 if self.a is None else self.a))  # (1 + tau)^-a
+            return float((staleness + 1) ** -(0.5 if self.a is None else self.a))  # (t - tau + 1)^-a
         slope, flat = 10.0 if self.a is None else self.a, 4 if self.b is None else self.b
-        return 1 / (slope * max(delay - flat, 0) + 1)  # 1 / (a (tau - b) + 1), and 1 up to tau = b
+        return 1 / (slope * max(staleness - flat, 0) + 1)  # 1 / (a (t - tau - b) + 1), and 1 up to t - tau = b
 
 
 class Mixing(ArrivalRule):
-    """The step w <- (1 - alpha_tau) w + alpha_tau w_client.
+    """The step w_t = (1 - alpha_t) w_{t-1} + alpha_t w_client.
 
     Attributes:
-        mixing: alpha, the weight of a fresh model.
-        factor: s, the function from delays to factors.
+        mixing: alpha, the weight of a model before it is reduced for its staleness.
+        factor: s, the function from staleness to factors.
         sent: {worker: float [n], the parameters that it was sent last}.
     """
 
@@ -83,7 +91,8 @@ class Mixing(ArrivalRule):
         self.sent: dict[int, Array] = {}
 
     def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
-        share = self.mixing * self.factor(self.index - index)  # alpha_tau = alpha s(tau), tau = t - ite
+        # alpha_t = alpha s(t - tau): this update computes w_t with t = self.index + 1, and tau = index.
+        share = self.mixing * self.factor(self.index + 1 - index)
         client = self.sent[worker] - lr * update  # w_client
         self.parameters = (1 - share) * self.parameters + share * client
 

@@ -15,6 +15,9 @@ With K = 1 this is w - eta beta m: then w follows SGD with heavy-ball momentum, 
 Nesterov's momentum (as PyTorch has it), each on the same gradients. The eta of an estimate is that of the last update;
 before the first one m = a = 0, and the estimate is w.
 
+A weight decay lambda is added by the server with its own parameters w, g + lambda w in place of g, as in the authors'
+published code (rafi-cohen/SMEGA2). The other asynchronous methods leave it to the workers, which have older parameters.
+
 The default momentum follows common practice and was not checked against the paper's text.
 """
 
@@ -36,6 +39,7 @@ class Smega2(AsyncAlgorithm):
     paper: ClassVar[str] = "Cohen, Hakimi, Schuster, ICPP 2022"
     sends: ClassVar[str] = "one update at a time: the active groups up, an estimate of them down"
     estimates: ClassVar[bool] = True
+    decays_at_server: ClassVar[bool] = True
     name: str = "smega2"
     momentum: float = Field(default=0.9, ge=0, lt=1)
 

@@ -36,7 +36,7 @@ class HostSpec:
         bf16: whether the forward pass runs under bfloat16 autocast.
         keeps_statistics: whether each client keeps its own running statistics (`local.batchnorm=local`).
         update: clipping, noise and compression of an update before it is sent.
-        weight_decay: L2 penalty that is added to a gradient, where clients send gradients.
+        weight_decay: L2 penalty that a client adds to the gradient that it sends; 0 where the server does.
         evaluation_statistics: running statistics for evaluation: "aggregate", "client0" or "recalibrate".
         evaluation_batch_size: samples of an evaluation minibatch.
         augmentation: augmentation of training images.

@@ -76,6 +76,7 @@ class Problem:
             share=1.0 if plan.gradient else 1.0 / plan.workers,
             workers=plan.workers,
             method=plan.method,
+            weight_decay=_weight_decay(self.config) if plan.gradient and plan.method.decays_at_server else 0.0,
         )
 
 
@@ -137,7 +138,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         bf16=local.precision == "bf16",
         keeps_statistics=keeps_statistics,
         update=update,
-        weight_decay=getattr(local.optimizer, "weight_decay", 0.0),
+        weight_decay=0.0 if config.asynchronous and config.asynchronous.decays_at_server else _weight_decay(config),
         evaluation_statistics=config.evaluation.batchnorm or ("client0" if keeps_statistics else "aggregate"),
         evaluation_batch_size=config.evaluation.batch_size,
         augmentation=data.augment,
@@ -211,6 +212,12 @@ def pace(problem: Problem) -> str:
     plan, clock = problem.arrivals, problem.config.delays.clock
     length = f"{plan.seconds_per_round:g} s" if plan.seconds_per_round else f"{plan.arrivals_per_round} arrivals"
     return f"{who} at work at a time, {problem.rounds} rounds of {length} on the {clock} clock"
+
+
+def _weight_decay(config: ExperimentConfig) -> float:
+    """The factor of the L2 penalty of the local optimizer; 0 for an optimizer without one."""
+    decay: float = getattr(config.local.optimizer, "weight_decay", 0.0)
+    return decay
 
 
 def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, rounds: int) -> None:

@@ -154,12 +154,22 @@ def test_fedasync_mixes_the_clients_models(case: str, workers: int) -> None:
         worker = int(rng.integers(workers))
         sent, index = held[worker]
         client = 0.7 * sent + rng.normal(size=START.shape)
-        delays.add(t - index)
-        alpha = method.mixing * weight(t - index)
+        # The paper's server computes w_t, t = 1, 2, ..., and a client that started from w_{t-1} has the staleness 1.
+        staleness = (t + 1) - index
+        delays.add(staleness)
+        alpha = method.mixing * weight(staleness)
         w = (1 - alpha) * w + alpha * client
         held[worker] = machine.push(sent - client, index, worker)
         np.testing.assert_allclose(machine.parameters, w, rtol=0, atol=1e-12)
+    assert min(delays) == 1
     assert max(delays) > 4 or workers < 4
+
+
+def test_a_model_that_none_has_overtaken_has_the_staleness_1() -> None:
+    machine = FedAsync(mixing=0.8, a=1.0).machine(START, workers=1)
+    machine.pull(0)
+    machine.push(START, 0, 0)  # the client's model is 0
+    np.testing.assert_allclose(machine.parameters, (1 - 0.8 / 2) * START, rtol=0, atol=1e-15)
 
 
 def test_fedasync_keeps_no_copy_of_what_it_sent() -> None:

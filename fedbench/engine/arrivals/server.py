@@ -28,6 +28,8 @@ class ArrivalServerSpec:
         share: weight of an update's running statistics against the server's, in (0, 1].
         workers: K, the number of tasks in flight.
         method: gives the state machines.
+        weight_decay: lambda, with which the server adds lambda w to every gradient; 0 where clients do, or where they
+            send deltas.
     """
 
     table: PartTable
@@ -37,6 +39,7 @@ class ArrivalServerSpec:
     share: float
     workers: int
     method: AsyncAlgorithm
+    weight_decay: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -123,7 +126,10 @@ class ArrivalServer:
                 mixed = current + (brought_forward - current) * np.float32(self._spec.share)
                 self._statistics = mixed.astype(np.float32, copy=False)
             else:
-                self._machines[part.group].push(upload[segment], sent.indices[part.group], sent.worker, lr)
+                machine, update = self._machines[part.group], upload[segment]
+                if self._spec.weight_decay:
+                    update = update + np.float32(self._spec.weight_decay) * machine.parameters  # g + lambda w
+                machine.push(update, sent.indices[part.group], sent.worker, lr)
 
     def forget(self, number: int) -> None:
         """Forget task `number`, whose update is not applied."""

@@ -134,6 +134,28 @@ def test_one_worker_of_a_method_with_estimates_computes_on_them() -> None:
     assert_same_model(run(config), module.state_dict())
 
 
+def test_smega2_decays_the_weights_of_the_server_and_not_the_estimate_that_the_worker_has() -> None:
+    """One worker: g at w - eta beta m, then g <- g + lambda w, w <- w - eta (g + beta m), m <- beta m + g."""
+    decay = 0.3
+    method = ("algorithm=smega2", "algorithm.momentum=0.8", f"local.optimizer.weight_decay={decay}")
+    config = inline(*ONE_WORKER, *PERCEPTRON, *method)
+    module, batches = initial(config), batches_of(config, 0)
+    parameters = list(module.parameters())
+    values = [parameter.detach().clone() for parameter in parameters]
+    momenta = [torch.zeros_like(value) for value in values]
+    for images, labels in itertools.islice(batches, 12):
+        for parameter, value, momentum in zip(parameters, values, momenta, strict=True):
+            parameter.data = value - 0.05 * 0.8 * momentum
+        gradients = torch.autograd.grad(cross_entropy(module(images), labels), parameters)
+        for gradient, value, momentum in zip(gradients, values, momenta, strict=True):
+            decayed = gradient + decay * value
+            value -= 0.05 * (decayed + 0.8 * momentum)
+            momentum.mul_(0.8).add_(decayed)
+    for parameter, value in zip(parameters, values, strict=True):
+        parameter.data = value
+    assert_same_model(run(config), module.state_dict())
+
+
 def test_one_worker_with_local_training_is_centralised_training() -> None:
     """Each task is an epoch; deltas, applied as they are, add up to its end."""
     config = inline("data.clients=1", "delays.arrivals_per_round=2", "algorithm=asgd", "local.epochs=1")
