@@ -3,7 +3,11 @@
 T.-M. H. Hsu, H. Qi, M. Brown, "Measuring the Effects of Non-Identical Data Distribution for Federated Visual
 Classification", 2019 (arXiv 1909.06335): the server keeps a velocity of the mean updates Delta,
 
-    v <- beta v + Delta,        x <- x + eta v.
+    v <- beta v + Delta,        x <- x + eta v                       heavy ball
+                                x <- x + eta (Delta + beta v)        Nesterov
+
+Hsu et al. use Nesterov's momentum, which is the default of FedAvgM here; Reddi et al., below, the heavy ball. Both are
+written as in PyTorch's SGD.
 
 S. J. Reddi, Z. Charles, M. Zaheer, Z. Garrett, K. Rush, J. Konecny, S. Kumar, H. B. McMahan, "Adaptive Federated
 Optimization", ICLR 2021 (arXiv 2003.00295), Algorithm 2: the mean update is a pseudo-gradient for an adaptive method,
@@ -15,8 +19,8 @@ Optimization", ICLR 2021 (arXiv 2003.00295), Algorithm 2: the mean update is a p
     x <- x + eta m / (sqrt(v) + tau)
 
 from m = 0 and v = tau^2, the smallest start that the algorithm allows, and without bias correction. The paper uses
-beta_1 = 0.9, beta_2 = 0.99 and tau = 0.001, no momentum for FedAdagrad, momentum 0.9 for FedAvgM, and tunes eta for
-each task: the defaults of `server_lr` here are starting points, not the paper's results.
+beta_1 = 0.9, beta_2 = 0.99 and tau = 0.001, no momentum for FedAdagrad, 0.9 for FedAvgM (with `nesterov=false`), and
+tunes eta for each task: the defaults of `server_lr` here are starting points, not the paper's results.
 
 With a partial schedule only the active layer groups take a step, and only their moments change: a group that was not
 trained in a round has no pseudo-gradient, which is not the same as one of zero.
@@ -25,10 +29,10 @@ The default hyperparameters were not checked against the text of these papers.
 """
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import ClassVar, Self
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedbench.algorithms.base import RuleContext, ServerRule, Values
 from fedbench.algorithms.fedavg import FedAvg
@@ -42,17 +46,26 @@ class FedAvgM(FedAvg):
     With momentum=0 and server_lr=1 it is FedAvg bit for bit.
 
     Attributes:
-        server_lr: eta, the factor on the velocity; the paper has 1.
+        server_lr: eta, the factor on the step; the paper has 1.
         momentum: beta, the decay of the velocity.
+        nesterov: whether the momentum is Nesterov's, as with Hsu et al. (true unless set), or the heavy ball, as in the
+            FedAvgM of Reddi et al. (false).
     """
 
     paper: ClassVar[str] = "Hsu et al., 2019, arXiv 1909.06335"
     name: str = "fedavgm"
     server_lr: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool | None = None
+
+    @model_validator(mode="after")
+    def _nesterov_has_an_effect(self) -> Self:
+        if self.nesterov is not None and not self.momentum:
+            raise ValueError(f"nesterov={str(self.nesterov).lower()} has no effect with momentum=0; leave it out")
+        return self
 
     def rule(self) -> ServerRule:
-        return Momentum(self.server_lr, self.momentum)
+        return Momentum(self.server_lr, self.momentum, nesterov=self.nesterov is not False)
 
 
 class FedAdagrad(FedAvg):
@@ -112,22 +125,25 @@ class FedYogi(FedAdam):
 
 
 class Momentum(ServerRule):
-    """The server rule of FedAvgM: v <- beta v + Delta, x <- x + eta v.
+    """The server rule of FedAvgM: v <- beta v + Delta, then x <- x + eta v or x <- x + eta (Delta + beta v).
 
     Attributes:
         velocity: float64 [P], v; empty before the first round.
     """
 
-    def __init__(self, server_lr: float, momentum: float) -> None:
+    def __init__(self, server_lr: float, momentum: float, nesterov: bool) -> None:
         self.velocity: Values = np.empty(0)
         self._server_lr = server_lr
         self._momentum = momentum
+        self._nesterov = nesterov
 
     def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
         if not len(self.velocity):
             self.velocity = np.zeros(context.layout.size)
         velocity = self._momentum * context.gather(self.velocity) + update  # v <- beta v + Delta
         context.scatter(velocity, self.velocity)
+        if self._nesterov:
+            return previous + self._server_lr * (update + self._momentum * velocity)  # x <- x + eta (Delta + beta v)
         return previous + self._server_lr * velocity  # x <- x + eta v
 
 

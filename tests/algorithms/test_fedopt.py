@@ -17,7 +17,7 @@ from fedbench.protocol.layout import ParameterLayout
 LAYOUT = ParameterLayout.build([("a", {"a.weight": (3, 4)}), ("b", {"b.weight": (5,)}), ("c", {"c.weight": (2, 3)})])
 FULL = [LAYOUT.all_groups] * 12
 MASKED = [(0, 1, 2), (1,), (0, 2), (2,), (1, 2), (0,), (0, 1, 2), (1,), (0, 2)]
-FAMILY = [FedAvgM(), FedAdagrad(beta1=0.5), FedAdam(), FedYogi()]
+FAMILY = [FedAvgM(), FedAvgM(nesterov=False), FedAdagrad(beta1=0.5), FedAdam(), FedYogi()]
 Optimizer = Callable[[torch.Tensor], torch.optim.Optimizer]
 
 
@@ -74,14 +74,15 @@ def adam_without_bias_correction(parameter: torch.Tensor) -> torch.optim.Optimiz
 @pytest.mark.parametrize(
     ("algorithm", "make"),
     [
-        (FedAvgM(server_lr=0.7, momentum=0.9), lambda p: torch.optim.SGD([p], lr=0.7, momentum=0.9)),
+        (FedAvgM(server_lr=0.7), lambda p: torch.optim.SGD([p], lr=0.7, momentum=0.9, nesterov=True)),
+        (FedAvgM(server_lr=0.7, nesterov=False), lambda p: torch.optim.SGD([p], lr=0.7, momentum=0.9)),
         (
             FedAdagrad(server_lr=0.1, tau=1e-2),
             lambda p: torch.optim.Adagrad([p], lr=0.1, eps=1e-2, initial_accumulator_value=1e-4),
         ),
         (FedAdam(), adam_without_bias_correction),
     ],
-    ids=["fedavgm", "fedadagrad", "fedadam"],
+    ids=["fedavgm", "fedavgm with a heavy ball", "fedadagrad", "fedadam"],
 )
 def test_it_is_torchs_optimizer_on_the_pseudo_gradient(
     algorithm: Algorithm, make: Optimizer, schedule: list[tuple[int, ...]]
@@ -166,6 +167,7 @@ def test_weights_are_those_of_fedavg(algorithm: Algorithm) -> None:
 
 def test_the_papers_settings_are_the_defaults() -> None:
     assert (FedAvgM().server_lr, FedAvgM().momentum) == (1.0, 0.9)
+    assert FedAvgM().nesterov is None, "Nesterov's, as with Hsu et al."
     assert (FedAdagrad().beta1, FedAdagrad().tau) == (0.0, 1e-3)
     for algorithm in (FedAdam(), FedYogi()):
         assert (algorithm.beta1, algorithm.beta2, algorithm.tau) == (0.9, 0.99, 1e-3)
@@ -188,3 +190,9 @@ def test_impossible_parameters_are_refused_by_name(parameters: dict[str, object]
     key = next(key for key in parameters if key != "name")
     with pytest.raises(ConfigError, match=rf"^algorithm\.{key}"):
         make_component("algorithm", Algorithm, parameters)
+
+
+@pytest.mark.parametrize("nesterov", [True, False])
+def test_the_kind_of_momentum_is_refused_without_momentum(nesterov: bool) -> None:
+    with pytest.raises(ConfigError, match=f"nesterov={str(nesterov).lower()} has no effect with momentum=0"):
+        make_component("algorithm", Algorithm, {"name": "fedavgm", "momentum": 0.0, "nesterov": nesterov})
