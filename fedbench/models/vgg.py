@@ -18,6 +18,9 @@ STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 class Vgg16(Model):
     """VGG-16 with BatchNorm: 33,646,666 parameters for 10 classes; images from 32x32.
 
+    The convolutions start as K. He et al. (ICCV 2015) propose; FedMR's published code leaves them PyTorch's initial
+    values.
+
     Attributes:
         width: Channels of the first stage.
         hidden: Units of each of the two hidden linear layers.

@@ -38,7 +38,8 @@ def parameters(module: nn.Module) -> int:
         (ResNet18(), 100, 11_227_812),
         (ResNet18(), 200, 11_279_112),
         (ResNet20(), 10, 269_722),
-        (ResNet20Preact(), 10, 219_482),
+        (ResNet20Preact(final_norm=True), 10, 219_482),
+        (ResNet20Preact(), 10, 219_482 - 2 * 256),
         (Vgg16(), 10, 33_646_666),
     ],
     ids=lambda value: getattr(value, "name", value),
@@ -124,6 +125,35 @@ def test_preactivation_block_adds_the_raw_input() -> None:
     assert torch.equal(strided(maps), plain)
 
 
+def preact_by_hand(module: nn.Module, images: Tensor) -> Tensor:
+    """The forward pass of FedMR's published code in training mode: no BatchNorm after the last bottleneck."""
+
+    def normalised(maps: Tensor, norm: str) -> Tensor:
+        weight, bias = (module.get_parameter(f"{norm}.{part}") for part in ("weight", "bias"))
+        mean, var = maps.mean((0, 2, 3), keepdim=True), maps.var((0, 2, 3), keepdim=True, unbiased=False)
+        return ((maps - mean) / (var + 1e-5).sqrt() * weight[:, None, None] + bias[:, None, None]).clamp(min=0)
+
+    maps = F.conv2d(images, module.get_parameter("conv1.weight"), padding=1)
+    blocks = [f"stages.{stage}.{n}" for stage in range(3) for n in range(2)]
+    for block, stride in zip(blocks, (1, 1, 2, 1, 2, 1), strict=True):
+        weights = [module.get_parameter(f"{block}.conv{n}.weight") for n in (1, 2, 3)]
+        residual = F.conv2d(normalised(maps, f"{block}.bn1"), weights[0])
+        residual = F.conv2d(normalised(residual, f"{block}.bn2"), weights[1], stride=stride, padding=1)
+        residual = F.conv2d(normalised(residual, f"{block}.bn3"), weights[2])
+        projection = dict(module.named_parameters()).get(f"{block}.downsample.weight")
+        maps = residual + (maps if projection is None else F.conv2d(maps, projection, stride=stride))
+    return F.linear(maps.mean((2, 3)), module.get_parameter("fc.weight"), module.get_parameter("fc.bias"))
+
+
+def test_fedmrs_resnet_20_is_that_of_its_published_code() -> None:
+    module = build_module(ResNet20Preact(), CIFAR, seed=0).double()
+    norms = [child for child in module.modules() if isinstance(child, nn.BatchNorm2d)]
+    assert len(norms) == 3 * 6
+    assert all((norm.weight == 0.5).all() and (norm.bias == 0).all() for norm in norms)
+    batch = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+    torch.testing.assert_close(module(batch), preact_by_hand(module, batch))
+
+
 NETWORKS: list[tuple[Model, Task]] = [
     (Cnn(), CIFAR),
     (Cnn(), Task("image", (28, 28, 1), 10)),
@@ -135,6 +165,7 @@ NETWORKS: list[tuple[Model, Task]] = [
     (ResNet20(), CIFAR),
     (ResNet20(), Task("image", (28, 28, 1), 10)),
     (ResNet20Preact(), CIFAR),
+    (ResNet20Preact(final_norm=True), CIFAR),
     (Vgg16(width=8, hidden=32, dropout=0.0), CIFAR),
     (Vgg16(width=8, hidden=32, dropout=0.0), images(10, 64)),
 ]
