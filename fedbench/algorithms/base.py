@@ -303,10 +303,13 @@ class ServerRule(AttributeState):
         """
         return previous + update * (context.participants / context.population)
 
-    @classmethod
-    def takes_means(cls) -> bool:
+    def defines_needs(self) -> bool:
+        """Whether the rule has a `needs` other than this class's: of its class, or given to the instance."""
+        return getattr(self.needs, "__func__", None) is not ServerRule.needs
+
+    def takes_means(self) -> bool:
         """Whether the rule never needs more of a round than the mean update."""
-        return cls.needs is ServerRule.needs and not cls.own_models
+        return not self.defines_needs() and not self.own_models
 
 
 class Algorithm(Component):

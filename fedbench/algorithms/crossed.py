@@ -9,6 +9,14 @@ from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Objective, ServerRule
 from fedbench.errors import ConfigError
 
+NO_SERVER_RULE = "is a method of its own, not a server rule alone"
+"""The reason why a method cannot be given as `server`, to stand behind its name."""
+
+
+def is_server_rule(method: type[Algorithm]) -> bool:
+    """Whether a method differs from FedAvg at the server alone, so that it can be given as `server`."""
+    return method.objective is Algorithm.objective and method.scales is Algorithm.scales
+
 
 class Crossed(Algorithm):
     """A local objective crossed with another method's server rule.
@@ -33,8 +41,8 @@ class Crossed(Algorithm):
         pair = f"algorithm.name={local.name} with server.name={server.name}"
         if local.rule_is_special():
             raise ConfigError(f"{pair}: the server rule of {local.name} is a part of the method; leave server out")
-        if server.objective_is_special() or server.scales_are_special():
-            raise ConfigError(f"{pair}: {server.name} is a method of its own, not a server rule alone; set algorithm")
+        if not is_server_rule(type(server)):
+            raise ConfigError(f"{pair}: {server.name} {NO_SERVER_RULE}; set algorithm")
         if isinstance(server, AsyncAlgorithm) and local.objective().channels:
             raise ConfigError(
                 f"{pair}: {local.name} sends {', '.join(local.objective().channels)} beside the parameters, which is "

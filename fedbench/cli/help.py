@@ -6,6 +6,8 @@ from typing import Any
 from pydantic import BaseModel
 from rich.table import Table
 
+from fedbench.algorithms.base import Algorithm
+from fedbench.algorithms.crossed import NO_SERVER_RULE, is_server_rule
 from fedbench.cli.terminal import results
 from fedbench.components.base import Component
 from fedbench.components.catalogue import BUILTIN, CONFIG_KEYS, component_class
@@ -122,9 +124,15 @@ def explain_section(section: str) -> Explanation:
         names = tuple((name, first_line(SECTIONS[name])) for name in below)
         return Explanation(section, first_line(SECTIONS[section]), tuple(key_references(SECTIONS[section])), names)
     if (kind := KINDS_BY_KEY.get(section, section)) in KIND_SUMMARIES:
-        parts = tuple((name, component_class(kind, name).summary()) for name in BUILTIN[kind])
+        parts = tuple((name, part.summary()) for name, part in builtin_parts(kind).items())
         return Explanation(section, KIND_SUMMARIES[kind], names=parts)
     return _explain_part(section) or _explain_key(section)
+
+
+def builtin_parts(kind: str) -> dict[str, Any]:
+    """{name: class} of the built-in parts that can be chosen for a kind; as `server` only methods that are rules."""
+    parts = {name: component_class(kind, name) for name in BUILTIN[kind]}
+    return {name: part for name, part in parts.items() if kind != "server" or is_server_rule(part)}
 
 
 def _explain_part(section: str) -> Explanation | None:
@@ -140,6 +148,8 @@ def _explain_part(section: str) -> Explanation | None:
         part = component_class(kind, name)
         if not (isinstance(part, type) and issubclass(part, Component)):
             raise ConfigError(f"{section}: is a plain class without checked parameters; see its own documentation")
+        if kind == "server" and not (issubclass(part, Algorithm) and is_server_rule(part)):
+            raise ConfigError(f"{section}: {name} {NO_SERVER_RULE}; see algorithm.{name}")
         keys = tuple(key for key in key_references(part) if key.key != "name")
         return Explanation(section, part.summary(), keys)
     return None
@@ -149,7 +159,7 @@ def _parts_with_key(kind: str, key: str) -> dict[str, KeyReference]:
     """{name of a built-in part that has the key: what the key means there}."""
     if key == "name":
         return {}
-    pages = {part: key_references(component_class(kind, part)) for part in BUILTIN[kind]}
+    pages = {name: key_references(part) for name, part in builtin_parts(kind).items()}
     return {part: reference for part, page in pages.items() for reference in page if reference.key == key}
 
 

@@ -14,8 +14,10 @@ from torch import nn
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Needs, Objective, RoundUpdates, RuleContext, ServerRule
 from fedbench.errors import ConfigError
-from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
+from fedbench.planning.checked_groups import checked_groups
+from fedbench.planning.schedules import Feedback, Schedule
 from fedbench.protocol.layout import ParameterLayout
+from fedbench.randomness import generator
 from fedbench.training.optimizers import Optimizer
 
 Part = TypeVar("Part")
@@ -39,7 +41,10 @@ def check_length(schedule: Schedule, groups: int) -> int | None:
 def check_schedule(
     schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Callable[[int], Sequence[int]]
 ) -> None:
-    """Ask a schedule for every round of a run.
+    """Ask a schedule for every round of a run, before training.
+
+    One that follows training is asked twice: as if nothing had changed, and as if training had changed the layer groups
+    by random amounts, drawn from the seed. What it answers in the run is checked there (`planning.checked_groups`).
 
     Args:
         rounds: the number of rounds.
@@ -48,37 +53,16 @@ def check_schedule(
         cohort: the clients of a round, from its index.
 
     Raises:
-        ConfigError: `active` or `client_groups` returned no layer groups, or some that do not exist or are not active.
+        ConfigError: as `checked_groups`.
     """
-    feedback = Feedback.none(layout)
-    for index in range(rounds):
-        active: object = schedule.active(index, layout.groups, seed, feedback)
-        owner = f"schedule.name={schedule.name}: active({index}, {layout.groups}, ...) returned"
-        if not isinstance(active, ActiveGroups):
-            raise ConfigError(f"{owner} {type(active).__name__}, a fedbench.ActiveGroups is needed")
-        if problem := _problem_of_groups(active.groups, layout.all_groups):
-            raise ConfigError(f"{owner} {problem}")
-        for client in cohort(index):
-            trained: object = schedule.client_groups(client, index, layout.groups, active)
-            if trained is not active.groups and (problem := _problem_of_groups(trained, active.groups)):
-                raise ConfigError(
-                    f"schedule.name={schedule.name}: client_groups({client}, {index}, {layout.groups}, ...) returned "
-                    f"{problem}"
-                )
-
-
-def _problem_of_groups(groups: object, allowed: tuple[int, ...]) -> str:
-    """What is wrong with indices of layer groups, to stand behind "returned"; "" for sound ones."""
-    if not isinstance(groups, tuple) or not all(isinstance(group, int) for group in groups):
-        return f"groups={groups!r}; a tuple of whole numbers is needed"
-    if not groups:
-        return "no layer groups; at least one must be active"
-    unknown = [group for group in groups if group not in allowed]
-    if unknown:
-        return f"layer group {unknown[0]}; allowed: {', '.join(map(str, allowed))}"
-    if list(groups) != sorted(set(groups)):
-        return f"groups={groups}; they must be ascending, each once"
-    return ""
+    for imagined in (False, True) if schedule.follows_training else (False,):
+        feedback = Feedback.none(layout)
+        for index in range(rounds):
+            active, trained = checked_groups(schedule, index, layout.groups, seed, feedback, cohort(index))
+            if imagined:
+                changed = sorted(set().union(*trained))
+                norms = generator(seed, "imagined norms", index).exponential(size=layout.groups)
+                feedback = feedback.after(active, changed, dict(enumerate(norms.tolist())), layout)
 
 
 def check_optimizer(optimizer: Optimizer) -> None:
@@ -124,14 +108,14 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
     if needs not in get_args(Needs):
         raise ConfigError(f"{owner}: {name}.needs returned {needs!r}; allowed: {', '.join(get_args(Needs))}")
     if rule.own_models:
-        if type(rule).recombine is not ServerRule.recombine and type(rule).needs is ServerRule.needs:
+        if type(rule).recombine is not ServerRule.recombine and not rule.defines_needs():
             raise ConfigError(f'{owner}: {name}.recombine is never called; needs must return "round" where it is to be')
         if needs == "updates":
             raise ConfigError(f'{owner}: {name}.needs returned "updates"; with own_models allowed: mean, round')
         return
     for method_name in ("combine_each", "combine_round"):
         defines = getattr(type(rule), method_name) is not getattr(ServerRule, method_name)
-        if defines and type(rule).needs is ServerRule.needs:
+        if defines and not rule.defines_needs():
             raise ConfigError(
                 f'{owner}: {type(rule).__name__}.{method_name} is never called; needs must return "updates" for '
                 'combine_each, or "round" for combine_round'

@@ -5,11 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from broken_parts import Unnamed
+from broken_parts import NeedsOfInstance, NeedsOfInstanceRule, Unnamed
 from command_line import Finished
 
-from fedbench import ConfigError, ExperimentConfig
+from fedbench import ConfigError, ExperimentConfig, ServerRule
 from fedbench.algorithms.fedprox import FedProx
+from fedbench.experiment.contracts import check_method
+from fedbench.protocol.layout import ParameterLayout
 
 SMALL = ("run", "fedavg-digits", "runtime.executor=inline", "data.clients=4", "rounds=2")
 ASYNC = ("run", "ormo-digits", "runtime.executor=inline", "data.clients=4", "rounds=2")
@@ -21,6 +23,7 @@ BROKEN = {
     "schedule=Empty": "active(1, 4, ...) returned no layer groups; at least one must be active",
     "schedule=Descending": "active(0, 4, ...) returned groups=(1, 0); they must be ascending, each once",
     "schedule=PlainTuple": "active(0, 4, ...) returned tuple, a fedbench.ActiveGroups is needed",
+    "schedule=Follows": "active(1, 4, ...) returned layer group 4; allowed: 0, 1, 2, 3",
     "schedule=OtherGroups": "client_groups(2, 0, 4, ...) returned layer group 1; allowed: 0",
     "model=GivesPair": "GivesPair: forward returns tuple in training mode; a tensor [N, classes] is needed",
     "model=DeclaredGivesPair": "DeclaredGivesPair: forward returns tuple in training mode",
@@ -80,7 +83,29 @@ def test_a_broken_part_is_refused_in_one_line_before_anything_is_recorded(
     assert list(run_folder.iterdir()) == []
 
 
-@pytest.mark.parametrize("part", ["schedule=Ends", "data.dataset=Images", "data.partition=Slices", "model=Network"])
+def test_what_a_schedule_answers_within_a_run_is_checked_there(call: Callable[..., Finished], run_folder: Path) -> None:
+    still = ("tracking.enabled=false", "local.optimizer.name=sgd", "local.optimizer.lr=1e-12")
+    finished = call(*SMALL, overridden("schedule=FollowsStandstill"), *still)
+    assert finished.status == 1
+    lines = [line for line in finished.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    assert "FollowsStandstill: active(1, 4, ...) returned layer group 4; allowed: 0, 1, 2, 3" in lines[0]
+    assert "Traceback" not in finished.stderr
+
+
+def test_needs_may_be_given_to_a_rule_when_it_is_made() -> None:
+    method = NeedsOfInstanceRule()
+    assert not method.sums()
+    assert not NeedsOfInstance("mean").takes_means()
+    assert ServerRule().takes_means()
+    layout = ParameterLayout.build([("a", {"a.weight": (2, 3)})])
+    check_method(method, layout, cohort_size=3, population=5)
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["schedule=Ends", "algorithm=NeedsOfInstanceRule", "data.dataset=Images", "data.partition=Slices", "model=Network"],
+)
 def test_the_sound_part_that_they_are_derived_from_runs(
     part: str, call: Callable[..., Finished], run_folder: Path
 ) -> None:

@@ -8,9 +8,12 @@ import pytest
 from command_line import Finished
 from pydantic import BaseModel
 
+from fedbench.algorithms.crossed import Crossed
+from fedbench.algorithms.fedavg import FedAvg
 from fedbench.cli.help import KIND_SUMMARIES, SECTIONS, explain_section
 from fedbench.components.catalogue import BUILTIN, CONFIG_KEYS, component_class
 from fedbench.components.reference import REQUIRED, field_meanings, key_references
+from fedbench.errors import ConfigError
 
 Call = Callable[..., Finished]
 PARTS = [(kind, name) for kind, names in BUILTIN.items() if kind != "server" for name in names]
@@ -60,6 +63,28 @@ def test_every_page_can_be_shown(section: str, call: Call) -> None:
     finished = call("help", *([section] if section else []))
     assert (finished.status, finished.stderr) == (0, "")
     assert len(finished.stdout.splitlines()) > 2
+
+
+def test_the_names_under_server_are_those_that_a_configuration_accepts_there() -> None:
+    accepted, refused = [], {}
+    for name in BUILTIN["server"]:
+        parameters = {"smoothness": 1.0} if name == "ormo-da" else {}
+        try:
+            Crossed.of(FedAvg(), component_class("server", name)(name=name, **parameters))
+            accepted.append(name)
+        except ConfigError as error:
+            refused[name] = str(error)
+    assert [name for name, _ in explain_section("server").names] == accepted
+    assert set(refused) >= {"fedprox", "moon", "scaffold", "feddyn", "fednova"}
+    for name in refused:
+        with pytest.raises(
+            ConfigError, match=rf"^server\.{name}: {name} is a method of its own, .*; see algorithm\.{name}$"
+        ):
+            explain_section(f"server.{name}")
+    assert "fedmr" not in refused
+    assert "moon" not in explain_section("server.server_lr").summary
+    with pytest.raises(ConfigError, match=r"^server=mu: no such server"):
+        explain_section("server.mu")
 
 
 def test_a_page_as_json(call: Call) -> None:

@@ -70,6 +70,26 @@ class PlainTuple(Ends):
         return (0,)
 
 
+class Follows(Ends):
+    """Sound until the first full round has been; then it names a layer group that does not exist."""
+
+    follows_training = True
+
+    def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> Any:
+        if feedback.norms is None:
+            return ActiveGroups(tuple(range(groups)), partial=False)
+        return ActiveGroups((groups,), partial=True)
+
+
+class FollowsStandstill(Follows):
+    """The same, but only where a full round has changed next to nothing."""
+
+    def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> Any:
+        if feedback.norms is None or max(feedback.norms) > 1e-6:
+            return ActiveGroups(tuple(range(groups)), partial=False)
+        return super().active(round_index, groups, seed, feedback)
+
+
 class OtherGroups(Ends):
     def client_groups(self, client: int, round_index: int, groups: int, active: ActiveGroups) -> tuple[int, ...]:
         return (1,) if client == 2 else active.groups
@@ -314,6 +334,25 @@ class NegativeWeight(Algorithm):
 
     def weight(self, samples: int) -> float:
         return -1.0
+
+
+class NeedsOfInstanceRule(Algorithm):
+    """Sound: a rule that is given what it needs when it is made."""
+
+    name: str = "broken_parts:NeedsOfInstanceRule"
+
+    def rule(self) -> Any:
+        return NeedsOfInstance("round")
+
+
+class NeedsOfInstance(ServerRule):
+    """Half of the mean update, and only if it is called as a rule of the whole round."""
+
+    def __init__(self, what: Any) -> None:
+        self.needs = lambda round_index: what  # type: ignore[method-assign]
+
+    def combine_round(self, previous: Any, updates: Any, context: Any) -> Any:
+        return previous + updates.mean() / 2
 
 
 class NeverCalledRule(Algorithm):

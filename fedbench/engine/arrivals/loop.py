@@ -14,6 +14,7 @@ from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures
 from fedbench.engine.interfaces import EvaluationPhase, TaskExecutor
 from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.errors import RunError
+from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import ActiveGroups, Feedback
 from fedbench.randomness import generator
 from fedbench.records.schema import ArrivalRecord, ClientRecord, RoundRecord
@@ -223,8 +224,9 @@ class ArrivalLoop:
         """Give a free slot its next task, with the layer groups and the learning rate of round `round_index`."""
         plan, layout = self._plan, self._costs.layout
         client = self._draw(slot)
-        active = plan.schedule.active(round_index, layout.groups, plan.seed, self._feedback)
-        groups = plan.schedule.client_groups(client, round_index, layout.groups, active)
+        active, (groups,) = checked_groups(
+            plan.schedule, round_index, layout.groups, plan.seed, self._feedback, (client,), RunError
+        )
         order = TaskOrder(
             number=self._dispatched,
             worker=slot,

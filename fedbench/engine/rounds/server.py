@@ -16,6 +16,7 @@ from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext
 from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.errors import RunError
+from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
 from fedbench.protocol.exact_sum import FixedPoint, decode
@@ -107,9 +108,10 @@ class Server:
 
     def _make_plan(self, round_index: int) -> RoundPlan:
         spec, groups = self._spec, self._layout.groups
-        active = spec.schedule.active(round_index, groups, spec.seed, self._feedback)
         cohort = draw_cohort(spec.seed, round_index, len(spec.sizes), spec.cohort_size)
-        client_groups = tuple(spec.schedule.client_groups(client, round_index, groups, active) for client in cohort)
+        active, client_groups = checked_groups(
+            spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError
+        )
         raw_weights = [spec.algorithm.weight(spec.sizes[client]) for client in cohort]
         weights = tuple(weight / sum(raw_weights) for weight in raw_weights)
         steps = [spec.local.steps_of(spec.sizes[client]) for client in cohort]
