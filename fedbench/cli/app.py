@@ -135,6 +135,7 @@ def suite(
     ] = None,
     scale: Annotated[float, typer.Option(help="Of rounds and data, for a smaller table, which says so.")] = 1.0,
     dry: Annotated[bool, typer.Option("--dry-run", help="What would run, and at which cost.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Run everything again, also what is recorded.")] = False,
     as_json: Json = False,
 ) -> None:
     """A paper's table: every cell run that is not recorded yet, mean and deviation beside the published figures."""
@@ -144,10 +145,10 @@ def suite(
     if dry:
         from fedbench.cli.suite_terminal import print_foreseen
 
-        document, foreseen = dry_run(plan)
+        document, foreseen = dry_run(plan, force)
         print_json(document) if as_json else print_foreseen(plan, foreseen)
         return
-    status, document = carry_out(plan, as_json)
+    status, document = carry_out(plan, as_json, force)
     if as_json:
         print_json(document)
     raise typer.Exit(status)

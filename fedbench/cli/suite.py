@@ -46,12 +46,16 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in parts)
 
 
-def dry_run(plan: Plan) -> tuple[dict[str, Any], Any]:
-    """What would run: as a JSON document, and as `print_foreseen` takes it."""
+def dry_run(plan: Plan, force: bool = False) -> tuple[dict[str, Any], Any]:
+    """What would run: as a JSON document, and as `print_foreseen` takes it.
+
+    Args:
+        force: whether what is recorded would be run again.
+    """
     from fedbench.suites.dry_run import foresee, total_open
     from fedbench.suites.run import recorded_for
 
-    foreseen = foresee(plan, recorded_for(plan))
+    foreseen = foresee(plan, {} if force else recorded_for(plan))
     whole = total_open(foreseen)
     document = {
         "suite": plan.name,
@@ -64,8 +68,11 @@ def dry_run(plan: Plan) -> tuple[dict[str, Any], Any]:
     return document, foreseen
 
 
-def carry_out(plan: Plan, as_json: bool) -> tuple[int, dict[str, Any]]:
+def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict[str, Any]]:
     """Run a suite and show its table.
+
+    Args:
+        force: run again what is recorded.
 
     Returns:
         (exit status, the JSON document).
@@ -78,12 +85,13 @@ def carry_out(plan: Plan, as_json: bool) -> tuple[int, dict[str, Any]]:
 
     # Ray tells of lost nodes on stdout, which is the result's.
     with redirect_stdout(sys.stderr), SuiteProgress(console, len(plan.runs)) as progress:
-        outcomes = run_suite(plan, progress)
+        outcomes = run_suite(plan, progress, force=force)
     folder = suite_folder(plan)
     document = outcomes.to_mapping() | {"directory": str(folder), "files": str(folder / TABLE)}
     if not as_json:
         print_suite(outcomes.table())
         print_line(f"files: {folder / TABLE}")
     if outcomes.status == "interrupted":
-        console.print("go on with the same command", markup=False, highlight=False)
+        without = ", without --force: what it has run again is kept" if force else ""
+        console.print(f"go on with the same command{without}", markup=False, highlight=False)
     return {"finished": 0, "failed": FAILED, "interrupted": INTERRUPTED}[outcomes.status], document

@@ -172,6 +172,8 @@ def print_summary(result: "Result") -> None:
         rows.append(("clock", f"{summary['clock']} {summary['virtual_seconds']:,.1f} s, {counts}"))
         if summary["staleness_mean"] is not None:
             rows.append(("staleness", f"{summary['staleness_mean']:.1f} mean, {summary['staleness_max']:,} max"))
+    if own_code := summary.get("own_code"):
+        rows.append(("own code", ", ".join(f"{part} {content}" for part, content in own_code.items())))
     rows.append(("files", str(result.directory)))
     if result.ui_command:
         rows.append(("browse", result.ui_command))

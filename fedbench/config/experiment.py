@@ -27,7 +27,8 @@ from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.crossed import Crossed, asynchronous_part
 from fedbench.components.base import Component, Section, explain
 from fedbench.components.catalogue import DEFAULTS, make_component
-from fedbench.config.identity import digest
+from fedbench.components.own_code import own_code
+from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.augmentation import Augmentation
@@ -374,9 +375,21 @@ class ExperimentConfig(Section):
         text: str = yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
         return text
 
+    def own_code(self) -> dict[str, str]:
+        """{import path: digest of its content} of the parts of one's own, as their files are now.
+
+        Raises:
+            ConfigError: a file was changed after this process had imported it.
+        """
+        return own_code(what_matters(self.to_mapping()))
+
     def digest(self) -> str:
-        """Hex digest of everything that can change the result, which names, places and tracking cannot."""
-        return digest(self.to_mapping())
+        """Hex digest of everything that can change the result, which names, places and tracking cannot.
+
+        Raises:
+            ConfigError: as for `own_code`, whose content is part of it.
+        """
+        return digest(self.to_mapping(), self.own_code())
 
 
 def _keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:

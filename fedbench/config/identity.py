@@ -29,6 +29,9 @@ def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in portable(config).items() if key not in ASIDE}
 
 
+OWN_CODE = "own_code"
+"""The name under which the content of one's own parts stands beside the sections of a configuration."""
+
 LOCAL_OVERRIDES = ("runtime.", "tracking.", "data.root=")
 """Beginnings of the overrides "KEY=VALUE" that a run may be gone on with elsewhere: they do not change its result."""
 
@@ -38,14 +41,27 @@ def is_local(override: str) -> bool:
     return override.startswith(LOCAL_OVERRIDES)
 
 
-def digest(config: Mapping[str, Any]) -> str:
-    """Hex digest of everything in a configuration that can change the result."""
-    return hashlib.sha256(json.dumps(what_matters(config), sort_keys=True).encode()).hexdigest()[:16]
+def digest(config: Mapping[str, Any], own_code: Mapping[str, str]) -> str:
+    """Hex digest of everything that can change the result.
+
+    Args:
+        config: nested plain values.
+        own_code: the content of the parts of one's own, as `fedbench.components.own_code` gives it.
+    """
+    return hashlib.sha256(json.dumps(_with_code(config, own_code), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def method_settings(config: Mapping[str, Any]) -> dict[str, Any]:
-    """What makes a method, {dotted key: value}: everything that can change the result, but for the seed."""
-    return flattened({key: value for key, value in what_matters(config).items() if key != "seed"})
+def method_settings(config: Mapping[str, Any], own_code: Mapping[str, str]) -> dict[str, Any]:
+    """What makes a method, {dotted key: value}: everything that can change the result, but for the seed.
+
+    Args:
+        config, own_code: as for `digest`.
+    """
+    return flattened({key: value for key, value in _with_code(config, own_code).items() if key != "seed"})
+
+
+def _with_code(config: Mapping[str, Any], own_code: Mapping[str, str]) -> dict[str, Any]:
+    return what_matters(config) | ({OWN_CODE: dict(own_code)} if own_code else {})
 
 
 def flattened(config: Mapping[str, Any]) -> dict[str, Any]:

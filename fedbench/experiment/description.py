@@ -1,6 +1,7 @@
 """A run in words and plain values, and the versions of what its result depends on."""
 
 import platform
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +34,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         f"{len(sizes)} clients ({config.data.partition.name} partition, {size} samples each), "
         f"{pace(problem)}. "
         f"The model has {problem.layout.size:,} parameters in {problem.layout.groups} layer groups. "
-        f"Seed {config.seed}; configuration {config.digest()}.\n\n"
+        f"Seed {config.seed}; configuration {problem.digest}.{own_code_in_words(problem.own_code)}\n\n"
         f"Files: `{directory}`"
     )
     return RunDescription(
@@ -50,7 +51,18 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         class_names=data.class_names,
         client_class_counts=problem.federation.counts,
         test_samples=len(data.test),
+        own_code=problem.own_code,
     )
+
+
+def own_code_in_words(own_code: Mapping[str, str]) -> str:
+    """A sentence on the parts of one's own, with a blank before it; "" where there are none.
+
+    >>> own_code_in_words({"mine:Step": "0123456789abcdef"})
+    ' Own code: mine:Step 0123456789abcdef.'
+    """
+    parts = ", ".join(f"{part} {content}" for part, content in own_code.items())
+    return f" Own code: {parts}." if parts else ""
 
 
 def versions() -> dict[str, str]:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedbench.components.own_code import changed_parts
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import is_local
 from fedbench.config.merge import merged, parse_overrides
@@ -15,7 +16,7 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.interrupt import stop_signal
 from fedbench.experiment.result import Result
 from fedbench.records.observers import ALONE, Membership, Observer
-from fedbench.records.reader import load_run
+from fedbench.records.reader import load_description, load_run
 
 if TYPE_CHECKING:
     from fedbench.engine.interfaces import Executor
@@ -85,6 +86,11 @@ def resume(
         if not is_local(text):
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
     config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
+    if changes := changed_parts(load_description(path).own_code, config.own_code()):
+        raise ConfigError(
+            f"{path}: its code is no longer what the run began with ({'; '.join(changes)}); bring that back, or run it "
+            "anew"
+        )
     with stop_signal() as should_stop, prepared(config, warm) as (problem, executor):
         from fedbench.experiment.loop import ExperimentLoop
 

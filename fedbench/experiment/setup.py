@@ -15,6 +15,7 @@ from fedbench.accounting.paper import forward_macs
 from fedbench.accounting.totals import Costs
 from fedbench.algorithms.base import Algorithm
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.identity import digest
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.engine.arrivals.server import ArrivalServerSpec
 from fedbench.engine.messages import HostSpec
@@ -46,6 +47,7 @@ class Problem:
         spec: for client hosts, without their share of a GPU.
         server: what the server is made from, where there are rounds.
         arrivals: an asynchronous run, apart from where it runs; None where there are rounds.
+        own_code: the content of the parts of one's own, as it was when the problem was built.
         remarks: what a user should know of this combination, one line each.
     """
 
@@ -61,7 +63,13 @@ class Problem:
     spec: HostSpec
     server: ServerSpec
     arrivals: ArrivalPlan | None
+    own_code: dict[str, str]
     remarks: tuple[str, ...]
+
+    @property
+    def digest(self) -> str:
+        """Identifies the run: hex digest of its configuration and of the parts of one's own."""
+        return digest(self.config.to_mapping(), self.own_code)
 
     @property
     def arrival_server(self) -> ArrivalServerSpec:
@@ -176,6 +184,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         spec=spec,
         server=server,
         arrivals=arrivals,
+        own_code=config.own_code(),
         remarks=remarks,
     )
 

@@ -56,7 +56,8 @@ def summarise(
         "parameters": problem.layout.size,
         "layer_groups": problem.layout.groups,
         "privacy_epsilon": _epsilon(problem, columns),
-        "config_hash": config.digest(),
+        "config_hash": problem.digest,
+        "own_code": problem.own_code,
         "versions": versions(),
         **(_of_arrivals(problem, directory, columns) if problem.arrivals is not None else {}),
     }

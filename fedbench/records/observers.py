@@ -24,6 +24,7 @@ class RunDescription:
         test_samples: size of the test split.
         test_split_by_seed: whether the test split was drawn by the seed, so that another seed has another one.
         sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
+        own_code: {import path: digest of its content} of the parts of one's own that the run began with.
     """
 
     config: dict[str, Any]
@@ -40,6 +41,7 @@ class RunDescription:
     test_samples: int
     test_split_by_seed: bool
     sent_bytes: int = 0
+    own_code: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fedbench.config.identity import digest
+from fedbench.config.identity import digest, method_settings
 from fedbench.errors import ConfigError, DataError
 from fedbench.records.metrics import METRICS
 from fedbench.records.observers import RunDescription
@@ -46,7 +46,7 @@ class RecordedRun:
         summary: `summary.json`.
         rounds: `rounds.parquet`, with `ROUND_SCHEMA`.
         description: what was known of it beforehand.
-        digest: over everything in the configuration that can change the result, as `ExperimentConfig.digest`.
+        digest: over everything that can change the result, as `ExperimentConfig.digest` was when it began.
     """
 
     source: str
@@ -76,6 +76,11 @@ class RecordedRun:
     def model_sha256(self) -> str:
         """Hash of the final model; "" for a run without one."""
         return str(self.summary.get("model_sha256") or "")
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """What makes its method, {dotted key: value}; runs that differ in nothing but the seed have the same."""
+        return method_settings(self.config, self.description.own_code)
 
     @property
     def is_asynchronous(self) -> bool:
@@ -120,9 +125,9 @@ def read_run(directory: Path, source: str | None = None) -> RecordedRun:
         DataError: a file is missing or damaged, or the files contradict each other.
     """
     config, rounds, _, summary = load_run(directory)
-    run = RecordedRun(
-        source or str(directory), directory, config, summary, rounds, load_description(directory), digest(config)
-    )
+    description = load_description(directory)
+    run_digest = digest(config, description.own_code)
+    run = RecordedRun(source or str(directory), directory, config, summary, rounds, description, run_digest)
     if (fault := _contradiction(run)) is not None:
         raise DataError(f"{directory}: {fault}")
     if (directory / EVENTS).exists():

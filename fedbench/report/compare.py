@@ -94,7 +94,7 @@ def compare(runs: Sequence[RecordedRun | Unusable]) -> Comparison:
     if not kept:
         reasons = "; ".join(caveat.text for caveat in caveats[:3])
         raise DataError(f"none of the {len(runs)} runs can be compared: {reasons}")
-    names = labels([counted[0].config for counted, _ in kept])
+    names = labels([counted[0].settings for counted, _ in kept])
     for letter, label, (counted, asked) in zip(letters(), names, kept, strict=False):
         methods.append(Method(letter, label, counted, asked))
     caveats += remarks(methods, readable)

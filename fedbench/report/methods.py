@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from fedbench.config.identity import method_settings
 from fedbench.records.metrics import METRICS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.tables.seed_statistics import Spread
@@ -69,16 +68,16 @@ class Method:
         return Spread.of(self.summaries(name).values())
 
 
-def identity(config: Mapping[str, Any]) -> str:
-    """A text that is equal for two configurations of one method."""
-    return json.dumps(method_settings(config), sort_keys=True, default=str)
+def identity(run: RecordedRun) -> str:
+    """A text that is equal for two runs of one method."""
+    return json.dumps(run.settings, sort_keys=True, default=str)
 
 
 def grouped(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     """The runs of each method, methods in the order of their first run."""
     groups: dict[str, list[RecordedRun]] = {}
     for run in runs:
-        groups.setdefault(identity(run.config), []).append(run)
+        groups.setdefault(identity(run), []).append(run)
     return list(groups.values())
 
 
@@ -90,14 +89,16 @@ def differing(flats: Sequence[Flat]) -> list[str]:
     return [key for key in ordered if len({_text(flat.get(key, ABSENT)) for flat in flats}) > 1]
 
 
-def labels(configs: Sequence[Mapping[str, Any]]) -> list[str]:
+def labels(flats: Sequence[Flat]) -> list[str]:
     """A label for each method, all different.
 
     First the algorithm, another server rule, and the schedule; then, where these are the same for several, what else
     differs among those. Where exchangeable parts differ, their names are given, and their parameters only where the
     names are the same.
+
+    Args:
+        flats: the settings of each method, as `method_settings` gives them.
     """
-    flats = [method_settings(config) for config in configs]
     keys_given: list[list[str]] = [[] for _ in flats]
     for members in _alike(range(len(flats)), flats, FIRST):
         _tell_apart(members, flats, keys_given)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from fedbench.config.identity import method_settings
 from fedbench.records.metrics import spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
@@ -167,7 +166,7 @@ def _single_seeds(
 
 def settings_table(methods: Sequence[Method]) -> Table | None:
     """Every setting that is not the same for all methods; None where nothing differs."""
-    flats = [method_settings(method.config) for method in methods]
+    flats = [method.runs[0].settings for method in methods]
     keys = differing(flats)
     if not keys:
         return None

@@ -11,9 +11,10 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 
 from fedbench.components.base import Section, explain
 from fedbench.components.catalogue import CONFIG_KEYS
+from fedbench.components.own_code import own_code
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.config.identity import portable
+from fedbench.config.identity import OWN_CODE, portable
 from fedbench.config.merge import overlaid, read_source
 from fedbench.errors import ConfigError
 from fedbench.studies.metrics import ACCURACIES, OBJECTIVES, TO_TARGET
@@ -229,6 +230,8 @@ class StudyFile(Section):
         values = self.model_dump(mode="json", include={"space", "objectives", "constraints", "target"})
         base = {"data": {}} | portable(self.base_values)
         document = {**values, "base": base, "seeds": list(self.seeds)}
+        if code := own_code(document):
+            document[OWN_CODE] = code
         return hashlib.sha256(json.dumps(document, sort_keys=True, default=str).encode()).hexdigest()[:16]
 
 

@@ -69,8 +69,8 @@ def open_study(study: StudyFile, storage: BaseStorage, sampler: BaseSampler, pru
         opened.set_user_attr(DEFINITION, study.definition())
     if opened.user_attrs.get(DEFINITION) != study.definition():
         raise ConfigError(
-            f"name={study.name}: the storage has a study of that name with another base, space, objectives or seeds; "
-            "add name=ANOTHER, or go on with it as it was"
+            f"name={study.name}: the storage has a study of that name with another base, space, objectives, seeds or "
+            "code of one's own; add name=ANOTHER, or go on with it as it was"
         )
     return opened
 

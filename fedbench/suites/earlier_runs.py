@@ -1,19 +1,26 @@
-"""Finds the runs of a suite that are recorded already, by the hash of what can change their results."""
+"""Finds the runs of a suite that are recorded already, by the hash of what can change their results.
+
+That is the configuration and the content of the parts of one's own. Nothing that a record names is imported.
+"""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.identity import digest
 from fedbench.errors import FedbenchError
 from fedbench.experiment.description import versions
-from fedbench.records.reader import CONFIG, load_run
+from fedbench.records.reader import CONFIG, load_description, load_run
 
 LIBRARIES = ("fedbench", "torch", "numpy", "machine")
 """The entries of `summary["versions"]` that a result depends on."""
+
+
+REPLACED = ".replaced"
+"""The folder, below a suite's, of runs that were run again though they were recorded."""
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Recorded:
         )
 
 
-def find_recorded(folders: Iterable[Path], wanted: Mapping[str, object]) -> dict[str, Recorded]:
+def find_recorded(folders: Iterable[Path], wanted: Collection[str]) -> dict[str, Recorded]:
     """The recorded runs by digest; a finished one goes before one that is not.
 
     Args:
@@ -57,12 +64,30 @@ def find_recorded(folders: Iterable[Path], wanted: Mapping[str, object]) -> dict
             known = _recorded(directory)
             if known is None or known[0] not in wanted:
                 continue
-            digest, run = known
-            if run.finished and not (digest in recorded and recorded[digest].finished):
-                recorded[digest] = run
+            key, run = known
+            if run.finished and not (key in recorded and recorded[key].finished):
+                recorded[key] = run
             elif place == 0:
-                recorded.setdefault(digest, run)
+                recorded.setdefault(key, run)
     return recorded
+
+
+def set_aside(folder: Path, wanted: Collection[str]) -> None:
+    """Move the run directories with these digests into `folder/.replaced`, where no suite and no report finds them.
+
+    Raises:
+        OSError: one cannot be moved.
+    """
+    for directory in sorted(path.parent for path in folder.glob(f"*/{CONFIG}")):
+        known = _recorded(directory)
+        if known is None or known[0] not in wanted:
+            continue
+        attempt, place = 1, folder / REPLACED / directory.name
+        while place.exists():
+            attempt += 1
+            place = folder / REPLACED / f"{directory.name}-{attempt}"
+        place.parent.mkdir(exist_ok=True)
+        directory.rename(place)
 
 
 def recorded_seeds(folder: Path) -> set[int]:
@@ -78,7 +103,7 @@ def _recorded(directory: Path) -> tuple[str, Recorded] | None:
     """(digest, run); None for what is torn, foreign or of another version, which is as good as not there."""
     try:
         config, _, _, summary = load_run(directory)
-        digest = summary.get("config_hash") or ExperimentConfig.from_mapping(config).digest()
+        own_code = load_description(directory).own_code
     except FedbenchError:
         return None
-    return str(digest), Recorded(directory, summary)
+    return digest(config, own_code), Recorded(directory, summary)

@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from functools import cached_property
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.suites.cell_values import Measure
@@ -23,9 +24,9 @@ class Run:
     row: str
     column: str
 
-    @property
+    @cached_property
     def digest(self) -> str:
-        """Identifies the run by its configuration hash."""
+        """Identifies the run: its configuration and the parts of one's own, as they were when this was first asked."""
         return self.config.digest()
 
     @property

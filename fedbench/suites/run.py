@@ -24,7 +24,7 @@ from fedbench.records.run_lock import RunLock
 from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
 from fedbench.report.files import PAGE, write_report
-from fedbench.suites.earlier_runs import Recorded
+from fedbench.suites.earlier_runs import Recorded, set_aside
 from fedbench.suites.files import TABLE, write_outputs
 from fedbench.suites.plan import Plan, Run, slug
 from fedbench.suites.progress import SuiteListener
@@ -58,7 +58,7 @@ def recorded_for(plan: Plan) -> dict[str, Recorded]:
     return {digest: run for digest, run in recorded.items() if digest in plan.runs}
 
 
-def run_suite(plan: Plan, listener: SuiteListener) -> Outcomes:
+def run_suite(plan: Plan, listener: SuiteListener, *, force: bool = False) -> Outcomes:
     """Run what is not recorded yet, one run after the other, and write the table after each.
 
     The files have the whole table, as far as it is recorded, where the plan is a selection; what is returned has not.
@@ -67,6 +67,7 @@ def run_suite(plan: Plan, listener: SuiteListener) -> Outcomes:
 
     Args:
         listener: told of every run, its rounds and of warnings.
+        force: run everything again, also what is recorded; earlier runs are set aside in `.replaced`.
 
     Raises:
         ConfigError: another process is at work on the suite.
@@ -78,16 +79,23 @@ def run_suite(plan: Plan, listener: SuiteListener) -> Outcomes:
     except OSError as error:
         raise ConfigError(f"{folder}: cannot be made a directory: {error.strerror}") from None
     with RunLock(folder, "suite"):
-        return _Suite(plan, folder, listener).run()
+        if force:
+            try:
+                set_aside(folder, plan.runs)
+            except OSError as error:
+                raise ConfigError(f"--force: {error.filename} cannot be moved: {error.strerror}") from None
+        return _Suite(plan, folder, listener, force).run()
 
 
 class _Suite:
     """The work of `run_suite`."""
 
-    def __init__(self, plan: Plan, folder: Path, listener: SuiteListener) -> None:
+    def __init__(self, plan: Plan, folder: Path, listener: SuiteListener, force: bool) -> None:
         self._plan, self._folder, self._listener = plan, folder, listener
         self._outcomes = Outcomes(plan)
-        whole, self._recorded = whole_and_recorded(plan, folder)
+        whole, recorded = whole_and_recorded(plan, folder)
+        # Other suites may have recorded the same runs.
+        self._recorded = {digest: run for digest, run in recorded.items() if not (force and digest in plan.runs)}
         self._whole = Outcomes(whole)
         self._broken_data: dict[str, str] = {}
         first = next(iter(plan.runs.values())).config
@@ -139,9 +147,7 @@ class _Suite:
                     Outcome("finished", recorded.directory, recorded.summary, reused=True, other_versions=other),
                 )
                 if other and digest in self._plan.runs:
-                    self._listener.warn(
-                        f"{recorded.directory} was recorded with {other}; remove it to have it run again"
-                    )
+                    self._listener.warn(f"{recorded.directory} was recorded with {other}; --force has it run again")
 
     def _keep(self, digest: str, outcome: Outcome, history: "pa.Table | None" = None) -> None:
         for outcomes in (self._outcomes, self._whole):

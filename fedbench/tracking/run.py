@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from fedbench.config.identity import flattened
+from fedbench.config.identity import OWN_CODE, flattened
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import ClientRecord, RoundRecord
@@ -184,7 +184,8 @@ def _skip_what_is_there(recording: MlflowRun) -> None:
 def _log_parameters(recording: MlflowRun, run: RunDescription) -> None:
     from mlflow.entities import Param
 
-    recording.client.log_batch(recording.id, params=[Param(name, value) for name, value in flatten(run.config)])
+    config = run.config | ({OWN_CODE: run.own_code} if run.own_code else {})
+    recording.client.log_batch(recording.id, params=[Param(name, value) for name, value in flatten(config)])
 
 
 def _log_dataset(recording: MlflowRun, run: RunDescription) -> None:

@@ -27,21 +27,27 @@ def test_files_places_and_speed_make_no_other_experiment_method_or_recipe(
     section: str, key: str, value: object
 ) -> None:
     other = changed(section, key, value)
-    assert digest(other) == digest(CONFIG)
-    assert method_settings(other) == method_settings(CONFIG)
+    assert digest(other, {}) == digest(CONFIG, {})
+    assert method_settings(other, {}) == method_settings(CONFIG, {})
     assert portable(other) == portable(CONFIG)
 
 
 def test_the_seed_makes_another_experiment_but_no_other_method() -> None:
     other = CONFIG | {"seed": CONFIG["seed"] + 1}
-    assert digest(other) != digest(CONFIG)
-    assert method_settings(other) == method_settings(CONFIG)
+    assert digest(other, {}) != digest(CONFIG, {})
+    assert method_settings(other, {}) == method_settings(CONFIG, {})
     assert portable(other)["seed"] == other["seed"]
+
+
+def test_other_code_of_ones_own_makes_another_experiment_and_another_method() -> None:
+    codes = [{}, {"mine:Step": "aaaa"}, {"mine:Step": "bbbb"}]
+    assert len({digest(CONFIG, code) for code in codes}) == 3
+    assert [method_settings(CONFIG, code).get("own_code.mine:Step") for code in codes] == [None, "aaaa", "bbbb"]
 
 
 def test_a_name_makes_no_other_experiment_and_goes_where_the_configuration_goes() -> None:
     other = CONFIG | {"name": "another"}
-    assert digest(other) == digest(CONFIG)
+    assert digest(other, {}) == digest(CONFIG, {})
     assert portable(other)["name"] == "another"
 
 

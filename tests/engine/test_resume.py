@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+from own_method import OwnMethod
 
 from fedbench import resume
 from fedbench.config.experiment import ExperimentConfig
@@ -188,3 +189,18 @@ def test_an_interrupted_run_leaves_a_checkpoint_whatever_the_interval() -> None:
     resumed = resume("broken")
     assert resumed.summary["model_sha256"] == whole.summary["model_sha256"]
     assert tables(resumed.directory) == tables(whole.directory)
+
+
+def test_a_run_does_not_go_on_with_other_code_of_ones_own(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = OwnMethod(run_folder, monkeypatch)
+    own = "algorithm=own_method:Step"
+    with pytest.raises(Broken):
+        run(load(own, "output.directory=run"), [BreakAfter(2)])
+    before = {path.name: path.read_bytes() for path in Path("run").iterdir() if path.is_file()}
+    method.set_factor(0.5)
+    with pytest.raises(ConfigError, match=r"its code is no longer what the run began with \(own_method:Step was "):
+        resume("run")
+    assert {path.name: path.read_bytes() for path in Path("run").iterdir() if path.is_file()} == before
+    method.set_factor(1.0)
+    whole = run(load(own, "output.directory=whole"))
+    assert resume("run").summary["model_sha256"] == whole.summary["model_sha256"]

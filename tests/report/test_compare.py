@@ -17,13 +17,13 @@ import yaml
 from small import asynchronous, config
 
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.config.identity import digest
+from fedbench.config.identity import digest, method_settings
 from fedbench.errors import ConfigError, DataError
 from fedbench.records.recorded_run import RecordedRun, Unusable, read_run, run_directories
 from fedbench.records.run_lock import is_at_work
 from fedbench.report.compare import Comparison, compare, load
 from fedbench.report.curves import accuracy_curve
-from fedbench.report.methods import labels
+from fedbench.report.methods import labels as labels_of
 from fedbench.report.result_tables import spent_until
 from fedbench.report.shown_metrics import default_target
 
@@ -213,7 +213,11 @@ def test_folders_without_runs_are_refused_by_name(tmp_path: Path) -> None:
     [config("seed=3"), config("name=x", "data.root=/d", "runtime.executor=inline"), asynchronous("delays.replay=/e")],
 )
 def test_the_digest_is_the_configurations_own(made: ExperimentConfig) -> None:
-    assert digest(made.to_mapping()) == made.digest()
+    assert digest(made.to_mapping(), {}) == made.digest()
+
+
+def labels(configs: list[dict[str, Any]]) -> list[str]:
+    return labels_of([method_settings(config, {}) for config in configs])
 
 
 def test_labels_name_only_what_tells_methods_apart() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import optuna
 import pytest
 import yaml
+from own_method import OwnMethod
 from small_studies import ACCURACY, BYTES, study, written
 
 from fedbench.errors import ConfigError
@@ -74,6 +75,16 @@ def test_what_makes_trials_comparable_is_what_the_definition_tells_apart() -> No
     space = {"local.optimizer.lr": {"type": "float", "low": 0.01, "high": 0.02}}
     others = [definition(seeds=[1]), definition(space=space), definition(base="fedprox-digits")]
     assert len({definition(), *others}) == 4
+
+
+def test_other_code_of_ones_own_makes_another_study(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    method = OwnMethod(run_folder, monkeypatch)
+    space = {"algorithm": {"type": "categorical", "choices": ["fedavg", "own_method:Step"]}}
+    definitions = []
+    for factor in (1.0, 0.5, 1.0):
+        method.set_factor(factor)
+        definitions.append(parse_study(study(space=space)).definition())
+    assert definitions[0] == definitions[2] != definitions[1]
 
 
 def test_a_trial_has_one_actor_unless_the_base_says_otherwise() -> None:
