@@ -127,18 +127,18 @@ def test_ray_up_turns_the_token_on_and_keeps_the_dashboard_in(name: str) -> None
 @pytest.mark.parametrize("name", LAUNCHED)
 def test_ray_up_again_installs_the_newest_wheel_even_of_the_version_that_is_there(name: str, tmp_path: Path) -> None:
     setup = load(f"{name}.yaml")["setup_commands"]
-    (uninstalled,) = (index for index, command in enumerate(setup) if "pip uninstall -y fedbench" in command)
+    (uninstalled,) = (index for index, command in enumerate(setup) if "pip uninstall -y fedbench-ray" in command)
     (installed,) = (index for index, command in enumerate(setup) if "pip install" in command)
     assert uninstalled < installed  # pip passes over a wheel of a version that is installed
-    wheels = re.search(r"(?:~|/home/ray)/\S*dist/fedbench-\*\.whl", setup[installed])
+    wheels = re.search(r"(?:~|/home/ray)/\S*dist/fedbench_ray-\*\.whl", setup[installed])
     assert wheels
-    for wheel in ("fedbench-0.9.0", "fedbench-0.10.0", "fedbench-0.2.0", "torch-2.11.0"):
+    for wheel in ("fedbench_ray-0.9.0", "fedbench_ray-0.10.0", "fedbench_ray-0.2.0", "torch-2.11.0"):
         (tmp_path / f"{wheel}-py3-none-any.whl").touch()
     command = re.sub(r"\S*pip install", "printf '%s\\\\n'", setup[installed]).replace(
-        wheels[0], f"{tmp_path}/fedbench-*.whl"
+        wheels[0], f"{tmp_path}/fedbench_ray-*.whl"
     )
     said = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True).stdout.splitlines()
-    assert said == [f"ray[default]=={PINNED}", f"{tmp_path}/fedbench-0.10.0-py3-none-any.whl"]
+    assert said == [f"ray[default]=={PINNED}", f"{tmp_path}/fedbench_ray-0.10.0-py3-none-any.whl"]
 
 
 def test_machines_of_your_own_all_become_nodes() -> None:
