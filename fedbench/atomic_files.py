@@ -13,6 +13,7 @@ import numpy.typing as npt
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary name to write to, this process's own; `path` is replaced by it once it is on the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary.unlink(missing_ok=True)  # a link of that name would lead elsewhere
     try:
         yield temporary
         sync(temporary)

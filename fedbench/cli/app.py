@@ -5,15 +5,17 @@ import logging
 import shlex
 import sys
 import traceback
-from contextlib import redirect_stdout
-from importlib.metadata import version
+from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from fedbench import __version__
+from fedbench.components.named_code import look_in, refusing_foreign_code
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ClientFailure, ConfigError, FedbenchError
+from fedbench.passwords import without_passwords
 
 LISTINGS = (
     "presets",
@@ -49,6 +51,9 @@ Arguments = Annotated[
     ),
 ]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout; everything else on stderr.")]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Execute code that the file names by import path, to look at what it builds.")
+]
 
 
 # Typer may bring its own copy of click; this is the base of all complaints about usage in either.
@@ -58,7 +63,7 @@ UsageError: Any = typer.BadParameter.__base__
 def show_version(wanted: bool) -> None:
     """Print the version and end."""
     if wanted:
-        typer.echo(f"fedbench {version('fedbench')}")
+        typer.echo(f"fedbench {__version__}")
         raise typer.Exit
 
 
@@ -136,18 +141,23 @@ def suite(
     scale: Annotated[float, typer.Option(help="Of rounds and data, for a smaller table, which says so.")] = 1.0,
     dry: Annotated[bool, typer.Option("--dry-run", help="What would run, and at which cost.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Run everything again, also what is recorded.")] = False,
+    trust: Trust = False,
     as_json: Json = False,
 ) -> None:
     """A paper's table: every cell run that is not recorded yet, mean and deviation beside the published figures."""
     from fedbench.cli.suite import carry_out, dry_run, make_plan
 
-    plan = make_plan(arguments, seeds, only, scale)
+    if trust and not dry:
+        raise ConfigError("--trust: has no effect without --dry-run: a suite that runs executes the code that it names")
     if dry:
         from fedbench.cli.suite_terminal import print_foreseen
 
-        document, foreseen = dry_run(plan, force)
+        with looking_only("fedbench suite --dry-run", arguments[1:], trust):
+            plan = make_plan(arguments, seeds, only, scale)
+            document, foreseen = dry_run(plan, force)
         print_json(document) if as_json else print_foreseen(plan, foreseen)
         return
+    plan = make_plan(arguments, seeds, only, scale)
     status, document = carry_out(plan, as_json, force)
     if as_json:
         print_json(document)
@@ -180,7 +190,6 @@ def sweep(
     from fedbench.cli.terminal import console, results
     from fedbench.studies.file import load_study
     from fedbench.studies.run import sweep as run_study
-    from fedbench.studies.storage import without_password
 
     file = load_study(study, overrides or [], trials=trials, concurrency=concurrency, storage=storage)
     with redirect_stdout(sys.stderr):
@@ -189,7 +198,7 @@ def sweep(
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print_json(to_document(result)) if as_json else print_study(result, results)
     if result.status == "interrupted":
-        command = shlex.join(["fedbench", "sweep", *map(without_password, own_arguments())])
+        command = shlex.join(["fedbench", "sweep", *map(without_passwords, own_arguments())])
         console.print(f"go on with: {command}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
 
@@ -200,12 +209,14 @@ def own_arguments() -> list[str]:
 
 
 @app.command()
-def cost(arguments: Arguments = None, as_json: Json = False) -> None:
+def cost(arguments: Arguments = None, trust: Trust = False, as_json: Json = False) -> None:
     """What a run will cost, in bytes and FLOPs, as measured and as the paper counts, without training."""
     from fedbench.cli.terminal import print_cost
     from fedbench.experiment.estimate import estimate
 
-    costs = estimate(load_config(arguments))
+    typed = [text for text in arguments or [] if "=" in text]
+    with looking_only("fedbench cost", typed, trust):
+        costs = estimate(load_config(arguments))
     print_json(costs.to_mapping()) if as_json else print_cost(costs)
 
 
@@ -273,7 +284,7 @@ def report(
     if mlflow_uri is not None and experiment is None:
         raise ConfigError(f"--mlflow-uri {mlflow_uri}: has no effect without --experiment or --upload")
     paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
-    command = shlex.join(["fedbench", *sys.argv[1:]])
+    command = without_passwords(shlex.join(["fedbench", *sys.argv[1:]]))
     comparison_report, files = report_on(
         Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report")
     )
@@ -377,6 +388,17 @@ def load_config(arguments: list[str] | None) -> Any:
     return ExperimentConfig.load(source, given)
 
 
+def looking_only(command: str, typed: list[str], trust: bool) -> AbstractContextManager[None]:
+    """Context of a command that only looks at a file: code that the file names is executed only if it is trusted.
+
+    Args:
+        command: what the user called.
+        typed: the overrides of the command line; import paths in them are imported.
+        trust: whether the user trusts the file.
+    """
+    return nullcontext() if trust else refusing_foreign_code(command, typed)
+
+
 def print_json(document: Any) -> None:
     """Write one JSON document to stdout."""
     sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
@@ -389,21 +411,20 @@ def main() -> None:
         sys.argv.remove("--debug")
     if len(sys.argv) == 1:
         sys.argv.append("--help")
-    # Parts given by import path may lie beside where the command is run, as with `python -m`.
-    sys.path.insert(0, str(Path.cwd()))
+    look_in(Path.cwd())
     logging.basicConfig(format="%(message)s", stream=sys.stderr)
     try:
         status = app(standalone_mode=False)
     except FedbenchError as error:
         if debug:
-            traceback.print_exc()
+            sys.stderr.write(without_passwords(traceback.format_exc()))
         elif isinstance(error, ClientFailure):
             sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
-        sys.stderr.write("\n".join([f"error: {error}", *getattr(error, "__notes__", [])]) + "\n")
+        sys.stderr.write(without_passwords("\n".join([f"error: {error}", *getattr(error, "__notes__", [])])) + "\n")
         sys.exit(error.exit_code)
     except UsageError as error:
         command = error.ctx.command_path if error.ctx else "fedbench"
-        sys.stderr.write(f"error: {error.format_message()} (see: {command} --help)\n")
+        sys.stderr.write(f"error: {without_passwords(error.format_message())} (see: {command} --help)\n")
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, typer.Abort):
         sys.stderr.write("interrupted\n")

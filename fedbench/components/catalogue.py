@@ -3,10 +3,10 @@
 A part's module is imported when the part is first used.
 """
 
-import importlib
 from typing import Any
 
 from fedbench.components.base import Component
+from fedbench.components.named_code import hint_of_shadowed_file, import_module
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
 
@@ -150,7 +150,7 @@ def component_class(kind: str, name: str) -> Any:
         )
     module_name, _, attribute = (target or name).partition(":")
     try:
-        module = importlib.import_module(module_name)
+        module = import_module(module_name, target or name)
     except ImportError as error:
         raise ConfigError(f"{key}={name}: cannot import {module_name!r} ({error})") from error
     try:
@@ -159,6 +159,7 @@ def component_class(kind: str, name: str) -> Any:
         public = [word for word in vars(module) if not word.startswith("_")]
         raise ConfigError(
             f"{key}={name}: {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}"
+            f"{hint_of_shadowed_file(module)}"
         ) from None
 
 

@@ -15,10 +15,11 @@ import sysconfig
 from collections.abc import Iterator, Mapping
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import packages_distributions, version
-from importlib.util import find_spec, resolve_name
+from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
+from fedbench.components.named_code import find_module
 from fedbench.errors import ConfigError
 
 IMPORT_PATH = re.compile(r"([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):[A-Za-z_][\w.]*")
@@ -113,7 +114,7 @@ def _find(module: str) -> ModuleSpec | None:
     if top == "fedbench" or top in sys.stdlib_module_names:
         return None
     try:
-        spec = find_spec(top)
+        spec = find_module(top)
         name = top
         for part in rest:
             if spec is None or spec.submodule_search_locations is None:

@@ -31,6 +31,7 @@ from fedbench.components.own_code import own_code
 from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.runtime import RuntimeSection
+from fedbench.config.stores import fault_of_store
 from fedbench.data.augmentation import Augmentation
 from fedbench.data.base import Dataset
 from fedbench.data.partition import Partition
@@ -41,9 +42,6 @@ from fedbench.planning.schedules import Schedule
 from fedbench.protocol.compression import Compression
 from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.optimizers import LearningRate, Optimizer
-
-TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "file", "databricks")
-"""Schemes of the tracking URIs that MLflow knows."""
 
 
 def _component(kind: str, base: type[Component]) -> Any:
@@ -183,9 +181,8 @@ class EvaluationSection(Section):
 
 
 def _known_scheme(uri: str | None) -> str | None:
-    scheme, separator, _ = (uri or "").partition("://")
-    if separator and scheme.split("+")[0] not in TRACKING_SCHEMES:
-        raise ValueError(f"no tracking store is known by {scheme}://; allowed: {', '.join(TRACKING_SCHEMES)}")
+    if uri is not None and (fault := fault_of_store(uri)) is not None:
+        raise ValueError(fault)
     return uri
 
 
@@ -282,7 +279,7 @@ class ExperimentConfig(Section):
     (3, 7, 'sequential')
     """
 
-    name: str = Field(default="experiment", pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(default="experiment", max_length=200, pattern=r"^[A-Za-z0-9._-]+$")
     seed: int = Field(default=0, ge=0, lt=2**63)
     rounds: Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)] = "auto"
     data: DataSection = DataSection()

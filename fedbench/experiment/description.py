@@ -2,12 +2,13 @@
 
 import platform
 from collections.abc import Mapping
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fedbench import __version__
+from fedbench.passwords import masked
 from fedbench.records.observers import RunDescription
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         f"Files: `{directory}`"
     )
     return RunDescription(
-        config=config.to_mapping(),
+        config=masked(config.to_mapping()),
         title=title,
         note=note,
         tags=names,
@@ -70,7 +71,7 @@ def versions() -> dict[str, str]:
     import torch
 
     return {
-        "fedbench": version("fedbench"),
+        "fedbench": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": np.__version__,

@@ -16,7 +16,8 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.interrupt import stop_signal
 from fedbench.experiment.result import Result
 from fedbench.records.observers import ALONE, Membership, Observer
-from fedbench.records.reader import load_description, load_run
+from fedbench.records.reader import load_description, load_events, load_run, recorded_drops
+from fedbench.tracking.store import check_experiment_name, environment_store
 
 if TYPE_CHECKING:
     from fedbench.engine.interfaces import Executor
@@ -49,6 +50,7 @@ def run(
         FedbenchError: bad configuration, data or model (before anything is recorded), or a run that could not go on
             (recorded as failed).
     """
+    _check_places(config)
     stopping = stop_signal() if should_stop is None else nullcontext(should_stop)
     with stopping as stopped, prepared(config, warm) as (problem, executor):
         from fedbench.experiment.loop import ExperimentLoop
@@ -91,10 +93,27 @@ def resume(
             f"{path}: its code is no longer what the run began with ({'; '.join(changes)}); bring that back, or run it "
             "anew"
         )
+    _check_places(config)
     with stop_signal() as should_stop, prepared(config, warm) as (problem, executor):
         from fedbench.experiment.loop import ExperimentLoop
 
         return ExperimentLoop.reopen(problem, path, observers, member).record(executor, should_stop)
+
+
+def _check_places(config: ExperimentConfig) -> None:
+    """Check the places that a configuration names, so that nothing is left behind where one of them is wrong.
+
+    Raises:
+        ConfigError: MLflow keeps no runs where the configuration or the environment says, or a password is missing.
+        DataError: a recorded run that is to be followed again is missing or damaged.
+    """
+    if config.tracking.enabled:
+        check_experiment_name(config.tracking.experiment)
+        environment_store(config.tracking.mlflow_uri)
+    if config.participation.replay is not None:
+        recorded_drops(config.participation.replay)
+    if config.delays.replay is not None:
+        load_events(config.delays.replay)
 
 
 @contextmanager

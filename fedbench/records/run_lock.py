@@ -26,9 +26,11 @@ class RunLock:
             kind: what it holds, for the error: "run" or "suite".
 
         Raises:
-            ConfigError: another process has the lock, or the folder cannot be written to.
+            ConfigError: another process has the lock, the folder cannot be written to, or a link stands in its place.
         """
         self._file = directory / LOCK
+        if self._file.is_symlink() or (self._file.exists() and not self._file.is_file()):
+            raise ConfigError(f"{self._file}: is no regular file, as every lock is; delete it to work on this {kind}")
         self._lock = FileLock(self._file, timeout=0, thread_local=False)
         self._is_held = True
         try:

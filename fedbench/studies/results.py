@@ -13,6 +13,7 @@ from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from fedbench.atomic_files import replacing
+from fedbench.passwords import masked
 from fedbench.studies.file import StudyFile
 from fedbench.studies.samplers import BOUNDS
 from fedbench.studies.shared_study import REASON, counts, finished
@@ -79,7 +80,7 @@ def write_best(study: optuna.Study, file: StudyFile, directory: Path) -> list[Pa
     best = best_trials(study)
     paths = []
     for trial in best:
-        values = file.config(trial.params, file.seeds[0]).to_mapping()
+        values = masked(file.config(trial.params, file.seeds[0]).to_mapping())
         sought = ", ".join(
             f"{one.metric} {value:.6g}" for one, value in zip(file.objectives, trial.values or (), strict=True)
         )

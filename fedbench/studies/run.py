@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError, RunError
 from fedbench.experiment.interrupt import stop_signal
+from fedbench.passwords import without_passwords
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import StudyFile
 from fedbench.studies.results import (
@@ -28,7 +29,7 @@ from fedbench.studies.results import (
 from fedbench.studies.samplers import BOUNDS, is_grid, make_pruner, make_sampler
 from fedbench.studies.shared_study import FLOPS, KEY, REASON, SharedStudy, finished, open_study
 from fedbench.studies.slots import Slots, TrialSlot
-from fedbench.studies.storage import close_storage, is_storage_failure, open_storage, reason_of, without_password
+from fedbench.studies.storage import close_storage, is_storage_failure, open_storage, reason_of
 from fedbench.studies.trial_runner import Assignment, TrialOutcome
 from fedbench.tracking.parent_run import ParentRun
 
@@ -106,7 +107,7 @@ def sweep(file: StudyFile, listener: StudyListener) -> StudyResult:
     except Exception as error:
         if not is_storage_failure(error):
             raise
-        lost = f"storage={without_password(where)}: cannot be reached any more ({reason_of(error)})"
+        lost = f"storage={without_passwords(where)}: cannot be reached any more ({reason_of(error)})"
         raise RunError(f"{lost}; once it can, the same command goes on with the study") from error
     finally:
         close_storage(storage)
@@ -333,7 +334,7 @@ def _conclude(
             parent.artifact(path, FIGURES)
         parent.close(status)
         warnings += [parent.warning] if parent.warning else []
-    shown = without_password(where)
+    shown = without_passwords(where)
     return StudyResult(status, file, study, directory, shown, best_trials(study), best_files, tuple(warnings))
 
 

@@ -8,8 +8,10 @@ import ray
 from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
+from fedbench.components.named_code import Shipment
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.on_ray.actors import DEFAULT_GPU_FRACTION, connect, node_resources
+from fedbench.engine.on_ray.actors import DEFAULT_GPU_FRACTION, node_resources
+from fedbench.engine.on_ray.connection import connect, disconnect
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node
 from fedbench.errors import ConfigError, RunError
 from fedbench.studies.file import StudyFile
@@ -70,7 +72,7 @@ class Slots:
             self._slots = [self._start() for _ in range(self.count)]
         except BaseException:
             if self._owns_ray:
-                ray.shutdown()
+                disconnect()
             raise
 
     def _start(self) -> TrialSlot:
@@ -83,7 +85,7 @@ class Slots:
                 max_concurrency=2,
                 scheduling_strategy=NodeAffinitySchedulingStrategy(self._here, soft=False),
             )
-            .remote(self._study, self._storage, Surroundings.here())
+            .remote(Shipment(self._study), self._storage, Surroundings.here())
         )
         return TrialSlot(actor, actor.warm_up.remote(self._config))
 
@@ -162,7 +164,7 @@ class Slots:
             ray.kill(slot.actor)
         self._slots = []
         if self._owns_ray:
-            ray.shutdown()
+            disconnect()
 
 
 def count_slots(study: StudyFile, config: ExperimentConfig, most: int | None, here: str) -> int:

@@ -1,6 +1,5 @@
 """Opens the storage of a study, a journal file or a database, with errors that a person can act on."""
 
-import re
 import time
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
 from fedbench.errors import ConfigError
+from fedbench.passwords import without_passwords
 
 POSTGRESQL = ("postgresql", "postgres")
 POSTGRESQL_DRIVERS = ("psycopg2", "psycopg")
@@ -29,7 +29,7 @@ def open_storage(where: str) -> BaseStorage:
     Raises:
         ConfigError: it cannot be opened; no password is in the text.
     """
-    shown = without_password(where)
+    shown = without_passwords(where)
     try:
         if "://" in where:
             return _open_database(where)
@@ -60,7 +60,7 @@ def _open_database(url: str) -> BaseStorage:
     settings: dict[str, object] = {}
     if not scheme.startswith("sqlite"):
         if rest.partition("?")[0].count("@") > 1:
-            raise ConfigError(f"storage={without_password(url)}: an @ in a user's name or password is written %40")
+            raise ConfigError(f"storage={without_passwords(url)}: an @ in a user's name or password is written %40")
         settings["pool_pre_ping"] = True  # between two trials a connection may rest for hours
     if scheme in POSTGRESQL and "connect_timeout" not in rest:
         settings["connect_args"] = {"connect_timeout": CONNECT_SECONDS}
@@ -98,13 +98,3 @@ def reason_of(error: BaseException) -> str:
     """The first line of what a driver says; Optuna keeps it behind a text of its own."""
     cause = error.__cause__ if isinstance(error, StorageInternalError) and error.__cause__ else error
     return (str(cause).strip() or type(cause).__name__).splitlines()[0]
-
-
-def without_password(text: str) -> str:
-    """A URL, or something else that was given as one, as it may be shown.
-
-    >>> without_password("postgresql://me:s3cret@db/studies?sslpassword=0ther&sslmode=require")
-    'postgresql://me:***@db/studies?sslpassword=***&sslmode=require'
-    """
-    text = re.sub(r"(://[^:/@]*:).*@", r"\1***@", text)
-    return re.sub(r"(?i)(password=)[^&]*", r"\1***", text)

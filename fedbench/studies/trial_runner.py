@@ -1,7 +1,6 @@
 """Who runs trials: a process that stays for the whole study, PyTorch loaded, client actors warm."""
 
 import os
-import sys
 import textwrap
 import threading
 from collections.abc import Mapping, Sequence
@@ -45,19 +44,17 @@ class Surroundings:
 
     folder: str
     environment: dict[str, str]
-    import_path: tuple[str, ...]
 
     @classmethod
     def here(cls) -> "Surroundings":
         """The surroundings of this process."""
         passed_on = {name: value for name, value in os.environ.items() if name.startswith(PASSED_ON)}
-        return cls(str(Path.cwd()), passed_on, tuple(sys.path))
+        return cls(str(Path.cwd()), passed_on)
 
     def enter(self) -> None:
         """Make this process like that one."""
         os.chdir(self.folder)
         os.environ.update(self.environment)
-        sys.path.extend(folder for folder in self.import_path if folder not in sys.path)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, DataError
+from fedbench.passwords import without_passwords
 from fedbench.records.reader import CLIENTS, CONFIG, DESCRIPTION, EVENTS, PARTITION, ROUNDS, SUMMARY
 from fedbench.tracking.recording_key import RECORDING_TAG, key_file, read_key
 from fedbench.tracking.store import (
@@ -14,6 +15,7 @@ from fedbench.tracking.store import (
     absolute_store,
     check_experiment_name,
     connect,
+    default_store,
     environment_store,
     sqlite_file,
 )
@@ -55,8 +57,9 @@ def archived_runs(experiment: str, mlflow_uri: str | None, into: Path) -> list[A
         DataError: the store cannot be read.
     """
     check_experiment_name(experiment)
-    uri = absolute_store(environment_store(mlflow_uri))
-    _require_store(uri)
+    named = environment_store(mlflow_uri)
+    uri = default_store() if named is None else absolute_store(named)
+    _require_store(uri, named is None)
     try:
         client = connect(uri)
         known = client.get_experiment_by_name(experiment)
@@ -101,14 +104,14 @@ def _locate(client: "MlflowClient", run: Any, into: Path) -> ArchivedRun:
     return ArchivedRun(source, copy)
 
 
-def _require_store(uri: str | None) -> None:
+def _require_store(uri: str, is_default: bool) -> None:
     """Refuse a store that is not there: MLflow would make the store that it is asked to read."""
     database = sqlite_file(uri)
-    if uri is None and not any(Path(name).exists() for name in ("mlflow.db", "mlruns")):
+    if database is not None and is_default and not database.exists():
         raise ConfigError(f"{Path.cwd()}: has no mlflow.db; name the store or server with --mlflow-uri")
     if database is not None and not database.exists():
-        raise ConfigError(f"--mlflow-uri {uri}: there is no such file")
+        raise ConfigError(f"--mlflow-uri {_named(uri)}: there is no such file")
 
 
-def _named(uri: str | None) -> str:
-    return uri or "the MLflow store here"
+def _named(uri: str) -> str:
+    return without_passwords(uri)

@@ -13,6 +13,7 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
+from fedbench.passwords import without_passwords
 from fedbench.tracking.recording_key import RECORDING_TAG
 from fedbench.tracking.retry_queue import Delivery
 from fedbench.tracking.store import (
@@ -20,6 +21,7 @@ from fedbench.tracking.store import (
     METRICS_PER_REQUEST,
     absolute_store,
     check_experiment_name,
+    default_store,
     environment_store,
     is_lasting,
     now,
@@ -54,7 +56,8 @@ class MlflowRun:
     Nothing is sent before `start`.
 
     Attributes:
-        uri: the store or server; None: the store that `mlflow ui` opens in the working directory.
+        uri: the store or server.
+        is_default_store: whether nothing names it, so that it is the one that `mlflow ui` opens in this directory.
         run_id, experiment_id: MLflow's ids; None until the store has been reached.
         was_found: whether the store had a run with this key before.
         sent_through: points up to this step are in the store already, and are not sent again.
@@ -75,7 +78,9 @@ class MlflowRun:
             ConfigError: the experiment's name is empty, or has a slash, which MLflow's pages take for a path.
         """
         check_experiment_name(experiment)
-        self.uri = absolute_store(environment_store(uri))
+        named = environment_store(uri)
+        self.is_default_store = named is None
+        self.uri = default_store() if named is None else absolute_store(named)
         self.run_id: str | None = None
         self.experiment_id: str | None = None
         self.was_found = False
@@ -168,9 +173,10 @@ class MlflowRun:
         self.start()  # a run without a round has not begun yet
         if not self.delivery.finish(timeout, away_timeout):
             reason = self.delivery.last_error or f"it took longer than {timeout:g} s"
-            return f"MLflow did not get the whole {self._kind} ({reason})"
+            return f"MLflow did not get {'the whole' if self.run_id else 'anything of the'} {self._kind} ({reason})"
         if self.delivery.refused:
-            return f"MLflow refused part of the {self._kind} ({self.delivery.refused[0]})"
+            amount = "part of the" if self.run_id else "the whole"
+            return f"MLflow refused {amount} {self._kind} ({self.delivery.refused[0]})"
         return None
 
     # The rest runs in the background thread: operations call it.
@@ -237,4 +243,4 @@ class MlflowRun:
 
 def _plain_tags(tags: Mapping[str, str]) -> dict[str, str]:
     """Tags with the names and lengths that MLflow takes."""
-    return {plain_name(name): str(value)[:LONGEST_TAG] for name, value in tags.items()}
+    return {plain_name(name): without_passwords(str(value))[:LONGEST_TAG] for name, value in tags.items()}

@@ -4,9 +4,11 @@ The key is a tag of the MLflow run and is kept in a small file beside the checkp
 again, finds its MLflow run by it instead of making a second one.
 """
 
+import errno
 import json
 from pathlib import Path
 
+from fedbench.atomic_files import replace_text
 from fedbench.records.reader import CHECKPOINTS
 
 RECORDING_TAG = "fedbench.recording"
@@ -35,4 +37,6 @@ def keep_key(file: Path, key: str) -> None:
         OSError: the file cannot be written.
     """
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(json.dumps({ENTRY: key}), encoding="utf-8")
+    if file.parent.is_symlink():  # what is written would go elsewhere
+        raise OSError(errno.ELOOP, "is a link, and nothing is written behind it", str(file.parent))
+    replace_text(file, json.dumps({ENTRY: key}))

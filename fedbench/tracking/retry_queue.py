@@ -5,6 +5,8 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from fedbench.passwords import without_passwords
+
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
 
@@ -95,7 +97,7 @@ class Delivery:
             try:
                 operation()
             except Exception as error:
-                line = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+                line = without_passwords(f"{type(error).__name__}: {' '.join(str(error).split())[:300]}")
                 if not self._is_final(error):
                     self._store_is_away(line, failures)
                     failures += 1

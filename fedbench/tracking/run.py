@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from fedbench.config.identity import OWN_CODE, flattened
+from fedbench.passwords import without_passwords
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import ClientRecord, RoundRecord
@@ -161,11 +162,13 @@ class MlflowTracker:
         self.recording.start()
 
     def ui_command(self) -> str | None:
-        """The command that opens MLflow's pages on this store; None where a server shows them itself."""
+        """The command that opens MLflow's pages on this store; None where a server shows them, or has nothing of it."""
         uri = self.recording.uri
-        if uri is None:
+        if is_server(uri) or (self.warning is not None and self.recording.run_id is None):
+            return None
+        if self.recording.is_default_store:
             return "mlflow ui"
-        return None if is_server(uri) else f"mlflow ui --backend-store-uri {shlex.quote(uri)}"
+        return f"mlflow ui --backend-store-uri {shlex.quote(without_passwords(uri))}"
 
     def ui_link_fragment(self) -> str:
         """The part of a link, behind the address of MLflow's pages, that shows this experiment's runs as charts."""

@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from fedbench.config.stores import fault_of_store
 from fedbench.errors import ConfigError
+from fedbench.passwords import is_masked, without_passwords
 from fedbench.records.run_directory import in_a_ray_job, lasting_root
 from fedbench.tracking.pages import ABOUT_THE_EXPERIMENT, NOTE
 
@@ -23,7 +25,7 @@ DIRECTORY_TAG = "fedbench.directory"
 """The tag of a run that names its run directory; suites and studies, which only hold runs, have none."""
 
 LONGEST_PARAMETER, LONGEST_TAG, LONGEST_NAME = 6000, 8000, 250
-LONGEST_DATASET_NAME, LONGEST_DIGEST = 500, 36
+LONGEST_DATASET_NAME, LONGEST_DIGEST, LONGEST_EXPERIMENT = 500, 36, 500
 
 METRICS_PER_REQUEST = 1000
 """The largest number of metrics that MLflow takes in one request, which it accepts or refuses as a whole."""
@@ -57,11 +59,11 @@ LASTING_ERRORS = frozenset(
 """MLflow's error codes that trying again does not change."""
 
 
-def connect(uri: str | None) -> "MlflowClient":
+def connect(uri: str) -> "MlflowClient":
     """A client of an existing store, which prints nothing and does not try again by itself.
 
     Args:
-        uri: as from `absolute_store`; None: the store that `mlflow ui` opens in the working directory.
+        uri: as from `absolute_store`.
     """
     _configure_mlflow()
     from mlflow import MlflowClient
@@ -74,7 +76,7 @@ def _configure_mlflow() -> None:
         os.environ.setdefault(name, value)
 
 
-def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
+def open_store(uri: str, experiment: str) -> "tuple[MlflowClient, str]":
     """A client of the store, and the id of the experiment; both are made if they are not there.
 
     An experiment that nobody described gets a description.
@@ -84,17 +86,16 @@ def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
         experiment: its name.
     """
     _configure_mlflow()
-    from mlflow import get_tracking_uri
     from mlflow.exceptions import MlflowException
 
     database = sqlite_file(uri)
-    if database_to_make := database or sqlite_file(get_tracking_uri() if uri is None else None):
-        make_database(database_to_make)
+    if database is not None:
+        make_database(database)
     client = connect(uri)
     known = client.get_experiment_by_name(experiment)
     if known is None:
-        # Beside a SQLite file that was named; else where MLflow puts artifacts by itself.
-        artifacts = (database.parent / "mlruns" / quote(experiment, safe=" ")).as_uri() if database else None
+        # Beside a SQLite file; else where MLflow puts artifacts by itself.
+        artifacts = (database.absolute().parent / "mlruns" / quote(experiment, safe=" ")).as_uri() if database else None
         try:
             return client, str(client.create_experiment(experiment, artifacts, {NOTE: ABOUT_THE_EXPERIMENT}))
         except MlflowException as error:
@@ -102,6 +103,11 @@ def open_store(uri: str | None, experiment: str) -> "tuple[MlflowClient, str]":
                 raise
             known = client.get_experiment_by_name(experiment)  # another run was faster
     assert known is not None
+    if known.lifecycle_stage == "deleted":
+        raise ConfigError(
+            f"tracking.experiment={experiment}: is deleted in MLflow; restore it by mlflow experiments restore "
+            f"--experiment-id {known.experiment_id}, or name another one"
+        )
     if NOTE not in known.tags:
         client.set_experiment_tag(known.experiment_id, NOTE, ABOUT_THE_EXPERIMENT)
     return client, str(known.experiment_id)
@@ -119,26 +125,44 @@ def make_database(path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
         fresh = Path(folder) / path.name
-        MlflowClient(f"sqlite:///{fresh.absolute()}").search_experiments(max_results=1)
+        MlflowClient(sqlite_uri(fresh)).search_experiments(max_results=1)
         with suppress(FileExistsError):  # another run was faster
             os.link(fresh, path)
 
 
 def check_experiment_name(name: str) -> None:
     """Raises:
-    ConfigError: it is empty, or has a slash, which MLflow's pages take for a path.
+    ConfigError: it is blank or too long, or has a slash, which MLflow's pages take for a path.
     """
-    if not name.strip() or "/" in name:
-        raise ConfigError(f"tracking.experiment={name}: must be a name without a slash")
+    if not name.strip() or "/" in name or len(name) > LONGEST_EXPERIMENT:
+        raise ConfigError(
+            f"tracking.experiment={name[:60]}: must be a name of at most {LONGEST_EXPERIMENT} characters, no slash"
+        )
 
 
 def environment_store(uri: str | None) -> str | None:
     """`uri`, or what MLFLOW_TRACKING_URI says.
 
     Else None; but in a Ray job, whose working directory is deleted, a file that stays.
+
+    Raises:
+        ConfigError: MLflow keeps no runs there, or the password of the address is missing.
     """
-    given = uri or os.environ.get("MLFLOW_TRACKING_URI")
-    return f"sqlite:///{lasting_root() / 'mlflow.db'}" if given is None and in_a_ray_job() else given
+    environment = os.environ.get("MLFLOW_TRACKING_URI")
+    given = uri or environment
+    if given is None:
+        return sqlite_uri(lasting_root() / "mlflow.db") if in_a_ray_job() else None
+    if is_masked(given):
+        if environment is None or without_passwords(environment) != given:
+            raise ConfigError(
+                f"tracking.mlflow_uri={given}: its password is not recorded; set the whole address, here or as "
+                "MLFLOW_TRACKING_URI"
+            )
+        given = environment
+    if (fault := fault_of_store(given)) is not None:
+        key = "tracking.mlflow_uri" if uri else "MLFLOW_TRACKING_URI"
+        raise ConfigError(f"{key}={without_passwords(given)}: {fault}")
+    return given
 
 
 def is_lasting(error: Exception) -> bool:
@@ -149,6 +173,10 @@ def is_lasting(error: Exception) -> bool:
         return code in LASTING_ERRORS
     of_the_store = isinstance(error, OSError) or type(error).__module__.startswith("sqlalchemy.")
     return isinstance(error, FileNotFoundError) or not of_the_store
+
+
+UNSAFE_IN_ADDRESSES = frozenset("%?#")
+"""Characters with a meaning of their own in an address, which MLflow and SQLAlchemy do not agree on."""
 
 
 def now() -> int:
@@ -171,7 +199,23 @@ def sqlite_file(uri: str | None) -> Path | None:
     return Path(uri.removeprefix(prefix)) if uri is not None and uri.startswith(prefix) else None
 
 
-def absolute_store(uri: str | None) -> str | None:
+def default_store() -> str:
+    """The store that `mlflow ui` opens in the working directory."""
+    return sqlite_uri(Path("mlflow.db"))
+
+
+def absolute_store(uri: str) -> str:
     """A SQLite address that does not depend on the directory in which the thread happens to open it."""
     database = sqlite_file(uri)
-    return uri if database is None else f"sqlite:///{database.absolute()}"
+    return uri if database is None else sqlite_uri(database)
+
+
+def sqlite_uri(path: Path) -> str:
+    """The address of a SQLite file, by which MLflow and SQLAlchemy find it under whatever names its folders have."""
+    absolute = path.absolute()
+    if not UNSAFE_IN_ADDRESSES & set(str(absolute)):
+        return f"sqlite:///{absolute}"
+    here = Path.cwd()
+    if absolute.is_relative_to(here) and not UNSAFE_IN_ADDRESSES & set(str(absolute.relative_to(here))):
+        return f"sqlite:///{absolute.relative_to(here)}"
+    raise ConfigError(f"tracking.mlflow_uri=sqlite:///{path}: no %, ? or # may be in the path; choose another folder")

@@ -79,7 +79,7 @@ def test_replacing_a_component_keeps_what_both_know_and_drops_the_rest() -> None
         (["runtime.actors=20"], ["runtime.actors=20", "10 clients"]),
         (["runtime.actors=2", "runtime.clients_per_actor=2"], ["set one of the two"]),
         (["runtime.executor=inline", "runtime.actors=2"], ["actors=2 has no effect with executor=inline"]),
-        (["tracking.enabled=false", "tracking.mlflow_uri=x"], ["mlflow_uri=x has no effect"]),
+        (["tracking.enabled=false", "tracking.mlflow_uri=sqlite:///x.db"], ["mlflow_uri=sqlite:///x.db has no effect"]),
         (["tracking.experiment=a/b"], ["tracking.experiment=a/b"]),
         (["name=a/b"], ["name=a/b"]),
         (["seed"], ["section.key=value"]),

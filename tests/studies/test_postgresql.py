@@ -16,8 +16,9 @@ from small_studies import BASE, PATIENCE, Commands, run_study, written
 from waiting import wait_until
 
 from fedbench.errors import ConfigError
+from fedbench.passwords import without_passwords
 from fedbench.studies.shared_study import INTERRUPTED, counts
-from fedbench.studies.storage import close_storage, open_storage, with_driver, without_password
+from fedbench.studies.storage import close_storage, open_storage, with_driver
 
 LONGER = [*BASE, "rounds=12", "data.samples_per_client=200"]
 ENDED_WELL = {TrialState.COMPLETE, TrialState.PRUNED}
@@ -85,7 +86,7 @@ def test_two_processes_that_start_at_once_make_one_study_and_not_one_trial_more(
     for one in ended:
         document = json.loads(one.stdout)
         assert [trial["number"] for trial in document["trials"] if trial["counts"]] == [one.number for one in done]
-        assert document["storage"] == without_password(url)
+        assert document["storage"] == without_passwords(url)
     assert shows_no_password(*ended)
 
 
@@ -139,7 +140,7 @@ def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes
     assert ended.status == 1, ended.stderr
     assert "Traceback" not in ended.stderr
     (said,) = [line for line in ended.stderr.splitlines() if line.startswith("error: ")]
-    assert said.startswith(f"error: storage={without_password(url)}: cannot be reached any more (")
+    assert said.startswith(f"error: storage={without_passwords(url)}: cannot be reached any more (")
     assert status_of_study(here) == "FAILED"
 
     again = commands.run("sweep", path.name)
@@ -261,7 +262,7 @@ def test_without_its_driver_the_message_says_what_to_install(
     ],
 )
 def test_a_password_is_hidden_however_it_is_given(url: str, shown: str) -> None:
-    assert without_password(url) == shown
+    assert without_passwords(url) == shown
 
 
 def test_a_url_with_an_at_sign_too_many_is_refused_before_anything_is_asked() -> None:

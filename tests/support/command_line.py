@@ -102,6 +102,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
     def fedbench(*arguments: str) -> Finished:
         monkeypatch.setattr(sys, "argv", ["fedbench", *arguments])
         monkeypatch.setattr(sys, "path", list(sys.path))
+        monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
         capfd.readouterr()
         with pytest.raises(SystemExit) as ended:
             main()

@@ -1,10 +1,6 @@
 """The Ray actors of one experiment: how they are created, placed, replaced and ended."""
 
-import logging
-import os
-import signal
 import sys
-import threading
 import time
 from typing import Any
 
@@ -17,9 +13,11 @@ from ray.util.placement_group import (
 )
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, PlacementGroupSchedulingStrategy
 
+from fedbench.components.named_code import Shipment
 from fedbench.config.runtime import RuntimeSection
 from fedbench.engine.arrivals.client_host import ArrivalHost
 from fedbench.engine.on_ray.allocator import keep_freed_memory
+from fedbench.engine.on_ray.connection import connect, disconnect
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server
@@ -183,8 +181,8 @@ class ActorCluster:
         """
         actor: Any = ray.remote(kind)
         if self._runtime.server == "clients":
-            return actor.options(num_cpus=0, scheduling_strategy=self._in_bundle(0)).remote(spec)
-        return actor.options(num_cpus=0, resources={HEAD: HEAD_SHARE}).remote(spec)
+            return actor.options(num_cpus=0, scheduling_strategy=self._in_bundle(0)).remote(Shipment(spec))
+        return actor.options(num_cpus=0, resources={HEAD: HEAD_SHARE}).remote(Shipment(spec))
 
     def create_on(self, node: str, kind: type, *arguments: Any) -> Any:
         """Create an actor that takes no resources on the node with the id `node`.
@@ -242,7 +240,7 @@ class ActorCluster:
             The actor, and a reference that becomes ready when the server is.
         """
         if kind in self._servers:
-            return self._servers[kind], self._servers[kind].reset.remote(spec)
+            return self._servers[kind], self._servers[kind].reset.remote(Shipment(spec))
         self._servers[kind] = server = self.create_server(kind, spec)
         return server, server.__ray_ready__.remote()
 
@@ -268,7 +266,7 @@ class ActorCluster:
             remove_placement_group(self._group)
         self._group = None
         if self._owns_ray:
-            ray.shutdown()
+            disconnect()
 
 
 def start_timeout(actors: int) -> float:
@@ -280,30 +278,3 @@ def node_resources() -> list[dict[str, float]]:
     """Total resources of each living node, by Ray's names."""
     nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
     return [node["Resources"] for node in nodes if node["Alive"]]
-
-
-def connect(address: str | None) -> None:
-    """Join the Ray cluster at `address`, or start a local Ray without dashboard.
-
-    Args:
-        address: address of the cluster; None takes that of RAY_ADDRESS, and without it starts a local Ray.
-
-    Raises:
-        RunError: no cluster answers at the address.
-    """
-    local = address is None and "RAY_ADDRESS" not in os.environ
-    options: dict[str, Any] = {"include_dashboard": False} if local else {"address": address}
-    if local:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        # Ray protects a local cluster with a token, and would log that every time.
-        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
-    # Ray would print errors of calls whose results nobody waits for any more after fedbench's own last line.
-    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-    handler = signal.getsignal(signal.SIGTERM)
-    try:
-        ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which ends the process at once
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        where = address or os.environ.get("RAY_ADDRESS") or "this machine"
-        raise RunError(f"runtime.address={where}: no Ray cluster answers ({str(error).splitlines()[0]})") from None

@@ -18,6 +18,7 @@ from ray.exceptions import (
 )
 
 from fedbench.checkpoints.state import Tree
+from fedbench.components.named_code import Shipment
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.messages import HostSpec
@@ -66,7 +67,7 @@ class ActorExecutor:
         self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
         self._next_look = time.monotonic() + GROWTH_CHECK_INTERVAL
         self._waiter = ResultWaiter()
-        self._shared = [ray.put(spec), ray.put(data), ray.put(list(rows))]
+        self._shared = [ray.put(Shipment(spec)), ray.put(Shipment(data)), ray.put(list(rows))]
         self._start()
 
     def _start(self) -> None:

@@ -27,7 +27,7 @@ def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
         return
     import ray
 
-    from fedbench.engine.on_ray.actors import connect
+    from fedbench.engine.on_ray.connection import connect, disconnect
     from fedbench.engine.on_ray.warm_actors import WarmActors
 
     was_connected = ray.is_initialized()
@@ -39,4 +39,4 @@ def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
     finally:
         warm.close()
         if not was_connected:
-            ray.shutdown()
+            disconnect()

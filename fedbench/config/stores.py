@@ -1,0 +1,18 @@
+"""Which tracking stores MLflow takes."""
+
+import os
+
+TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
+"""Schemes of the tracking URIs that MLflow takes."""
+
+
+def fault_of_store(uri: str) -> str | None:
+    """Why MLflow keeps no runs at this tracking URI, and what it takes instead; None for one that it takes."""
+    scheme, separator, _ = uri.partition("://")
+    if uri == "databricks" or (scheme.split("+")[0] in TRACKING_SCHEMES and separator):
+        return None
+    if not separator or scheme == "file":
+        if os.environ.get("MLFLOW_ALLOW_FILE_STORE", "").lower() in ("true", "1"):
+            return None
+        return "MLflow keeps no runs in a plain folder; write sqlite:///PATH/mlflow.db, or a server's http://HOST:PORT"
+    return f"no tracking store is known by {scheme}://; allowed: {', '.join(TRACKING_SCHEMES)}"

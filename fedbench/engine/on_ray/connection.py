@@ -1,0 +1,148 @@
+"""Joining a Ray cluster, or starting a local Ray, and leaving it again."""
+
+import logging
+import os
+import signal
+import socket
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from fedbench.errors import RunError
+
+PROBE_TIMEOUT = 5.0
+"""Seconds in which the head of a cluster must accept a connection, and then answer on it."""
+
+IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
+"""The environment variable that Ray sets for what `ray job submit` starts."""
+
+
+def connect(address: str | None) -> None:
+    """Join the Ray cluster at `address`, or start a local Ray without dashboard.
+
+    The processes of a local Ray do not heed SIGTERM: one that is sent to the whole process group, as `timeout` and
+    batch systems send it, ends this process at its own time, and Ray with it.
+
+    Args:
+        address: address of the cluster; None takes that of RAY_ADDRESS, and without it starts a local Ray.
+
+    Raises:
+        RunError: no cluster answers at the address, or no local Ray can be started.
+    """
+    given = address or os.environ.get("RAY_ADDRESS") or "local"
+    local = given == "local"
+    options: dict[str, Any] = {"address": given}
+    if local:
+        options["include_dashboard"] = False
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        # Ray protects a local cluster with a token, and would log that every time.
+        logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
+    else:
+        _check_address(given)
+    if IN_A_JOB not in os.environ:
+        options["job_config"] = _without_search_path()
+    # Ray would print errors of calls whose results nobody waits for any more after fedbench's own last line.
+    os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+    handler = signal.getsignal(signal.SIGTERM)
+    try:
+        with _sigterm_blocked():  # child processes inherit it
+            ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which ends the process at once
+    except (OSError, RuntimeError, ValueError, RayError) as error:
+        with suppress(Exception):
+            ray.shutdown()
+        raise RunError(_reason(given, error)) from None
+
+
+def disconnect() -> None:
+    """Leave the cluster; end the local Ray that `connect` has started."""
+    with suppress(AttributeError):  # without it, Ray waits a second for each process that does not heed SIGTERM
+        node: Any = ray._private.worker._global_node
+        if node is not None:
+            end_all = node.kill_all_processes
+            node.kill_all_processes = lambda check_alive=True, allow_graceful=False, wait=False: end_all(
+                check_alive=check_alive, allow_graceful=False, wait=wait
+            )
+    ray.shutdown()
+
+
+def _check_address(address: str) -> None:
+    """Contact the head of a cluster.
+
+    Raises:
+        RunError: nothing answers there within seconds, where Ray itself would try again for minutes.
+    """
+    if address == "auto":
+        with suppress(Exception):  # what Ray itself says of a cluster that it does not find is enough
+            address = ray._private.services.canonicalize_bootstrap_address("auto") or address
+    _, separator, rest = address.rpartition("://")
+    host, colon, port = rest.rpartition(":")
+    if not (colon and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_TIMEOUT).close()
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise RunError(_unanswered(address, f"connecting to it: {str(reason).lower()}")) from None
+    if os.environ.get("RAY_USE_TLS", "0") not in ("0", "") or separator:
+        return
+    import grpc
+
+    with grpc.insecure_channel(rest) as channel:
+        try:
+            grpc.channel_ready_future(channel).result(timeout=PROBE_TIMEOUT)
+        except grpc.FutureTimeoutError:
+            raise RunError(_unanswered(address, "what listens there does not speak Ray's protocol")) from None
+
+
+def _unanswered(address: str, reason: str) -> str:
+    remedy = "start the cluster, name another address, or leave it out for a Ray on this machine"
+    where = "runtime.address" if os.environ.get("RAY_ADDRESS") != address else "RAY_ADDRESS"
+    return f"{where}={address}: no Ray cluster answers ({reason}); {remedy}"
+
+
+def _reason(address: str, error: Exception) -> str:
+    text = " ".join(str(error).split())
+    if "AF_UNIX path length" in text:
+        folder = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+        return f"{folder}: too long a path for the sockets of a local Ray; set RAY_TMPDIR to a short one, such as /tmp"
+    if "auth" in type(error).__name__.lower() or "RAY_AUTH" in text:
+        return f"Ray's token: {text.partition('. ')[0]}; see cluster/README.md on tokens, or unset RAY_AUTH_TOKEN_PATH"
+    if address == "local":
+        return f"no Ray could be started on this machine ({text}); runtime.executor=inline does without"
+    return _unanswered(address, text)
+
+
+def _without_search_path() -> Any:
+    """A job's configuration by which no worker puts this process's folders before its libraries.
+
+    A file of the working directory would else stand in for a library in every actor. What actors need of the search
+    path comes with `fedbench.components.named_code.Shipment`.
+    """
+    from ray.job_config import JobConfig
+
+    job = JobConfig()
+    job._py_driver_sys_path = _Kept(job._py_driver_sys_path)
+    return job
+
+
+class _Kept(list[str]):
+    """A list that Ray cannot extend."""
+
+    def extend(self, values: Iterable[str]) -> None:
+        """Leave the list as it is."""
+
+
+@contextmanager
+def _sigterm_blocked() -> Iterator[None]:
+    """Context in which this thread, and the processes that it starts, receive no SIGTERM; one that comes waits."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
