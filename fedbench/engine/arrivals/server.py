@@ -62,8 +62,14 @@ class ArrivalServer:
 
     Running statistics of a client that took n steps from s_0 are c = a^n s_0 + (what its minibatches add), where a step
     keeps the share a. The server has moved on to s meanwhile. It takes c + a^n (s - s_0), which the client would have
-    arrived at from s. Statistics are therefore never stale, and with gradients they are those of a sequential run.
-    Those of local training have the weight 1/K, so that the statistics of the last K clients are averaged.
+    arrived at from s, so that no minibatch is counted twice or forgotten; with one worker that sends gradients they are
+    those of a sequential run. Those of local training have the weight 1/K, so that the statistics of the last K clients
+    are averaged.
+
+    What a minibatch adds was computed on the parameters that its client was sent. Where a step moves them far,
+    as a gradient does in OrMo that is many buckets late, the statistics describe the earlier parameters until the tasks
+    then in flight have arrived and their share has decayed: 30 arrivals or so with 16 workers and a momentum of 0.1.
+    `evaluation.batchnorm=recalibrate` scores without that lag.
     """
 
     def __init__(self, spec: ArrivalServerSpec) -> None:
