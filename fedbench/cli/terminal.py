@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
@@ -37,7 +37,7 @@ class Progress:
         self._status = screen.status("starting: data, model, actors") if screen.is_terminal else None
         self._rounds = 0
         self._bytes = 0
-        self._accuracy: float | None = None
+        self._accuracy = ""
         self._began = 0.0
         self._first: int | None = None
 
@@ -73,13 +73,14 @@ class Progress:
         """Show the round."""
         self._bytes += record.uplink_bytes + record.downlink_bytes
         if record.test_accuracy is not None:
-            self._accuracy = record.test_accuracy
+            self._accuracy = f"accuracy {record.test_accuracy:.4f}"
+        if record.validation_accuracy is not None:
+            self._accuracy += f"  validation {record.validation_accuracy:.4f}"
         done = record.round + 1
         left = self._time_left(done)
-        accuracy = "" if self._accuracy is None else f"accuracy {self._accuracy:.4f}"
         loss, sent = f"loss {record.train_loss:.4f}", f"{self._bytes / 1e6:.2f} MB"
         clock = "" if self._bar and self._screen.width < WIDE else _clock(record)
-        text = "  ".join(part for part in (f"{_what(record):<11}", accuracy, loss, sent, clock, left) if part)
+        text = "  ".join(part for part in (f"{_what(record):<11}", self._accuracy, loss, sent, clock, left) if part)
         if record.rejected_clients:
             rejected = [client.client for client in clients if client.status == "rejected"]
             why = "not finite, too large or of the wrong shape"
@@ -154,10 +155,7 @@ def print_summary(result: "Result") -> None:
     """Print the closing summary of a run."""
     summary, full = result.summary, result.summary["full_updates"]
     rows: list[tuple[str, str]] = []
-    scores = "not evaluated"
-    if summary["best_accuracy"] is not None:
-        scores = f"{summary['best_accuracy']:.2%} best, {summary['final_accuracy']:.2%} final"
-    rows.append(("accuracy", scores))
+    rows.append(("accuracy", _accuracy(summary)))
     rows.append(("sent up / down", f"{megabytes(summary['uplink_bytes'])} / {megabytes(summary['downlink_bytes'])}"))
     rows.append(("client work", gigaflop(summary["client_flops"])))
     all_full = f"{megabytes(full['uplink_bytes'])} / {megabytes(full['downlink_bytes'])}"
@@ -179,6 +177,17 @@ def print_summary(result: "Result") -> None:
         rows.append(("browse", result.ui_command))
     for name, value in rows:
         results.print(f"{name:<17}{value}", markup=False, highlight=False, soft_wrap=True)
+
+
+def _accuracy(summary: Mapping[str, Any]) -> str:
+    """The accuracies of a summary in words, with how the best round was chosen."""
+    if summary["best_accuracy"] is None:
+        return "not evaluated"
+    best, final, place = summary["best_accuracy"], summary["final_accuracy"], summary["best_round"]
+    if summary["chosen_on"] == "validation":
+        validation = f"{summary['best_validation_accuracy']:.2%}"
+        return f"{best:.2%} in round {place}, the best on validation ({validation}), {final:.2%} final"
+    return f"{best:.2%} best (round {place}, chosen on the test split), {final:.2%} final"
 
 
 def print_cost(estimate: "Estimate") -> None:

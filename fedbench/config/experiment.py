@@ -79,6 +79,9 @@ class DataSection(Section):
         normalize: Whether to subtract the data set's mean and divide by its standard deviation, channel by channel.
             false: images stay in [0, 1]. null: they are normalised where a mean and a deviation are published.
         test_fraction: Share of the rows that is held out for testing, for data without a test split. null: 0.2.
+        validation_fraction: Share of the training rows, alike for every class or natural client, that no client trains
+            on: the best round, and the best of a sweep, are chosen on them. 0: chosen on the validation split of the
+            data where they have one, otherwise on the test split.
     """
 
     dataset: AnyDataset = Field(default=DEFAULTS["dataset"], validate_default=True)
@@ -90,6 +93,7 @@ class DataSection(Section):
     augment: Augmentation = Augmentation()
     normalize: bool | None = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
 
 
 class LocalSection(Section):
@@ -163,7 +167,7 @@ class ParticipationSection(Section):
 
 
 class EvaluationSection(Section):
-    """How the global model is scored on the test split.
+    """How the global model is scored on the test split, and on the validation split where there is one.
 
     Attributes:
         every: Rounds from one evaluation to the next; the last round is always evaluated.

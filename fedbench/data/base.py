@@ -39,6 +39,7 @@ class FederatedData:
         name: the data set's name, as configured.
         kind: "image" or "text".
         train, test: the splits.
+        validation: the split on which rounds, and configurations, are chosen; None: the data have none.
         class_names: the names of the classes, in label order.
         mean, std: mean and standard deviation per channel, in units of [0, 1]; None for text, and for images that are
             scaled to [0, 1] only.
@@ -47,6 +48,7 @@ class FederatedData:
         source: where the rows come from, in words and without absolute paths.
         fingerprint: hex digest of the content; equal content has an equal fingerprint.
         test_split_by_seed: whether the seed draws the test split, so that another seed has another one.
+        validation_by_seed: whether the seed draws the validation split.
     """
 
     name: str
@@ -61,6 +63,14 @@ class FederatedData:
     source: str
     fingerprint: str
     test_split_by_seed: bool = False
+    validation: Split | None = None
+    validation_by_seed: bool = False
+
+    @property
+    def scored_rows(self) -> dict[Literal["test", "validation"], int]:
+        """Number of rows of each split that the global model is scored on."""
+        rows: dict[Literal["test", "validation"], int] = {"test": len(self.test)}
+        return rows if self.validation is None else rows | {"validation": len(self.validation)}
 
     @property
     def classes(self) -> int:

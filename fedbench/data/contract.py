@@ -23,14 +23,18 @@ def check_data(dataset: Dataset, data: object) -> FederatedData:
         raise DataError(f"{owner} returned {type(data).__name__}, a fedbench.FederatedData is needed")
     if data.kind not in LAYOUTS:
         raise DataError(f"{owner} returned data of kind={data.kind!r}; allowed: {', '.join(LAYOUTS)}")
-    for name, split in (("train", data.train), ("test", data.test)):
+    splits = {"train": data.train, "test": data.test}
+    if data.validation is not None:
+        splits["validation"] = data.validation
+    for name, split in splits.items():
         if (problem := _problem_of_split(split, data)) is not None:
             raise DataError(f"{owner} returned a {name} split {problem}")
-    if data.train.inputs.shape[1:] != data.test.inputs.shape[1:]:
-        shapes = [list(split.inputs.shape[1:]) for split in (data.train, data.test)]
-        raise DataError(
-            f"{owner} returned splits of different shapes: one row is {shapes[0]} in train, {shapes[1]} in test"
-        )
+    shapes = {name: list(split.inputs.shape[1:]) for name, split in splits.items()}
+    for name, shape in shapes.items():
+        if shape != shapes["train"]:
+            raise DataError(
+                f"{owner} returned splits of different shapes: one row is {shapes['train']} in train, {shape} in {name}"
+            )
     channels = data.input_shape[-1]
     for name, values in (("mean", data.mean), ("std", data.std)):
         if data.kind == "image" and values is not None and len(values) != channels:

@@ -1,15 +1,67 @@
-"""Holding out a test split for data that have none."""
+"""Holding out a test split for data that have none, and a validation split where one is asked for."""
+
+import hashlib
+import json
+from dataclasses import replace
 
 import numpy as np
 
-from fedbench.data.base import IntArray
+from fedbench.data.base import FederatedData, IntArray, Split
 from fedbench.errors import ConfigError, DataError
 
 DEFAULT_TEST_FRACTION = 0.2
+TEST_DRAW, VALIDATION_DRAW = 0x7E57, 0x7A11D
+"""Beside the run's seed, what the draws of the two splits start from."""
 
 
-def hold_out(groups: IntArray, fraction: float | None, seed: int) -> tuple[IntArray, IntArray]:
-    """Draw a test split of the same share within every group (class, or natural client).
+def with_validation(data: FederatedData, fraction: float, seed: int) -> FederatedData:
+    """The data with a validation split: their own, or one that is drawn from their training rows.
+
+    It has the same share of every class, or of every natural client where the data have these. Each keeps at least one
+    training row.
+
+    Args:
+        fraction: `data.validation_fraction`, share of the training rows in [0, 1); 0: none is drawn.
+        seed: seed of the draw.
+
+    Raises:
+        ConfigError: a fraction for data with a validation split of their own, or one so small that no row is held out.
+    """
+    if not fraction:
+        return data
+    if data.validation is not None:
+        raise ConfigError(
+            f"data.validation_fraction={fraction:g} has no effect: {data.name} has a validation split of its own"
+        )
+    train = data.train
+    groups = train.labels if train.owners is None else train.owners
+    kept, held = hold_out(groups, fraction, seed, "data.validation_fraction", VALIDATION_DRAW)
+    digest = hashlib.sha256(json.dumps([data.fingerprint, "validation", fraction, seed]).encode())
+    return replace(
+        data,
+        train=_select(train, kept),
+        validation=_select(train, held),
+        validation_by_seed=True,
+        source=f"{data.source}, {fraction:g} of the training rows held out for validation",
+        fingerprint=digest.hexdigest(),
+    )
+
+
+def _select(rows: Split, index: IntArray) -> Split:
+    # The inputs of an outline are one row many times over: a copy of them would fill memory with zeros.
+    repeated = rows.inputs.strides[0] == 0
+    inputs = rows.inputs[: len(index)] if repeated else rows.inputs[index]
+    return Split(inputs, rows.labels[index], None if rows.owners is None else rows.owners[index])
+
+
+def hold_out(
+    groups: IntArray,
+    fraction: float | None,
+    seed: int,
+    key: str = "data.test_fraction",
+    draw: int = TEST_DRAW,
+) -> tuple[IntArray, IntArray]:
+    """Draw a split of the same share within every group (class, or natural client).
 
     Each group gives round(fraction * size) rows, and keeps at least one for training.
 
@@ -17,9 +69,11 @@ def hold_out(groups: IntArray, fraction: float | None, seed: int) -> tuple[IntAr
         groups: int64 [N], the group of each row.
         fraction: share held out, in (0, 1); None: 0.2.
         seed: equal seeds draw equal splits.
+        key: of the configuration, for error messages.
+        draw: what the draw starts from beside the seed, another number for each split that is held out.
 
     Returns:
-        Ascending row indices of the training split and of the test split, int64.
+        Ascending row indices of the training split and of the one that is held out, int64.
 
     Raises:
         ConfigError: a fraction outside (0, 1), or one so small that no row is held out.
@@ -31,8 +85,8 @@ def hold_out(groups: IntArray, fraction: float | None, seed: int) -> tuple[IntAr
     """
     share = DEFAULT_TEST_FRACTION if fraction is None else fraction
     if not 0 < share < 1:
-        raise ConfigError(f"data.test_fraction={fraction}: must be between 0 and 1, both excluded")
-    rng = np.random.default_rng([seed, 0x7E57])
+        raise ConfigError(f"{key}={fraction}: must be between 0 and 1, both excluded")
+    rng = np.random.default_rng([seed, draw])
     held = np.zeros(len(groups), dtype=bool)
     order = np.argsort(groups, kind="stable")
     borders = np.flatnonzero(np.diff(groups[order])) + 1
@@ -40,7 +94,7 @@ def hold_out(groups: IntArray, fraction: float | None, seed: int) -> tuple[IntAr
         count = min(int(share * len(rows) + 0.5), len(rows) - 1)
         held[rng.permutation(rows)[:count]] = True
     if not held.any():
-        raise ConfigError(f"data.test_fraction={share}: holds out none of the {len(groups)} rows; raise it")
+        raise ConfigError(f"{key}={share}: holds out none of the {len(groups)} rows; raise it")
     return np.flatnonzero(~held), np.flatnonzero(held)
 
 

@@ -11,6 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -32,6 +33,7 @@ from fedbench.randomness import generator
 from fedbench.records.schema import DROPPED
 from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, Transform, train_client
+from fedbench.training.scores import BatchScore, EvaluationBatch, ScoredSplit
 
 
 class HostUpload:
@@ -108,7 +110,9 @@ class ClientHost:
         self._dirty: set[int] = set(layout.all_groups)
         self._states: dict[int, ClientState] = {}
         self._train = self._on_device(data.train)
-        self._test = self._on_device(data.test)
+        self._scored: dict[ScoredSplit, tuple[Tensor, Tensor]] = {"test": self._on_device(data.test)}
+        if data.validation is not None:
+            self._scored["validation"] = self._on_device(data.validation)
         self._transform = self._make_transform(data.kind)
         self._training = LocalTraining(
             optimizer=spec.optimizer,
@@ -319,16 +323,16 @@ class ClientHost:
         self,
         stale: tuple[int, ...],
         payload: Vector,
-        batches: Sequence[tuple[int, int]],
+        batches: Sequence[EvaluationBatch],
         clients: Sequence[int] = (),
         client0: ClientState | None = None,
     ) -> EvaluationReport:
-        """Score the global model on minibatches of the test split, and on single clients' training rows.
+        """Score the global model on minibatches of the test and validation split, and on clients' training rows.
 
         Args:
             stale: parts whose global values come with the call.
             payload: float32, their values, one after the other.
-            batches: [start, stop) of each minibatch of the test split to score.
+            batches: the minibatches to score.
             clients: clients on whose own training rows the model is scored as well.
             client0: state of client 0, where `evaluation.batchnorm=client0` and another host holds it.
         """
@@ -338,7 +342,11 @@ class ClientHost:
         self._set_statistics(self._evaluation_statistics(client0))
         if self._spec.evaluation_statistics == "recalibrate":
             recalibrate(self._model, self._train[0], np.concatenate(self._rows), self._transform, self._spec.seed)
-        scores = score_batches(self._model, *self._test, list(batches), self._transform)
+        scores: list[BatchScore] = []
+        for split, rows in self._scored.items():
+            borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
+            of_split = score_batches(self._model, *rows, borders, self._transform)
+            scores += [replace(score, split=split) for score in of_split]
         accuracy = {}
         for client in clients:
             if self._spec.keeps_statistics:

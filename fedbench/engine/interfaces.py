@@ -34,7 +34,8 @@ class EvaluationPhase:
     """The outcome of an evaluation of the global model.
 
     Attributes:
-        scores: one score for each minibatch of the test split, in the order of the split.
+        scores: one score for each minibatch of the test split and of the validation split, if there is one, in their
+            order.
         client_accuracy: {client: accuracy in 0..1 on its own training rows}, for the clients that were asked for.
         transport_bytes: bytes moved between processes.
     """
@@ -109,7 +110,7 @@ class RoundExecutor(Executor):
 
     @abstractmethod
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
-        """Score the global model on the test split, and on the training rows of each of `clients`."""
+        """Score the global model on the test and validation split, and on the training rows of each of `clients`."""
 
 
 class TaskExecutor(ABC):
@@ -171,7 +172,7 @@ class TaskExecutor(ABC):
 
     @abstractmethod
     def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
-        """Score the global model on the test split."""
+        """Score the global model on the test and validation split."""
 
     @abstractmethod
     def end_round(self) -> tuple[float, int]:

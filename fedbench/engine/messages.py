@@ -258,7 +258,7 @@ class EvaluationReport:
     """One host's share of an evaluation.
 
     Attributes:
-        scores: one score for each minibatch that the host was given.
+        scores: one score for each minibatch that the host was given, in that order.
         client_accuracy: {client: accuracy in 0..1 on its own training rows}, for the clients that were asked for.
         seconds: duration.
     """

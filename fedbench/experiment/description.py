@@ -48,10 +48,11 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         dataset_name=data.name,
         dataset_source=data.source,
         dataset_digest=data.fingerprint,
-        test_split_by_seed=data.test_split_by_seed,
+        held_out_by_seed=data.test_split_by_seed or data.validation_by_seed,
         class_names=data.class_names,
         client_class_counts=problem.federation.counts,
         test_samples=len(data.test),
+        validation_samples=data.scored_rows.get("validation", 0),
         own_code=problem.own_code,
     )
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.data.contract import check_data, check_rows
+from fedbench.data.holdout import with_validation
 from fedbench.data.partition import class_counts
 from fedbench.errors import ConfigError
 from fedbench.models.base import Task
@@ -46,7 +47,7 @@ def load_federation(config: ExperimentConfig) -> Federation:
     """
     section = config.data
     data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
-    return divide(config, check_data(section.dataset, data))
+    return divide(config, with_validation(check_data(section.dataset, data), section.validation_fraction, config.seed))
 
 
 def outline_federation(config: ExperimentConfig) -> Federation | None:
@@ -56,7 +57,9 @@ def outline_federation(config: ExperimentConfig) -> Federation | None:
         ConfigError: as `load_federation`.
     """
     outline = config.data.dataset.outline()
-    return None if outline is None else divide(config, outline)
+    if outline is None:
+        return None
+    return divide(config, with_validation(outline, config.data.validation_fraction, config.seed))
 
 
 def divide(config: ExperimentConfig, data: FederatedData) -> Federation:

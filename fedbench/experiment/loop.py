@@ -29,6 +29,7 @@ from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import CLIENTS, recorded_drops
 from fedbench.records.run_directory import RunDirectory
 from fedbench.tracking.run import MlflowTracker
+from fedbench.training.scores import Scores
 
 
 class ExperimentLoop:
@@ -72,7 +73,7 @@ class ExperimentLoop:
         self._full = Costs()
         self._earlier_seconds = 0.0
         self._notes: list[str] = []
-        self._last_accuracy: float | None = None
+        self._last_scores: Scores | None = None
         self._drops = DroppedClients(config.participation.round_deadline)
         if config.participation.replay is not None:
             self._drops.decided |= recorded_drops(config.participation.replay)
@@ -202,7 +203,7 @@ class ExperimentLoop:
         if done < last:
             self._saving.save(done, snapshot)
             if every > 1:
-                self._last_accuracy = course.accuracy()  # not a row: the run that goes on has none there
+                self._last_scores = course.scores()  # not a row: the run that goes on has none there
         return done < last, executor.model()
 
     def _take(self, finished: FinishedRound) -> None:
@@ -253,7 +254,7 @@ class ExperimentLoop:
             status=status,
             seconds=self._earlier_seconds + time.perf_counter() - began,
             full=self._full,
-            last_accuracy=self._last_accuracy,
+            last_scores=self._last_scores,
         )
 
     def _warnings(self, summary: dict[str, Any]) -> tuple[str, ...]:

@@ -3,11 +3,17 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pyarrow as pa
+
 from fedbench.accounting.totals import Costs, total
 from fedbench.experiment.description import versions
 from fedbench.experiment.setup import Problem, full_update_costs
 from fedbench.protocol.layout import ParameterLayout, Vector
+from fedbench.records.metrics import METRICS, chosen_on
 from fedbench.records.run_directory import RunDirectory
+from fedbench.training.scores import Scores
+
+ACCURACIES = ("best_accuracy", "final_accuracy", "best_validation_accuracy", "final_validation_accuracy")
 
 CHANCE_FACTOR = 1.5
 """A finished run whose best accuracy is below this many times chance deserves a second look."""
@@ -20,7 +26,7 @@ def summarise(
     status: str,
     seconds: float,
     full: Costs,
-    last_accuracy: float | None,
+    last_scores: Scores | None,
 ) -> dict[str, Any]:
     """The summary of a run from the rounds that are recorded in its directory.
 
@@ -28,20 +34,21 @@ def summarise(
         status: finished | interrupted | failed.
         seconds: wall-clock time of all its parts, where it was resumed.
         full: what the arrivals of an asynchronous run would have cost as full updates.
-        last_accuracy: of the final model, in 0..1, where no round has evaluated it.
+        last_scores: of the final model, where no round has evaluated it.
     """
     config, history = problem.config, directory.history()
     rounds = history.num_rows
     columns = {name: history.column(name).to_pylist() for name in history.column_names}
-    scores = [score for score in [*columns["test_accuracy"], last_accuracy] if score is not None]
+    scored = with_last_scores(history, last_scores)
     if problem.arrivals is None:
         full = total(full_update_costs(problem)[:rounds])
     return {
         "name": config.name,
         "status": status,
         "rounds": rounds,
-        "best_accuracy": max(scores, default=None),
-        "final_accuracy": scores[-1] if scores else None,
+        **{name: _at_the_end(name, scored) for name in ACCURACIES},
+        "best_round": _at_the_end("best_round", scored),
+        "chosen_on": chosen_on(scored),
         "uplink_bytes": sum(columns["uplink_bytes"]),
         "downlink_bytes": sum(columns["downlink_bytes"]),
         "transport_bytes": sum(columns["transport_bytes"]),
@@ -61,6 +68,22 @@ def summarise(
         "versions": versions(),
         **(_of_arrivals(problem, directory, columns) if problem.arrivals is not None else {}),
     }
+
+
+def with_last_scores(history: pa.Table, scores: Scores | None) -> pa.Table:
+    """The rounds with scores in the last one, where it has none of its own."""
+    if scores is None or not history.num_rows:
+        return history
+    for name in ("test_accuracy", "validation_accuracy"):
+        values = [*history.column(name).to_pylist()[:-1], getattr(scores, name)]
+        history = history.set_column(history.column_names.index(name), name, pa.array(values, pa.float64()))
+    return history
+
+
+def _at_the_end(name: str, rounds: pa.Table) -> float | None:
+    """A metric after the last round; None without rounds, or where they do not have it."""
+    course = METRICS[name].by_round(rounds)
+    return course[-1] if course else None
 
 
 def _of_arrivals(problem: Problem, directory: RunDirectory, columns: dict[str, list[Any]]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ A figure of the whole run stands in `summary.json`; its course is read from `rou
 reports take their figures from here, and add only how they show them.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -50,13 +50,65 @@ def _rounds_done(rounds: pa.Table) -> Course:
     return [index + 1 for index in rounds.column("round").to_pylist()]
 
 
-def _best_so_far(rounds: pa.Table) -> Course:
-    best: float | None = None
-    course: Course = []
-    for accuracy in rounds.column("test_accuracy").to_pylist():
-        best = accuracy if best is None or (accuracy is not None and accuracy > best) else best
+def choosing_column(rounds: pa.Table) -> str:
+    """The column by which rounds and runs are chosen: validation accuracy, or test accuracy without such a split.
+
+    Args:
+        rounds: with `ROUND_SCHEMA`.
+    """
+    validated = rounds.column("validation_accuracy").null_count < rounds.num_rows
+    return "validation_accuracy" if validated else "test_accuracy"
+
+
+def chosen_on(rounds: pa.Table) -> str:
+    """The split on which the best round is chosen: "validation" or "test".
+
+    Args:
+        rounds: with `ROUND_SCHEMA`.
+    """
+    return choosing_column(rounds).removesuffix("_accuracy")
+
+
+def how_chosen(splits: Collection[str]) -> str:
+    """A sentence for readers on what the best accuracy of some runs is; "" for no runs.
+
+    Args:
+        splits: what `chosen_on` gives for each of the runs.
+    """
+    on_validation = "the test accuracy of the round that is best on the validation split"
+    on_test = "the largest of all rounds on the test split itself, and by that somewhat too high"
+    words = {"validation": on_validation, "test": on_test}
+    kinds = [words[split] for split in words if split in splits]
+    return f"Best accuracy: {'; without a validation split '.join(kinds)}." if kinds else ""
+
+
+def best_rounds(rounds: pa.Table) -> list[int | None]:
+    """For each round the index of the best one so far, by the choosing column; None before the first that was scored.
+
+    Args:
+        rounds: with `ROUND_SCHEMA`.
+    """
+    scores, best = rounds.column(choosing_column(rounds)).to_pylist(), None
+    course: list[int | None] = []
+    for index, score in enumerate(scores):
+        if score is not None and (best is None or score > scores[best]):
+            best = index
         course.append(best)
     return course
+
+
+def _at_the_best_round(column: str) -> Callable[[pa.Table], Course]:
+    """A column's value in the best round so far."""
+
+    def read(rounds: pa.Table) -> Course:
+        values = rounds.column(column).to_pylist()
+        return [None if best is None else values[best] for best in best_rounds(rounds)]
+
+    return read
+
+
+def _best_round(rounds: pa.Table) -> Course:
+    return [None if best is None else best + 1 for best in best_rounds(rounds)]
 
 
 @dataclass(frozen=True)
@@ -108,8 +160,20 @@ class Metric:
 
 
 _EVERY = (
-    Metric("best_accuracy", "best test accuracy so far", "fraction", _best_so_far, bigger_is_better=True),
+    Metric(
+        "best_accuracy", "test accuracy of the best round so far: best on validation, or on test without such a split",
+        "fraction", _at_the_best_round("test_accuracy"), bigger_is_better=True,
+    ),
     Metric("final_accuracy", "last test accuracy", "fraction", _latest("test_accuracy"), bigger_is_better=True),
+    Metric(
+        "best_validation_accuracy", "best validation accuracy so far", "fraction",
+        _at_the_best_round("validation_accuracy"), bigger_is_better=True,
+    ),
+    Metric(
+        "final_validation_accuracy", "last validation accuracy", "fraction", _latest("validation_accuracy"),
+        bigger_is_better=True,
+    ),
+    Metric("best_round", "best round so far, from 1", "", _best_round),
     Metric("train_loss", "training loss of the last round", "", _latest("train_loss"), is_summarised=False),
     Metric("uplink_bytes", "sent up by all clients", "B", _running_total("uplink_bytes"), grows=True),
     Metric("downlink_bytes", "sent down to all clients", "B", _running_total("downlink_bytes"), grows=True),
@@ -145,31 +209,35 @@ METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}
 """Every figure of a run, by name. Bytes and FLOPs are totals over all clients."""
 
 
-def first_round_reaching(rounds: pa.Table, target: float) -> int | None:
+def first_round_reaching(rounds: pa.Table, target: float, column: str = "test_accuracy") -> int | None:
     """The index of the first round that was scored at `target` or above; None if none was.
 
     Args:
         rounds: with `ROUND_SCHEMA`.
-        target: test accuracy, 0..1.
+        target: accuracy, 0..1.
+        column: the accuracy that has to reach it.
     """
-    accuracies = rounds.column("test_accuracy").to_pylist()
+    accuracies = rounds.column(column).to_pylist()
     return next((i for i, accuracy in enumerate(accuracies) if accuracy is not None and accuracy >= target), None)
 
 
-def spent_to_reach(rounds: pa.Table, target: float, names: Iterable[str]) -> dict[str, float] | None:
+def spent_to_reach(
+    rounds: pa.Table, target: float, names: Iterable[str], column: str = "test_accuracy"
+) -> dict[str, float] | None:
     """What had been spent by the end of the first round that was scored at `target` or above.
 
     There is no honest number for a run that never was: it has None.
 
     Args:
         rounds: with `ROUND_SCHEMA`.
-        target: test accuracy, 0..1.
+        target: accuracy, 0..1.
         names: of metrics that grow.
+        column: the accuracy that has to reach it.
 
     Returns:
         {name: value in the recorded unit} of the metrics that the run has.
     """
-    index = first_round_reaching(rounds, target)
+    index = first_round_reaching(rounds, target, column)
     if index is None:
         return None
     until = rounds.slice(0, index + 1)

@@ -22,8 +22,9 @@ class RunDescription:
         class_names: in label order.
         client_class_counts: one row per client, one column per class: how many samples of the class it holds.
         test_samples: size of the test split.
-        test_split_by_seed: whether the test split was drawn by the seed, so that another seed has another one.
+        held_out_by_seed: whether the seed drew the rows of the test or validation split; another seed then has others.
         sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
+        validation_samples: size of the validation split; 0: there is none.
         own_code: {import path: digest of its content} of the parts of one's own that the run began with.
     """
 
@@ -39,9 +40,10 @@ class RunDescription:
     class_names: tuple[str, ...]
     client_class_counts: tuple[tuple[int, ...], ...]
     test_samples: int
-    test_split_by_seed: bool
+    held_out_by_seed: bool
     sent_bytes: int = 0
     own_code: dict[str, str] = field(default_factory=dict)
+    validation_samples: int = 0
 
 
 @dataclass(frozen=True)

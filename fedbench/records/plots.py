@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedbench.records.metrics import METRICS
+from fedbench.records.metrics import METRICS, best_rounds, chosen_on
 from fedbench.records.observers import RunDescription
 
 if TYPE_CHECKING:
@@ -144,11 +144,11 @@ def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, b
     axes.plot(x[shown], accuracy[shown], color=BLUE, linewidth=1.6, marker=marker, markersize=3.5)
     axes.set_ylabel("test accuracy (%)")
     axes.margins(y=0.08)
-    if shown.any():
-        best = int(np.nanargmax(np.where(shown, accuracy, np.nan)))
+    best = best_rounds(rounds)[-1] if rounds.num_rows else None
+    if best is not None and shown[best]:
         axes.axhline(accuracy[best], color=GREY, linewidth=0.8, linestyle=":")
         axes.annotate(
-            f"best {accuracy[best]:.2f} % (round {rounds['round'][best].as_py()})",
+            f"best {accuracy[best]:.2f} % (round {rounds['round'][best].as_py()}, chosen on {chosen_on(rounds)})",
             (0.0, accuracy[best]), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
             fontsize=8, color=GREY,
         )  # fmt: skip

@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from fedbench.config.identity import digest, method_settings
 from fedbench.errors import ConfigError, DataError
-from fedbench.records.metrics import METRICS
+from fedbench.records.metrics import METRICS, chosen_on
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CONFIG,
@@ -81,6 +81,11 @@ class RecordedRun:
     def settings(self) -> dict[str, Any]:
         """What makes its method, {dotted key: value}; runs that differ in nothing but the seed have the same."""
         return method_settings(self.config, self.description.own_code)
+
+    @cached_property
+    def chosen_on(self) -> str:
+        """The split on which its best round is chosen: "validation" or "test"."""
+        return chosen_on(self.rounds)
 
     @property
     def is_asynchronous(self) -> bool:

@@ -33,6 +33,8 @@ ROUND_SCHEMA = pa.schema(
         ("staleness_mean", pa.float64()),
         ("staleness_max", pa.int64()),
         ("dropped_clients", pa.int32()),
+        ("validation_loss", pa.float64()),
+        ("validation_accuracy", pa.float64()),
     ]
 )
 """`rounds.parquet`. Bytes, FLOPs and seconds are of this round; the paper_ columns are cumulative. The *_seconds
@@ -42,7 +44,9 @@ An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients
 is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per
 sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs and empty rounds.
 
-dropped_clients: participants whose training had not ended by `participation.round_deadline`."""
+dropped_clients: participants whose training had not ended by `participation.round_deadline`.
+
+validation_loss, validation_accuracy: of the global model on the validation split; null where there is no such split."""
 
 CLIENT_SCHEMA = pa.schema(
     [
@@ -116,6 +120,13 @@ class RoundRecord:
     staleness_mean: float | None = None
     staleness_max: int | None = None
     dropped_clients: int = 0
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+    @property
+    def choosing_accuracy(self) -> float | None:
+        """The accuracy by which rounds and runs are chosen: on validation, or on test where there is no such split."""
+        return self.test_accuracy if self.validation_accuracy is None else self.validation_accuracy
 
 
 @dataclass(frozen=True)

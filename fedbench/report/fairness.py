@@ -22,6 +22,7 @@ def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[
         *_mixed_up(readable),
         *_other_data(methods),
         *_other_partitions(methods),
+        *_chosen_differently(methods),
         *_other_lengths(methods),
         *_missing_seeds(methods),
         *_other_versions(methods),
@@ -63,13 +64,13 @@ def _other_data(methods: Sequence[Method]) -> Iterable[Caveat]:
 def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
     """Runs on different data, those on the same together; one list where all agree.
 
-    A test split that the seed draws differs from seed to seed by design: there, runs are compared by seed, and the
+    A split that the seed draws differs from seed to seed by design: there, runs are compared by seed, and the
     first seed at which they disagree is returned.
     """
     by_set = _by(runs, lambda run: run.description.dataset_name)
     if len(by_set) > 1:
         return list(by_set.values())
-    by_seed = any(run.description.test_split_by_seed for run in runs)
+    by_seed = any(run.description.held_out_by_seed for run in runs)
     pools = _by(runs, lambda run: run.seed).values() if by_seed else [list(runs)]
     for pool in pools:
         by_digest = _by(pool, lambda run: run.description.dataset_digest)
@@ -95,6 +96,22 @@ def _other_partitions(methods: Sequence[Method]) -> Iterable[Caveat]:
         yield warn(
             "the data was not divided among clients in the same way for all methods "
             f"(seed{'s' if len(differing) > 1 else ''} {seeds}; with seed {seed}: {' | '.join(map(_letters, sides))})"
+        )
+
+
+def _chosen_differently(methods: Sequence[Method]) -> Iterable[Caveat]:
+    """Caveats on best accuracies that were chosen on the test split, for all methods or for some."""
+    on_test = [method for method in methods if any(run.chosen_on == "test" for run in method.runs)]
+    others = [method for method in methods if method not in on_test]
+    if on_test and others:
+        yield warn(
+            "the best rounds of some methods were chosen on the test split, those of others on a validation split, so "
+            f"their best accuracies cannot be compared (test: {_letters(on_test)}; validation: {_letters(others)})"
+        )
+    elif on_test:
+        yield note(
+            "best accuracies are the largest on the test split itself, and by that somewhat too high; "
+            "data.validation_fraction holds out training rows to choose on"
         )
 
 

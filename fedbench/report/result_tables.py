@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 
-from fedbench.records.metrics import spent_to_reach
+from fedbench.records.metrics import how_chosen, spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
@@ -26,11 +26,7 @@ Spent = Mapping[str, float]
 
 def results_table(methods: Sequence[Method]) -> Table:
     """The figures of each method over its seeds."""
-    columns = [
-        total
-        for total in TOTALS
-        if not total.metric.is_asynchronous or any(method.spread(total.name).n for method in methods)
-    ]
+    columns = [total for total in TOTALS if any(method.spread(total.name).n for method in methods)]
     numbers = [
         total.number([value for method in methods for value in method.summaries(total.name).values()])
         for total in columns
@@ -43,7 +39,8 @@ def results_table(methods: Sequence[Method]) -> Table:
         for method in methods
     )
     headings = tuple(f"{total.heading} ({number.unit})" for total, number in zip(columns, numbers, strict=True))
-    return Table("Accuracy and cost of each method", "method", headings, rows, (COSTS, WALL), label="results")
+    notes = (how_chosen({run.chosen_on for method in methods for run in method.runs}), COSTS, WALL)
+    return Table("Accuracy and cost of each method", "method", headings, rows, notes, label="results")
 
 
 def _total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:

@@ -49,6 +49,7 @@ class ShownMetric:
 TOTALS = (
     ShownMetric("best_accuracy", "best accuracy"),
     ShownMetric("final_accuracy", "final accuracy"),
+    ShownMetric("best_validation_accuracy", "best validation accuracy"),
     ShownMetric("uplink_bytes", "uplink"),
     ShownMetric("downlink_bytes", "downlink"),
     ShownMetric("client_flops", "client work"),
@@ -57,7 +58,7 @@ TOTALS = (
     ShownMetric("wall_seconds", "wall time"),
     ShownMetric("virtual_seconds", "virtual time"),
 )
-"""The figures of whole runs; those of asynchronous runs are left out where no method has them."""
+"""The figures of whole runs; one that no method has is left out."""
 
 SPENDINGS = (
     ShownMetric("rounds", "round"),

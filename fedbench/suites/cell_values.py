@@ -34,6 +34,8 @@ class Quantity:
 QUANTITIES: dict[str, Quantity] = {
     "best_accuracy": Quantity(METRICS["best_accuracy"], "%", 100, 2),
     "final_accuracy": Quantity(METRICS["final_accuracy"], "%", 100, 2),
+    "best_validation_accuracy": Quantity(METRICS["best_validation_accuracy"], "%", 100, 2),
+    "final_validation_accuracy": Quantity(METRICS["final_validation_accuracy"], "%", 100, 2),
     "train_loss": Quantity(METRICS["train_loss"], "", 1),
     "rounds": Quantity(METRICS["rounds"], "", 1, 0),
     "uplink_mb": Quantity(METRICS["uplink_bytes"], "MB", 1e-6),

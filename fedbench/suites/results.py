@@ -8,6 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from fedbench.config.identity import is_local
+from fedbench.records.metrics import how_chosen
 from fedbench.records.reader import load_run
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.plan import Plan, SuiteCell
@@ -234,9 +235,17 @@ class Outcomes:
             "reason": (outcome.reason or None) if outcome else None,
             "directory": str(outcome.directory) if outcome and outcome.directory else None,
             "best_accuracy": outcome.summary.get("best_accuracy") if outcome else None,
+            "chosen_on": outcome.summary.get("chosen_on") if outcome else None,
             "wall_seconds": outcome.summary.get("wall_seconds") if outcome else None,
             "model_sha256": outcome.summary.get("model_sha256") if outcome else None,
         }
+
+    def _chosen_on(self) -> set[str]:
+        """The splits on which the best rounds were chosen, of the finished runs whose best accuracy is shown."""
+        shown = (cell for cell in self.plan.cells.values() if cell.measure.value == "best_accuracy")
+        digests = {digest for cell in shown for digest in cell.runs.values()}
+        finished = (self.by_digest[digest] for digest in digests if digest in self.by_digest)
+        return {str(outcome.summary.get("chosen_on", "test")) for outcome in finished if outcome.finished}
 
     def _banner(self) -> str:
         plan, parts = self.plan, []
@@ -253,6 +262,7 @@ class Outcomes:
         plan = self.plan
         notes = [f"Published: {plan.file.published.source}."] if plan.file.published else []
         notes += [f"{note.rstrip('.')}." for note in plan.file.notes]
+        notes += [sentence] if (sentence := how_chosen(self._chosen_on())) else []
         if plan.scaling:
             notes.append(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}.")
         chosen = [text for text in plan.overrides if not is_local(text)]

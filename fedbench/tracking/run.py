@@ -123,6 +123,8 @@ class MlflowTracker:
         metrics: dict[str, float | None] = {
             "test/accuracy": record.test_accuracy,
             "test/loss": record.test_loss,
+            "validation/accuracy": record.validation_accuracy,
+            "validation/loss": record.validation_loss,
             "train/loss": record.train_loss,
             "comm/uplink_mb": self._uplink / 1e6,
             "comm/downlink_mb": self._downlink / 1e6,
@@ -143,7 +145,10 @@ class MlflowTracker:
         if self._run is None:
             return
         ended = now()
-        outcome: dict[str, float | None] = {"best/accuracy": summary.get("best_accuracy")}
+        outcome: dict[str, float | None] = {
+            "best/accuracy": summary.get("best_accuracy"),
+            "best/validation_accuracy": summary.get("best_validation_accuracy"),
+        }
         if self._judge is not None:
             verdict = self._judge(summary)
             outcome |= verdict.metrics
@@ -198,6 +203,7 @@ def _log_dataset(recording: MlflowRun, run: RunDescription) -> None:
     profile = {
         "train_samples": sum(map(sum, run.client_class_counts)),
         "test_samples": run.test_samples,
+        "validation_samples": run.validation_samples,
         "clients": len(run.client_class_counts),
         "classes": len(run.class_names),
     }

@@ -1,7 +1,20 @@
 """Scores of evaluation minibatches and their sums, as plain values without PyTorch."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
+
+ScoredSplit = Literal["test", "validation"]
+"""The splits that the global model is scored on. What is chosen is chosen on validation, if there is such a split."""
+
+
+@dataclass(frozen=True)
+class EvaluationBatch:
+    """One minibatch of an evaluation: rows [start, stop) of a split."""
+
+    split: ScoredSplit
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True)
@@ -12,16 +25,49 @@ class BatchScore:
         samples: samples of the minibatch.
         loss_sum: sum of the samples' cross-entropies, in nats.
         correct: number of samples whose largest output is at their label.
+        split: the split that the minibatch is of.
     """
 
     samples: int
     loss_sum: float
     correct: int
+    split: ScoredSplit = "test"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean loss in nats and accuracy in 0..1 of the global model on each split; None on a split that is not there."""
+
+    test_loss: float | None = None
+    test_accuracy: float | None = None
+    validation_loss: float | None = None
+    validation_accuracy: float | None = None
+
+    @classmethod
+    def of(cls, scores: Sequence[BatchScore]) -> "Scores":
+        """The scores of all minibatches of an evaluation, added in the order given."""
+        by_split = {split: [score for score in scores if score.split == split] for split in ("test", "validation")}
+        totals = {split: total_score(parts) if parts else (None, None) for split, parts in by_split.items()}
+        return cls(*totals["test"], *totals["validation"])
 
 
 def batch_borders(samples: int, batch_size: int) -> list[tuple[int, int]]:
     """The borders [start, stop) of each evaluation minibatch of a split with `samples` samples."""
     return [(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
+
+
+def evaluation_batches(rows: Mapping[ScoredSplit, int], batch_size: int) -> tuple[EvaluationBatch, ...]:
+    """The minibatches of an evaluation, split after split.
+
+    Args:
+        rows: number of rows of each split.
+        batch_size: samples of a minibatch.
+    """
+    return tuple(
+        EvaluationBatch(split, start, stop)
+        for split, count in rows.items()
+        for start, stop in batch_borders(count, batch_size)
+    )
 
 
 def total_score(scores: Sequence[BatchScore]) -> tuple[float, float]:

@@ -62,7 +62,11 @@ UNEQUAL = ("data.partition=dirichlet", "data.partition.alpha=0.5", "participatio
 
 
 @pytest.mark.parametrize("statistics", ["aggregate", "local"])
-@pytest.mark.parametrize("cohorts", [(), UNEQUAL], ids=["everyone", "samples of unequal clients"])
+@pytest.mark.parametrize(
+    "cohorts",
+    [(), UNEQUAL, ("data.validation_fraction=0.3",)],
+    ids=["everyone", "samples of unequal clients", "a validation split"],
+)
 def test_the_prediction_is_what_the_run_records(statistics: str, cohorts: tuple[str, ...], call: Call) -> None:
     overrides = (*SMALL, *cohorts, f"local.batchnorm={statistics}", "tracking.enabled=false", "runtime.executor=inline")
     predicted = cost(call, *overrides)

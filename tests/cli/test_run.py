@@ -73,7 +73,8 @@ def test_the_quickstart_ends_with_a_summary_on_stdout_and_lines_on_stderr(quicks
     summary, stdout = summary_of(quickstart.directory), quickstart.finished.stdout
     rows = {line[:17].strip(): line[17:].strip() for line in stdout.splitlines()}
     full = summary["full_updates"]
-    assert rows["accuracy"] == f"{summary['best_accuracy']:.2%} best, {summary['final_accuracy']:.2%} final"
+    best = f"{summary['best_accuracy']:.2%} best (round {summary['best_round']}, chosen on the test split)"
+    assert rows["accuracy"] == f"{best}, {summary['final_accuracy']:.2%} final"
     assert rows["sent up / down"] == (
         f"{summary['uplink_bytes'] / 1e6:.2f} MB / {summary['downlink_bytes'] / 1e6:.2f} MB"
     )

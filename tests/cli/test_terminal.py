@@ -18,6 +18,8 @@ SYNCHRONOUS = COSTS | {
     "full_updates": COSTS,
     "best_accuracy": 0.9123,
     "final_accuracy": 0.9,
+    "best_round": 7,
+    "chosen_on": "test",
     "wall_seconds": 75.0,
     "rounds": 30,
     "status": "finished",
@@ -135,3 +137,16 @@ def test_the_summary_of_a_synchronous_run_has_neither(monkeypatch: pytest.Monkey
     assert list(summary_lines(monkeypatch, SYNCHRONOUS)) == [
         "accuracy", "sent up / down", "client work", "as full updates", "time", "files",
     ]  # fmt: skip
+
+
+def test_the_summary_says_on_which_split_the_best_round_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_test = summary_lines(monkeypatch, SYNCHRONOUS)["accuracy"]
+    assert on_test == "91.23% best (round 7, chosen on the test split), 90.00% final"
+    validated = SYNCHRONOUS | {"chosen_on": "validation", "best_validation_accuracy": 0.95}
+    on_validation = summary_lines(monkeypatch, validated)["accuracy"]
+    assert on_validation == "91.23% in round 7, the best on validation (95.00%), 90.00% final"
+
+
+def test_a_round_shows_its_validation_accuracy_beside_that_of_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
+    (line,) = lines(monkeypatch, replace(a_round(0), validation_accuracy=0.25), rows=1)
+    assert "accuracy 0.1000  validation 0.2500  loss" in line

@@ -13,6 +13,7 @@ def rounds(accuracies: list[float | None], **columns: list[object]) -> pa.Table:
     for index, accuracy in enumerate(accuracies):
         row: dict[str, object] = dict.fromkeys(ROUND_SCHEMA.names, 0)
         row |= {"round": index, "phase": "full", "test_accuracy": accuracy, "virtual_seconds": None, "epochs": None}
+        row["validation_accuracy"] = None
         rows.append(row | {name: values[index] for name, values in columns.items()})
     return pa.Table.from_pylist(rows, schema=ROUND_SCHEMA)
 
@@ -31,6 +32,8 @@ TABLE = rounds(
         ("rounds", [1, 2, 3, 4, 5]),
         ("best_accuracy", [None, 0.5, 0.5, 0.5, 0.8]),
         ("final_accuracy", [None, 0.5, 0.5, 0.4, 0.8]),
+        ("best_round", [None, 2, 2, 2, 5]),
+        ("best_validation_accuracy", [None] * 5),
         ("uplink_bytes", [1, 3, 6, 10, 15]),
         ("total_bytes", [11, 23, 36, 50, 65]),
         ("paper_comm_gb", [0.1, 0.2, 0.4, 0.5, 0.7]),
@@ -40,6 +43,21 @@ TABLE = rounds(
 )
 def test_the_course_of_a_figure_is_its_value_at_the_end_of_each_round(name: str, expected: list[float | None]) -> None:
     assert METRICS[name].by_round(TABLE) == expected
+
+
+def test_with_a_validation_split_the_best_round_is_the_first_that_is_best_on_it() -> None:
+    validated = rounds([0.9, 0.5, 0.7, 0.8, 0.6], validation_accuracy=[0.1, None, 0.4, 0.4, 0.3])
+    assert METRICS["best_round"].by_round(validated) == [1, 1, 3, 3, 3]
+    assert METRICS["best_accuracy"].by_round(validated) == [0.9, 0.9, 0.7, 0.7, 0.7]
+    assert METRICS["best_validation_accuracy"].by_round(validated) == [0.1, 0.1, 0.4, 0.4, 0.4]
+    assert METRICS["final_validation_accuracy"].by_round(validated) == [0.1, 0.1, 0.4, 0.4, 0.3]
+
+
+def test_a_target_may_be_one_of_the_validation_accuracy() -> None:
+    validated = rounds([0.9, 0.5, 0.7], validation_accuracy=[0.1, 0.2, 0.4])
+    assert first_round_reaching(validated, 0.3) == 0
+    assert first_round_reaching(validated, 0.3, "validation_accuracy") == 2
+    assert spent_to_reach(validated, 0.15, ["rounds"], "validation_accuracy") == {"rounds": 2}
 
 
 @pytest.mark.parametrize(("target", "index"), [(0.3, 1), (0.5, 1), (0.51, 4), (0.8, 4), (0.81, None)])

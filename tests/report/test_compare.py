@@ -24,7 +24,7 @@ from fedbench.records.run_lock import is_at_work
 from fedbench.report.compare import Comparison, compare, load
 from fedbench.report.curves import accuracy_curve
 from fedbench.report.methods import labels as labels_of
-from fedbench.report.result_tables import spent_until
+from fedbench.report.result_tables import results_table, spent_until
 from fedbench.report.shown_metrics import default_target
 
 GOOD = [f"{method}-{seed}" for method in ("full", "part") for seed in range(3)]
@@ -171,16 +171,16 @@ def test_only_a_split_recorded_as_drawn_by_the_seed_may_differ_between_seeds(rec
     runs = [read_run(recorded / name) for name in GOOD]
     other_words = [replace(run, description=replace(run.description, dataset_source="a folder")) for run in runs]
     assert said(compare(other_words), "warning") == ""
-    fixed = [replace(run, description=replace(run.description, test_split_by_seed=False)) for run in runs]
+    fixed = [replace(run, description=replace(run.description, held_out_by_seed=False)) for run in runs]
     assert "run on different data" in said(compare(fixed), "warning")
 
 
 def test_a_run_that_does_not_say_how_its_test_split_was_drawn_is_of_another_version(copied: Path) -> None:
     file = copied / "part-2" / "description.json"
     description = json.loads(file.read_text())
-    del description["test_split_by_seed"]
+    del description["held_out_by_seed"]
     file.write_text(json.dumps(description))
-    with pytest.raises(DataError, match=r"description\.json: .* of another version: .*'test_split_by_seed'"):
+    with pytest.raises(DataError, match=r"description\.json: .* of another version: .*'held_out_by_seed'"):
         read_run(copied / "part-2")
 
 
@@ -343,3 +343,25 @@ def test_a_run_that_ended_early_or_was_never_scored_does_not_count(copied: Path)
 def test_other_versions_are_said(copied: Path) -> None:
     change_summary(copied / "full-0", versions={"torch": "0.1"})
     assert "different versions or machines (torch 0.1: 1 runs; fedbench" in said(comparison(copied, *GOOD), "note")
+
+
+def validated(run: RecordedRun) -> RecordedRun:
+    """The run as if it had a validation split, on which its first round is the best."""
+    scores = pa.array([1.0, *[0.0] * (run.rounds.num_rows - 1)], pa.float64())
+    place = run.rounds.schema.get_field_index("validation_accuracy")
+    return replace(run, rounds=run.rounds.set_column(place, "validation_accuracy", scores))
+
+
+def test_best_accuracies_that_were_chosen_on_the_test_split_are_remarked_on(recorded: Path) -> None:
+    runs = [read_run(recorded / name) for name in GOOD]
+    on_test = "best accuracies are the largest on the test split itself"
+    assert on_test in said(compare(runs), "note")
+    everywhere = compare([validated(run) for run in runs])
+    assert on_test not in said(everywhere, "note")
+    mixed = compare([validated(run) if "full" in run.source else run for run in runs])
+    assert "best accuracies cannot be compared (test: B; validation: A)" in said(mixed, "warning")
+    for compared, start in ((compare(runs), "the largest"), (everywhere, "the test accuracy"), (mixed, "the test acc")):
+        notes = results_table(compared.methods).notes
+        assert notes[0].startswith(f"Best accuracy: {start}")
+    assert notes[0].endswith("; without a validation split the largest of all rounds on the test split itself, and by "
+                             "that somewhat too high.")  # fmt: skip

@@ -6,6 +6,9 @@ import pytest
 from fedbench.records.schema import ROUND_SCHEMA
 from fedbench.suites.cell_values import QUANTITIES, Absence, Measure, Reading, read
 
+ABSENT = ("epochs", "best_validation_accuracy", "final_validation_accuracy")
+"""Quantities that these rounds do not have."""
+
 SCORES = [0.5, None, 0.8, 0.7, 0.9]
 
 
@@ -25,6 +28,7 @@ def history() -> pa.Table:
             "virtual_seconds": 3.0 * (number + 1),
             "train_loss": 1 / (number + 1),
             "epochs": None,
+            "validation_accuracy": None,
         }
         rows.append(row)
     return pa.Table.from_pylist(rows, schema=ROUND_SCHEMA)
@@ -80,7 +84,7 @@ def test_a_missing_value_has_its_reason_as_a_field_and_in_words(
 def test_every_quantity_can_be_read_and_has_a_heading() -> None:
     for name, quantity in QUANTITIES.items():
         reading = read(Measure(value=name), history(), None)
-        assert (reading.value is None) == (name == "epochs"), name
+        assert (reading.value is None) == (name in ABSENT), name
         assert Measure(value=name).heading("x").startswith("x")
         assert quantity.metric.meaning
     assert Measure(value="uplink_mb", target=80).heading("sent up") == "sent up to 80 % (MB)"

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from small_suites import BASE, plan_of, run, write_suite
 
+from fedbench.records.reader import load_run
+
 REPORT = Path("runs/suites/tiny/report/report.html")
 ONE_COLUMN = [{"name": "best", "measure": "best_accuracy"}]
 
@@ -44,3 +46,16 @@ def test_a_report_that_cannot_be_drawn_is_a_warning(run_folder: Path) -> None:
     outcomes, lines = run(plan_of(write_suite(run_folder), seeds="0"))
     assert outcomes.status == "finished"
     assert [line for line in lines if "the report could not be written" in line]
+
+
+def test_a_table_says_on_which_split_its_best_accuracies_were_chosen(run_folder: Path) -> None:
+    suite = write_suite(run_folder, columns=ONE_COLUMN, seeds=[0], published=None)
+    on_test, _ = run(plan_of(suite))
+    on_validation, _ = run(plan_of(suite, "data.samples_per_client=30", "data.validation_fraction=0.1"))
+    for outcomes, words in ((on_test, "the largest of all rounds on the test split"), (on_validation, "the test acc")):
+        assert any(note.startswith(f"Best accuracy: {words}") for note in outcomes.table().notes)
+    (cell,) = (cell for cell in on_validation.to_mapping()["cells"] if cell["row"] == "C=2")
+    (directory,) = (run["directory"] for run in on_validation.to_mapping()["runs"])
+    history = load_run(directory)[1]
+    test, validation = (history.column(f"{name}_accuracy").to_pylist() for name in ("test", "validation"))
+    assert cell["values"] == {"0": 100 * test[validation.index(max(validation))]}

@@ -23,7 +23,7 @@ def a_description(directory: Path, clients: int = 4) -> RunDescription:
         class_names=CLASSES,
         client_class_counts=tuple((client, 2 * client, 5) for client in range(clients)),
         test_samples=100,
-        test_split_by_seed=False,
+        held_out_by_seed=False,
     )
 
 

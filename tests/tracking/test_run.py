@@ -7,6 +7,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from waiting import wait_until
 
 from fedbench.errors import ConfigError
 from fedbench.records.run_directory import RunDirectory
+from fedbench.records.schema import RoundRecord
 from fedbench.tracking.run import MlflowTracker, flatten
 from fedbench.tracking.store import environment_store, open_store
 
@@ -38,6 +40,17 @@ def made_store(empty_store: Path, tmp_path: Path) -> None:
     shutil.copy(empty_store, tmp_path / "mlflow.db")
 
 
+VALIDATION_METRICS = {"validation/accuracy", "validation/loss"}
+
+
+def validated(record: RoundRecord) -> RoundRecord:
+    """A round with half its accuracy, and twice its loss, on a validation split."""
+    if record.test_accuracy is None or record.test_loss is None:
+        return record
+    scores = {"validation_accuracy": record.test_accuracy / 2, "validation_loss": 2 * record.test_loss}
+    return replace(record, **scores)
+
+
 def record(tracker: MlflowTracker, directory: Path, rounds: int = 4, status: str = "finished") -> Path:
     recorder = RunDirectory.create("demo", 3, directory)
     observers = (recorder, tracker)
@@ -45,12 +58,14 @@ def record(tracker: MlflowTracker, directory: Path, rounds: int = 4, status: str
         observer.run_started(a_description(recorder.path))
     for index in range(rounds):
         for observer in observers:
-            observer.round_finished(a_round(index, evaluated=index != 1, group=index - 1), client_rows(index))
+            observer.round_finished(
+                validated(a_round(index, evaluated=index != 1, group=index - 1)), client_rows(index)
+            )
     (recorder.path / "checkpoints").mkdir()
     (recorder.path / "checkpoints" / "00003.safetensors").write_bytes(b"large")
     (recorder.path / ".model.safetensors.tmp").write_bytes(b"torn")
     for observer in observers:
-        observer.run_finished({"status": status, "best_accuracy": 0.775})
+        observer.run_finished({"status": status, "best_accuracy": 0.775, "best_validation_accuracy": 0.8})
     return recorder.path
 
 
@@ -73,7 +88,9 @@ def test_a_run_is_found_again_through_mlflow(tmp_path: Path) -> None:
     assert client.get_experiment(tracker.experiment_id).name == "partial updates"
     assert run.info.end_time >= run.info.start_time
 
-    assert set(run.data.metrics) == ROUND_METRICS | {"best/accuracy"}
+    assert set(run.data.metrics) == ROUND_METRICS | VALIDATION_METRICS | {"best/accuracy", "best/validation_accuracy"}
+    assert values(client, tracker.run_id, "validation/accuracy") == [(i, 0.5 - 0.45 / (i + 1)) for i in (0, 2, 3)]
+    assert values(client, tracker.run_id, "best/validation_accuracy") == [(0, 0.8)]
     assert values(client, tracker.run_id, "test/accuracy") == [(i, 1 - 0.9 / (i + 1)) for i in (0, 2, 3)]
     assert values(client, tracker.run_id, "test/loss") == [(i, 2.5 / (i + 1)) for i in (0, 2, 3)]
     assert values(client, tracker.run_id, "train/loss") == [(i, 2.0 / (i + 1)) for i in range(4)]

@@ -17,7 +17,7 @@ from fedbench.engine.interfaces import ArrivalExecutor, EvaluationPhase
 from fedbench.engine.messages import ClientReport, FinishedTask, HostSpec, TaskOrder
 from fedbench.errors import ClientFailure
 from fedbench.protocol.layout import Vector
-from fedbench.training.scores import batch_borders
+from fedbench.training.scores import evaluation_batches
 
 
 class InlineArrivalExecutor(ArrivalExecutor):
@@ -43,7 +43,7 @@ class InlineArrivalExecutor(ArrivalExecutor):
         self._host = ArrivalHost()
         self._host.prepare(spec, data, rows)
         self._held = [-1] * len(spec.table.parts)
-        self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+        self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
         self._finished: dict[int, FinishedTask] = {}
         self._raised: dict[int, tuple[int, Exception]] = {}
         self._uploads: dict[int, Vector] = {}
@@ -82,7 +82,7 @@ class InlineArrivalExecutor(ArrivalExecutor):
         stale = stale_parts(self._held, versions)
         self._held = list(versions)
         payload = self._server.current(stale) if stale else np.empty(0, np.float32)
-        report = self._host.evaluate(stale, payload, self._borders)
+        report = self._host.evaluate(stale, payload, self._batches)
         return EvaluationPhase(report.scores, report.client_accuracy, 0)
 
     def end_round(self) -> tuple[float, int]:

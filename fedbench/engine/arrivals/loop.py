@@ -18,7 +18,7 @@ from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import ActiveGroups, Feedback
 from fedbench.randomness import generator
 from fedbench.records.schema import ArrivalRecord, ClientRecord, RoundRecord
-from fedbench.training.scores import total_score
+from fedbench.training.scores import Scores
 
 SAVED_ATTRIBUTES = (
     "_next_round",
@@ -140,9 +140,9 @@ class ArrivalLoop:
         self._mean_full_flops = sum(self._flops(self._groups, client) for client in range(clients)) / clients
         self._watch = Stopwatch()
 
-    def accuracy(self) -> float:
-        """Test accuracy of the current global model, in 0..1."""
-        return total_score(self._executor.evaluate(self._ledger.versions).scores)[1]
+    def scores(self) -> Scores:
+        """The scores of the current global model."""
+        return Scores.of(self._executor.evaluate(self._ledger.versions).scores)
 
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
         """Run the remaining rounds and yield the records of each.
@@ -380,15 +380,15 @@ class ArrivalLoop:
         self, progress: RoundInProgress, evaluation: EvaluationPhase | None, norm: float, transport_bytes: int
     ) -> RoundRecord:
         staleness = [arrival.staleness for arrival in progress.accepted]
-        loss, accuracy = total_score(evaluation.scores) if evaluation else (None, None)
+        scores = Scores.of(evaluation.scores if evaluation else ())
         return RoundRecord(
             round=progress.round,
             phase="async",
             group=progress.group,
             clients=len(progress.reports),
             train_loss=mean_loss(progress.reports),
-            test_loss=loss,
-            test_accuracy=accuracy,
+            test_loss=scores.test_loss,
+            test_accuracy=scores.test_accuracy,
             uplink_bytes=sum(client.uplink_bytes for client in progress.clients),
             downlink_bytes=progress.downlink_bytes,
             transport_bytes=transport_bytes,
@@ -402,6 +402,8 @@ class ArrivalLoop:
             epochs=self._samples_passed / sum(self._plan.sizes),
             staleness_mean=sum(staleness) / len(staleness) if staleness else None,
             staleness_max=max(staleness, default=None),
+            validation_loss=scores.validation_loss,
+            validation_accuracy=scores.validation_accuracy,
         )
 
 

@@ -27,7 +27,7 @@ from fedbench.engine.on_ray.liveness import ResultWaiter
 from fedbench.errors import FedbenchError, LostActor, RunError
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
-from fedbench.training.scores import batch_borders
+from fedbench.training.scores import EvaluationBatch, evaluation_batches
 
 GROWTH_CHECK_INTERVAL = 10.0
 """Seconds between two checks of whether the cluster has grown."""
@@ -64,7 +64,7 @@ class ActorExecutor:
         self._spec = spec
         self._runtime = runtime
         self._server_class, self._server_spec = server_class, server
-        self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+        self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
         self._next_look = time.monotonic() + GROWTH_CHECK_INTERVAL
         self._waiter = ResultWaiter()
         self._shared = [ray.put(Shipment(spec)), ray.put(Shipment(data)), ray.put(list(rows))]
@@ -188,10 +188,10 @@ class ActorExecutor:
             return None
         return self._cluster.client_actors[holder].copy_state.remote(0)
 
-    def _batches_for(self, actor: int) -> list[tuple[int, int]]:
-        """Borders of the evaluation minibatches that an actor scores, a consecutive share of the test split."""
-        batches, actors = len(self._borders), self._cluster.actor_count
-        return self._borders[batches * actor // actors : batches * (actor + 1) // actors]
+    def _batches_for(self, actor: int) -> tuple[EvaluationBatch, ...]:
+        """The evaluation minibatches that an actor scores, a consecutive share of all of them."""
+        batches, actors = len(self._batches), self._cluster.actor_count
+        return self._batches[batches * actor // actors : batches * (actor + 1) // actors]
 
     def _ask(self, references: Any) -> Any:
         """Results of one or several actor calls, waited for up to `runtime.round_timeout` seconds.

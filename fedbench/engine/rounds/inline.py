@@ -15,7 +15,7 @@ from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.errors import ClientFailure
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector
-from fedbench.training.scores import batch_borders
+from fedbench.training.scores import evaluation_batches
 
 
 class InlineRoundExecutor(RoundExecutor):
@@ -41,7 +41,7 @@ class InlineRoundExecutor(RoundExecutor):
         self._host = ClientHost()
         self._host.prepare(spec, data, rows)
         self._held = [-1] * len(self._server.versions())
-        self._borders = batch_borders(len(data.test), spec.evaluation_batch_size)
+        self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
 
     def plan(self, round_index: int) -> RoundPlan:
         return self._server.plan(round_index)
@@ -75,7 +75,7 @@ class InlineRoundExecutor(RoundExecutor):
 
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
         stale = self._bring_up_to_date()
-        report = self._host.evaluate(stale, self._server.payload(stale), self._borders, clients)
+        report = self._host.evaluate(stale, self._server.payload(stale), self._batches, clients)
         return EvaluationPhase(report.scores, report.client_accuracy, 0)
 
     def _start_parts(self) -> tuple[int, ...]:

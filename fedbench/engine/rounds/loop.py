@@ -8,7 +8,7 @@ from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records
 from fedbench.engine.interfaces import RoundExecutor
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.records.schema import DROPPED, RoundRecord
-from fedbench.training.scores import total_score
+from fedbench.training.scores import Scores
 
 
 class RoundLoop:
@@ -47,9 +47,9 @@ class RoundLoop:
         self._next_round = state["next_round"]
         self._comm_gb, self._comp_tflop = state["paper"]
 
-    def accuracy(self) -> float:
-        """Test accuracy of the current global model, in 0..1."""
-        return total_score(self._executor.evaluate(()).scores)[1]
+    def scores(self) -> Scores:
+        """The scores of the current global model."""
+        return Scores.of(self._executor.evaluate(()).scores)
 
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
         """Run the remaining rounds and yield the records of each.
@@ -84,7 +84,7 @@ class RoundLoop:
                 index, (report.client for report in training.reports if report.status == DROPPED)
             )
             clients = client_records(plan, training, evaluation, costs)
-            test_loss, test_accuracy = total_score(evaluation.scores) if evaluation else (None, None)
+            scores = Scores.of(evaluation.scores if evaluation else ())
             yield FinishedRound(
                 RoundRecord(
                     round=index,
@@ -92,8 +92,8 @@ class RoundLoop:
                     group=plan.active.label,
                     clients=len(plan.cohort),
                     train_loss=mean_loss(training.reports),
-                    test_loss=test_loss,
-                    test_accuracy=test_accuracy,
+                    test_loss=scores.test_loss,
+                    test_accuracy=scores.test_accuracy,
                     uplink_bytes=sum(client.uplink_bytes for client in clients),
                     downlink_bytes=sum(client.downlink_bytes for client in clients),
                     transport_bytes=training.transport_bytes + (evaluation.transport_bytes if evaluation else 0),
@@ -111,6 +111,8 @@ class RoundLoop:
                     evaluation_seconds=evaluation_seconds,
                     tracking_seconds=tracking_seconds,
                     dropped_clients=sum(client.status == DROPPED for client in clients),
+                    validation_loss=scores.validation_loss,
+                    validation_accuracy=scores.validation_accuracy,
                 ),
                 clients,
             )

@@ -45,7 +45,14 @@ VARIANTS = {
         "local.batchnorm=local",
         "evaluation.batchnorm=recalibrate",
     ),
+    "a validation split": ("data.validation_fraction=0.2", "evaluation.batch_size=100"),
 }
+
+
+COMPARED = (
+    "train_loss", "test_loss", "test_accuracy", "validation_loss", "validation_accuracy", "uplink_bytes",
+    "downlink_bytes", "client_flops",
+)  # fmt: skip
 
 
 @pytest.mark.slow
@@ -56,7 +63,7 @@ def test_one_result_whatever_the_cluster(variant: str, on_ray: OnRay) -> None:
     for actors in (1, 2, 5):
         result = on_ray(actors, *overrides)
         assert result.summary["model_sha256"] == expected.summary["model_sha256"], actors
-        for column in ("train_loss", "test_loss", "test_accuracy", "uplink_bytes", "downlink_bytes", "client_flops"):
+        for column in COMPARED:
             assert result.history.column(column).equals(expected.history.column(column)), (actors, column)
         mine, theirs = (pq.read_table(one.directory / "clients.parquet") for one in (result, expected))
         assert mine.drop_columns(["seconds"]).equals(theirs.drop_columns(["seconds"]))
