@@ -8,7 +8,6 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fedbench.models.base import Model, Task
-from fedbench.models.initialisation import initialise_convolutions
 from fedbench.models.requirements import image_shape
 
 # Convolutions per stage and the stage's channels in units of `width`; a max-pool ends each stage.
@@ -18,8 +17,7 @@ STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 class Vgg16(Model):
     """VGG-16 with BatchNorm: 33,646,666 parameters for 10 classes; images from 32x32.
 
-    The convolutions start as K. He et al. (ICCV 2015) propose; FedMR's published code leaves them PyTorch's initial
-    values.
+    All layers start with PyTorch's initial values, as in FedMR's published code.
 
     Attributes:
         width: Channels of the first stage.
@@ -61,7 +59,6 @@ class Vgg(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(hidden, classes),
         )
-        initialise_convolutions(self)
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 [N, C, H, W] -> logits float32 [N, classes]."""

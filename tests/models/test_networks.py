@@ -280,6 +280,14 @@ def test_initial_convolutions_have_the_variance_of_their_outputs_fan() -> None:
     assert weight.std().item() == pytest.approx(math.sqrt(2 / (512 * 9)), rel=0.01)
 
 
+def test_vgg_16_starts_with_pytorchs_initial_values_as_in_fedmrs_code() -> None:
+    module = build_module(Vgg16(hidden=16), CIFAR, seed=0)
+    weight, bias = (module.get_parameter(f"features.40.{part}") for part in ("weight", "bias"))
+    bound = 1 / math.sqrt(512 * 9)  # uniform in [-1 / sqrt(fan in), 1 / sqrt(fan in)], weights and biases
+    assert weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.01)
+    assert bound * 0.9 < bias.abs().max() <= bound
+
+
 @pytest.mark.parametrize(
     ("model", "task", "message"),
     [
