@@ -1,5 +1,6 @@
 """What a person sees in the terminal: progress on stderr, results on stdout."""
 
+import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -240,6 +241,9 @@ def print_data(report: "DataReport") -> None:
         table.add_row("on disk", f"{report.files} files, {megabytes(report.bytes)}")
     table.add_row("source", report.source + (" (written just now)" if report.written else ""))
     table.add_row("fingerprint", report.fingerprint)
+    for remark in report.remarks:
+        table.add_row("note", remark)
+    table.add_row("use it", shlex.join(["fedbench", "run", "PRESET", *report.overrides]))
     results.print(table, markup=False, highlight=False)
 
 

@@ -3,6 +3,7 @@
 A part's module is imported when the part is first used.
 """
 
+import re
 from typing import Any
 
 from fedbench.components.base import Component
@@ -20,6 +21,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "tiny-imagenet": "fedbench.data.images:TinyImageNet",
         "femnist": "fedbench.data.images:Femnist",
         "ag-news": "fedbench.data.text:AgNews",
+        "images": "fedbench.data.parquet_images:ParquetImages",
     },
     "partition": {
         "iid": "fedbench.data.partition:Iid",
@@ -134,8 +136,23 @@ DEFAULTS = {
 IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
 
 
+def built_in_name(kind: str, name: str) -> str:
+    """The built-in name that is meant, whatever its case, hyphens, underscores and dots; else the name as it is.
+
+    >>> [built_in_name("dataset", name) for name in ("fashion_mnist", "CIFAR-10", "my.data:Plants")]
+    ['fashion-mnist', 'cifar10', 'my.data:Plants']
+    """
+    if name in BUILTIN[kind] or ":" in name:
+        return name
+    return {_letters(known): known for known in BUILTIN[kind]}.get(_letters(name), name)
+
+
+def _letters(name: str) -> str:
+    return re.sub(r"[-_. ]", "", name.lower())
+
+
 def component_class(kind: str, name: str) -> Any:
-    """The class behind a built-in name or an import path ("package.module:Class").
+    """The class behind a built-in name (see `built_in_name`) or an import path ("package.module:Class").
 
     Raises:
         ConfigError: the name is unknown (a near miss is suggested), or nothing is found under the import path.
@@ -143,10 +160,11 @@ def component_class(kind: str, name: str) -> Any:
     key = CONFIG_KEYS[kind]
     if kind == "model" and name.startswith("torchvision:"):
         return component_class(kind, IMPORTED_MODEL)
-    target = BUILTIN[kind].get(name)
+    target = BUILTIN[kind].get(built_in_name(kind, name))
     if target is None and ":" not in name:
+        own = f"; images of your own: {key}=images {key}.folder={name}" if kind == "dataset" else ""
         raise ConfigError(
-            f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class')"
+            f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class'{own})"
         )
     module_name, _, attribute = (target or name).partition(":")
     try:
@@ -186,6 +204,7 @@ def make_component(kind: str, base: type[Component], value: object) -> Component
         raise ConfigError(
             f"{key}={value}: expected a name or a mapping with 'name'; allowed: {', '.join(BUILTIN[kind])}"
         )
+    parameters["name"] = built_in_name(kind, parameters["name"])
     part = adapt(kind, component_class(kind, parameters["name"]))
     if not (isinstance(part, type) and issubclass(part, base)):
         raise ConfigError(

@@ -10,7 +10,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from fedbench.components.catalogue import CONFIG_KEYS, component_class
+from fedbench.components.catalogue import CONFIG_KEYS, built_in_name, component_class
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
 
@@ -146,16 +146,19 @@ def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mappin
         old, new = section.get(leaf), _section(changes, sections).get(leaf)
         if isinstance(old, str):
             old = section[leaf] = {"name": old}
-        if (
-            not isinstance(old, dict)
-            or not isinstance(new, dict)
-            or new.get("name", old.get("name")) == old.get("name")
-        ):
+        if not isinstance(old, dict) or not isinstance(new, dict) or "name" not in new:
+            continue
+        if _same_name(kind, old.get("name"), new["name"]):
             continue
         known: set[str] = set()
         if isinstance(new["name"], str):
             known = set(getattr(component_class(kind, new["name"]), "model_fields", {}))
         section[leaf] = {name: value for name, value in old.items() if name in known}
+
+
+def _same_name(kind: str, first: object, second: object) -> bool:
+    names = (built_in_name(kind, name) if isinstance(name, str) else name for name in (first, second))
+    return next(names) == next(names)
 
 
 def _section(values: Mapping[str, Any], path: Sequence[str]) -> dict[str, Any]:

@@ -49,6 +49,7 @@ class FederatedData:
         fingerprint: hex digest of the content; equal content has an equal fingerprint.
         test_split_by_seed: whether the seed draws the test split, so that another seed has another one.
         validation_by_seed: whether the seed draws the validation split.
+        test_rows_in_train: number of test rows whose inputs are those of a training row, too, as far as it was counted.
     """
 
     name: str
@@ -63,6 +64,7 @@ class FederatedData:
     source: str
     fingerprint: str
     test_split_by_seed: bool = False
+    test_rows_in_train: int = 0
     validation: Split | None = None
     validation_by_seed: bool = False
 
@@ -101,6 +103,14 @@ class Dataset(Component):
                 get it.
             ConfigError: an option that would have no effect, such as `test_fraction` for data with a test split.
         """
+
+    def check(self, root: Path | None) -> None:
+        """Check that the data are there, as far as that is told without reading them; called before anything starts.
+
+        Raises:
+            DataError, ConfigError: as `load`.
+        """
+        return
 
     def outline(self) -> FederatedData | None:
         """Data of the published size and shape without content, from which a run's cost is estimated.

@@ -8,14 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedbench.components.catalogue import BUILTIN, make_component
+from fedbench.components.catalogue import BUILTIN, built_in_name, make_component
 from fedbench.components.suggestions import did_you_mean
 from fedbench.data.base import Dataset
-from fedbench.data.digits import Digits
+from fedbench.data.contract import check_data, remarks_on
+from fedbench.data.image_dataset import ImageDataset
 from fedbench.data.image_source import ImageSource
 from fedbench.data.image_tree import tree_source
-from fedbench.data.images import ImageDataset
-from fedbench.data.parquet import find_splits
+from fedbench.data.parquet_files import describe_content, find_splits
 from fedbench.data.parquet_images import ParquetImages
 from fedbench.data.parquet_writer import write_parquet
 from fedbench.data.torchvision_root import torchvision_class, torchvision_folder, torchvision_source
@@ -36,6 +36,8 @@ class DataReport:
         files: number of its files on disk.
         fingerprint: hex digest of the content.
         written: whether Parquet files were written for it just now.
+        remarks: what a user should know of the data, one line each.
+        overrides: what to type behind `fedbench run PRESET` to train on it.
     """
 
     name: str
@@ -47,6 +49,8 @@ class DataReport:
     files: int
     fingerprint: str
     written: bool = False
+    remarks: tuple[str, ...] = ()
+    overrides: tuple[str, ...] = ()
 
 
 def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False) -> DataReport:
@@ -61,7 +65,7 @@ def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False
         ConfigError, DataError: as `Dataset.load`.
     """
     component = dataset if isinstance(dataset, Dataset) else _component(dataset, root)
-    data = component.load(root, test_fraction=None, seed=0)
+    data = check_data(component, component.load(root, test_fraction=None, seed=0))
     files = _files(component, root)
     return DataReport(
         name=data.name,
@@ -73,6 +77,8 @@ def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False
         files=len(files),
         fingerprint=data.fingerprint,
         written=written,
+        remarks=remarks_on(data),
+        overrides=_overrides(component, root),
     )
 
 
@@ -85,7 +91,7 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
 
     Args:
         dataset_name: a built-in name; with `source` any other name, too, which becomes a folder under `root` that
-            `fedbench.data.parquet_images:ParquetImages` loads.
+            `data.dataset=images data.dataset.folder=NAME` loads.
         root: the folder to fill; made where it is missing.
         source: a torchvision root, the original tree of Tiny-ImageNet, or any tree train/CLASS/* with test/CLASS/* or
             val/CLASS/*.
@@ -100,7 +106,7 @@ def fetch_or_convert(dataset_name: str, root: Path, source: Path | None = None) 
     if not isinstance(component, ImageDataset):
         if source is not None:
             raise ConfigError(f"--source {source}: has no effect with {dataset_name}, which is not made from images")
-        return describe(component, None if isinstance(component, Digits) else root)
+        return describe(component, root)
     with _folder(root):
         return _made_ready(dataset_name, component, root, source)
 
@@ -128,6 +134,8 @@ def _made_ready(dataset_name: str, component: ImageDataset, root: Path, source: 
                 f"--source {source}: has no effect, {root / component.folders[0]} has Parquet; remove that first"
             )
         return describe(component, root)
+    if source is None and isinstance(component, ParquetImages):
+        return describe(component, root)  # a tree of one's own is read where it is
     if component.owner_column is not None:
         raise DataError(
             f"{dataset_name}: cannot be made from images, whose writers are not known; place"
@@ -144,15 +152,30 @@ def _made_ready(dataset_name: str, component: ImageDataset, root: Path, source: 
 
 
 def _component(name: str, root: Path | None, *, new: bool = False) -> Dataset:
-    """The data set of a name: built in, imported, or a folder of image Parquet, which need not be there if `new`."""
-    if name in BUILTIN["dataset"] or ":" in name:
-        component = make_component("dataset", Dataset, name)
+    """The data set of a name: built in, imported, or a folder of images, which need not be there if `new`."""
+    built_in = built_in_name("dataset", name)
+    plain = Path(name).name == name and not name.startswith(".")
+    own = ParquetImages(folder=name) if plain else None
+    if own is not None and built_in == own.name:
+        return own
+    if built_in in BUILTIN["dataset"] or ":" in name:
+        component = make_component("dataset", Dataset, built_in)
         assert isinstance(component, Dataset)
         return component
-    plain = Path(name).name == name and not name.startswith(".")
-    if plain and (new or (root is not None and find_splits(root / name))):
-        return ParquetImages(folder=name)
-    raise ConfigError(f"{name}: no such data set{did_you_mean(name, BUILTIN['dataset'])} (or a folder under --root)")
+    if own is not None and (new or (root is not None and (own.find_parquet(root) or own.find_other(root)))):
+        return own
+    there = "" if own is None or root is None else describe_content(root / name)
+    raise ConfigError(
+        f"{name}: no such data set{did_you_mean(name, BUILTIN['dataset'])} (or a folder under --root with train and"
+        f" test, as Parquet or as CLASS/* images{f'; {there}' if there else ''})"
+    )
+
+
+def _overrides(component: Dataset, root: Path | None) -> tuple[str, ...]:
+    """What to type to run on a data set: its name, its parameters that are not at their defaults, and the root."""
+    fields = component.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
+    values = [f"data.dataset={component.name}", *(f"data.dataset.{key}={value}" for key, value in fields.items())]
+    return (*values, *([f"data.root={root}"] if root is not None else []))
 
 
 def _files(component: Dataset, root: Path | None) -> tuple[Path, ...]:
@@ -221,8 +244,11 @@ def _downloaded(component: ImageDataset, root: Path) -> Iterator[ImageSource]:
     folder = root / component.folders[0]
     place = f"place {folder}/train-00000-of-00001.parquet and test-00000-of-00001.parquet (the Hugging Face layout)"
     if name is None:
-        trees = [f", or its tree at {root / tree}" for tree in component.tree_folders]
-        raise DataError(f"{component.name}: not found under {root}, and has no download; {place}{''.join(trees)}")
+        there = "".join(
+            f" ({text})" for text in map(describe_content, (root / name for name in component.folders)) if text
+        )
+        advice = component.advice.replace("DIR", str(root))
+        raise DataError(f"{component.name}: not found under {root}{there}, and has no download; {advice}")
     with tempfile.TemporaryDirectory(prefix=".download-", dir=root, ignore_cleanup_errors=True) as temporary:
         try:
             torchvision_class(name)(temporary, download=True)

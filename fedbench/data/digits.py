@@ -23,14 +23,24 @@ class Digits(Dataset):
 
     name: str = "digits"
 
+    def check(self, root: Path | None) -> None:
+        """See `Dataset.check`.
+
+        Raises:
+            ConfigError: `data.root` is set, which would have no effect.
+        """
+        if root is not None:
+            raise ConfigError(
+                f"data.root={root}: has no effect with data.dataset={self.name}, part of scikit-learn; leave it out"
+            )
+
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """See `Dataset.load`.
 
         Raises:
             ConfigError: `data.root` is set, which would have no effect.
         """
-        if root is not None:
-            raise ConfigError(f"data.root={root}: has no effect with data.dataset={self.name}, part of scikit-learn")
+        self.check(root)
         # Imported only now: scikit-learn takes a second to import, and nothing else needs it.
         bunch = importlib.import_module("sklearn.datasets").load_digits()
         labels = np.asarray(bunch.target, dtype=np.int64)

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.data.decode import ImageKind
-from fedbench.data.parquet import ImageRows, SplitFiles, find_splits, read_images
+from fedbench.data.parquet import ImageRows, read_images
+from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies
 from fedbench.errors import DataError
 
 
@@ -35,7 +36,7 @@ def parquet_source(
     label_columns: Sequence[str],
     test_splits: Sequence[str],
     test_required: bool,
-    classes: int | None = None,
+    class_names: Sequence[str] | None = None,
     owner_column: str | None = None,
 ) -> ImageSource | None:
     """The Parquet files of the first folder that has any, in the Hugging Face layout; None where no folder has any.
@@ -46,22 +47,31 @@ def parquet_source(
         label_columns: names that the column of the labels may have.
         test_splits: the splits that may serve as the test split, the preferred one first.
         test_required: whether it is an error if there is none of them.
-        classes: number of classes; None: as many as the metadata name, or else the largest label + 1.
+        class_names: the names of the classes in label order, where they are known beforehand.
         owner_column: the column with each row's natural client.
 
     Raises:
-        DataError: a split is missing, or not all of its files are there.
+        DataError: a split is missing, or not all of its files are there, or one of them twice.
     """
     folder, splits = next(((folder, splits) for folder in folders if (splits := find_splits(folder))), (None, {}))
     if folder is None:
         return None
     train, test, chosen = _choose(folder, splits, test_splits, test_required)
+    refuse_copies((*train, *test))
 
     def read() -> tuple[ImageRows, ImageRows | None]:
-        def split(files: Sequence[Path]) -> ImageRows:
-            return read_images(files, kind, label_columns=label_columns, classes=classes, owner_column=owner_column)
+        def split(files: Sequence[Path], names: Sequence[str] | None) -> ImageRows:
+            return read_images(
+                files,
+                kind,
+                label_columns=label_columns,
+                classes=len(class_names) if class_names else None,
+                class_names=names,
+                owner_column=owner_column,
+            )
 
-        return split(train), split(test) if test else None
+        trained = split(train, class_names)
+        return trained, split(test, class_names or trained.class_names) if test else None
 
     note = f", {chosen} as the test split" if chosen not in ("test", None) else ""
     description = f"Parquet in {folder.name}/{note}"

@@ -11,8 +11,22 @@ from fedbench.data.image_source import ImageSource
 from fedbench.data.parquet import ImageRows
 from fedbench.errors import DataError
 
-SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"})
-TEST_FOLDERS = ("test", "val", "validation")
+SUFFIXES = frozenset(
+    {
+        *(".avif", ".bmp", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg"),
+        *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
+    }
+)
+"""Of files that are read as images; `FOREIGN` hold images, too, and are refused; all other files are left alone."""
+
+FOREIGN = frozenset(
+    {
+        *(".arw", ".cr2", ".dcm", ".dng", ".heic", ".heif", ".jxl", ".mat", ".nef"),
+        *(".nii", ".npy", ".npz", ".pt", ".psd", ".svg"),
+    }
+)
+
+TEST_FOLDERS = ("test", "val", "validation", "valid")
 ANNOTATIONS = "val_annotations.txt"
 
 Labelled = list[tuple[Path, int]]
@@ -21,17 +35,24 @@ Labelled = list[tuple[Path, int]]
 def tree_source(folder: Path, kind: ImageKind) -> ImageSource | None:
     """A tree `train/CLASS/**` with `test/CLASS/**` or `val/CLASS/**` beside it; None where `folder` is not one.
 
-    Classes are the folders under `train`, in alphabetical order. In the original tree of Tiny-ImageNet the images of
+    Classes are the folders under `train`, in alphabetical order. Files and folders whose names begin with a dot, such
+    as Jupyter's copies in `.ipynb_checkpoints`, are left alone. In the original tree of Tiny-ImageNet the images of
     `val` lie together, their classes in `val/val_annotations.txt`; they serve as the test split, because the images of
     its `test` have no labels.
 
     Raises:
-        DataError: no test split, no images, or a class that training does not have.
+        DataError: no test split, a class without training images or one that training does not have, an image outside
+            the class folders, or an image file of a form that cannot be read.
     """
-    names = _class_folders(folder / "train")
+    names = class_folders(folder / "train")
     if not names:
         return None
     train = _images_by_class(folder / "train", names)
+    if empty := sorted(set(range(len(names))) - {label for _, label in train}):
+        raise DataError(
+            f"{folder / 'train' / names[empty[0]]}: no image files in this class folder, expected"
+            f" {', '.join(sorted(SUFFIXES))}; fill the folder, or remove it"
+        )
     annotations = folder / "val" / ANNOTATIONS
     test, chosen = (_annotated(annotations, names), "val") if annotations.is_file() else _test_images(folder, names)
     listing = "\n".join(f"{path.relative_to(folder)}\t{label}" for path, label in (*train, *test))
@@ -49,34 +70,58 @@ def tree_source(folder: Path, kind: ImageKind) -> ImageSource | None:
     return ImageSource(f"image files in {folder.name}/, {chosen} as the test split", files, read, layout)
 
 
-def _class_folders(folder: Path) -> list[str]:
-    return sorted(sub.name for sub in folder.iterdir() if sub.is_dir()) if folder.is_dir() else []
+def class_folders(folder: Path) -> list[str]:
+    """The names of the folders in a folder, in alphabetical order, without hidden ones; none where it is not there."""
+    return sorted(sub.name for sub in _visible(folder) if sub.is_dir()) if folder.is_dir() else []
+
+
+def _visible(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
 def _test_images(folder: Path, names: Sequence[str]) -> tuple[Labelled, str]:
     for candidate in TEST_FOLDERS:
-        test_names = _class_folders(folder / candidate)
+        test_names = class_folders(folder / candidate)
         # Tiny-ImageNet's test images lie in a single folder "images", without labels.
         if not test_names or (test_names == ["images"] and "images" not in names):
             continue
         unknown = sorted(set(test_names) - set(names))
         if unknown:
             raise DataError(f"{folder / candidate / unknown[0]}: no such class in train; remove it or add it there")
-        return _images_by_class(folder / candidate, names), candidate
+        if images := _images_by_class(folder / candidate, names):
+            return images, candidate
+        raise DataError(f"{folder / candidate}: no image files in its class folders; fill them, or remove the folder")
     looked = ", ".join(str(folder / name) for name in TEST_FOLDERS)
     raise DataError(f"{folder}: train without a test split, looked for a folder per class in {looked}; add one of them")
 
 
 def _images_by_class(folder: Path, names: Sequence[str]) -> Labelled:
-    images = [
-        (path, label)
-        for label, name in enumerate(names)
-        for path in sorted((folder / name).rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-    ]
-    if not images:
-        raise DataError(f"{folder}: no image files in its class folders, expected {', '.join(sorted(SUFFIXES))}")
-    return images
+    """The images in each class's folder and the folders below it."""
+    if outside := [path for path in _visible(folder) if path.is_file() and _is_image(path)]:
+        raise DataError(
+            f"{outside[0]}: lies in none of the class folders of {folder}; move it to its class, or remove it"
+        )
+    return [(path, label) for label, name in enumerate(names) for path in sorted(_images_below(folder / name))]
+
+
+def _images_below(folder: Path) -> Iterator[Path]:
+    for path in _visible(folder) if folder.is_dir() else ():
+        if path.is_dir():
+            yield from _images_below(path)
+        elif _is_image(path):
+            yield path
+
+
+def _is_image(path: Path) -> bool:
+    """Whether a file is read as an image, by its suffix.
+
+    Raises:
+        DataError: it holds images in a form that cannot be read.
+    """
+    suffix = path.suffix.lower()
+    if suffix in FOREIGN:
+        raise DataError(f"{path}: {suffix} files cannot be read as images; convert it to PNG or JPEG, or remove it")
+    return suffix in SUFFIXES
 
 
 def _annotated(annotations: Path, names: Sequence[str]) -> Labelled:

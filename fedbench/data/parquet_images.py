@@ -1,24 +1,32 @@
-"""Any images as Parquet in the Hugging Face layout."""
+"""Images of one's own: Parquet in the Hugging Face layout, or a tree of image files."""
 
+from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from fedbench.data.decode import ImageKind
-from fedbench.data.images import ImageDataset
+from fedbench.data.image_dataset import ImageDataset
+from fedbench.data.image_source import ImageSource
+from fedbench.data.image_tree import class_folders
+from fedbench.errors import DataError
 
 
 class ParquetImages(ImageDataset):
-    """Any labelled images as Parquet in the Hugging Face layout, all of one size, with a test or validation split.
+    """Images of your own, of one size: Parquet, or train/CLASS/* and test/CLASS/*, in a folder of data.root.
+
+    Parquet files are named train-*.parquet, and test-*.parquet or validation-*.parquet, with the columns image (the
+    bytes of an image file) and label (a whole number from 0, or the class's name).
 
     Attributes:
         folder: Name of the folder under `data.root`.
-        channels: 1 for grey images, 3 for colour. A grey image among colour images has its channel repeated.
+        channels: 1 for grey images, 3 for colour. auto: 1 where all images are grey, or else 3. With 3, and with auto,
+            a grey image among colour images has its channel repeated.
     """
 
-    name: str = "fedbench.data.parquet_images:ParquetImages"
-    folder: str = Field(min_length=1)
-    channels: Literal[1, 3] = 3
+    name: str = "images"
+    folder: str = Field(min_length=1, pattern=r"^[^/\\]+$")
+    channels: Literal["auto", 1, 3] = "auto"
 
     label_columns: ClassVar[tuple[str, ...]] = ("label", "fine_label")
 
@@ -28,6 +36,33 @@ class ParquetImages(ImageDataset):
         return (self.folder,)
 
     @property
+    def tree_folders(self) -> tuple[str, ...]:
+        """See `ImageDataset.tree_folders`."""
+        return (self.folder,)
+
+    @property
     def kind(self) -> ImageKind:
         """See `ImageDataset.kind`."""
-        return ImageKind(channels=self.channels, grey_as_rgb=self.channels == 3)
+        return ImageKind(channels=None if self.channels == "auto" else self.channels, grey_as_rgb=self.channels == 3)
+
+    def find_parquet(self, root: Path) -> ImageSource | None:
+        """See `ImageDataset.find_parquet`.
+
+        Raises:
+            DataError: Parquet files and image files are there beside each other.
+        """
+        source = super().find_parquet(root)
+        if source is not None and (images := class_folders(root / self.folder / "train")):
+            raise DataError(
+                f"{root / self.folder}: holds Parquet files, and class folders of images ({images[0]}) in train; move"
+                " one of them away"
+            )
+        return source
+
+    @property
+    def advice(self) -> str:
+        """See `ImageDataset.advice`."""
+        return (
+            f"place DIR/{self.folder}/train-00000-of-00001.parquet and test-00000-of-00001.parquet with the columns"
+            f" image and label, or image files as DIR/{self.folder}/train/CLASS/* and DIR/{self.folder}/test/CLASS/*"
+        )

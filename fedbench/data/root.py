@@ -1,17 +1,20 @@
 """Checks of `data.root`, and the error for a data set that is not in it."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from fedbench.data.parquet_files import describe_content
 from fedbench.errors import ConfigError, DataError
 
 
-def require_root(root: Path | None, name: str, folder: str) -> Path:
+def require_root(root: Path | None, name: str, folder: str, advice: str) -> Path:
     """Check that `data.root` is set and exists.
 
     Args:
         root: `data.root`.
         name: the data set's name, for the message.
         folder: the folder under `root` that holds the data set, for the message.
+        advice: how to get the data set, with DIR in place of `root`.
 
     Returns:
         `root`.
@@ -22,17 +25,23 @@ def require_root(root: Path | None, name: str, folder: str) -> Path:
     """
     if root is None:
         raise ConfigError(
-            f"data.root: must be set with data.dataset={name}: the folder that holds {folder}/"
-            f" (fedbench data {name} --root DIR fetches it)"
+            f"data.root: must be set with data.dataset={name}: the folder DIR that holds {folder}/; {advice}"
         )
     if not root.is_dir():
-        raise DataError(
-            f"data.root={root}: no such folder; make it and fill it with: fedbench data {name} --root {root}"
-        )
+        raise DataError(f"data.root={root}: no such folder; make it, and {advice.replace('DIR', str(root))}")
     return root
 
 
-def missing(name: str, root: Path, places: list[Path]) -> DataError:
-    """The error for a data set that is in none of the places where it may be."""
+def missing(name: str, root: Path, places: Sequence[Path], folders: Sequence[str], advice: str) -> DataError:
+    """The error for a data set that is in none of the places where it may be.
+
+    Args:
+        name, advice: as for `require_root`.
+        places: where it was looked for.
+        folders: the folders under `root` whose content is told, where there is any.
+    """
     looked = ", ".join(str(place) for place in places)
-    return DataError(f"{name}: not found, looked for {looked}; get it with: fedbench data {name} --root {root}")
+    there = "; ".join(text for folder in folders if (text := describe_content(root / folder)))
+    return DataError(
+        f"{name}: not found, looked for {looked}{f' ({there})' if there else ''}; {advice.replace('DIR', str(root))}"
+    )

@@ -13,13 +13,15 @@ from pydantic import Field
 from fedbench.data.base import Dataset, FederatedData, Split
 from fedbench.data.cache import cached
 from fedbench.data.holdout import refuse_test_fraction
-from fedbench.data.parquet import find_splits, read_texts
+from fedbench.data.overlap import count_shared
+from fedbench.data.parquet import read_texts
+from fedbench.data.parquet_files import find_splits, refuse_copies
 from fedbench.data.root import missing, require_root
 from fedbench.errors import DataError
 
 PADDING = 0
 UNKNOWN = 1
-TOKENIZER_VERSION = 1
+TOKENIZER_VERSION = 2
 """Part of the cache key: raise it when the same text would give other tokens."""
 
 _TOKEN = re.compile(r"[^\W_]+(?:'[^\W_]+)*")
@@ -82,10 +84,22 @@ class AgNews(Dataset):
     folders: ClassVar[tuple[str, ...]] = ("ag-news", "ag_news")
     known_classes: ClassVar[tuple[str, ...]] = ("World", "Sports", "Business", "Sci/Tech")
 
+    @property
+    def advice(self) -> str:
+        """How to get the data set, to stand in an error message; DIR stands for `data.root`."""
+        return (
+            f"place DIR/{self.folders[0]}/train-00000-of-00001.parquet and test-00000-of-00001.parquet with the columns"
+            " text and label (0..3)"
+        )
+
+    def check(self, root: Path | None) -> None:
+        """See `Dataset.check`."""
+        self._find(root)
+
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """See `Dataset.load`."""
         refuse_test_fraction(self.name, test_fraction)
-        folder, train, test = self._find(require_root(root, self.name, self.folders[0]))
+        folder, train, test = self._find(root)
 
         def build() -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
             return self._tokens(train, test)
@@ -110,23 +124,31 @@ class AgNews(Dataset):
             padding_index=PADDING,
             source=f"Parquet in {folder.name}/",
             fingerprint=entry.fingerprint,
+            test_rows_in_train=facts["test_rows_in_train"],
         )
 
-    def _find(self, root: Path) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
-        for folder in (root / name for name in self.folders):
+    def _find(self, root: Path | None) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
+        where = require_root(root, self.name, self.folders[0], self.advice)
+        for folder in (where / name for name in self.folders):
             splits = find_splits(folder)
             if not splits:
                 continue
             for split in ("train", "test"):
                 if split not in splits:
                     raise DataError(f"{folder}: no {split} split; put {split}-00000-of-00001.parquet there too")
+            refuse_copies((*splits["train"], *splits["test"]))
             return folder, splits["train"], splits["test"]
-        raise missing(self.name, root, [root / name / "{train,test}-*.parquet" for name in self.folders])
+        places = [where / name / "{train,test}-*.parquet" for name in self.folders]
+        raise missing(self.name, where, places, self.folders, self.advice)
 
     def _tokens(
         self, train: Sequence[Path], test: Sequence[Path]
     ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-        rows = [read_texts(files, label_columns=("label",), classes=len(self.known_classes)) for files in (train, test)]
+        known = self.known_classes
+        rows = [
+            read_texts(files, label_columns=("label",), classes=len(known), class_names=known)
+            for files in (train, test)
+        ]
         tokenized = [[tokenize(text) for text in split.texts] for split in rows]
         vocabulary = build_vocabulary(tokenized[0], self.min_frequency)
         arrays: dict[str, npt.NDArray[Any]] = {
@@ -136,4 +158,9 @@ class AgNews(Dataset):
             "test_labels": rows[1].labels,
         }
         names = rows[0].class_names or self.known_classes
-        return arrays, {"class_names": names, "vocabulary_size": len(vocabulary) + UNKNOWN + 1}
+        facts = {
+            "class_names": names,
+            "vocabulary_size": len(vocabulary) + UNKNOWN + 1,
+            "test_rows_in_train": count_shared(arrays["train_tokens"], arrays["test_tokens"]),
+        }
+        return arrays, facts

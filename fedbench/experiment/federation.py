@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.base import FederatedData, IntArray
-from fedbench.data.contract import check_data, check_rows
+from fedbench.data.contract import check_data, check_rows, remarks_on
 from fedbench.data.holdout import with_validation
 from fedbench.data.partition import class_counts
 from fedbench.errors import ConfigError
@@ -30,6 +30,11 @@ class Federation:
     def sizes(self) -> tuple[int, ...]:
         """The number of samples of each client."""
         return tuple(len(part) for part in self.rows)
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a user should know of the data, one line each."""
+        return remarks_on(self.data)
 
     @property
     def task(self) -> Task:
@@ -59,7 +64,8 @@ def outline_federation(config: ExperimentConfig) -> Federation | None:
     outline = config.data.dataset.outline()
     if outline is None:
         return None
-    return divide(config, with_validation(outline, config.data.validation_fraction, config.seed))
+    data = check_data(config.data.dataset, outline, "outline")
+    return divide(config, with_validation(data, config.data.validation_fraction, config.seed))
 
 
 def divide(config: ExperimentConfig, data: FederatedData) -> Federation:

@@ -117,7 +117,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
-    remarks = tuple(_idle_remarks(config, method, layout, module, rounds))
+    remarks = (*federation.remarks, *_idle_remarks(config, method, layout, module, rounds))
     objective = method.objective()
     if (refusal := objective.refusal(layout, module)) is not None:
         raise ConfigError(refusal)

@@ -23,6 +23,9 @@ def test_digits_come_with_scikit_learn(call: Call) -> None:
     assert found["rows"] == {"train": 1438, "test": 359}
     assert found["shape"] == [8, 8, 1]
     assert (found["files"], found["bytes"], found["written"]) == (0, 0, False)
+    refused = call("data", "digits", "--root", "somewhere")
+    assert (refused.status, refused.stdout) == (2, "")
+    assert "--root=somewhere: has no effect with data.dataset=digits" in refused.stderr
     words = call("data", "digits").stdout
     for expected in ("1,438 train, 359 test", "8x8x1", "10: 0, 1, 2", found["fingerprint"]):
         assert expected in words
@@ -59,9 +62,12 @@ def test_a_tree_of_images_becomes_parquet_that_a_run_reads(
     }
     again = report(call, "plants", "--root", str(root))
     assert again == found | {"written": False}
+    assert (
+        "fedbench run PRESET data.dataset=images data.dataset.folder=plants"
+        in call("data", "plants", "--root", str(root)).stdout
+    )
 
-    dataset = "data.dataset={name: 'fedbench.data.parquet_images:ParquetImages', folder: plants}"
     small = ("data.clients=2", "model.width=2", "rounds=1", "runtime.executor=inline", "tracking.enabled=false")
-    finished = call("run", "--json", dataset, f"data.root={root}", *small)
+    finished = call("run", "--json", *found["overrides"], *small)
     assert finished.status == 0, finished.stderr
     assert json.loads(finished.stdout)["rounds"] == 1

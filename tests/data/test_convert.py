@@ -11,10 +11,13 @@ import pytest
 from sklearn.datasets import load_digits
 
 import fedbench.data.convert as convert
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.convert import describe, fetch_or_convert
 from fedbench.data.images import Cifar10, Mnist
 from fedbench.data.parquet_images import ParquetImages
+from fedbench.data.parquet_writer import write_parquet
 from fedbench.errors import ConfigError, DataError
+from fedbench.experiment.federation import load_federation
 
 RandomImages = Callable[..., np.ndarray]
 
@@ -80,7 +83,8 @@ def test_torchvisions_files_under_the_root_are_converted(tmp_path: Path, random_
     raw = tmp_path / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for split in ("train", "t10k"):
-        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, 20, 28, 28) + images.tobytes())
+        pixels = images if split == "train" else images[::-1]
+        (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, 20, 28, 28) + pixels.tobytes())
         labels = bytes(index % 10 for index in range(20))
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, 20) + labels)
     for root, source in ((tmp_path / "one", tmp_path), (tmp_path / "two", raw), (tmp_path / "three", raw.parent)):
@@ -195,7 +199,8 @@ def test_a_download_is_converted_and_removed(
         raw = Path(root) / "MNIST" / "raw"
         raw.mkdir(parents=True)
         for split in ("train", "t10k"):
-            (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, 10, 28, 28) + images.tobytes())
+            pixels = images if split == "train" else images[::-1]
+            (raw / f"{split}-images-idx3-ubyte").write_bytes(struct.pack(">iiii", 2051, 10, 28, 28) + pixels.tobytes())
             (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, 10) + bytes(range(10)))
 
     monkeypatch.setattr(convert, "torchvision_class", lambda name: download)
@@ -219,17 +224,62 @@ def test_what_cannot_be_downloaded_says_what_to_place_where(tmp_path: Path, name
         assert part in str(caught.value)
 
 
-def test_digits_need_no_root(tmp_path: Path) -> None:
-    for report in (describe("digits", None), fetch_or_convert("digits", tmp_path)):
-        assert sum(report.rows.values()) == len(load_digits().target)
-        assert (report.bytes, report.files, report.shape) == (0, 0, (8, 8, 1))
+def test_digits_need_no_root_and_refuse_one(tmp_path: Path) -> None:
+    report = describe("digits", None)
+    assert sum(report.rows.values()) == len(load_digits().target)
+    assert (report.bytes, report.files, report.shape) == (0, 0, (8, 8, 1))
+    with pytest.raises(ConfigError, match=r"data\.root=.* has no effect with data\.dataset=digits"):
+        fetch_or_convert("digits", tmp_path)
     with pytest.raises(ConfigError, match="no effect with digits"):
         fetch_or_convert("digits", tmp_path, tmp_path)
 
 
 def test_an_unknown_name_is_suggested(tmp_path: Path) -> None:
-    for call in (lambda: describe("cifar-10", tmp_path), lambda: fetch_or_convert("cifar-10", tmp_path)):
+    for call in (lambda: describe("cifra10", tmp_path), lambda: fetch_or_convert("cifra10", tmp_path)):
         with pytest.raises(ConfigError, match="did you mean 'cifar10'"):
             call()
     with pytest.raises(ConfigError, match="no such data set"):
         fetch_or_convert("../outside", tmp_path, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar-10", "CIFAR10", "cifar_10"])
+def test_a_built_in_name_is_known_by_its_letters(tmp_path: Path, make_cifar10: Callable, name: str) -> None:
+    make_cifar10(tmp_path)
+    assert describe(name, tmp_path) == fetch_or_convert(name, tmp_path) == describe("cifar10", tmp_path)
+    config = ExperimentConfig.load("fedavg-cifar10", [f"data.dataset={name}", f"data.root={tmp_path}"])
+    assert config.data.dataset.name == "cifar10"
+    assert config.digest() == ExperimentConfig.load("fedavg-cifar10").digest()
+
+
+def test_what_is_reported_of_a_folder_is_what_a_run_is_told(
+    tmp_path: Path, image_bytes: Callable[..., bytes], image_folder: Path
+) -> None:
+    for file in image_folder.rglob("*.png"):
+        grey = np.full((20, 20, 1), sum(map(ord, str(file))) % 256, np.uint8)
+        file.write_bytes(image_bytes(grey))
+    root = tmp_path / "root"
+    report = fetch_or_convert("plants", root, image_folder)
+    assert report.shape == (20, 20, 1)
+    assert report.overrides == ("data.dataset=images", "data.dataset.folder=plants", f"data.root={root}")
+    config = ExperimentConfig.load("fedavg-digits", report.overrides)
+    assert load_federation(config).data.fingerprint == report.fingerprint == describe("plants", root).fingerprint
+
+
+def test_a_tree_under_the_root_is_described_and_left_as_it_is(image_folder: Path) -> None:
+    report = fetch_or_convert("tree", image_folder.parent)
+    assert not report.written
+    assert report.overrides[:2] == ("data.dataset=images", "data.dataset.folder=tree")
+    assert names_in(image_folder) == ["test", "train"]
+
+
+def test_notes_tell_of_classes_without_rows_and_of_test_rows_that_are_trained_on(
+    tmp_path: Path, make_cifar10: Callable, random_images: RandomImages
+) -> None:
+    images, _ = make_cifar10(tmp_path)
+    names = Cifar10.known_classes or ()
+    write_parquet(tmp_path / "cifar10" / "train-00000-of-00001.parquet", images[:8], np.arange(8) % 4, names)
+    notes = describe("cifar10", tmp_path).remarks
+    assert notes == (
+        "cifar10: 6 of 10 classes have no training rows (deer, dog, frog, horse, ship, ...)",
+        "cifar10: 8 of 10 test rows (80.0%) are training rows, too",
+    )

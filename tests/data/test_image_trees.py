@@ -9,6 +9,7 @@ import pytest
 
 from fedbench.data.base import Dataset
 from fedbench.data.images import Femnist, TinyImageNet
+from fedbench.data.parquet_images import ParquetImages
 from fedbench.data.parquet_writer import write_parquet
 from fedbench.errors import ConfigError, DataError
 
@@ -136,3 +137,72 @@ def test_femnist_without_writers_is_refused(tmp_path: Path, random_images: Rando
     write_parquet(tmp_path / "femnist" / "train.parquet", random_images(2, 28, 1), np.arange(2), names)
     with pytest.raises(DataError, match="no owner column: expected 'writer_id'"):
         load(Femnist(), tmp_path)
+
+
+@pytest.fixture
+def own_tree(tmp_path: Path, image_bytes: Callable[..., bytes]) -> Path:
+    """Grey images of two classes as a tree in ROOT/plants, three to train and one to test on of each."""
+    for split, count in (("train", 3), ("test", 1)):
+        for label, name in enumerate(("fern", "moss")):
+            folder = tmp_path / "plants" / split / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = np.full((4, 4, 1), 100 * label + 10 * index + len(split), np.uint8)
+                (folder / f"{index}.png").write_bytes(image_bytes(pixels))
+    return tmp_path
+
+
+def test_a_tree_of_ones_own_is_read_where_it_is_with_the_channels_that_it_has(own_tree: Path) -> None:
+    data = load(ParquetImages(folder="plants"), own_tree)
+    assert (data.class_names, data.input_shape) == (("fern", "moss"), (4, 4, 1))
+    assert data.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert load(ParquetImages(folder="plants", channels=3), own_tree).input_shape == (4, 4, 3)
+
+
+def test_one_colour_image_in_either_split_makes_both_colour(own_tree: Path, image_bytes: Callable[..., bytes]) -> None:
+    (own_tree / "plants/test/moss/9.png").write_bytes(image_bytes(np.full((4, 4, 3), (1, 2, 3), np.uint8)))
+    data = load(ParquetImages(folder="plants"), own_tree)
+    assert data.train.inputs.shape[1:] == data.test.inputs.shape[1:] == (4, 4, 3)
+    assert (data.train.inputs[..., 0] == data.train.inputs[..., 2]).all()
+
+
+def test_hidden_files_and_folders_of_a_tree_are_left_alone(own_tree: Path) -> None:
+    before = load(ParquetImages(folder="plants"), own_tree)
+    for split in ("train", "test"):
+        place, copied = own_tree / "plants" / split, (own_tree / "plants" / split / "fern" / "0.png").read_bytes()
+        for hidden in (place / ".ipynb_checkpoints", place / "fern" / ".ipynb_checkpoints", place / "__MACOSX"):
+            hidden.mkdir()
+            (hidden / "0-checkpoint.png").write_bytes(copied)
+        (place / "moss" / "._0.png").write_bytes(b"\0\5\x16\7")
+        (place / "moss" / "notes.txt").touch()
+    after = load(ParquetImages(folder="plants"), own_tree)
+    assert before.fingerprint == after.fingerprint
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        (
+            "train/yew/notes.txt",
+            "train/yew: no image files in this class folder, expected .*; fill the folder, or remove",
+        ),
+        ("train/0.png", r"train/0\.png: lies in none of the class folders"),
+        ("test/0.png", r"test/0\.png: lies in none of the class folders"),
+        ("train/fern/0.heic", r"0\.heic: \.heic files cannot be read as images; convert it"),
+        ("train-00000-of-00001.parquet", "no test or validation split"),
+    ],
+)
+def test_what_a_tree_would_lose_in_silence_is_refused(own_tree: Path, file: str, message: str) -> None:
+    path = own_tree / "plants" / file
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(DataError, match=message):
+        load(ParquetImages(folder="plants"), own_tree)
+
+
+def test_parquet_beside_a_tree_is_refused(own_tree: Path, random_images: RandomImages) -> None:
+    for split in ("train", "test"):
+        images = random_images(2, 4, seed=len(split))
+        write_parquet(own_tree / "plants" / f"{split}.parquet", images, np.arange(2), ["fern", "moss"])
+    with pytest.raises(DataError, match=r"plants: holds Parquet files, and class folders of images \(fern\) in train"):
+        load(ParquetImages(folder="plants"), own_tree)

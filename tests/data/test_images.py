@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 import torchvision
 
-import fedbench.data.images as images_module
+import fedbench.data.image_dataset as dataset_module
 from fedbench.components.catalogue import BUILTIN, make_component
 from fedbench.data.base import Dataset
 from fedbench.data.cifar100_superclasses import FINE_NAMES, SUPERCLASSES, coarse_labels
@@ -33,12 +33,14 @@ def load(dataset: Dataset, root: Path | None, test_fraction: float | None = None
 
 @pytest.mark.parametrize("name", [name for name in BUILTIN["dataset"] if name != "digits"])
 def test_every_built_in_says_where_it_looked(name: str, tmp_path: Path) -> None:
-    dataset = make_component("dataset", Dataset, name)
+    dataset = make_component("dataset", Dataset, {"name": name} | ({"folder": "mine"} if name == "images" else {}))
     with pytest.raises(DataError) as caught:
         load(dataset, tmp_path)
     message = str(caught.value)
     assert "\n" not in message
-    assert f"fedbench data {name} --root {tmp_path}" in message
+    fetched = f"fedbench data {name} --root {tmp_path}"
+    placed = f"place {tmp_path}/{dataset.folders[0]}/train-00000-of-00001.parquet"
+    assert (fetched if getattr(dataset, "torchvision_name", None) else placed) in message
     for folder in dataset.folders:
         assert str(tmp_path / folder / "{train,test}-*.parquet") in message
     with pytest.raises(ConfigError, match=rf"data\.root: must be set with data\.dataset={name}"):
@@ -81,7 +83,7 @@ def test_a_second_load_does_not_decode(
     def refuse(*_: object) -> None:
         raise AssertionError("decoded again")
 
-    monkeypatch.setattr(images_module.ImageDataset, "read", refuse)
+    monkeypatch.setattr(dataset_module.ImageDataset, "read", refuse)
     second = load(Cifar10(), tmp_path)
     assert isinstance(second.train.inputs, np.memmap)
     assert not second.train.inputs.flags.writeable
@@ -123,7 +125,8 @@ def test_a_test_fraction_without_effect_is_refused(tmp_path: Path, make_cifar10:
 
 def test_images_of_another_size_are_another_data_set(tmp_path: Path, random_images: RandomImages) -> None:
     for split in ("train", "test"):
-        write_parquet(tmp_path / "cifar10" / f"{split}.parquet", random_images(3, 16), np.arange(3), list("abcdefghij"))
+        images = random_images(3, 16, seed=len(split))
+        write_parquet(tmp_path / "cifar10" / f"{split}.parquet", images, np.arange(3), list("abcdefghij"))
     with pytest.raises(DataError, match=r"train\.parquet, row 0: image of 16x16 pixels, expected 32x32"):
         load(Cifar10(), tmp_path)
 
@@ -141,7 +144,8 @@ def test_a_missing_split_is_named(tmp_path: Path, random_images: RandomImages) -
 def test_both_spellings_are_found(tmp_path: Path, random_images: RandomImages, folder: str) -> None:
     names = FashionMnist.known_classes
     for split in ("train", "test"):
-        write_parquet(tmp_path / folder / f"{split}.parquet", random_images(10, 28, 1), np.arange(10), names)
+        images = random_images(10, 28, 1, seed=len(split))
+        write_parquet(tmp_path / folder / f"{split}.parquet", images, np.arange(10), names)
     data = load(FashionMnist(), tmp_path)
     assert data.input_shape == (28, 28, 1)
     assert data.class_names == names
@@ -159,9 +163,8 @@ def test_superclasses_are_twenty_of_five() -> None:
 def test_coarse_labels_replace_the_fine_ones(tmp_path: Path, random_images: RandomImages) -> None:
     for split in ("train", "test"):
         file = tmp_path / "cifar100" / f"{split}.parquet"
-        write_parquet(
-            file, random_images(100), np.arange(100), FINE_NAMES, image_column="img", label_column="fine_label"
-        )
+        images = random_images(100, seed=len(split))
+        write_parquet(file, images, np.arange(100), FINE_NAMES, image_column="img", label_column="fine_label")
     fine, coarse = (load(Cifar100(labels=kind), tmp_path) for kind in ("fine", "coarse"))
     assert fine.classes == 100
     assert coarse.class_names == tuple(SUPERCLASSES)

@@ -10,7 +10,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedbench.data.decode import ImageKind
-from fedbench.data.parquet import find_splits, read_images, read_texts
+from fedbench.data.parquet import read_images, read_texts
+from fedbench.data.parquet_files import find_splits
 from fedbench.data.parquet_writer import write_parquet
 from fedbench.errors import DataError
 
