@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 Values = npt.NDArray[np.float64]
 """A float64 array of parameters, updates or weights at the server."""
 
+Weights = tuple[float, ...]
+"""One number for each participant of a round."""
+
 
 @dataclass
 class LocalContext:
@@ -347,6 +350,17 @@ class Algorithm(Component):
             steps: for each participant, the number of minibatches that it trains on.
         """
         return (1.0,) * len(weights)
+
+    def weights_and_scales(self, samples: Sequence[int], steps: Sequence[int]) -> tuple[Weights, Weights]:
+        """The weights of a round's participants in the mean, which sum to 1, and their further factors.
+
+        Args:
+            samples: for each participant, its number of samples.
+            steps: for each participant, the number of minibatches that it trains on.
+        """
+        raw = [self.weight(count) for count in samples]
+        weights = tuple(weight / sum(raw) for weight in raw)
+        return weights, self.scales(weights, steps)
 
     def sums(self) -> bool:
         """Whether the server needs no more than the sum of a round's updates."""

@@ -241,9 +241,7 @@ class UpdateSection(Section):
     compression: AnyCompression = Field(default=DEFAULTS["compression"], validate_default=True)
 
     @model_validator(mode="after")
-    def _noise_needs_a_bound(self) -> Self:
-        if self.noise_multiplier is not None and self.clip_norm is None:
-            raise ValueError(f"noise_multiplier={self.noise_multiplier}: needs clip_norm, the sensitivity of the sum")
+    def _delta_needs_noise(self) -> Self:
         if self.noise_multiplier is None and self.delta != type(self).model_fields["delta"].default:
             raise ValueError(f"delta={self.delta} has no effect without noise_multiplier; leave it out")
         return self

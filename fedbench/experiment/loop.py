@@ -22,7 +22,7 @@ from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
 from fedbench.experiment.result import Result
 from fedbench.experiment.setup import Problem
-from fedbench.experiment.summary import named_tensors, near_chance, summarise
+from fedbench.experiment.summary import named_tensors, near_chance, privacy_warning, summarise
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
@@ -260,4 +260,5 @@ class ExperimentLoop:
     def _warnings(self, summary: dict[str, Any]) -> tuple[str, ...]:
         tracker = self._tracker.warning if self._tracker else None
         recorded = [*self._problem.remarks, *self._notes, self._directory.warning, self._saving.warning, tracker]
-        return tuple(warning for warning in [*recorded, *near_chance(self._problem, summary)] if warning)
+        learned = [*near_chance(self._problem, summary), *privacy_warning(summary)]
+        return tuple(warning for warning in [*recorded, *learned] if warning)

@@ -23,6 +23,7 @@ from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule
 from fedbench.experiment.federation import Federation
+from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
@@ -117,6 +118,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
+    check_privacy(config, table, federation.sizes, length, rounds)
     remarks = (*federation.remarks, *_idle_remarks(config, method, layout, module, rounds))
     objective = method.objective()
     if (refusal := objective.refusal(layout, module)) is not None:
@@ -130,7 +132,6 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         update=update,
         extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
     )
-    _check_privacy(config, table)
     arrivals = arrival_plan(config, federation.sizes, length, rounds)
     spec = HostSpec(
         model=config.model,
@@ -266,28 +267,3 @@ def _idle_remarks(
         reason = objective.idle_reason(groups, layout, module)
         if reason is not None:
             yield reason
-
-
-def _check_privacy(config: ExperimentConfig, table: PartTable) -> None:
-    """Refuse noise where it would not make the run private (`fedbench.protocol.privacy`)."""
-    noise = config.update.noise_multiplier
-    if noise is None:
-        return
-    method, given = config.method, f"update.noise_multiplier={noise}"
-    if len(table.parts) > table.layout.groups:
-        raise ConfigError(
-            f"{given}: running statistics or control variates would be sent without noise; set "
-            "local.batchnorm=local, or choose another algorithm"
-        )
-    if method.weight(1) != method.weight(2):
-        raise ConfigError(f"{given}: needs equal weights; set algorithm.weighting=uniform")
-    if not config.update.compression.lossless:
-        raise ConfigError(f"{given}: shares of noise do not survive update.compression; leave one of them out")
-    if not method.sums():
-        raise ConfigError(f"{given}: {method.name} looks at single updates, of which noise on their sum says nothing")
-    if config.runtime.max_failed_clients:
-        raise ConfigError(f"{given}: every share of noise must arrive; set runtime.max_failed_clients=0")
-    if (deadline := config.participation.round_deadline) is not None:
-        raise ConfigError(
-            f"{given}: every share of noise must arrive; leave out participation.round_deadline={deadline}"
-        )

@@ -86,11 +86,6 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
             f"schedule.name={schedule.name} with {given}: a lock-step takes one update of a group from every worker; "
             "choose another schedule, or an asynchronous algorithm"
         )
-    if config.update.noise_multiplier is not None:
-        yield (
-            f"update.noise_multiplier={config.update.noise_multiplier} with {given}: its noise is a share of that of "
-            "a round's sum, and arrivals have none"
-        )
     if config.evaluation.per_client:
         yield f"evaluation.per_client=true: has no effect with {given}, where no cohort ends together; leave it out"
     timed = delays.clock == "wall" and delays.seconds_per_round is not None and delays.replay is None

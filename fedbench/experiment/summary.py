@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from fedbench.accounting.totals import Costs, total
 from fedbench.experiment.description import versions
+from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.records.metrics import METRICS, chosen_on
@@ -62,7 +63,7 @@ def summarise(
         "seed": config.seed,
         "parameters": problem.layout.size,
         "layer_groups": problem.layout.groups,
-        "privacy_epsilon": _epsilon(problem, columns),
+        **privacy_entries(config, problem.cohort_size, columns),
         "config_hash": problem.digest,
         "own_code": problem.own_code,
         "versions": versions(),
@@ -103,18 +104,11 @@ def _of_arrivals(problem: Problem, directory: RunDirectory, columns: dict[str, l
     }
 
 
-def _epsilon(problem: Problem, columns: dict[str, list[Any]]) -> float | None:
-    """The epsilon of the (epsilon, update.delta) that the noise has bought so far.
-
-    None without noise, or where a share of the noise went missing with a rejected update or a dropped client.
-    """
-    update = problem.config.update
-    if update.noise_multiplier is None or any(columns["rejected_clients"]) or any(columns["dropped_clients"]):
-        return None
-    from fedbench.protocol.privacy import epsilon
-
-    rate = problem.cohort_size / problem.config.data.clients
-    return epsilon(update.noise_multiplier, rate, len(columns["round"]), update.delta)
+def privacy_warning(summary: dict[str, Any]) -> Iterator[str]:
+    """What has to be known with the epsilon of a run."""
+    if note := summary["privacy_note"]:
+        shown = summary["privacy_epsilon"]
+        yield f"privacy_epsilon={'none' if shown is None else format(shown, '.4g')}: {note}"
 
 
 def near_chance(problem: Problem, summary: dict[str, Any]) -> Iterator[str]:

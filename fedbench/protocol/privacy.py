@@ -15,8 +15,15 @@ with all its samples, more than the other. For the guarantee
 - m must be the planned size of the cohort, not the number of updates that arrived, and with shares all must arrive;
 - with weights w_k (summing to 1) in place of 1/m, the noise must be z S max_k w_k, and the weights must not depend on
   the data;
-- between clipping and the sum nothing may happen to single updates but adding noise: error feedback adds to an update
-  what was clipped in other rounds, and after lossy compression shares of noise no longer add up to a Gaussian.
+- between clipping and the sum nothing may happen to single updates but adding noise: a factor of a method's own
+  multiplies what a client can change, error feedback adds to an update what was clipped in other rounds, and after
+  lossy compression shares of noise no longer add up to a Gaussian;
+- every value must be summed over the whole cohort: where clients train different layer groups, the sum of a group has
+  fewer shares of noise, and the largest part that one client can have in it is the same.
+
+`noise_over_sensitivity` states, for any weights, factors and layer groups, the multiplier that really counts, and
+`fedbench.experiment.privacy` refuses every run in which it is not z in each round. Private is the model; the training
+losses and scores that a run records beside it are computed without noise.
 
 Honest limits. The accountant assumes Poisson sampling: each client takes part in a round with probability q,
 independently of the others. Here a round draws exactly m of N clients, and q = m/N is put in its place, as is usual in
@@ -27,7 +34,10 @@ generator, in floating point, is for experiments: whoever knows the seed can dra
 """
 
 import importlib
+import math
 import warnings
+from collections import defaultdict
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -61,6 +71,41 @@ def gaussian_noise(size: int, std: float, rng: np.random.Generator) -> Vector:
     noise = rng.standard_normal(size, dtype=np.float32)
     noise *= np.float32(std)
     return noise
+
+
+def noise_over_sensitivity(
+    noise_std: float, clip_norm: float, factors: Sequence[float], groups: Sequence[Sequence[int]]
+) -> float:
+    """The noise of a round's sums over the largest part that one client can have in them: the z of the mechanism.
+
+    Client k adds f_k (clip(Delta_k, S) + n_k), n_k ~ N(0, sigma^2 I), to the sum of each layer group in G_k. With K_g
+    the clients that train group g, the sum of the group has noise of standard deviation
+
+        sigma_g = sigma sqrt(sum_{k in K_g} f_k^2),
+
+    and in units of this noise the L2 norm of what client k adds to all sums is at most S f_k / min_{g in G_k} sigma_g.
+    The result is the least min_{g in G_k} sigma_g / (S f_k) over the clients. A factor that the server applies to the
+    sum of a group afterwards changes noise and sensitivity alike.
+
+    Args:
+        noise_std: sigma, standard deviation of the noise that a client adds to each value of its clipped update.
+        clip_norm: S, the largest L2 norm of a clipped update, over all groups that the client trains.
+        factors: for each participant, f_k: its weight, times the method's further factor on its update.
+        groups: for each participant, G_k: the layer groups that it trains.
+
+    >>> noise_over_sensitivity(0.5, 1.0, [0.25] * 4, [(0, 1)] * 4)  # sigma = z S / sqrt(m) with z = 1, m = 4
+    1.0
+    >>> noise_over_sensitivity(0.5, 1.0, [0.25] * 4, [(0,), (1,), (0,), (1,)])
+    0.7071067811865476
+    """
+    squares: dict[int, float] = defaultdict(float)
+    for factor, trained in zip(factors, groups, strict=True):
+        for group in trained:
+            squares[group] += factor**2  # sum_{k in K_g} f_k^2
+    return min(
+        noise_std * math.sqrt(min(squares[group] for group in trained)) / (clip_norm * factor)
+        for factor, trained in zip(factors, groups, strict=True)
+    )
 
 
 def epsilon(noise_multiplier: float, sample_rate: float, rounds: int, delta: float) -> float:

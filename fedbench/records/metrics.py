@@ -193,7 +193,7 @@ _EVERY = (
     Metric("parameters", "parameters of the model"),
     Metric("peak_actor_bytes", "most memory of an actor", "B"),
     Metric("rejected_clients", "updates that were rejected", "", _running_total("rejected_clients"), grows=True),
-    Metric("privacy_epsilon", "epsilon that the noise has bought"),
+    Metric("privacy_epsilon", "epsilon that the noise has bought, estimated where not all clients take part"),
     Metric(
         "virtual_seconds", "time on the run's clock", "s", _as_recorded("virtual_seconds"),
         grows=True, is_asynchronous=True,

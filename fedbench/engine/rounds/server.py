@@ -112,16 +112,16 @@ class Server:
         active, client_groups = checked_groups(
             spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError
         )
-        raw_weights = [spec.algorithm.weight(spec.sizes[client]) for client in cohort]
-        weights = tuple(weight / sum(raw_weights) for weight in raw_weights)
-        steps = [spec.local.steps_of(spec.sizes[client]) for client in cohort]
+        sizes = [spec.sizes[client] for client in cohort]
+        steps = [spec.local.steps_of(size) for size in sizes]
+        weights, scales = spec.algorithm.weights_and_scales(sizes, steps)
         return RoundPlan(
             round=round_index,
             active=active.union_of(client_groups),
             cohort=cohort,
             groups=client_groups,
             weights=weights,
-            scales=spec.algorithm.scales(weights, steps),
+            scales=scales,
             lr_factor=spec.learning_rate.factor(round_index, spec.rounds),
             versions=self._ledger.versions,
             downlink_bytes=self._download(round_index, cohort),
