@@ -28,6 +28,7 @@ from fedbench.data.augmentation import Augmentation
 from fedbench.errors import ConfigError
 from fedbench.planning.delays import DelaysSection
 from fedbench.studies.file import Budget, Constraint, Named, Objective, StudyFile
+from fedbench.studies.run_budget import RunBudget
 from fedbench.studies.space import Categorical, Float, Int
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.file import Column, Figure, Place, Published, Row, SuiteFile, Until
@@ -61,6 +62,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "study.sampler": Named,
     "study.pruner": Named,
     "study.budget": Budget,
+    "study.run_budget": RunBudget,
 }
 """The checked class of each section. The parts that are chosen by name are in the catalogue, kind by kind."""
 

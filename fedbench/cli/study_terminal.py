@@ -10,7 +10,17 @@ from rich.console import Console
 from rich.table import Table
 
 from fedbench.studies.file import StudyFile
-from fedbench.studies.results import DIGESTS, DIRECTORIES, METRICS, Trial, count_states, is_complete, is_feasible
+from fedbench.studies.metrics import CHOOSERS
+from fedbench.studies.results import (
+    DIGESTS,
+    DIRECTORIES,
+    METRICS,
+    Trial,
+    count_states,
+    is_complete,
+    is_feasible,
+    test_in_words,
+)
 from fedbench.studies.run import StudyResult
 from fedbench.studies.shared_study import REASON, counts
 from fedbench.studies.space import in_words, number
@@ -64,7 +74,7 @@ class StudyProgress:
 def shown_values(file: StudyFile, trial: Trial) -> str:
     """Write the objectives of a trial with their names, as far as it has values."""
     pairs = zip(file.objectives, trial.values or (), strict=False)
-    return "  ".join(f"{one.metric} {number(value)}" for one, value in pairs)
+    return "  ".join(f"{one.metric} {number(value)}" for one, value in pairs) + test_in_words(file, trial)
 
 
 def print_study(result: StudyResult, screen: Console) -> None:
@@ -77,10 +87,14 @@ def print_study(result: StudyResult, screen: Console) -> None:
         )
     else:
         table = Table(box=None, padding=(0, 2, 0, 0))
-        for head in ("trial", *(one.metric for one in result.file.objectives), "parameters"):
+        sought = [objective.metric for objective in result.file.objectives]
+        on_test = [name for name, chooser in CHOOSERS.items() if chooser in sought]
+        for head in ("trial", *sought, *(f"{name} on test" for name in on_test), "parameters"):
             table.add_column(head, overflow="fold", no_wrap=head == "trial")
         for trial in sorted(result.best, key=lambda trial: trial.values[0])[:MOST_ROWS]:
-            table.add_row(str(trial.number), *(number(value) for value in trial.values), in_words(trial.params))
+            measured = trial.user_attrs.get(METRICS, {})
+            tested = [number(measured[name]) if name in measured else "" for name in on_test]
+            table.add_row(str(trial.number), *map(number, trial.values), *tested, in_words(trial.params))
         screen.print("Pareto front:" if len(result.file.objectives) > 1 else "best:", highlight=False)
         screen.print(table, markup=False, highlight=False)
         if len(result.best) > MOST_ROWS:

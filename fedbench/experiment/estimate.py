@@ -1,7 +1,7 @@
 """What a run will cost, before it is run."""
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -154,7 +154,7 @@ def foreseen(problem: Problem) -> list[FinishedRound]:
     return list(arrivals.rounds(problem.rounds, lambda: False))
 
 
-def costs_of(finished: Sequence[FinishedRound]) -> Iterator[Costs]:
+def costs_of(finished: Iterable[FinishedRound]) -> Iterator[Costs]:
     """What each round has cost; in the records the paper's figures are cumulative."""
     comm_gb = comp_tflop = 0.0
     for record in (row.record for row in finished):

@@ -17,7 +17,8 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import OWN_CODE, portable
 from fedbench.config.merge import overlaid, read_source
 from fedbench.errors import ConfigError
-from fedbench.studies.metrics import ACCURACIES, OBJECTIVES, TO_TARGET
+from fedbench.studies.metrics import ACCURACIES, CHOOSERS, OBJECTIVES, TO_TARGET
+from fedbench.studies.run_budget import RunBudget, check_equal_lengths
 from fedbench.studies.space import AnyParameter, Space, Values
 
 SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
@@ -122,7 +123,8 @@ class StudyFile(Section):
         constraints: bounds on metrics; the best trial is among those that keep to them.
         concurrency: trials at a time; auto: as many as the cluster has room for.
         storage: a database URL or the path of a journal; None: journal.log in the study's directory.
-        target: accuracy in 0..1 that the *_to_target metrics are about.
+        target: accuracy in 0..1 that the *_to_target metrics are about, on the validation split where there is one.
+        run_budget: what each run spends, in place of `rounds`, so that trials are compared at equal cost.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
@@ -138,6 +140,7 @@ class StudyFile(Section):
     concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     storage: str | None = None
     target: float | None = Field(default=None, gt=0, le=1)
+    run_budget: RunBudget | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:
@@ -149,6 +152,8 @@ class StudyFile(Section):
                 raise ValueError(f"target: must be set, {name} is about it")
         if self.target is not None and not any(name in TO_TARGET for name in wanted):
             raise ValueError(f"target={self.target:g}: has no effect without one of {', '.join(TO_TARGET)}")
+        if self.run_budget is not None and "rounds" in self.space:
+            raise ValueError("space.rounds: has no effect with run_budget, which sets the rounds; leave one out")
         if self.pruner is not None and self.pruner.name not in ("nop", "none"):
             if len(self.objectives) > 1:
                 raise ValueError(
@@ -191,6 +196,15 @@ class StudyFile(Section):
             runtime["actors"] = 1  # most trials at a time, and none waits for its slowest actor
         return ExperimentConfig.from_mapping(values | {"seed": seed})
 
+    def concrete(self, drawn: Values, seed: int) -> ExperimentConfig:
+        """The experiment of a trial with the number of rounds that the run budget buys, where there is one.
+
+        Raises:
+            FedbenchError: as for `config`, and where the budget cannot be kept.
+        """
+        config = self.config(drawn, seed)
+        return config if self.run_budget is None else self.run_budget.applied(config)
+
     def metrics(self) -> list[str]:
         """Objectives first, then what is only bounded."""
         sought, bounded = [one.metric for one in self.objectives], [one.metric for one in self.constraints]
@@ -202,7 +216,7 @@ class StudyFile(Section):
         Raises:
             ConfigError: one that cannot be run, or has not what an objective asks for.
         """
-        first: ExperimentConfig | None = None
+        configs: list[ExperimentConfig] = []
         for drawn in self.drawn_from.branches():
             try:
                 config = self.config(drawn, self.seeds[0])
@@ -211,15 +225,23 @@ class StudyFile(Section):
             except ConfigError as error:
                 where = ", ".join(f"{name}={value}" for name, value in drawn.items())
                 raise ConfigError(f"{error} (in a trial with {where})") from None
-            first = first or config
-        assert first is not None
-        return first
+            configs.append(config)
+        if self.run_budget is None:
+            check_equal_lengths(configs, [objective.metric for objective in self.objectives], self.metrics())
+        return configs[0]
 
     def _check_fit(self, config: ExperimentConfig) -> None:
         if config.rounds == "auto" and config.schedule.length(2) is None:
             raise ConfigError(f"rounds=auto: schedule.name={config.schedule.name} has no end; set rounds to a number")
         if config.output.directory is not None:
             raise ConfigError(f"output.directory={config.output.directory}: trials have directories of their own")
+        if config.data.validation_fraction:
+            for name in self.metrics():
+                if name in CHOOSERS:
+                    raise ConfigError(
+                        f"{name}: is of the test split, which reports and does not choose; with "
+                        f"data.validation_fraction={config.data.validation_fraction:g} choose by {CHOOSERS[name]}"
+                    )
         if not config.asynchronous:
             for name in self.metrics():
                 if OBJECTIVES[name].is_asynchronous:
@@ -227,7 +249,7 @@ class StudyFile(Section):
 
     def definition(self) -> str:
         """Hex digest of what makes trials comparable: all but budget, search, concurrency, places."""
-        values = self.model_dump(mode="json", include={"space", "objectives", "constraints", "target"})
+        values = self.model_dump(mode="json", include={"space", "objectives", "constraints", "target", "run_budget"})
         base = {"data": {}} | portable(self.base_values)
         document = {**values, "base": base, "seeds": list(self.seeds)}
         if code := own_code(document):
@@ -246,8 +268,8 @@ def load_study(
     """A study file, or a shipped study by name, with changes from the command line.
 
     Args:
-        overrides: "base=PRESET" and "name=NAME" of the study; everything else is of the base configuration. Another
-            base makes another study, NAME-BASE, unless it is given a name.
+        overrides: "base=PRESET", "name=NAME" and "run_budget.KEY=NUMBER" of the study; everything else is of the base
+            configuration. Another base makes another study, NAME-BASE, unless it is given a name.
         trials, concurrency, storage: in place of those of the file.
 
     Raises:
@@ -255,7 +277,10 @@ def load_study(
     """
     path = find_study(source)
     values = {"name": path.stem} | read_source(path)
-    own = {key: text for key, _, text in (one.partition("=") for one in overrides) if key in ("base", "name")}
+    pairs = [(key, text) for key, _, text in (override.partition("=") for override in overrides)]
+    own = {key: text for key, text in pairs if key in ("base", "name") or key.startswith("run_budget.")}
+    if limits := {key.partition(".")[2]: text for key, text in own.items() if key.startswith("run_budget.")}:
+        values["run_budget"] = limits
     if "base" in own:
         values["base"] = own["base"]
         values["name"] = f"{values['name']}-{Path(own['base']).stem}"

@@ -5,7 +5,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fedbench.records.metrics import METRICS, spent_to_reach
+from fedbench.records.metrics import METRICS, choosing_column, spent_to_reach
 
 TO_TARGET = {
     "bytes_to_target": METRICS["total_bytes"],
@@ -21,6 +21,10 @@ OBJECTIVES = {name: metric for name, metric in METRICS.items() if metric.is_summ
 ACCURACIES = tuple(name for name, metric in OBJECTIVES.items() if metric.bigger_is_better)
 
 
+CHOOSERS = {"best_accuracy": "best_validation_accuracy", "final_accuracy": "final_validation_accuracy"}
+"""The test accuracies, and what trials are chosen by in their place where there is a validation split."""
+
+
 def measure(summary: Mapping[str, Any], rounds: pa.Table, target: float | None) -> dict[str, float]:
     """The figures that a run has, by the names of `OBJECTIVES`.
 
@@ -29,12 +33,12 @@ def measure(summary: Mapping[str, Any], rounds: pa.Table, target: float | None) 
     Args:
         summary: as in `summary.json`.
         rounds: as in `rounds.parquet`.
-        target: accuracy in 0..1, or None.
+        target: accuracy in 0..1, of the validation split where there is one; or None.
     """
     figures = {name: metric.of_summary(summary) for name, metric in METRICS.items() if metric.is_summarised}
     measured = {name: value for name, value in figures.items() if value is not None}
     wanted = [metric.name for metric in TO_TARGET.values()]
-    spent = None if target is None else spent_to_reach(rounds, target, wanted)
+    spent = None if target is None else spent_to_reach(rounds, target, wanted, choosing_column(rounds))
     if spent is not None:
         measured |= {name: spent[metric.name] for name, metric in TO_TARGET.items() if metric.name in spent}
     return measured
@@ -53,10 +57,14 @@ def mean(seeds: Sequence[Mapping[str, float]]) -> dict[str, float]:
 
 
 def lacking(wanted: Sequence[str], measured: Mapping[str, float], target: float | None) -> str | None:
-    """Why a trial has no value, in a line; None if it has all that is wanted."""
+    """Why a trial has no value that may choose, in a line; None if it has all that is wanted."""
     for name in wanted:
+        if name in CHOOSERS and CHOOSERS[name] in measured:
+            return f"{name}: is of the test split, and the data have one for validation; choose by {CHOOSERS[name]}"
         if name in measured:
             continue
+        if name in CHOOSERS.values():
+            return f"{name}: the data have no validation split; set data.validation_fraction"
         if name in TO_TARGET and target is not None:
             return f"{name}: the accuracy never reached target={target:g}"
         return f"{name}: this run has no such figure"

@@ -15,6 +15,7 @@ from optuna.trial import FrozenTrial, TrialState
 from fedbench.atomic_files import replacing
 from fedbench.passwords import masked
 from fedbench.studies.file import StudyFile
+from fedbench.studies.metrics import CHOOSERS, TO_TARGET
 from fedbench.studies.samplers import BOUNDS
 from fedbench.studies.shared_study import REASON, counts, finished
 
@@ -80,10 +81,11 @@ def write_best(study: optuna.Study, file: StudyFile, directory: Path) -> list[Pa
     best = best_trials(study)
     paths = []
     for trial in best:
-        values = masked(file.config(trial.params, file.seeds[0]).to_mapping())
+        values = masked(file.concrete(trial.params, file.seeds[0]).to_mapping())
         sought = ", ".join(
             f"{one.metric} {value:.6g}" for one, value in zip(file.objectives, trial.values or (), strict=True)
         )
+        sought += test_in_words(file, trial)
         seeds = f", mean of {len(file.seeds)} seeds" if len(file.seeds) > 1 else ""
         text = (
             f"# Trial {trial.number} of the study {file.name}: {sought}{seeds}.\n"
@@ -98,6 +100,26 @@ def write_best(study: optuna.Study, file: StudyFile, directory: Path) -> list[Pa
         if old not in paths:  # no longer on the front
             old.unlink(missing_ok=True)
     return paths
+
+
+def test_in_words(file: StudyFile, trial: FrozenTrial) -> str:
+    """The test accuracy of a trial whose objective is one on validation, as a clause; "" for other studies."""
+    sought = {objective.metric for objective in file.objectives}
+    measured = trial.user_attrs.get(METRICS, {})
+    names = [name for name, chooser in CHOOSERS.items() if chooser in sought and name in measured]
+    return "".join(f", {name} on test {measured[name]:.4f}" for name in names)
+
+
+def remarks_on_choice(study: optuna.Study, file: StudyFile) -> list[str]:
+    """A line where trials were compared by the test split; none where they have a validation split."""
+    complete = [trial for trial in study.get_trials(deepcopy=False) if is_complete(trial)]
+    validated = any("best_validation_accuracy" in trial.user_attrs.get(METRICS, {}) for trial in complete)
+    if not complete or validated or not any(name in CHOOSERS or name in TO_TARGET for name in file.metrics()):
+        return []
+    return [
+        "the trials were compared by their accuracy on the test split, so that of the best one is too high; set "
+        "data.validation_fraction, and choose by best_validation_accuracy"
+    ]
 
 
 def write_trials(study: optuna.Study, file: StudyFile, directory: Path) -> Path:

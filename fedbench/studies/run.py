@@ -23,6 +23,7 @@ from fedbench.studies.results import (
     TRIALS,
     best_trials,
     draw_figures,
+    remarks_on_choice,
     write_best,
     write_trials,
 )
@@ -326,7 +327,7 @@ def _conclude(
         if parent is not None:
             parent.close("failed")
         raise RunError(f"{directory} could not be written: {error}") from error
-    warnings = draw_figures(study, file, directory)
+    warnings = [*remarks_on_choice(study, file), *draw_figures(study, file, directory)]
     if parent is not None:
         for path in (*best_files, directory / TRIALS):
             parent.artifact(path)

@@ -164,7 +164,7 @@ class TrialRunner:
 
     def _run_seed(self, assignment: Assignment, seed: int, watch: "SeedRun") -> None:
         directory = Path(assignment.directory) / f"trial-{assignment.number:04d}-seed-{seed}"
-        values = self._file.config(assignment.drawn, seed).to_mapping()
+        values = self._file.concrete(assignment.drawn, seed).to_mapping()
         config = ExperimentConfig.from_mapping(values | {"output": {"directory": str(directory)}})
         name = f"trial {assignment.number}" + (f", seed {seed}" if len(self._file.seeds) > 1 else "")
         name = textwrap.shorten(f"{name}: {in_words(assignment.drawn)}", LONGEST_NAME, placeholder=" ...")
@@ -230,13 +230,14 @@ class SeedRun:
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Report the accuracy, if the round has one; the step is the number of rounds done."""
         self._records.append(vars(record))
-        if record.test_accuracy is not None:
-            self._accuracy = f" accuracy {record.test_accuracy:.4f}"
+        accuracy = record.choosing_accuracy
+        if accuracy is not None:
+            self._accuracy = f" accuracy {accuracy:.4f}"
         self.where = f"round {record.round + 1}/{self._rounds}{self._accuracy}"
-        if self._trial is None or record.test_accuracy is None:
+        if self._trial is None or accuracy is None:
             return
         try:
-            self._trial.report(record.test_accuracy, record.round + 1)
+            self._trial.report(accuracy, record.round + 1)
             self._prune = self._prune or self._trial.should_prune()
         except UpdateFinishedTrialError:
             self._lost = True  # this process was taken for dead, and the trial runs elsewhere

@@ -17,7 +17,7 @@ from fedbench.studies.samplers import PRUNERS, SAMPLERS, make_pruner, make_sampl
 CIFAR10 = {
     "algorithms": ["base=scaffold-cifar10", "rounds=60"],
     "fedpart_pareto": ["base=fedpart-cifar10", "rounds=100"],
-    "fedpart_schedules": ["base=fedpart-cifar10"],
+    "fedpart_schedules": ["base=fedpart-cifar10", "run_budget.mb=11000"],
     "ormo_momentum": ["base=ormo-cifar10-k16-het", "rounds=100"],
 }
 
