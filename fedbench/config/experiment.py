@@ -32,7 +32,7 @@ from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.runtime import RuntimeSection
 from fedbench.config.stores import fault_of_store
-from fedbench.data.augmentation import Augmentation
+from fedbench.data.augmentation import Augmentation, Normalization
 from fedbench.data.base import Dataset
 from fedbench.data.partition import Partition
 from fedbench.errors import ConfigError
@@ -78,6 +78,7 @@ class DataSection(Section):
         augment: Random changes to the training images.
         normalize: Whether to subtract the data set's mean and divide by its standard deviation, channel by channel.
             false: images stay in [0, 1]. null: they are normalised where a mean and a deviation are published.
+            {mean: 0.5, std: 0.5}: by these, in units of [0, 1]; a number for all channels, or a list with one for each.
         test_fraction: Share of the rows that is held out for testing, for data without a test split. null: 0.2.
         validation_fraction: Share of the training rows, alike for every class or natural client, that no client trains
             on: the best round, and the best of a sweep, are chosen on them. 0: chosen on the validation split of the
@@ -91,7 +92,7 @@ class DataSection(Section):
     samples_per_client: int | None = Field(default=None, ge=1)
     overlap: bool = False
     augment: Augmentation = Augmentation()
-    normalize: bool | None = None
+    normalize: bool | Normalization | None = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
 

@@ -36,33 +36,49 @@ def prepare(
     if augmentation is not None and augmentation.active:
         if rng is None:
             raise ValueError("an active augmentation needs a random generator")
+        if augmentation.crop_border == "mean" and mean is not None and std is not None:
+            _, shift = _scale_and_shift(mean, std, 1, batch.device)
+            # A black pixel x = 0 is (x - mean) / std = shift once normalised, the mean itself is 0.
+            return augment(_normalised(batch, mean, std), augmentation, rng, black=shift).permute(0, 3, 1, 2)
         batch = augment(batch, augmentation, rng)
     if mean is None or std is None:
         return batch.to(torch.float32).div_(255).permute(0, 3, 1, 2)
+    return _normalised(batch, mean, std).permute(0, 3, 1, 2)
+
+
+def _normalised(batch: torch.Tensor, mean: tuple[float, ...], std: tuple[float, ...]) -> torch.Tensor:
+    """(x / 255 - mean) / std, uint8 [B, H, W, C] -> float32 [B, H, W, C]."""
     scale, shift = _scale_and_shift(mean, std, batch.shape[2], batch.device)
     pixels = batch.to(torch.float32).flatten(2)
-    return torch.addcmul(shift, pixels, scale, out=pixels).view(batch.shape).permute(0, 3, 1, 2)
+    return torch.addcmul(shift, pixels, scale, out=pixels).view(batch.shape)
 
 
-def augment(batch: torch.Tensor, augmentation: Augmentation, rng: np.random.Generator) -> torch.Tensor:
+def augment(
+    batch: torch.Tensor, augmentation: Augmentation, rng: np.random.Generator, black: torch.Tensor | None = None
+) -> torch.Tensor:
     """Flip, rotate and crop every image of a batch by its own random parameters.
 
     Args:
-        batch: uint8 [B, H, W, C].
+        batch: [B, H, W, C], stored pixels or normalised ones.
         augmentation: the random changes.
         rng: draws, in this order and only for the changes that are switched on: flips [B], angles [B] (degrees,
             counter-clockwise), crop offsets [B, 2] (y, x).
+        black: [C], a black pixel in the units of the batch, which fills what a rotation leaves open; None: zeros. The
+            border of the crop is zeros.
 
     Returns:
-        uint8 [B, H, W, C].
+        [B, H, W, C] of the batch's type.
     """
     count, _, _, channels = batch.shape
     flips = rng.random(count) < 0.5 if augmentation.flip else None
     angles = rng.uniform(-augmentation.rotate, augmentation.rotate, count) if augmentation.rotate else None
     offsets = rng.integers(0, 2 * augmentation.crop + 1, (count, 2)) if augmentation.crop else None
     index = _source_index(batch, flips, angles, offsets, augmentation.crop)
-    # A zero pixel behind the last one, for indices that fall outside the image.
-    pixels = torch.cat([batch.reshape(-1, channels), batch.new_zeros(1, channels)])
+    # Two pixels behind the last one, for indices that fall outside the image: by the rotation, and by the crop.
+    outside = batch.new_zeros(2, channels)
+    if black is not None:
+        outside[0] = black
+    pixels = torch.cat([batch.reshape(-1, channels), outside])
     return pixels.index_select(0, index.flatten()).view(batch.shape)
 
 
@@ -73,7 +89,9 @@ def _source_index(
     offsets: npt.NDArray[np.int64] | None,
     padding: int,
 ) -> torch.Tensor:
-    """The row of `batch.reshape(-1, C)` that each pixel of the result is taken from; B * H * W: from none.
+    """The row of `batch.reshape(-1, C)` that each pixel of the result is taken from.
+
+    B * H * W: from none, as the rotation leaves it open; B * H * W + 1: from none, as it is in the border of the crop.
 
     The changes are traced back from the last to the first: crop, rotation, flip.
 
@@ -84,21 +102,22 @@ def _source_index(
     device = batch.device
     y = torch.arange(height, device=device).view(1, height, 1)
     x = torch.arange(width, device=device).view(1, 1, width)
-    inside = None
+    in_crop = in_rotation = None
     if offsets is not None:
         shift = torch.from_numpy(offsets - padding).to(device)
         y, x = y + shift[:, 0].view(-1, 1, 1), x + shift[:, 1].view(-1, 1, 1)
-        inside = _within(y, height) & _within(x, width)
+        in_crop = _within(y, height) & _within(x, width)
     if angles is not None:
         y, x = _rotated(y, x, angles, height, width)
-        still_inside = _within(y, height) & _within(x, width)
-        inside = still_inside if inside is None else inside & still_inside
+        in_rotation = _within(y, height) & _within(x, width)
     if flips is not None:
         flipped = torch.from_numpy(flips).to(device).view(-1, 1, 1)
         x = torch.where(flipped, width - 1 - x, x)
     first = torch.arange(count, device=device).view(-1, 1, 1) * (height * width)
     index = first + y * width + x
-    return index if inside is None else torch.where(inside, index, count * height * width)
+    if in_rotation is not None:
+        index = torch.where(in_rotation, index, count * height * width)
+    return index if in_crop is None else torch.where(in_crop, index, count * height * width + 1)
 
 
 def _rotated(

@@ -1,6 +1,8 @@
-"""The `data.augment` section of a configuration; `fedbench.data.augment` carries it out."""
+"""What a configuration says of the preparation of images; `fedbench.data.augment` carries it out."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Augmentation(BaseModel):
@@ -10,8 +12,10 @@ class Augmentation(BaseModel):
         flip: Whether to mirror an image left to right, with probability 1/2.
         rotate: Degrees by which an image is turned about its centre at most: the angle is uniform in
             [-rotate, rotate], each pixel is taken from the nearest one, and what lies outside is zero.
-        crop: Pixels by which an image is shifted at most, either way on both axes: zero pixels are put around the
-            image, and a part of the original size is cut out.
+        crop: Pixels by which an image is shifted at most, either way on both axes: a border is put around the image,
+            and a part of the original size is cut out.
+        crop_border: Colour of that border: black, or the mean by which images are normalised (mean), which is the same
+            as a border of zeros after normalising.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -19,8 +23,47 @@ class Augmentation(BaseModel):
     flip: bool = False
     rotate: float = Field(default=0.0, ge=0, le=180)
     crop: int = Field(default=0, ge=0)
+    crop_border: Literal["black", "mean"] = "black"
+
+    @model_validator(mode="after")
+    def _border_needs_a_crop(self) -> Self:
+        if self.crop_border != "black" and not self.crop:
+            raise ValueError(f"crop_border={self.crop_border}: has no effect without crop; leave it out")
+        return self
 
     @property
     def active(self) -> bool:
         """Whether any change is switched on."""
         return self.flip or self.rotate > 0 or self.crop > 0
+
+
+Deviation = Annotated[float, Field(gt=0, le=1)]
+Mean = Annotated[float, Field(ge=0, le=1)]
+
+
+class Normalization(BaseModel):
+    """Mean and standard deviation by which images are normalised, in units of [0, 1].
+
+    Attributes:
+        mean: Of all channels, or one for each.
+        std: Of all channels, or one for each.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    mean: Mean | tuple[Mean, ...]
+    std: Deviation | tuple[Deviation, ...]
+
+    def of_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """The mean and the deviation of each channel.
+
+        Raises:
+            ValueError: a list of another length; names the key and what is needed.
+        """
+        both = []
+        for key, value in (("mean", self.mean), ("std", self.std)):
+            each = value if isinstance(value, tuple) else (value,) * channels
+            if len(each) != channels:
+                raise ValueError(f"{key}={list(each)}: has {len(each)} values for {channels} channel(s)")
+            both.append(each)
+        return both[0], both[1]

@@ -55,15 +55,19 @@ def check_data(dataset: Dataset, data: object, method: str = "load") -> Federate
     return data
 
 
-def remarks_on(data: FederatedData) -> tuple[str, ...]:
-    """What a user should know of a data set that can be used as it is, one line each."""
+def remarks_on(data: FederatedData, least_overlap: float = 0.0) -> tuple[str, ...]:
+    """What a user should know of a data set that can be used as it is, one line each.
+
+    Args:
+        least_overlap: share of the test rows that must be training rows, too, to be worth a line.
+    """
     lines = []
     for name, split in (("training", data.train), ("test", data.test)):
         empty = np.flatnonzero(np.bincount(split.labels, minlength=data.classes) == 0)
         if empty.size:
             names = ", ".join(data.class_names[label] for label in empty[:5]) + (", ..." if empty.size > 5 else "")
             lines.append(f"{data.name}: {empty.size} of {data.classes} classes have no {name} rows ({names})")
-    if data.test_rows_in_train:
+    if data.test_rows_in_train > least_overlap * len(data.test):
         share = data.test_rows_in_train / len(data.test)
         lines.append(
             f"{data.name}: {data.test_rows_in_train:,} of {len(data.test):,} test rows ({share:.1%}) are training rows,"

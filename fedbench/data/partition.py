@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Annotated
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import Field
 
 from fedbench.components.base import Component
@@ -117,6 +118,9 @@ class Dirichlet(Partition):
 
     Attributes:
         alpha: Concentration of the Dirichlet distribution.
+        capped: Whether a client that holds rows / clients rows gets none of the classes that follow, in label order:
+            its share of them goes to the others in proportion, as in the published code of FedMR (Hu et al., KDD 2024).
+            Only without samples_per_client.
         min_size: Rows that every client must have; only without samples_per_client.
         attempts: Draws until every client has them, before the partition is refused; only without samples_per_client.
 
@@ -130,6 +134,7 @@ class Dirichlet(Partition):
 
     name: str = "dirichlet"
     alpha: Concentration
+    capped: bool = False
     min_size: int = Field(default=1, ge=1)
     attempts: int = Field(default=100, ge=1)
 
@@ -152,7 +157,7 @@ class Dirichlet(Partition):
                 f"data.samples_per_client={samples_per_client}: with data.partition.name={self.name} the clients draw"
                 " independently of each other; set data.overlap=true, or leave samples_per_client out"
             )
-        for field in ("min_size", "attempts"):
+        for field in ("capped", "min_size", "attempts"):
             if (value := getattr(self, field)) != type(self).model_fields[field].default:
                 raise ConfigError(f"data.partition.{field}={value}: has no effect with data.samples_per_client")
         _require_overlapping(len(labels), samples_per_client)
@@ -165,8 +170,11 @@ class Dirichlet(Partition):
         totals = np.array([len(rows) for rows in rows_of_class])
         for _ in range(self.attempts):
             proportions = rng.dirichlet(np.full(clients, self.alpha), size=len(totals))
-            ends = (np.cumsum(proportions, axis=1) * totals[:, None]).astype(np.int64)
-            ends[:, -1] = totals
+            if self.capped:
+                ends = _capped_cuts(proportions, totals)
+            else:
+                ends = (np.cumsum(proportions, axis=1) * totals[:, None]).astype(np.int64)
+                ends[:, -1] = totals
             sizes = np.diff(ends, axis=1, prepend=0).sum(axis=0)
             if sizes.min() >= self.min_size:
                 break
@@ -327,6 +335,31 @@ def class_counts(labels: IntArray, parts: Sequence[IntArray], classes: int) -> t
         ((1, 1, 0), (0, 1, 0))
     """
     return tuple(tuple(np.bincount(labels[part], minlength=classes).tolist()) for part in parts)
+
+
+def _capped_cuts(proportions: npt.NDArray[np.float64], totals: IntArray) -> IntArray:
+    """Where each class is cut, class after class, if a client that holds N / n rows gets no more of them.
+
+    Args:
+        proportions: [K, n], drawn for each of K classes over n clients.
+        totals: [K], rows of each class; N is their sum.
+
+    Returns:
+        int64 [K, n], where each client's part of a class ends; all zero, so that nobody gets anything, where the
+        proportions of a class are zero for every client that may have more.
+    """
+    ends = np.zeros(proportions.shape, np.int64)
+    held = np.zeros(proportions.shape[1], np.int64)
+    for label, p in enumerate(proportions):
+        # p_j <- p_j * [held_j < N / n], then p / sum(p).
+        p = p * (held < totals.sum() / len(held))
+        if not p.sum() > 0:
+            return np.zeros_like(ends)
+        ends[label] = np.cumsum(p / p.sum()) * totals[label]
+        # Rounding must not give a row to a client behind the last one with a share.
+        ends[label, np.flatnonzero(p)[-1] :] = totals[label]
+        held += np.diff(ends[label], prepend=0)
+    return ends
 
 
 def _rows_by_class(labels: IntArray) -> list[IntArray]:

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.experiment import DataSection, ExperimentConfig
+from fedbench.data.augmentation import Normalization
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.data.contract import check_data, check_rows, remarks_on
 from fedbench.data.holdout import with_validation
@@ -10,6 +11,9 @@ from fedbench.data.partition import class_counts
 from fedbench.errors import ConfigError
 from fedbench.models.base import Task
 from fedbench.randomness import generator
+
+WORTH_A_LINE = 0.01
+"""Share of test rows that are training rows, too, above which a run says so; published data sets have a few."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +38,7 @@ class Federation:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of the data, one line each."""
-        return remarks_on(self.data)
+        return remarks_on(self.data, WORTH_A_LINE)
 
     @property
     def task(self) -> Task:
@@ -68,6 +72,29 @@ def outline_federation(config: ExperimentConfig) -> Federation | None:
     return divide(config, with_validation(data, config.data.validation_fraction, config.seed))
 
 
+def scaling(
+    section: DataSection, data: FederatedData
+) -> tuple[tuple[float, ...], tuple[float, ...]] | tuple[None, None]:
+    """The mean and the standard deviation per channel by which images are normalised; None and None: they are not.
+
+    Raises:
+        ConfigError: `data.normalize` without effect on this data, or of another number of channels.
+    """
+    wanted = section.normalize
+    if isinstance(wanted, Normalization):
+        if data.kind != "image":
+            raise ConfigError(f"data.normalize: has no effect on {data.name}, which is {data.kind}; leave it out")
+        try:
+            return wanted.of_channels(data.input_shape[-1])
+        except ValueError as error:
+            raise ConfigError(f"data.normalize.{error}") from None
+    if data.mean is None or data.std is None:
+        if wanted:
+            raise ConfigError(f"data.normalize=true: {data.name} has no published mean and deviation; leave it out")
+        return None, None
+    return (None, None) if wanted is False else (data.mean, data.std)
+
+
 def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     """Divide a data set over the clients.
 
@@ -77,8 +104,11 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     section = config.data
     if data.kind == "text" and section.augment.active:
         raise ConfigError(f"data.augment: has no effect on {data.name}, which is text; leave it out")
-    if section.normalize and data.mean is None:
-        raise ConfigError(f"data.normalize=true: {data.name} has no published mean and deviation; leave it out")
+    mean, _ = scaling(section, data)
+    if mean is None and section.augment.crop_border == "mean":
+        raise ConfigError(
+            "data.augment.crop_border=mean: has no effect on images that are not normalised; leave it out"
+        )
     rows = section.partition.split(
         data.train.labels,
         section.clients,

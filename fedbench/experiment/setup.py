@@ -22,7 +22,7 @@ from fedbench.engine.messages import HostSpec
 from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule
-from fedbench.experiment.federation import Federation
+from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
@@ -115,6 +115,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         )
     keeps_statistics = config.local.batchnorm == "local"
     local, data, cohort_size = config.local, config.data, config.slots()
+    mean, std = scaling(data, federation.data)
     length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
@@ -151,8 +152,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         evaluation_statistics=config.evaluation.batchnorm or ("client0" if keeps_statistics else "aggregate"),
         evaluation_batch_size=config.evaluation.batch_size,
         augmentation=data.augment,
-        mean=None if data.normalize is False else federation.data.mean,
-        std=None if data.normalize is False else federation.data.std,
+        mean=mean,
+        std=std,
         seed=config.seed,
         torch_threads=config.runtime.torch_threads,
         deterministic=config.runtime.deterministic,

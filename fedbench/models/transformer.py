@@ -8,6 +8,7 @@ devices, and its backward pass recomputes them on others: the count would depend
 """
 
 import math
+from typing import Literal
 
 import torch
 from pydantic import Field, model_validator
@@ -29,6 +30,10 @@ class TextTransformer(Model):
         heads: Attention heads of each layer.
         feedforward: Hidden units of each feed-forward block.
         dropout: Probability of dropping, for embeddings, attention weights and both feed-forward outputs.
+        readout: Whether the classifier sees the mean over the tokens, or the output at the last position, be it padding
+            (last, as in the FedPart paper's code).
+        mask_padding: Whether attention and mean leave padding out. false: padding is a token like any other (the code
+            of the FedPart paper has no padding mask).
     """
 
     name: str = "text-transformer"
@@ -37,6 +42,8 @@ class TextTransformer(Model):
     heads: int = Field(2, gt=0)
     feedforward: int = Field(2, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)
+    readout: Literal["mean", "last"] = "mean"
+    mask_padding: bool = True
 
     @model_validator(mode="after")
     def check_heads(self) -> "TextTransformer":
@@ -49,10 +56,11 @@ class TextTransformer(Model):
         return TransformerClassifier(
             length=text_length(task, self.name),
             vocabulary=task.vocabulary_size,
-            padding=task.padding_index,
+            padding=task.padding_index if self.mask_padding else -1,
             sizes=(self.embedding, self.layers, self.heads, self.feedforward),
             dropout=self.dropout,
             classes=task.classes,
+            readout=self.readout,
         )
 
 
@@ -112,15 +120,16 @@ class EncoderLayer(nn.Module):
 
 
 class TransformerClassifier(nn.Module):
-    """Embedding with sinusoidal positions, encoder layers, mean over the real tokens, linear.
+    """Embedding with sinusoidal positions, encoder layers, mean over the real tokens or last position, linear.
 
     Args:
         length: L, the longest text.
         vocabulary: number of token ids.
-        padding: token id of padding; negative when there is none.
+        padding: token id of padding; negative when there is none, or when it is a token like any other.
         sizes: embedding width, layers, heads, feed-forward units.
         dropout: probability of dropping.
         classes: number of outputs.
+        readout: what the last linear layer sees, "mean" or "last".
     """
 
     positions: Tensor
@@ -133,10 +142,12 @@ class TransformerClassifier(nn.Module):
         sizes: tuple[int, int, int, int],
         dropout: float,
         classes: int,
+        readout: Literal["mean", "last"] = "mean",
     ) -> None:
         super().__init__()
         width, layers, heads, feedforward = sizes
         self.padding = padding
+        self.readout = readout
         self.scale = math.sqrt(width)
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=padding if padding >= 0 else None)
         self.register_buffer("positions", sinusoids(length, width), persistent=False)
@@ -154,6 +165,9 @@ class TransformerClassifier(nn.Module):
         states = self.dropout(states)
         for layer in self.layers:
             states = layer(states, padding)
+        if self.readout == "last":
+            last: Tensor = self.classifier(states[:, -1])
+            return last
         real = (~padding).unsqueeze(-1).to(states.dtype)
         mean = (states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
         logits: Tensor = self.classifier(mean)

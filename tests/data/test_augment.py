@@ -148,3 +148,23 @@ def test_the_generator_decides_the_result(batch: torch.Tensor) -> None:
     first, again, other = (augment(batch, everything, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_a_mean_border_is_a_crop_after_normalising_and_rotation_leaves_black_corners(batch: torch.Tensor) -> None:
+    pixels = batch[:, :10].contiguous()
+    angles, offsets = [0.0, 15.0, -12.0, 7.0] * 4, [[0, 0], [2, 8], [8, 1], [4, 4]] * 4
+    scripted = Scripted(angles=angles, offsets=offsets)
+    augmentation = Augmentation(rotate=15, crop=4, crop_border="mean")
+    prepared = prepare(pixels, augmentation, MEAN, STD, scripted)  # type: ignore[arg-type]
+    assert prepared.is_contiguous(memory_format=torch.channels_last)
+    for image, angle, (top, left), result in zip(pixels, angles, offsets, prepared, strict=True):
+        turned = per_image(image, angle).permute(2, 0, 1)
+        normalised = reference.normalize(reference.to_dtype(turned, torch.float32, scale=True), list(MEAN), list(STD))
+        padded = torch.nn.functional.pad(normalised, (4, 4, 4, 4))
+        torch.testing.assert_close(result, padded[:, top : top + 10, left : left + 10])
+    assert (prepared[1, :, :, -1] == 0).all()
+
+
+def test_a_border_of_another_colour_needs_a_crop() -> None:
+    with pytest.raises(ValueError, match="crop_border=mean: has no effect without crop"):
+        Augmentation(flip=True, crop_border="mean")

@@ -245,3 +245,55 @@ def test_impossible_parameters_name_their_key(kind: type[Component], parameters:
 def test_class_counts_are_counted_per_client() -> None:
     counts = class_counts(np.array([2, 0, 2, 1]), [np.array([0, 2]), np.array([1]), np.array([3, 2])], 4)
     assert counts == ((0, 0, 2, 0), (1, 0, 0, 0), (0, 1, 1, 0))
+
+
+def capped_by_hand(labels: np.ndarray, clients: int, alpha: float, rng: np.random.Generator) -> list[np.ndarray]:
+    """The capacity rule as plain loops: one class after the other, clients that hold N / n rows are passed over."""
+    draws = rng.dirichlet(np.full(clients, alpha), size=len(np.unique(labels)))
+    held = [0] * clients
+    counts = []
+    for label, draw in zip(np.unique(labels), draws, strict=True):
+        shares = [share if rows < len(labels) / clients else 0.0 for share, rows in zip(draw, held, strict=True)]
+        rows, total, cut, counted = int((labels == label).sum()), sum(shares), 0.0, 0
+        last = max(index for index, share in enumerate(shares) if share)
+        for client, share in enumerate(shares):
+            cut += share / total
+            end = rows if client >= last else int(cut * rows + 1e-9)
+            held[client] += end - counted
+            counted = end
+        counts.append(held.copy())
+    return [np.array(row) for row in np.diff(np.array([[0] * clients, *counts]), axis=0).T]
+
+
+@pytest.mark.parametrize("alpha", [0.1, 0.5, 5.0])
+def test_a_client_that_holds_its_share_of_the_rows_gets_no_more(alpha: float) -> None:
+    labels = np.repeat(np.arange(10), 300)
+    parts = Dirichlet(alpha=alpha, capped=True).split(
+        labels, 20, np.random.default_rng(4), samples_per_client=None, overlap=False, owners=None
+    )
+    assert sorted(np.concatenate(parts)) == list(range(len(labels)))
+    counts = [np.bincount(labels[part], minlength=10) for part in parts]
+    for client in counts:
+        before = np.cumsum(client) - client
+        assert (client[before >= len(labels) / 20] == 0).all()
+    rng = np.random.default_rng(4)
+    expected = capped_by_hand(labels, 20, alpha, rng)
+    # The first draw serves where it gives every client a row; else the rule is drawn again.
+    while min(sum(client) for client in expected) < 1:
+        expected = capped_by_hand(labels, 20, alpha, rng)
+    assert np.abs(np.array(counts) - np.array(expected)).max() <= 1
+
+
+def test_the_capacity_rule_makes_sizes_more_even() -> None:
+    labels = np.repeat(np.arange(10), 500)
+    sizes = {}
+    for capped in (False, True):
+        parts = Dirichlet(alpha=0.1, capped=capped).split(
+            labels, 20, np.random.default_rng(0), samples_per_client=None, overlap=False, owners=None
+        )
+        sizes[capped] = max(len(part) for part in parts)
+    assert sizes[True] < sizes[False]
+    with pytest.raises(ConfigError, match=r"data\.partition\.capped=True: has no effect with data\.samples_per_client"):
+        Dirichlet(alpha=0.1, capped=True).split(
+            labels, 20, np.random.default_rng(0), samples_per_client=9, overlap=True, owners=None
+        )

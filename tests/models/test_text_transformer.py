@@ -141,3 +141,34 @@ def test_images_and_uneven_heads_are_refused() -> None:
     kind: type[Component] = TextTransformer
     with pytest.raises(ConfigError, match=r"model\.heads=3: must divide embedding=200"):
         kind.create("model", parameters)
+
+
+def test_last_reads_out_the_last_position_and_unmasked_padding_is_a_token_like_any_other() -> None:
+    tokens = torch.tensor([[3, 4, 5, 0, 0, 0, 0], [6, 7, 8, 9, 10, 11, 12]])
+    seen: list[torch.Tensor] = []
+    for readout in ("mean", "last"):
+        for masked in (True, False):
+            module = build_module(
+                TextTransformer(embedding=8, readout=readout, mask_padding=masked), SMALL, seed=0
+            ).eval()
+            states: list[torch.Tensor] = []
+            module.layers[-1].register_forward_hook(lambda _, __, output, states=states: states.append(output))
+            with torch.no_grad():
+                module.embedding.weight[0] = 0  # so that the four have the same parameters
+                logits = module(tokens)
+                real = (tokens != 0) | (not masked)
+                mean = (states[0] * real.unsqueeze(-1)).sum(1) / real.sum(1, keepdim=True)
+                expected = module.classifier(states[0][:, -1] if readout == "last" else mean)
+            torch.testing.assert_close(logits, expected)
+            seen.append(logits)
+    assert not any(torch.allclose(seen[0][0], other[0]) for other in seen[1:])
+    # The second text has no padding, so that a mask changes nothing for it.
+    torch.testing.assert_close(seen[0][1], seen[1][1])
+    torch.testing.assert_close(seen[2][1], seen[3][1])
+
+
+def test_padding_is_trained_where_it_is_not_masked() -> None:
+    for masked in (True, False):
+        module = build_module(TextTransformer(embedding=8, dropout=0, mask_padding=masked), SMALL, seed=0)
+        module(torch.tensor([[3, 4, 5, 0, 0, 0, 0]])).sum().backward()
+        assert bool(module.embedding.weight.grad[0].any()) is not masked
