@@ -29,7 +29,7 @@ class DataReport:
     Attributes:
         name: the data set's name.
         source: where its rows come from, in words.
-        rows: number of rows per split, {"train": ..., "test": ...}.
+        rows: number of rows per split, {"train": ..., "test": ..., "validation": ... where there is one}.
         class_names: the names of the classes in label order.
         shape: the shape of one row: (H, W, C) of an image, (L,) of a text.
         bytes: size of its files on disk; 0 for data that come with a library.
@@ -70,7 +70,7 @@ def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False
     return DataReport(
         name=data.name,
         source=data.source,
-        rows={"train": len(data.train), "test": len(data.test)},
+        rows={"train": len(data.train)} | {str(split): count for split, count in data.scored_rows.items()},
         class_names=data.class_names,
         shape=data.input_shape,
         bytes=sum(file.stat().st_size for file in files),
@@ -212,16 +212,16 @@ def _find_in(component: ImageDataset, source: Path) -> ImageSource:
 
 
 def _write(component: ImageDataset, source: ImageSource, root: Path) -> None:
-    """Read a source and write both splits; their files appear together, when both are complete."""
-    train, test, names = component.read(source)
-    assert test is not None, "every source but Parquet has a test split"
+    """Read a source and write its splits; their files appear together, when all are complete."""
+    splits, names = component.read(source)
+    assert splits.test is not None, "every source but Parquet has a test split"
     folder = root / component.folders[0]
     folder_is_new = not folder.exists()
     placed: list[Path] = []
     try:
         with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=root) as temporary:
             files = []
-            for split, rows in (("train", train), ("test", test)):
+            for split, rows in splits.by_name.items():
                 files.append(Path(temporary) / f"{split}-00000-of-00001.parquet")
                 write_parquet(files[-1], rows.images, rows.labels, names, label_column=component.label_columns[0])
             folder.mkdir(exist_ok=True)

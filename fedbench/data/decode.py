@@ -1,7 +1,7 @@
 """Decoding image files into one array of pixels, with a check of every image."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -123,13 +123,11 @@ def decode_images(encoded: Iterable[tuple[str, bytes | None]], count: int, kind:
     return pixels
 
 
-def of_equal_channels(
-    first: npt.NDArray[np.uint8], second: npt.NDArray[np.uint8]
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
-    """Two arrays of images [N, H, W, C], both in colour if one of them is."""
-    if first.shape[-1] == second.shape[-1]:
-        return first, second
-    return _as_colour(first), _as_colour(second)
+def of_equal_channels(splits: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArray[np.uint8]]:
+    """Arrays of images [N, H, W, C], all in colour if one of them is."""
+    if len({images.shape[-1] for images in splits}) == 1:
+        return list(splits)
+    return [_as_colour(images) for images in splits]
 
 
 def _as_colour(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -15,7 +15,7 @@ from fedbench.data.base import Dataset, FederatedData, IntArray, Split
 from fedbench.data.cache import Entry, cached
 from fedbench.data.decode import DECODER_VERSION, ImageKind, of_equal_channels
 from fedbench.data.holdout import DEFAULT_TEST_FRACTION, hold_out, refuse_test_fraction, require_rows
-from fedbench.data.image_source import ImageSource, parquet_source
+from fedbench.data.image_source import ImageSource, ImageSplits, parquet_source
 from fedbench.data.image_tree import tree_source
 from fedbench.data.overlap import count_shared
 from fedbench.data.parquet import IMAGE_COLUMNS, ImageRows
@@ -113,31 +113,32 @@ class ImageDataset(Dataset):
         trees = (tree_source(root / folder, self.kind) for folder in self.tree_folders)
         return source or next((tree for tree in trees if tree is not None), None)
 
-    def read(self, source: ImageSource) -> tuple[ImageRows, ImageRows | None, tuple[str, ...]]:
+    def read(self, source: ImageSource) -> tuple[ImageSplits, tuple[str, ...]]:
         """Decode and check a source.
 
         Returns:
-            The training split, the test split (None where the source has none) and the class names.
+            The splits and the class names.
 
         Raises:
             DataError: damaged or foreign data.
         """
-        train, test = source.read()
-        names = train.class_names or self.known_classes
+        splits = source.read().by_name
+        names = splits["train"].class_names or self.known_classes
         if names is None:
-            names = self._numbers_as_names([rows.labels for rows in (train, test) if rows is not None], source)
+            names = self._numbers_as_names([rows.labels for rows in splits.values()], source)
         if len(names) < 2:
             raise DataError(
                 f"{self.name}, {source.description}: a single class ({', '.join(names)}), expected at least 2; give"
                 " each class its label, or its folder"
             )
-        if test is not None and self.kind.channels is None:
-            images = of_equal_channels(train.images, test.images)
-            train, test = replace(train, images=images[0]), replace(test, images=images[1])
-        for split, rows_of_split in (("train", train), ("test", test)):
-            if rows_of_split is not None:
-                self._check(split, rows_of_split, names, source)
-        return train, test, names
+        if self.kind.channels is None:
+            images = of_equal_channels([rows.images for rows in splits.values()])
+            splits = {
+                split: replace(rows, images=alike) for (split, rows), alike in zip(splits.items(), images, strict=True)
+            }
+        for split, rows in splits.items():
+            self._check(split, rows, names, source)
+        return ImageSplits(splits["train"], splits.get("test"), splits.get("validation")), names
 
     def _numbers_as_names(self, labels: Sequence[IntArray], source: ImageSource) -> tuple[str, ...]:
         """The names "0", "1", ... of classes that the data do not name.
@@ -161,9 +162,9 @@ class ImageDataset(Dataset):
         source = self.locate(root)
 
         def build() -> tuple[Mapping[str, npt.NDArray[Any]], dict[str, Any]]:
-            train, test, names = self.read(source)
-            shared = 0 if test is None else count_shared(train.images, test.images)
-            return _to_arrays(train, test), {"class_names": names, "test_rows_in_train": shared}
+            splits, names = self.read(source)
+            shared = 0 if splits.test is None else count_shared(splits.train.images, splits.test.images)
+            return _to_arrays(splits), {"class_names": names, "test_rows_in_train": shared}
 
         parameters = {
             "decoder": DECODER_VERSION,
@@ -174,7 +175,8 @@ class ImageDataset(Dataset):
         }
         entry = cached(self.folders[0], source.files, parameters, build)
         train, test, note, digest = _splits(entry, self.name, test_fraction, seed)
-        data = self._assemble(train, test, tuple(entry.facts["class_names"]), source.description + note, digest)
+        names = tuple(entry.facts["class_names"])
+        data = self._assemble(train, test, names, source.description + note, digest, _split(entry, "validation"))
         return replace(
             data,
             test_split_by_seed="test_images" not in entry.arrays,
@@ -193,7 +195,15 @@ class ImageDataset(Dataset):
         )
         return self._assemble(train, test, names, "its published size and shape", "")
 
-    def _assemble(self, train: Split, test: Split, names: tuple[str, ...], source: str, digest: str) -> FederatedData:
+    def _assemble(
+        self,
+        train: Split,
+        test: Split,
+        names: tuple[str, ...],
+        source: str,
+        digest: str,
+        validation: Split | None = None,
+    ) -> FederatedData:
         mean, std = self.published or (None, None)
         return FederatedData(
             name=self.name,
@@ -207,6 +217,7 @@ class ImageDataset(Dataset):
             padding_index=-1,
             source=source,
             fingerprint=digest,
+            validation=validation,
         )
 
     def _check(self, split: str, rows: ImageRows, names: tuple[str, ...], source: ImageSource) -> None:
@@ -231,17 +242,25 @@ class ImageDataset(Dataset):
             raise DataError(f"{place}: images of ({height}, {width}) with {channels} channel(s), expected {expected}")
 
 
-def _to_arrays(train: ImageRows, test: ImageRows | None) -> dict[str, npt.NDArray[Any]]:
-    arrays: dict[str, npt.NDArray[Any]] = {"train_images": train.images, "train_labels": train.labels}
-    if test is not None:
-        arrays |= {"test_images": test.images, "test_labels": test.labels}
-    if train.owners is not None:
-        owners = train.owners if test is None or test.owners is None else np.concatenate([train.owners, test.owners])
-        codes = np.unique(owners, return_inverse=True)[1].astype(np.int64)
-        arrays["train_owners"] = codes[: len(train.labels)]
-        if test is not None:
-            arrays["test_owners"] = codes[len(train.labels) :]
+def _to_arrays(splits: ImageSplits) -> dict[str, npt.NDArray[Any]]:
+    arrays: dict[str, npt.NDArray[Any]] = {}
+    for split, rows in splits.by_name.items():
+        arrays |= {f"{split}_images": rows.images, f"{split}_labels": rows.labels}
+    owned = {split: rows.owners for split, rows in splits.by_name.items() if rows.owners is not None}
+    if owned:
+        codes = np.unique(np.concatenate(list(owned.values())), return_inverse=True)[1].astype(np.int64)
+        borders = np.cumsum([len(owners) for owners in owned.values()])[:-1]
+        of_split = np.split(codes, borders)
+        arrays |= {f"{split}_owners": part for split, part in zip(owned, of_split, strict=True)}
     return arrays
+
+
+def _split(entry: Entry, split: str) -> Split | None:
+    """A split of a cache entry; None where it has none by that name."""
+    arrays = entry.arrays
+    if f"{split}_images" not in arrays:
+        return None
+    return Split(arrays[f"{split}_images"], arrays[f"{split}_labels"], arrays.get(f"{split}_owners"))
 
 
 def _splits(entry: Entry, name: str, test_fraction: float | None, seed: int) -> tuple[Split, Split, str, str]:
@@ -250,11 +269,10 @@ def _splits(entry: Entry, name: str, test_fraction: float | None, seed: int) -> 
     Returns:
         The training split, the test split, a note for the data's description, and the fingerprint.
     """
-    arrays = entry.arrays
-    rows = Split(arrays["train_images"], arrays["train_labels"], arrays.get("train_owners"))
-    if "test_images" in arrays:
+    rows, test = _split(entry, "train"), _split(entry, "test")
+    assert rows is not None
+    if test is not None:
         refuse_test_fraction(name, test_fraction)
-        test = Split(arrays["test_images"], arrays["test_labels"], arrays.get("test_owners"))
         return rows, test, "", entry.fingerprint
     require_rows(len(rows), name)
     groups = rows.labels if rows.owners is None else rows.owners

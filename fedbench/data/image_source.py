@@ -12,20 +12,35 @@ from fedbench.errors import DataError
 
 
 @dataclass(frozen=True)
+class ImageSplits:
+    """The splits of a data set of images, as they were read; None for one that is not there."""
+
+    train: ImageRows
+    test: ImageRows | None
+    validation: ImageRows | None = None
+
+    @property
+    def by_name(self) -> dict[str, ImageRows]:
+        """The splits that are there."""
+        splits = {"train": self.train, "test": self.test, "validation": self.validation}
+        return {name: rows for name, rows in splits.items() if rows is not None}
+
+
+@dataclass(frozen=True)
 class ImageSource:
     """Images on disk that are not read yet.
 
     Attributes:
         description: where they are, in words for reports, with paths relative to `data.root`.
         files: all files that are read, in a fixed order.
-        read: called to read the training split and the test split; the latter is None where there is none.
+        read: called to read the splits.
         layout: which file belongs to which split and class, and what else the result depends on beside the contents of
             the files; plain JSON values.
     """
 
     description: str
     files: tuple[Path, ...]
-    read: Callable[[], tuple[ImageRows, ImageRows | None]]
+    read: Callable[[], ImageSplits]
     layout: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -57,9 +72,10 @@ def parquet_source(
     if folder is None:
         return None
     train, test, chosen = _choose(folder, splits, test_splits, test_required)
-    refuse_copies((*train, *test))
+    validation = splits.get("validation", ()) if chosen == "test" else ()
+    refuse_copies((*train, *test, *validation))
 
-    def read() -> tuple[ImageRows, ImageRows | None]:
+    def read() -> ImageSplits:
         def split(files: Sequence[Path], names: Sequence[str] | None) -> ImageRows:
             return read_images(
                 files,
@@ -71,12 +87,16 @@ def parquet_source(
             )
 
         trained = split(train, class_names)
-        return trained, split(test, class_names or trained.class_names) if test else None
+        names = class_names or trained.class_names
+        others = [split(files, names) if files else None for files in (test, validation)]
+        return ImageSplits(trained, *others)
 
     note = f", {chosen} as the test split" if chosen not in ("test", None) else ""
     description = f"Parquet in {folder.name}/{note}"
     layout = {"format": "parquet", "train": len(train), "test": len(test)}
-    return ImageSource(description, (*train, *test), read, layout)
+    if validation:
+        layout["validation"] = len(validation)
+    return ImageSource(description, (*train, *test, *validation), read, layout)
 
 
 def _choose(

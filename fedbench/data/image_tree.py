@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fedbench.data.decode import ImageKind, decode_images
-from fedbench.data.image_source import ImageSource
+from fedbench.data.image_source import ImageSource, ImageSplits
 from fedbench.data.parquet import ImageRows
 from fedbench.errors import DataError
 
@@ -35,6 +35,8 @@ Labelled = list[tuple[Path, int]]
 def tree_source(folder: Path, kind: ImageKind) -> ImageSource | None:
     """A tree `train/CLASS/**` with `test/CLASS/**` or `val/CLASS/**` beside it; None where `folder` is not one.
 
+    Where both are there, `val` is the validation split.
+
     Classes are the folders under `train`, in alphabetical order. Files and folders whose names begin with a dot, such
     as Jupyter's copies in `.ipynb_checkpoints`, are left alone. In the original tree of Tiny-ImageNet the images of
     `val` lie together, their classes in `val/val_annotations.txt`; they serve as the test split, because the images of
@@ -54,8 +56,11 @@ def tree_source(folder: Path, kind: ImageKind) -> ImageSource | None:
             f" {', '.join(sorted(SUFFIXES))}; fill the folder, or remove it"
         )
     annotations = folder / "val" / ANNOTATIONS
-    test, chosen = (_annotated(annotations, names), "val") if annotations.is_file() else _test_images(folder, names)
-    listing = "\n".join(f"{path.relative_to(folder)}\t{label}" for path, label in (*train, *test))
+    scored = {"val": _annotated(annotations, names)} if annotations.is_file() else _scored_images(folder, names)
+    (chosen, test), *others = scored.items()
+    validation = others[0][1] if others and chosen == "test" else []
+    images = (*train, *test, *validation)
+    listing = "\n".join(f"{path.relative_to(folder)}\t{label}" for path, label in images)
     layout = {
         "format": "tree",
         "train": len(train),
@@ -63,11 +68,13 @@ def tree_source(folder: Path, kind: ImageKind) -> ImageSource | None:
         "listing": hashlib.sha256(listing.encode()).hexdigest(),
     }
 
-    def read() -> tuple[ImageRows, ImageRows | None]:
-        return _read(train, kind, names), _read(test, kind, names)
+    def read() -> ImageSplits:
+        validated = _read(validation, kind, names) if validation else None
+        return ImageSplits(_read(train, kind, names), _read(test, kind, names), validated)
 
-    files = tuple(path for path, _ in (*train, *test))
-    return ImageSource(f"image files in {folder.name}/, {chosen} as the test split", files, read, layout)
+    files = tuple(path for path, _ in images)
+    note = f"{chosen} as the test split" + (f", {others[0][0]} for validation" if validation else "")
+    return ImageSource(f"image files in {folder.name}/, {note}", files, read, layout)
 
 
 def class_folders(folder: Path) -> list[str]:
@@ -79,7 +86,9 @@ def _visible(folder: Path) -> Iterator[Path]:
     return (path for path in folder.iterdir() if not path.name.startswith((".", "__MACOSX")))
 
 
-def _test_images(folder: Path, names: Sequence[str]) -> tuple[Labelled, str]:
+def _scored_images(folder: Path, names: Sequence[str]) -> dict[str, Labelled]:
+    """{folder: its images} of the folders beside `train` that have a folder per class, the test split first."""
+    scored: dict[str, Labelled] = {}
     for candidate in TEST_FOLDERS:
         test_names = class_folders(folder / candidate)
         # Tiny-ImageNet's test images lie in a single folder "images", without labels.
@@ -88,9 +97,13 @@ def _test_images(folder: Path, names: Sequence[str]) -> tuple[Labelled, str]:
         unknown = sorted(set(test_names) - set(names))
         if unknown:
             raise DataError(f"{folder / candidate / unknown[0]}: no such class in train; remove it or add it there")
-        if images := _images_by_class(folder / candidate, names):
-            return images, candidate
-        raise DataError(f"{folder / candidate}: no image files in its class folders; fill them, or remove the folder")
+        scored[candidate] = _images_by_class(folder / candidate, names)
+        if not scored[candidate]:
+            raise DataError(
+                f"{folder / candidate}: no image files in its class folders; fill them, or remove the folder"
+            )
+    if scored:
+        return scored
     looked = ", ".join(str(folder / name) for name in TEST_FOLDERS)
     raise DataError(f"{folder}: train without a test split, looked for a folder per class in {looked}; add one of them")
 

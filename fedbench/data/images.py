@@ -50,20 +50,34 @@ class Cifar100(ImageDataset):
         (0.267, 0.256, 0.276),
     )
 
-    def _assemble(self, train: Split, test: Split, names: tuple[str, ...], source: str, digest: str) -> FederatedData:
+    def _assemble(
+        self,
+        train: Split,
+        test: Split,
+        names: tuple[str, ...],
+        source: str,
+        digest: str,
+        validation: Split | None = None,
+    ) -> FederatedData:
         if self.labels == "coarse":
             if names != FINE_NAMES:
                 raise DataError(
                     f"{self.name}, {source}: the classes are not named as published, so that their superclasses are not"
                     " known; get the data set again, or leave data.dataset.labels=coarse out"
                 )
-            train, test = (Split(split.inputs, coarse_labels(split.labels), split.owners) for split in (train, test))
+            train, test = _coarse(train), _coarse(test)
+            validation = None if validation is None else _coarse(validation)
             names, source, digest = (
                 tuple(SUPERCLASSES),
                 f"{source}, superclasses",
                 derived_fingerprint(digest, "coarse"),
             )
-        return super()._assemble(train, test, names, source, digest)
+        return super()._assemble(train, test, names, source, digest, validation)
+
+
+def _coarse(split: Split) -> Split:
+    """The split with each label's superclass in its place."""
+    return Split(split.inputs, coarse_labels(split.labels), split.owners)
 
 
 class Mnist(ImageDataset):

@@ -1,5 +1,6 @@
 """Text data sets as token ids."""
 
+import itertools
 import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -15,7 +16,7 @@ from fedbench.data.cache import cached
 from fedbench.data.holdout import refuse_test_fraction
 from fedbench.data.overlap import count_shared
 from fedbench.data.parquet import read_texts
-from fedbench.data.parquet_files import find_splits, refuse_copies
+from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies
 from fedbench.data.root import missing, require_root
 from fedbench.errors import DataError
 
@@ -99,24 +100,28 @@ class AgNews(Dataset):
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """See `Dataset.load`."""
         refuse_test_fraction(self.name, test_fraction)
-        folder, train, test = self._find(root)
+        folder, files = self._find(root)
 
         def build() -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-            return self._tokens(train, test)
+            return self._tokens(files)
 
         parameters = {
             "tokenizer": TOKENIZER_VERSION,
-            "train": len(train),
+            **{split: len(paths) for split, paths in files.items() if split != "test"},
             "max_tokens": self.max_tokens,
             "min_frequency": self.min_frequency,
         }
-        entry = cached(self.folders[0], (*train, *test), parameters, build)
+        entry = cached(self.folders[0], tuple(itertools.chain(*files.values())), parameters, build)
         arrays, facts = entry.arrays, entry.facts
+        validation = None
+        if "validation" in files:
+            validation = Split(arrays["validation_tokens"], arrays["validation_labels"])
         return FederatedData(
             name=self.name,
             kind="text",
             train=Split(arrays["train_tokens"], arrays["train_labels"]),
             test=Split(arrays["test_tokens"], arrays["test_labels"]),
+            validation=validation,
             class_names=tuple(facts["class_names"]),
             mean=None,
             std=None,
@@ -127,7 +132,8 @@ class AgNews(Dataset):
             test_rows_in_train=facts["test_rows_in_train"],
         )
 
-    def _find(self, root: Path | None) -> tuple[Path, tuple[Path, ...], tuple[Path, ...]]:
+    def _find(self, root: Path | None) -> tuple[Path, SplitFiles]:
+        """The folder, and the files of its splits: train, test, and validation where there is one."""
         where = require_root(root, self.name, self.folders[0], self.advice)
         for folder in (where / name for name in self.folders):
             splits = find_splits(folder)
@@ -136,28 +142,25 @@ class AgNews(Dataset):
             for split in ("train", "test"):
                 if split not in splits:
                     raise DataError(f"{folder}: no {split} split; put {split}-00000-of-00001.parquet there too")
-            refuse_copies((*splits["train"], *splits["test"]))
-            return folder, splits["train"], splits["test"]
+            files: SplitFiles = {split: splits[split] for split in ("train", "test", "validation") if split in splits}
+            refuse_copies(tuple(itertools.chain(*files.values())))
+            return folder, files
         places = [where / name / "{train,test}-*.parquet" for name in self.folders]
         raise missing(self.name, where, places, self.folders, self.advice)
 
-    def _tokens(
-        self, train: Sequence[Path], test: Sequence[Path]
-    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    def _tokens(self, files: SplitFiles) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         known = self.known_classes
-        rows = [
-            read_texts(files, label_columns=("label",), classes=len(known), class_names=known)
-            for files in (train, test)
-        ]
-        tokenized = [[tokenize(text) for text in split.texts] for split in rows]
-        vocabulary = build_vocabulary(tokenized[0], self.min_frequency)
-        arrays: dict[str, npt.NDArray[Any]] = {
-            "train_tokens": encode(tokenized[0], vocabulary, self.max_tokens),
-            "train_labels": rows[0].labels,
-            "test_tokens": encode(tokenized[1], vocabulary, self.max_tokens),
-            "test_labels": rows[1].labels,
+        rows = {
+            split: read_texts(paths, label_columns=("label",), classes=len(known), class_names=known)
+            for split, paths in files.items()
         }
-        names = rows[0].class_names or self.known_classes
+        tokenized = {split: [tokenize(text) for text in read.texts] for split, read in rows.items()}
+        vocabulary = build_vocabulary(tokenized["train"], self.min_frequency)
+        arrays: dict[str, npt.NDArray[Any]] = {}
+        for split, read in rows.items():
+            arrays[f"{split}_tokens"] = encode(tokenized[split], vocabulary, self.max_tokens)
+            arrays[f"{split}_labels"] = read.labels
+        names = rows["train"].class_names or self.known_classes
         facts = {
             "class_names": names,
             "vocabulary_size": len(vocabulary) + UNKNOWN + 1,

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from fedbench.data.image_source import ImageSource
+from fedbench.data.image_source import ImageSource, ImageSplits
 from fedbench.data.parquet import ImageRows
 from fedbench.errors import DataError
 
@@ -35,9 +35,9 @@ def torchvision_source(root: Path, name: str, dataset: Any = None) -> ImageSourc
         return None
     relative = folder.relative_to(root)
 
-    def read() -> tuple[ImageRows, ImageRows | None]:
+    def read() -> ImageSplits:
         reader = dataset or torchvision_class(name)
-        return _read(reader, root, folder, train=True), _read(reader, root, folder, train=False)
+        return ImageSplits(_read(reader, root, folder, train=True), _read(reader, root, folder, train=False))
 
     files = tuple(sorted(path for path in folder.iterdir() if path.is_file() and path.suffix != ".gz"))
     layout = {"format": "torchvision", "class": name, "files": [file.name for file in files]}

@@ -50,8 +50,8 @@ def test_an_image_folder_becomes_parquet_with_the_same_pixels(image_folder: Path
     assert names_in(root / "cifar10") == ["test-00000-of-00001.parquet", "train-00000-of-00001.parquet"]
     assert report.files == 2
     assert report.bytes == sum(path.stat().st_size for path in (root / "cifar10").iterdir())
-    train, _ = Cifar10().find_parquet(root).read()
-    original, _ = convert.tree_source(image_folder, Cifar10().kind).read()
+    train = Cifar10().find_parquet(root).read().train
+    original = convert.tree_source(image_folder, Cifar10().kind).read().train
     np.testing.assert_array_equal(train.images, original.images)
     np.testing.assert_array_equal(train.labels, original.labels)
 
@@ -89,7 +89,7 @@ def test_torchvisions_files_under_the_root_are_converted(tmp_path: Path, random_
         (raw / f"{split}-labels-idx1-ubyte").write_bytes(struct.pack(">ii", 2049, 20) + labels)
     for root, source in ((tmp_path / "one", tmp_path), (tmp_path / "two", raw), (tmp_path / "three", raw.parent)):
         assert fetch_or_convert("mnist", root, source).written
-        np.testing.assert_array_equal(Mnist().find_parquet(root).read()[0].images, images)
+        np.testing.assert_array_equal(Mnist().find_parquet(root).read().train.images, images)
     report = fetch_or_convert("mnist", tmp_path)
     assert report.written
     assert report.source == "Parquet in mnist/"

@@ -197,11 +197,12 @@ def test_torchvisions_cifar_files_are_read(tmp_path: Path, random_images: Random
     small = write_cifar_batches(tmp_path, images, labels)
     source = torchvision_source(tmp_path, "CIFAR10", small)
     assert source is not None
-    train, test, names = Cifar10().read(source)
-    np.testing.assert_array_equal(train.images, images)
-    np.testing.assert_array_equal(train.labels, labels)
-    assert test is not None
-    np.testing.assert_array_equal(test.images, images[:10])
+    splits, names = Cifar10().read(source)
+    np.testing.assert_array_equal(splits.train.images, images)
+    np.testing.assert_array_equal(splits.train.labels, labels)
+    assert splits.test is not None
+    assert splits.validation is None
+    np.testing.assert_array_equal(splits.test.images, images[:10])
     assert names == Cifar10.known_classes
 
 
