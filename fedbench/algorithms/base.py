@@ -345,6 +345,11 @@ class Algorithm(Component):
     def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
         """For each participant, a further factor on its update beside its weight.
 
+        It is asked for the whole cohort before a round. Where a layer group was trained by, or accepted from, a part
+        of the cohort alone, it is asked for these clients after the round, and their sum is multiplied by what has
+        changed. The factors must therefore be the product of one number for all clients and one for each client alone,
+        greater than 0.
+
         Args:
             weights: the participants' weights, which sum to 1.
             steps: for each participant, the number of minibatches that it trains on.

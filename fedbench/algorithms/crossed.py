@@ -78,6 +78,9 @@ class Crossed(Algorithm):
     def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
         return self.local.scales(weights, steps)
 
+    def scales_are_special(self) -> bool:
+        return self.local.scales_are_special()
+
     def check(self, config: Any) -> None:
         self.local.check(config)
         self.server.check(config)

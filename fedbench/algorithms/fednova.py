@@ -15,6 +15,10 @@ This is FedAvg with each update scaled by tau_eff / tau_i. FedAvg itself would w
 and so minimise another sum of the clients' losses than sum_i p_i F_i. Equal steps give factors of exactly 1, hence
 FedAvg bit for bit. A weight decay is part of the gradient and changes nothing.
 
+The p_i sum to 1, and tau_eff is taken, over the clients whose updates are averaged: those of the round that trained a
+layer group and were accepted. So a client that is dropped at a deadline does not lengthen the step, and a layer group
+that a single client trains takes the step of FedAvg.
+
 Bytes: FedAvg's. With n parameters in the active groups and s running statistics (s = 0 where clients keep theirs), a
 participant sends 4 (n + s) and receives 4 bytes for every value that changed since it last downloaded; the server
 knows tau_i from the client's size.
@@ -41,8 +45,8 @@ class FedNova(Algorithm):
     name: str = "fednova"
 
     def scales(self, weights: Sequence[float], steps: Sequence[int]) -> tuple[float, ...]:
-        """For each participant tau_eff / tau_i; 1 for a client that takes no step, whose update is zero."""
-        return tuple(_scale(tau_i, weights, steps) if tau_i else 1.0 for tau_i in steps)
+        """For each participant tau_eff / tau_i; tau_i counts as 1 for a client without a step, whose update is zero."""
+        return tuple(_scale(tau_i, weights, steps) for tau_i in steps) if any(steps) else (1.0,) * len(steps)
 
     def check(self, config: Any) -> None:
         optimizer = config.local.optimizer
@@ -53,9 +57,11 @@ class FedNova(Algorithm):
 
 
 def _scale(tau_i: int, weights: Sequence[float], steps: Sequence[int]) -> float:
-    """The factor tau_eff / tau_i.
+    """The factor tau_eff / max(tau_i, 1).
 
-    It is computed as 1 + sum_j p_j (tau_j - tau_i) / tau_i, which is the same for weights that sum to 1, and exactly 1
-    for equal steps however the weights were rounded.
+    For tau_i > 0 it is computed as 1 + sum_j p_j (tau_j - tau_i) / tau_i, which is the same for weights that sum to 1,
+    and exactly 1 for equal steps however the weights were rounded.
     """
+    if not tau_i:
+        return math.fsum(p_j * tau_j for p_j, tau_j in zip(weights, steps, strict=True))
     return 1.0 + math.fsum(p_j * (tau_j - tau_i) for p_j, tau_j in zip(weights, steps, strict=True)) / tau_i

@@ -101,6 +101,8 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         if not isinstance(weight, int | float) or not 0 < weight < np.inf:
             raise ConfigError(f"{owner}: weight({samples}) returned {weight!r}; a finite number above 0 is needed")
     rule = _of_type(method.rule(), ServerRule, f"{owner}: rule")
+    if method.scales_are_special():
+        _check_scales(method, owner)
     name = type(rule).__name__
     if not callable(rule.needs):
         raise ConfigError(f"{owner}: {name}.needs is {rule.needs!r}; it must be a method, needs(self, round_index)")
@@ -136,6 +138,24 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         case "mean":
             method_name, combined = "combine", rule.combine(previous, np.zeros(size), context)
     _check_values(combined, size, f"{owner}: {name}.{method_name}")
+
+
+def _check_scales(method: Algorithm, owner: str) -> None:
+    """Refuse factors on updates that the server could not correct, or would not use."""
+    if not method.sums():
+        raise ConfigError(f"{owner}: scales has no effect, since its server rule looks at single updates; leave it out")
+    steps = (3, 1, 4, 2)
+    whole, part = method.scales((0.25,) * 4, steps), method.scales((0.5,) * 2, steps[:2])
+    for scales, clients in ((whole, 4), (part, 2)):
+        if len(scales) != clients or not all(0 < scale < np.inf for scale in scales):
+            raise ConfigError(
+                f"{owner}: scales returned {scales!r} for {clients} clients; finite numbers above 0 needed"
+            )
+    if not np.isclose(whole[0] / whole[1], part[0] / part[1]):
+        raise ConfigError(
+            f"{owner}: scales must be one number for all clients times one for each client alone, so that the server "
+            f"can leave clients out; for steps {steps} and {steps[:2]} it returned {whole!r} and {part!r}"
+        )
 
 
 def _check_machine(method: AsyncAlgorithm, workers: int) -> None:

@@ -43,7 +43,8 @@ def test_weights_are_fedavgs() -> None:
 
 
 def test_a_client_without_a_step_gets_a_finite_factor() -> None:
-    assert FedNova().scales([0.5, 0.5], [0, 4]) == (1.0, 0.5)
+    assert FedNova().scales([0.5, 0.5], [0, 4]) == (2.0, 0.5)
+    assert FedNova().scales([0.5, 0.5], [0, 0]) == (1.0, 1.0)
 
 
 @pytest.mark.parametrize(

@@ -302,11 +302,33 @@ class Server:
                 factors[group] = 1.0 if len(weights) == len(plan.cohort) else 1.0 / sum(weights)
         return factors
 
+    def _rescaling(self, plan: RoundPlan, group: int) -> float:
+        """The factor on the sum of a group that turns the cohort's scales into those of the clients that count in it.
+
+        They are the accepted clients that trained the group. The factor is exactly 1 where that is the whole cohort.
+        """
+        spec, accepted = self._spec, set(self._accepted)
+        counting = [
+            place
+            for place, (client, trained) in enumerate(zip(plan.cohort, plan.groups, strict=True))
+            if client in accepted and group in trained
+        ]
+        if len(counting) == len(plan.cohort) or not spec.algorithm.scales_are_special():
+            return 1.0
+        samples = [spec.sizes[plan.cohort[place]] for place in counting]
+        _, scales = spec.algorithm.weights_and_scales(samples, [spec.local.steps_of(count) for count in samples])
+        return scales[0] / plan.scales[counting[0]]
+
     def _mean_update(self, channel: str, groups: tuple[int, ...], factors: dict[int, float]) -> Values:
         """float64 [n], the weighted mean update of a channel in `groups`, one group after the other."""
+        plan = self._plan
+        assert plan is not None
         return np.concatenate(
             [
-                decode(self._total[segment], factors[part.group])
+                decode(
+                    self._total[segment],
+                    factors[part.group] * (self._rescaling(plan, part.group) if channel == PARAMETERS else 1.0),
+                )
                 for part, segment in self._table.segments(self._union, self._union)
                 if part.channel == channel and part.group in groups
             ]

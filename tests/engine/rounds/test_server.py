@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 
 from fedbench.accounting.ledger import TransferLedger
+from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.fedavg import FedAvg
+from fedbench.algorithms.fednova import FedNova
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.errors import RunError
-from fedbench.planning.schedules import Full, Schedule, Sequential
+from fedbench.planning.schedules import Full, PerClient, Schedule, Sequential
 from fedbench.protocol.compression import Uncompressed
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.message import PartTable
@@ -23,7 +25,14 @@ SIZES = (10, 30, 25, 60, 5)
 PLAIN = UpdatePipeline(clip_norm=None, noise_std=0.0, compression=Uncompressed())
 
 
-def server(schedule: Schedule, *, aggregates: bool = True, cohort: int = 5, weighting: str = "samples") -> Server:
+def server(
+    schedule: Schedule,
+    *,
+    aggregates: bool = True,
+    cohort: int = 5,
+    weighting: str = "samples",
+    algorithm: Algorithm | None = None,
+) -> Server:
     rng = np.random.default_rng(0)
     return Server(
         ServerSpec(
@@ -34,7 +43,7 @@ def server(schedule: Schedule, *, aggregates: bool = True, cohort: int = 5, weig
             cohort_size=cohort,
             rounds=20,
             seed=0,
-            algorithm=FedAvg(weighting=weighting),  # type: ignore[arg-type]
+            algorithm=algorithm or FedAvg(weighting=weighting),  # type: ignore[arg-type]
             schedule=schedule,
             learning_rate=Constant(),
             local=LocalLength(16, epochs=1, steps=None, smallest=1),
@@ -109,6 +118,36 @@ def test_who_is_left_out_does_not_weigh() -> None:
     assert one.finish().accepted == 2
     naive = np.average(sent[[1, 3]].astype(np.float64), axis=0, weights=[SIZES[1], SIZES[3]])
     np.testing.assert_allclose(one.model()[0], naive, rtol=0, atol=5e-7)
+
+
+@pytest.mark.parametrize("accepted", [(0, 1, 2, 3, 4), (0, 1, 2, 4), (4,), (1, 3)])
+def test_fednova_takes_its_effective_steps_over_the_accepted_clients(accepted: tuple[int, ...]) -> None:
+    """x + tau_eff sum_i p_i delta_i / tau_i with p_i = n_i / n and tau_i, here the minibatches of 16, over these."""
+    nova = server(Full(), aggregates=False, algorithm=FedNova())
+    before, plan = nova.model()[0].astype(np.float64), nova.plan(0)
+    sent = uploads(nova, plan.active.groups, 5, statistics=False)
+    nova.receive(sent[list(accepted)].ravel(), accepted)
+    nova.finish()
+    samples = np.array([SIZES[client] for client in accepted], float)
+    weights, steps = samples / samples.sum(), np.ceil(samples / 16)
+    direction = sum(
+        weight * (sent[client] - before) / tau for weight, client, tau in zip(weights, accepted, steps, strict=True)
+    )
+    np.testing.assert_allclose(nova.model()[0], before + weights @ steps * direction, rtol=0, atol=1e-6)
+
+
+def test_fednova_of_a_sole_trainer_is_fedavg() -> None:
+    """Clients 0 and 3 train the first group, 1 and 4 the second, and client 2 alone the third."""
+    schedule = PerClient(warmup_rounds=0, rounds_per_group=1)
+    models = []
+    for algorithm in (FedNova(), FedAvg()):
+        one = server(schedule, aggregates=False, algorithm=algorithm)
+        plan = one.plan(0)
+        for client, groups in zip(plan.cohort, plan.groups, strict=True):
+            one.receive(uploads(one, groups, 1, statistics=False, seed=client).ravel(), (client,))
+        one.finish()
+        models.append(one.model()[0][LAYOUT.slices[2]])
+    np.testing.assert_allclose(models[0], models[1], rtol=0, atol=1e-6)
 
 
 def test_a_round_without_updates_is_an_error() -> None:
