@@ -101,12 +101,13 @@ def resume(
 
 
 def _check_places(config: ExperimentConfig) -> None:
-    """Check the places that a configuration names, so that nothing is left behind where one of them is wrong.
+    """Check the places that a configuration names, so that nothing is started or left behind where one is wrong.
 
     Raises:
         ConfigError: MLflow keeps no runs where the configuration or the environment says, or a password is missing.
-        DataError: a recorded run that is to be followed again is missing or damaged.
+        DataError: the data, or a recorded run that is to be followed again, are missing or damaged.
     """
+    config.data.dataset.check(config.data.root)
     if config.tracking.enabled:
         check_experiment_name(config.tracking.experiment)
         environment_store(config.tracking.mlflow_uri)

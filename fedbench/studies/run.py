@@ -99,6 +99,8 @@ def sweep(file: StudyFile, listener: StudyListener) -> StudyResult:
     directory = (runs_root() / "studies" / file.name).absolute()
     where = file.storage or str(directory / "journal.log")
     config = file.check()
+    if not directory.exists():  # a study that is finished can be shown again without its data
+        config.data.dataset.check(config.data.root)
     sampler, pruner = make_sampler(file, 0), make_pruner(file)
     storage = open_storage(where)
     try:
@@ -131,6 +133,7 @@ def _work_on(
         shared.recover()
         if shared.is_done():
             return _conclude(file, study, directory, where, "finished", listener, None)
+        config.data.dataset.check(config.data.root)
         slots = Slots(file, where if "://" in where else str(Path(where).absolute()), config, trials_at_most(file))
         try:
             parent = _open_parent(file, config, study)

@@ -24,6 +24,7 @@ from fedbench.records.run_lock import RunLock
 from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
 from fedbench.report.files import PAGE, write_report
+from fedbench.suites.data_places import require_data
 from fedbench.suites.earlier_runs import Recorded, set_aside
 from fedbench.suites.files import TABLE, write_outputs
 from fedbench.suites.plan import Plan, Run, slug
@@ -70,10 +71,12 @@ def run_suite(plan: Plan, listener: SuiteListener, *, force: bool = False) -> Ou
         force: run everything again, also what is recorded; earlier runs are set aside in `.replaced`.
 
     Raises:
-        ConfigError: another process is at work on the suite.
+        ConfigError: another process is at work on the suite, or `data.root` is not set for data that need it.
+        DataError: the data of none of the runs are there.
         RunError: there is no Ray to run on.
     """
     folder = suite_folder(plan)
+    require_data(plan, lambda: () if force else {key for key, run in recorded_for(plan).items() if run.finished})
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -7,10 +7,11 @@ import shutil
 from pathlib import Path
 
 import pytest
+from command_line import write_cifar10
 from small_suites import BASE, TINY, directories, plan_of, run, values, write_suite
 
 from fedbench.cli import suite_progress as progress
-from fedbench.errors import ConfigError
+from fedbench.errors import ConfigError, DataError
 from fedbench.records.reader import load_run
 from fedbench.records.run_lock import RunLock
 from fedbench.suites.run import suite_folder
@@ -114,9 +115,15 @@ def test_a_failing_cell_fails_alone_and_says_why(run_folder: Path) -> None:
         assert "nothing left to minimise" in text
 
 
-def test_data_that_is_not_there_is_asked_for_once(run_folder: Path) -> None:
+def test_data_that_are_not_there_begin_nothing_and_damaged_ones_fail_once(run_folder: Path) -> None:
     suite = write_suite(run_folder, base={**BASE, "data": {**BASE["data"], "dataset": "cifar10"}})  # type: ignore[dict-item]
-    outcomes, lines = run(plan_of(suite, "data.root=nowhere"))
+    with pytest.raises(DataError, match=r"data\.root=nowhere: no such folder"):
+        run(plan_of(suite, "data.root=nowhere"))
+    assert directories() == {}
+    root = write_cifar10(run_folder / "root")
+    for file in (root / "cifar10").iterdir():
+        file.write_bytes(file.read_bytes()[:-100])
+    outcomes, lines = run(plan_of(suite, f"data.root={root}"))
     assert outcomes.status == "failed"
     assert len(lines) == 4
     assert len({line.partition("failed: ")[2] for line in lines}) == 1

@@ -1,6 +1,7 @@
 """`fedbench suite` as a command: interrupted, killed, gone on with, and what it leaves in MLflow."""
 
 import json
+import re
 import signal
 import subprocess
 import time
@@ -8,8 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Finished, fedbench, start
+from command_line import Finished, fedbench, start, write_cifar10
 from small_suites import BASE, TINY, WITHOUT, directories, write_suite
+
+from fedbench.cli.suite import make_plan
+from fedbench.errors import DataError
+from fedbench.suites.data_places import require_data
 
 Call = Callable[..., Finished]
 
@@ -180,3 +185,42 @@ def test_a_mistake_is_one_line_and_exit_status_2(call: Call, run_folder: Path) -
         assert found.stderr.startswith("error: ")
         assert found.stderr.count("\n") == 1
     assert not (run_folder / "runs").exists()
+
+
+@pytest.mark.parametrize(
+    ("command", "expected"),
+    [
+        (("suite", "fedpart-table1"), "data.root: must be set with data.dataset=cifar10: .*get it with: fedbench data"),
+        (
+            ("suite", "fedpart-table1", "data.root=ROOT"),
+            "cifar10: not found, .*cifar100: not found, .*tiny-imagenet: not",
+        ),
+        (("suite", "fedpart-table7", "data.root=nowhere"), "data.root=nowhere: no such folder"),
+        (("sweep", "STUDY"), "data.root: must be set with data.dataset=cifar10"),
+        (("run", "fedpart-cifar10"), "data.root: must be set with data.dataset=cifar10"),
+    ],
+)
+def test_without_data_nothing_is_started_and_one_line_says_so(
+    call: Call, run_folder: Path, command: tuple[str, ...], expected: str
+) -> None:
+    root, study = run_folder / "root", run_folder / "study.yaml"
+    root.mkdir()
+    study.write_text(
+        "base: fedpart-cifar10\nspace: {local.epochs: {type: int, low: 1, high: 2}}\n"
+        "objectives: [{metric: final_accuracy, direction: maximize}]\nbudget: {trials: 2}\n"
+    )
+    finished = call(*(part.replace("ROOT", str(root)).replace("STUDY", str(study)) for part in command))
+    assert (finished.status, finished.stdout) == (2, "")
+    assert re.fullmatch(rf"error: .*{expected}.*\n", finished.stderr), finished.stderr
+    assert sorted(path.name for path in run_folder.iterdir()) == ["root", "study.yaml"]
+
+
+def test_runs_whose_data_alone_are_missing_do_not_keep_the_others_from_running(run_folder: Path) -> None:
+    root = write_cifar10(run_folder / "root")
+    plan = make_plan(["fedpart-table1", f"data.root={root}"])
+    require_data(plan, lambda: ())
+    only = make_plan(["fedpart-table1", f"data.root={root}"], only="tiny-imagenet*")
+    with pytest.raises(DataError, match=r"^tiny-imagenet: not found, [^;]*; place [^;]*$"):
+        require_data(only, lambda: ())
+    # A table that is recorded as a whole is shown without the data.
+    require_data(only, lambda: only.runs)
