@@ -100,7 +100,8 @@ def _paired(method: Method, against: Method, key: str) -> dict[str, Any]:
         "seeds": list(pairs.seeds),
         "mean": _number(pairs.difference.mean),
         "standard_error": _number(pairs.difference.standard_error),
-        "zero_is_within_two_standard_errors": pairs.zero_is_within,
+        "interval": None if pairs.difference.interval is None else list(pairs.difference.interval),
+        "zero_is_within_interval": pairs.zero_is_within,
     }
 
 

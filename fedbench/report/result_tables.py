@@ -8,7 +8,7 @@ from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
 from fedbench.tables.numbers import Number
-from fedbench.tables.seed_statistics import Paired, Spread, paired
+from fedbench.tables.seed_statistics import INTERVAL, Paired, Spread, paired
 from fedbench.tables.table import Cell, Table
 
 POINTS = Number(2, 100, "points", is_change=True)
@@ -56,16 +56,17 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
     columns = (
         "common seeds",
         "best accuracy (points)",
-        "best: told apart from zero",
+        f"best: {INTERVAL} (points)",
         "final accuracy (points)",
-        "final: told apart from zero",
+        f"final: {INTERVAL} (points)",
         "bytes, of the baseline's (%)",
         "client work, of the baseline's (%)",
     )
     notes = (
         f"Baseline: {baseline.title}. Differences are method minus baseline with the same seed, which draws the same "
-        "test split, clients and minibatches where the data settings are equal. Told apart from zero: the mean "
-        "difference is more than 2 standard errors (SE) from it. With few seeds that is a weak statement.",
+        "test split, clients and minibatches where the data settings are equal. A "
+        f"{INTERVAL} is Student's t interval for the mean difference; where it holds 0, these seeds do not tell the "
+        "two methods apart.",
     )
     return Table(f"Differences from {baseline.title}", "method", columns, rows, notes, label="differences")
 
@@ -83,11 +84,11 @@ def _paired_cells(method: Method, baseline: Method) -> list[Cell]:
 
 
 def _verdict(pairs: Paired) -> str:
-    """Whether the difference is told apart from zero, with its standard error."""
-    if pairs.zero_is_within is None:
+    """The interval of the mean difference, and whether zero is in it."""
+    if pairs.difference.interval is None:
         return "cannot be judged" + (" (one seed)" if pairs.difference.n == 1 else "")
-    error = POINTS.unsigned(pairs.difference.standard_error)
-    return f"{'no' if pairs.zero_is_within else 'yes'} (SE {error})"
+    low, high = map(POINTS.signed, pairs.difference.interval)
+    return f"{low} to {high} ({'holds' if pairs.zero_is_within else 'without'} 0)"
 
 
 def _ratios(method: Mapping[int, float], baseline: Mapping[int, float]) -> Spread:

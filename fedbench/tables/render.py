@@ -10,7 +10,7 @@ from fedbench.tables.table import Cell, Table
 
 CSV_COLUMNS = (
     "table", "row", "column", "text", "unit", "n", "mean", "std", "values",
-    "published", "published_std", "difference", "within_two_se", "note", "banner",
+    "published", "published_std", "difference", "within_interval", "note", "banner",
 )  # fmt: skip
 
 MOST_COLUMNS = 4

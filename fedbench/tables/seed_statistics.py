@@ -3,12 +3,31 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Self
 
-from fedbench.tables.numbers import Number
+LEVEL = 0.95
+"""The confidence of every interval: so often such an interval holds the true mean of normally distributed values."""
 
-ERRORS = 2
-"""A difference of at most this many standard errors is not told apart from none."""
+INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
+"""The name of these intervals in tables."""
+
+
+@lru_cache
+def quantile_of_student(degrees: int) -> float:
+    """The multiple of the standard error that an interval of confidence `LEVEL` reaches to either side of the mean.
+
+    It is the quantile at (1 + LEVEL) / 2 of Student's t distribution.
+
+    Args:
+        degrees: degrees of freedom, at least 1: the number of values less one.
+
+    >>> round(quantile_of_student(2), 3), round(quantile_of_student(1000), 3)
+    (4.303, 1.962)
+    """
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, (1 + LEVEL) / 2))
 
 
 @dataclass(frozen=True)
@@ -50,13 +69,27 @@ class Spread:
         """Standard error of the mean; NaN for fewer than two values."""
         return self.std / math.sqrt(self.n) if self.n else math.nan
 
-    def holds(self, figure: float) -> bool | None:
-        """Whether `figure` lies within two standard errors of the mean; None where there is no error to judge by."""
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """Student's interval of confidence `LEVEL` for the mean; None for fewer than two values, or one not finite.
+
+        >>> low, high = Spread.of([1.0, 2.0, 3.0]).interval
+        >>> round(low, 3), round(high, 3)
+        (-0.484, 4.484)
+        """
         if self.n < 2 or not math.isfinite(self.standard_error):
             return None
+        reach = quantile_of_student(self.n - 1) * self.standard_error
+        return self.mean - reach, self.mean + reach
+
+    def holds(self, figure: float) -> bool | None:
+        """Whether `figure` lies within `interval`; None where there is no interval to judge by."""
+        if self.interval is None:
+            return None
+        low, high = self.interval
         # Equal values have an error of zero; rounding of their mean must not count.
         slack = 1e-12 * max(abs(self.mean), abs(figure))
-        return abs(self.mean - figure) <= ERRORS * self.standard_error + slack
+        return low - slack <= figure <= high + slack
 
 
 @dataclass(frozen=True)
@@ -75,27 +108,8 @@ class Paired:
 
     @property
     def zero_is_within(self) -> bool | None:
-        """Whether zero lies within two standard errors of the mean difference; None for fewer than two seeds."""
+        """Whether zero lies within the interval of the mean difference; None for fewer than two seeds."""
         return self.difference.holds(0.0)
-
-    def words(self, number: Number) -> str:
-        """The mean difference, its standard error, and what they say.
-
-        >>> paired({0: 0.9, 1: 0.92}, {0: 0.8, 1: 0.8, 2: 0.7}).words(Number(1, 100, "points"))
-        '+11.0 ± 1.0 points (standard error, 2 common seeds): differs from zero by more than 2 standard errors'
-        """
-        count, mean = self.difference.n, number.signed(self.difference.mean)
-        if count == 0:
-            return "no seed in common, so no difference"
-        if count == 1:
-            with_unit = f"{mean} {number.unit}".rstrip()
-            return f"{with_unit} (seed {self.seeds[0]} alone): one seed has no standard error, so nothing can be said"
-        error = f"{number.unsigned(self.difference.standard_error)} {number.unit}".rstrip()
-        shown = f"{mean} ± {error} (standard error, {count} common seeds)"
-        if self.zero_is_within is None:
-            return f"{shown}: cannot be judged"
-        verdict = "not told apart from zero at" if self.zero_is_within else "differs from zero by more than"
-        return f"{shown}: {verdict} {ERRORS} standard errors"
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:

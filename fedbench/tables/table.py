@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedbench.tables.numbers import Number
-from fedbench.tables.seed_statistics import ERRORS, Spread
+from fedbench.tables.seed_statistics import INTERVAL, Spread
 
 AS_IT_IS = Number()
 
@@ -60,7 +60,7 @@ class Cell:
 
     @property
     def is_within(self) -> bool | None:
-        """Whether the published figure lies within two standard errors; None where that cannot be judged."""
+        """Whether the published figure lies within the measured mean's interval; None where that cannot be judged."""
         if self.measured is None or self.published is None:
             return None
         return self.measured.holds(self.published)
@@ -72,7 +72,7 @@ class Cell:
             return ""
         if self.is_within is None:
             return "n=1, cannot be judged" if self.measured and self.measured.n == 1 else "cannot be judged"
-        return f"within {ERRORS} SE" if self.is_within else f"beyond {ERRORS} SE"
+        return f"within the {INTERVAL}" if self.is_within else f"outside the {INTERVAL}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Table:
         if any(cell.published is not None for cell in self.cells):
             sentences.append(
                 "Published figures beside, with measured minus published, and whether that is within "
-                f"{ERRORS} SE (standard errors of the measured mean; the published figure's own error is not counted)."
+                f"the {INTERVAL} of the measured mean (Student's t; the published figure's own error is not counted)."
             )
         return (*sentences, *self.notes)
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pytest
 import yaml
@@ -156,6 +157,10 @@ def test_differences_are_seed_by_seed_against_the_baseline(recorded: Path, repor
     assert part[0].text == "3"
     assert part[1].spread is not None
     assert [100 * value for value in part[1].spread.values] == pytest.approx(expected)
+    reach = 4.302653 * np.std(expected, ddof=1) / np.sqrt(3)
+    low, high = np.mean(expected) - reach, np.mean(expected) + reach
+    verdict = "holds" if low <= 0 <= high else "without"
+    assert part[2].text == f"{low:+.2f} to {high:+.2f} ({verdict} 0)"
     (ormo,) = [cells for label, cells in rows.items() if "ormo" in label]
     assert ormo[0].text == "1"
     assert ormo[2].text == "cannot be judged (one seed)"

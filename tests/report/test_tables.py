@@ -26,7 +26,7 @@ TABLE = Table(
         (
             "fedavg",
             (
-                Cell(spread=Spread.of([0.9, 0.91, 0.92]), published=0.93, published_std=0.005, number=PERCENT),
+                Cell(spread=Spread.of([0.9, 0.91, 0.92]), published=0.95, published_std=0.005, number=PERCENT),
                 Cell(spread=Spread.of([1234567.0] * 3), number=Number(2, 1e-6)),
                 Cell("plain"),
             ),
@@ -49,7 +49,12 @@ TABLE = Table(
 def test_markdown_reads_back_cell_by_cell() -> None:
     head, *rows = pipe_tables(render.markdown(TABLE))[0]
     assert head == ["method", *TABLE.columns]
-    assert rows[0] == ["fedavg", "91.00 ± 1.00; published 93.00 ± 0.50: -2.00, beyond 2 SE", "1.23 ± 0.00", "plain"]
+    assert rows[0] == [
+        "fedavg",
+        "91.00 ± 1.00; published 95.00 ± 0.50: -4.00, outside the 95 % interval",
+        "1.23 ± 0.00",
+        "plain",
+    ]
     assert rows[1][0] == NASTY
     assert rows[1][1] == "50.00 (n=1); published 50.00: 0.00, n=1, cannot be judged [1]"
     assert rows[1][2] == "failed [2]"
@@ -65,7 +70,7 @@ def test_html_reads_back_cell_by_cell_with_scopes() -> None:
     rows = table.all("tbody")[0].all("tr")
     assert [row.all("th")[0].attributes["scope"] for row in rows] == ["row"] * 3
     assert rows[1].all("th")[0].text == NASTY
-    assert rows[0].all("td")[0].text == "91.00 ± 1.00 published 93.00 ± 0.50: -2.00, beyond 2 SE"
+    assert rows[0].all("td")[0].text == "91.00 ± 1.00 published 95.00 ± 0.50: -4.00, outside the 95 % interval"
     assert rows[1].all("td")[2].text == f"{NASTY} 1"
     assert not page.root.all("script")
     for link in page.root.all("a"):
@@ -101,11 +106,11 @@ def test_csv_keeps_every_value_in_full() -> None:
     assert (first["row"], first["column"], first["unit"], first["n"]) == ("fedavg", "best accuracy (%)", "%", "3")
     assert [float(value) for value in first["values"].split()] == pytest.approx([90, 91, 92])
     assert float(first["std"]) == pytest.approx(1)
-    assert (float(first["published"]), float(first["published_std"])) == pytest.approx((93, 0.5))
-    assert float(first["difference"]) == pytest.approx(-2)
-    assert first["within_two_se"] == "false"
+    assert (float(first["published"]), float(first["published_std"])) == pytest.approx((95, 0.5))
+    assert float(first["difference"]) == pytest.approx(-4)
+    assert first["within_interval"] == "false"
     assert rows[3]["row"] == NASTY
-    assert rows[3]["std"] == rows[3]["published_std"] == rows[3]["within_two_se"] == ""
+    assert rows[3]["std"] == rows[3]["published_std"] == rows[3]["within_interval"] == ""
     assert (rows[4]["text"], rows[4]["n"], rows[4]["note"]) == ("failed", "0", "lr=1e6: no finite update")
     assert (rows[6]["text"], rows[6]["published"], rows[6]["difference"]) == ("missing", "70", "")
 
@@ -122,10 +127,13 @@ def test_footnotes_stand_once_each_in_every_output() -> None:
         assert "Last note" in text
 
 
-def test_within_two_errors_is_said_as_such() -> None:
+def test_a_figure_in_the_interval_of_the_mean_is_said_to_be_in_it() -> None:
     near = Cell(spread=Spread.of([0.9, 0.91, 0.92]), published=0.915, number=PERCENT)
     table = Table("t", "", ("c",), (("r", (near,)),))
-    assert pipe_tables(render.markdown(table))[0][1] == ["r", "91.00 ± 1.00; published 91.50: -0.50, within 2 SE"]
+    assert pipe_tables(render.markdown(table))[0][1] == [
+        "r",
+        "91.00 ± 1.00; published 91.50: -0.50, within the 95 % interval",
+    ]
 
 
 def test_single_seeds_are_said_to_be_without_a_spread() -> None:
