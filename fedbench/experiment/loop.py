@@ -15,6 +15,7 @@ from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import make_clock
 from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
+from fedbench.engine.divergence import check_model, remedy
 from fedbench.engine.interfaces import ArrivalExecutor, Executor, RoundExecutor
 from fedbench.engine.rounds.loop import RoundLoop
 from fedbench.errors import FedbenchError, HangingClients, HeadGone, LostActor, RunError
@@ -131,6 +132,7 @@ class ExperimentLoop:
             observer.run_started(description)
         try:
             stopped, (vector, statistics) = self._run_rounds(executor, should_stop)
+            check_model(vector, statistics, remedy(self._problem.config.method))
             peaks = executor.peak_memory()
             self._directory.write_model(named_tensors(self._problem.layout, vector, statistics))
         except BaseException as error:
@@ -230,6 +232,7 @@ class ExperimentLoop:
             rounds=problem.rounds,
             evaluate_clients=config.evaluation.per_client,
             drops=self._drops,
+            remedy=remedy(config.method),
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:

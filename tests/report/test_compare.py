@@ -69,7 +69,7 @@ def test_failed_and_interrupted_runs_are_said_and_do_not_count(recorded: Path) -
     assert counted == {*GOOD, "async-0"}
     left_out = said(found, "left out")
     assert "failed-3 (seed 3): failed after 0 of 3 rounds" in left_out
-    assert "none of the 3 participants sent a finite update" in left_out
+    assert "none of the 3 updates can be used" in left_out
     assert "interrupted-4 (seed 4): was interrupted after" in left_out
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from fedbench.algorithms.base import Algorithm, LocalContext, Objective
+from fedbench.algorithms.base import Algorithm, LocalContext, Objective, RuleContext, ServerRule, Values
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import RunError
 from fedbench.models.base import LayerGroup
@@ -126,6 +126,30 @@ class SlowObjective(Objective):
         if float((labels == self._slow_label).double().mean()) > 0.6:
             time.sleep(self._seconds)
         return super().loss(module, inputs, labels)
+
+
+class Leaps(Algorithm):
+    """FedAvg whose server multiplies its step.
+
+    Attributes:
+        factor: by which the mean update is multiplied.
+    """
+
+    name: str = "small:Leaps"
+    factor: float = 1e25
+
+    def rule(self) -> ServerRule:
+        return Leap(self.factor)
+
+
+class Leap(ServerRule):
+    """Adds a multiple of the mean update."""
+
+    def __init__(self, factor: float) -> None:
+        self._factor = factor
+
+    def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
+        return previous + self._factor * update
 
 
 class Misshapen(Algorithm):

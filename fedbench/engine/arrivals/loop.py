@@ -11,6 +11,7 @@ from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import NEVER, Clock, TaskEnd
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures, mean_loss
+from fedbench.engine.divergence import check_accepted, check_finite, remedy
 from fedbench.engine.interfaces import EvaluationPhase, TaskExecutor
 from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.errors import RunError
@@ -139,6 +140,7 @@ class ArrivalLoop:
         self._comm_gb = self._comp_tflop = 0.0
         self._mean_full_flops = sum(self._flops(self._groups, client) for client in range(clients)) / clients
         self._watch = Stopwatch()
+        self._remedy = remedy(plan.method)
 
     def scores(self) -> Scores:
         """The scores of the current global model."""
@@ -152,7 +154,8 @@ class ArrivalLoop:
             should_stop: asked at the end of each round; True ends the run there.
 
         Raises:
-            RunError: a client failed, an actor could not be replaced, or no update of a round could be applied.
+            RunError: a client failed, an actor could not be replaced, no update of a round could be applied, or the
+                model or a loss is not finite.
         """
         plan, tracking_seconds = self._plan, 0.0
         for index in range(self._next_round, plan.rounds):
@@ -174,6 +177,7 @@ class ArrivalLoop:
                 tracking_seconds=tracking_seconds,
                 wall_seconds=clock.total() + tracking_seconds,
             )
+            check_finite(record, len(progress.accepted), self._remedy)
             self._next_round = index + 1
             yield FinishedRound(record, tuple(progress.clients), tuple(progress.arrivals), progress.full)
             tracking_seconds = clock.lap()
@@ -214,11 +218,8 @@ class ArrivalLoop:
                 self._now = until
                 break
             self._arrive(end, progress)
-        if progress.reports and not progress.accepted:
-            raise RunError(
-                f"round {progress.round}: none of the {len(progress.reports)} updates that arrived could be applied; "
-                "lower local.optimizer.lr, or look at clients.parquet for who failed"
-            )
+        if progress.reports:
+            check_accepted(progress.round, progress.reports, self._remedy)
 
     def _dispatch(self, slot: int, round_index: int) -> None:
         """Give a free slot its next task, with the layer groups and the learning rate of round `round_index`."""

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from fedbench.accounting.costs import CostModel
 from fedbench.checkpoints.state import Tree
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss
+from fedbench.engine.divergence import check_accepted, check_finite
 from fedbench.engine.interfaces import RoundExecutor
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.records.schema import DROPPED, RoundRecord
@@ -22,6 +23,7 @@ class RoundLoop:
         rounds: int,
         evaluate_clients: bool = False,
         drops: DroppedClients | None = None,
+        remedy: str = "lower local.optimizer.lr",
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -29,12 +31,14 @@ class RoundLoop:
         rounds: number of rounds of the run.
         evaluate_clients: whether an evaluation scores each accepted client as well.
         drops: the round deadline, and the clients dropped so far; None: no deadline.
+        remedy: what to do where the run diverges, for error messages.
         """
         self._executor = executor
         self._costs = costs
         self._rounds = rounds
         self._evaluate_clients = evaluate_clients
         self._dropped_clients = drops or DroppedClients()
+        self._remedy = remedy
         self._next_round = 0
         self._comm_gb = self._comp_tflop = 0.0
 
@@ -61,14 +65,16 @@ class RoundLoop:
             should_stop: asked at the end of each round; True ends the run there.
 
         Raises:
-            RunError: a client, an actor or a whole round failed.
+            RunError: a client, an actor or a whole round failed, or the model or a loss is not finite.
         """
         executor, costs, tracking_seconds = self._executor, self._costs, 0.0
         for index in range(self._next_round, self._rounds):
             clock = Stopwatch()
             plan = executor.plan(index)
             dispatch_seconds = clock.lap()
-            training = executor.train(plan, self._dropped_clients.limit(index))
+            limit = self._dropped_clients.limit(index)
+            training = executor.train(plan, limit)
+            check_accepted(index, training.reports, self._remedy, limit)
             training_wall = clock.lap()
             outcome = executor.finish()
             aggregation_seconds = clock.lap()
@@ -79,13 +85,9 @@ class RoundLoop:
             evaluation_seconds = clock.lap()
             comm, comp = costs.paper(plan.cohort, plan.groups, plan.active.partial)
             self._comm_gb, self._comp_tflop = self._comm_gb + comm, self._comp_tflop + comp
-            self._next_round = index + 1
-            self._dropped_clients.record(
-                index, (report.client for report in training.reports if report.status == DROPPED)
-            )
             clients = client_records(plan, training, evaluation, costs)
             scores = Scores.of(evaluation.scores if evaluation else ())
-            yield FinishedRound(
+            finished = FinishedRound(
                 RoundRecord(
                     round=index,
                     phase=plan.active.phase,
@@ -116,6 +118,12 @@ class RoundLoop:
                 ),
                 clients,
             )
+            check_finite(finished.record, len(accepted), self._remedy)
+            self._next_round = index + 1
+            self._dropped_clients.record(
+                index, (report.client for report in training.reports if report.status == DROPPED)
+            )
+            yield finished
             tracking_seconds = clock.lap()
             if stopping or should_stop():
                 return

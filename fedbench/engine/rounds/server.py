@@ -267,9 +267,12 @@ class Server:
         if not isinstance(after, np.ndarray) or after.shape != before.shape or after.dtype.kind != "f":
             dtype = f" of {after.dtype}" if isinstance(after, np.ndarray) else ""
             raise RunError(f"{name} returned {shape}{dtype}; it must return float64 {before.shape}, as it was given")
-        if not np.isfinite(after).all():
-            raise RunError(f"{name} returned values that are not finite; lower its learning rate, or look at the rule")
-        return after.astype(np.float32)
+        with np.errstate(over="ignore"):
+            rounded = after.astype(np.float32)
+        if not np.isfinite(rounded).all():
+            why = "not finite" if not np.isfinite(after).all() else "beyond the range of float32"
+            raise RunError(f"{name} returned values that are {why}; lower its learning rate, or look at the rule")
+        return rounded
 
     def _rule_name(self, round_index: int) -> str:
         """The round, the class of the rule and the method, for an error message."""
@@ -280,8 +283,7 @@ class Server:
     def no_update_error(plan: RoundPlan) -> RunError:
         """The error of a round in which no update was accepted."""
         return RunError(
-            f"round {plan.round}: none of the {len(plan.cohort)} participants sent a finite update; "
-            "lower local.optimizer.lr, or look at clients.parquet for who failed"
+            f"round {plan.round}: no update of the {len(plan.cohort)} participants was accepted; look at their reports"
         )
 
     def _factors(self, plan: RoundPlan) -> dict[int, float]:
