@@ -74,7 +74,7 @@ def _scale_data(config: ExperimentConfig, values: Values, factor: float) -> floa
         outline = config.data.dataset.outline() if config.data.partition.name == "iid" else None
         if outline is None:
             return 1.0
-        samples = len(outline.train) // config.data.clients
+        samples = int(len(outline.train) * (1 - config.data.validation_fraction)) // config.data.clients
     kept = max(min(samples, config.local.batch_size), round(samples * factor))
     values["data"]["samples_per_client"] = kept
     return kept / samples

@@ -253,6 +253,12 @@ def test_a_client_keeps_a_minibatch() -> None:
     assert scaled(config(), 0.01, 4)[0].data.samples_per_client == 16
 
 
+def test_rows_that_are_held_out_for_validation_are_not_dealt_out_at_a_scale() -> None:
+    for fraction, samples in ((0.0, 250), (0.2, 200)):
+        data = {"dataset": "cifar10", "clients": 100, "validation_fraction": fraction}
+        assert scaled(config(data=data, model="cnn"), 0.5, 4)[0].data.samples_per_client == samples
+
+
 def test_milestones_and_epochs_of_arrivals_are_scaled_along() -> None:
     whole = ExperimentConfig.load("ormo-cifar10-k16-hom")
     found, words = scaled(whole, 0.1, 0)
