@@ -28,6 +28,7 @@ from fedbench.algorithms.crossed import Crossed, asynchronous_part
 from fedbench.components.base import Component, Section, explain
 from fedbench.components.catalogue import DEFAULTS, make_component
 from fedbench.components.own_code import own_code
+from fedbench.config.alias import without_alias
 from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.runtime import RuntimeSection
@@ -362,7 +363,7 @@ class ExperimentConfig(Section):
             ConfigError: one line with the key, the value and what is allowed.
         """
         try:
-            return cls.model_validate(dict(values))
+            return cls.model_validate(without_alias({str(key): value for key, value in values.items()}))
         except ValidationError as error:
             raise ConfigError(explain(error, "", _keys_beside(cls, error))) from None
 

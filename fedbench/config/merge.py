@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from fedbench.components.catalogue import CONFIG_KEYS, built_in_name, component_class
 from fedbench.components.suggestions import did_you_mean
+from fedbench.config.alias import without_alias
 from fedbench.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
@@ -44,7 +45,7 @@ def read_source(source: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         raise ConfigError(f"{source}: expected a mapping of sections, found {type(values).__name__}")
-    return values
+    return without_alias(values)
 
 
 def merged(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -122,7 +123,7 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"{text}: {str(error).splitlines()[0]}") from None
     plain = OmegaConf.to_container(result)
     assert isinstance(plain, dict)
-    return {str(name): part for name, part in plain.items()}
+    return without_alias({str(name): part for name, part in plain.items()})
 
 
 def _number(text: str) -> float | str:

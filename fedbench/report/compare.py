@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedbench.components.suggestions import did_you_mean
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.merge import preset_names
 from fedbench.errors import ConfigError, DataError
 from fedbench.records.recorded_run import RecordedRun, Unusable, read_run
 from fedbench.records.run_lock import is_at_work
@@ -37,8 +39,8 @@ class Comparison:
         """The method that others are measured against.
 
         Args:
-            label: its label or letter, or the beginning of one label only; None: FedAvg with full updates if it is
-                there, else the first.
+            label: its label or letter in any case, or the beginning of one label only; None: FedAvg with full updates
+                if it is there, else the first.
 
         Raises:
             ConfigError: no such method, or several.
@@ -46,8 +48,13 @@ class Comparison:
         if label is None:
             plain = [method for method in self.methods if _is_plain_fedavg(method)]
             return (plain or list(self.methods))[0]
-        exact = [method for method in self.methods if label in (method.label, method.letter, method.title)]
-        near = exact or [method for method in self.methods if method.label.startswith(label)]
+        wanted = label.casefold()
+        exact = [
+            method
+            for method in self.methods
+            if wanted in (method.label.casefold(), method.letter.casefold(), method.title.casefold())
+        ]
+        near = exact or [method for method in self.methods if method.label.casefold().startswith(wanted)]
         if len(near) == 1:
             return near[0]
         known = [method.label for method in self.methods]
@@ -94,11 +101,29 @@ def compare(runs: Sequence[RecordedRun | Unusable]) -> Comparison:
     if not kept:
         reasons = "; ".join(caveat.text for caveat in caveats[:3])
         raise DataError(f"none of the {len(runs)} runs can be compared: {reasons}")
-    names = labels([counted[0].settings for counted, _ in kept])
+    names = _titled([counted for counted, _ in kept], labels([counted[0].settings for counted, _ in kept]))
     for letter, label, (counted, asked) in zip(letters(), names, kept, strict=False):
         methods.append(Method(letter, label, counted, asked))
     caveats += remarks(methods, readable)
     return Comparison(tuple(methods), tuple(sorted(caveats, key=lambda caveat: caveat.rank)), len(runs))
+
+
+def _titled(methods: Sequence[Sequence[RecordedRun]], described: Sequence[str]) -> list[str]:
+    """The labels of methods: the name that was given to all runs of a method and to no other, else the description.
+
+    Args:
+        methods: the runs of each method.
+        described: a label for each, made of its settings.
+    """
+    not_given = {*preset_names(), ExperimentConfig.model_fields["name"].default}
+    names = [{run.name for run in runs} for runs in methods]
+    uses = Counter(name for own in names for name in own)
+    labels_shown = []
+    for own, text in zip(names, described, strict=True):
+        name = next(iter(own))
+        is_title = len(own) == 1 and uses[name] == 1 and name not in not_given
+        labels_shown.append(name if is_title and name not in described else text)
+    return labels_shown
 
 
 def _finished(group: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[Caveat]]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from fedbench.components.catalogue import BUILTIN
 from fedbench.records.metrics import METRICS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.tables.seed_statistics import Spread
@@ -92,9 +93,9 @@ def differing(flats: Sequence[Flat]) -> list[str]:
 def labels(flats: Sequence[Flat]) -> list[str]:
     """A label for each method, all different.
 
-    First the algorithm, another server rule, and the schedule; then, where these are the same for several, what else
-    differs among those. Where exchangeable parts differ, their names are given, and their parameters only where the
-    names are the same.
+    First the algorithm, another server rule, and the schedule, where the sequential one is FedPart; then, where these
+    are the same for several, what else differs among those. Where exchangeable parts differ, their names are given, and
+    their parameters only where the names are the same.
 
     Args:
         flats: the settings of each method, as `method_settings` gives them.
@@ -172,15 +173,31 @@ def shown(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str)
 
 
+def proper_name(algorithm: str) -> str:
+    """The name of a method as its class is called; that of one's own method as it is configured.
+
+    >>> proper_name("fedprox"), proper_name("mine:Step")
+    ('FedProx', 'mine:Step')
+    """
+    return BUILTIN["algorithm"].get(algorithm, algorithm).rpartition(":")[2] if ":" not in algorithm else algorithm
+
+
 def _label(flat: Flat, keys: Sequence[str], names: Mapping[str, str]) -> str:
     def settings_of(section: str) -> str:
         pairs = [f"{names[key]}={shown(flat[key])}" for key in keys if key.startswith(section) and key in flat]
         return " ".join(pairs)
 
-    parts = [f"{flat.get('algorithm.name', '?')} {settings_of('algorithm.')}".rstrip()]
+    algorithm, schedule = str(flat.get("algorithm.name", "?")), flat.get("schedule.name", "?")
+    is_fedpart = schedule == "sequential"
+    if is_fedpart:
+        algorithm = "FedPart" if algorithm == "fedavg" else f"FedPart x {proper_name(algorithm)}"
+    parts = [f"{algorithm} {settings_of('algorithm.')}".rstrip()]
     if "server.name" in flat:
         parts.append(f"{flat['server.name']} server {settings_of('server.')}".rstrip())
-    parts.append(f"{flat.get('schedule.name', '?')} {settings_of('schedule.')}".rstrip())
+    if not is_fedpart:
+        parts.append(f"{schedule} {settings_of('schedule.')}".rstrip())
+    elif settings := settings_of("schedule."):
+        parts[0] += f" {settings}"
     rest = [key for key in keys if not key.startswith(("algorithm.", "server.", "schedule."))]
     parts += [f"{names[key]}={shown(flat[key])}" for key in rest if key in flat]
     return ", ".join(parts)

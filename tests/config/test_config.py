@@ -123,3 +123,15 @@ def test_the_digest_is_of_what_can_change_the_result() -> None:
     assert digest("name=other", "runtime.actors=2", "tracking.experiment=x", "output.directory=y") == plain
     for change in ("seed=1", "local.epochs=3", "schedule.cycles=1", "model.width=8", "evaluation.every=2"):
         assert digest(change) != plain
+
+
+def test_fedpart_is_fedavg_with_the_sequential_schedule(tmp_path: Path) -> None:
+    meant = ExperimentConfig.load("fedavg-digits", ["schedule=sequential", "schedule.cycles=2"])
+    file = tmp_path / "own.yaml"
+    file.write_text("algorithm: fedpart\nschedule: {cycles: 2}\n")
+    assert ExperimentConfig.load("fedavg-digits", ["algorithm=fedpart", "schedule.cycles=2"]).digest() == meant.digest()
+    assert ExperimentConfig.load("fedpart-digits").digest() == ExperimentConfig.load("quickstart").digest()
+    for config in (ExperimentConfig.load(file), ExperimentConfig.from_mapping({"algorithm": "fedpart"})):
+        assert (config.algorithm.name, config.schedule.name) == ("fedavg", "sequential")
+    with pytest.raises(ConfigError, match=r"algorithm=fedpart with schedule=full: .*name algorithm=fedavg"):
+        ExperimentConfig.load("fedavg-digits", ["algorithm=fedpart", "schedule=full"])

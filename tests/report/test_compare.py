@@ -54,7 +54,7 @@ def change_summary(directory: Path, **changes: object) -> None:
 
 def test_seeds_of_one_configuration_are_one_method_with_their_mean(recorded: Path) -> None:
     found = comparison(recorded, *GOOD)
-    assert [method.label for method in found.methods] == ["fedavg, full", "fedavg, sequential"]
+    assert [method.label for method in found.methods] == ["fedavg, full", "FedPart"]
     assert [method.seeds for method in found.methods] == [(0, 1, 2), (0, 1, 2)]
     for method, name in zip(found.methods, ("full", "part"), strict=True):
         values = [summary_of(recorded / f"{name}-{seed}")["best_accuracy"] for seed in range(3)]
@@ -253,6 +253,11 @@ def test_labels_name_only_what_tells_methods_apart() -> None:
         "fedprox, full, optimizer=sgd, lr=0.5",
         "fedprox, full, optimizer=sgd, lr=0.1",
     ]
+    partial = changed(schedule={"name": "sequential", "cycles": 2})
+    longer = changed(algorithm={"name": "fedprox", "mu": 0.01}, schedule={"name": "sequential", "cycles": 3})
+    assert labels([base, partial, longer]) == ["fedavg, full", "FedPart", "FedPart x FedProx"]
+    twice = changed(schedule={"name": "sequential", "cycles": 3})
+    assert labels([partial, twice]) == ["FedPart cycles=2", "FedPart cycles=3"]
     served = changed(server={"name": "fedadam", "lr": 0.1})
     assert labels([base, served]) == ["fedavg, full", "fedavg, fedadam server, full"]
 
@@ -324,8 +329,9 @@ def test_the_baseline_is_plain_fedavg_or_what_is_named(recorded: Path) -> None:
     assert found.baseline(None).label == "fedavg, full"
     assert found.baseline("ormo").label.startswith("ormo")
     assert found.baseline("B").letter == "B"
+    assert found.baseline("fedpart").label == "FedPart"
     with pytest.raises(ConfigError, match=r"several methods; there are: .*fedavg, full"):
-        found.baseline("fedavg")
+        found.baseline("fed")
     with pytest.raises(ConfigError, match="did you mean 'fedavg, full'"):
         found.baseline("fedavg full")
 
@@ -365,3 +371,18 @@ def test_best_accuracies_that_were_chosen_on_the_test_split_are_remarked_on(reco
         assert notes[0].startswith(f"Best accuracy: {start}")
     assert notes[0].endswith("; without a validation split the largest of all rounds on the test split itself, and by "
                              "that somewhat too high.")  # fmt: skip
+
+
+def test_a_name_that_was_given_is_the_label(recorded: Path) -> None:
+    def named(run: str, name: str) -> RecordedRun:
+        original = read_run(recorded / run)
+        return replace(original, config=original.config | {"name": name})
+
+    def labels_shown(*runs: RecordedRun) -> list[str]:
+        return [method.label for method in compare(runs).methods]
+
+    assert labels_shown(named("full-0", "ours"), named("full-1", "ours"), named("part-0", "quickstart")) == [
+        "ours",
+        "FedPart",
+    ]
+    assert labels_shown(named("full-0", "ours"), named("part-0", "ours")) == ["fedavg, full", "FedPart"]

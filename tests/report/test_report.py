@@ -152,7 +152,7 @@ def test_differences_are_seed_by_seed_against_the_baseline(recorded: Path, repor
     assert report.baseline.label == "fedavg, full"
     assert report.differences is not None
     rows = dict(report.differences.rows)
-    (part,) = [cells for label, cells in rows.items() if label.endswith("sequential")]
+    (part,) = [cells for label, cells in rows.items() if label.endswith("FedPart")]
     expected = [b - a for a, b in zip(best(recorded, "full"), best(recorded, "part"), strict=True)]
     assert part[0].text == "3"
     assert part[1].spread is not None
@@ -167,7 +167,7 @@ def test_differences_are_seed_by_seed_against_the_baseline(recorded: Path, repor
 
 
 def test_what_the_report_says_of_reproducing_reproduces(recorded: Path, report: Report, tmp_path: Path) -> None:
-    (recipe,) = [one for one in report.recipes if one.method.label == "fedavg, sequential"]
+    (recipe,) = [one for one in report.recipes if one.method.label == "FedPart"]
     assert recipe.commands == tuple(f"fedbench run {recipe.file} seed={seed}" for seed in range(3))
     read = Page(page(report))
     shown = [pre.children[0] for details in read.root.all("details") for pre in details.all("pre")]
