@@ -25,6 +25,10 @@ class RunError(FedbenchError):
     exit_code = 1
 
 
+class UnusableCheckpoint(RunError):
+    """A checkpoint whose files are whole and whose state does not fit the run; the one before it is used."""
+
+
 class LostActor(RunError):
     """An actor, or what it held, is gone: what the run did since its last checkpoint can be done again."""
 

@@ -1,16 +1,18 @@
 """A run's state as files: nested plain values as JSON, their arrays in safetensors; nothing is pickled.
 
-A checkpoint is a directory that is written under a temporary name and renamed. `manifest.json` has a checksum of every
-file, so that a torn one is told from a whole one, and the configuration's hash, so that a foreign one is.
+A checkpoint is a directory that is written under a temporary name and renamed. It holds the state, and copies of the
+tables that were recorded before it. `manifest.json` has a checksum of every file, so that a torn one is told from a
+whole one, and the configuration with its hash, so that a foreign one is.
 """
 
 import hashlib
 import json
 import os
 import shutil
+import stat
 from collections import Counter, deque
-from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,14 @@ import numpy as np
 from fedbench.atomic_files import sync, write_tensors
 from fedbench.checkpoints.state import Tree
 from fedbench.errors import DataError, RunError
+from fedbench.regular_files import kind_of, open_regular, read_regular
 
-FORMAT = "fedbench checkpoint 2"
+FORMAT = "fedbench checkpoint 3"
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"
 KEPT = 2
+
+LARGEST_MANIFEST = 2**20
+"""Bytes of a manifest, at most; the largest that is written has some thousands."""
 
 Array = np.ndarray[Any, Any]
 
@@ -87,21 +93,48 @@ class Codec:
         return {"$tuple": tuple, "$deque": deque, "$frozenset": frozenset}[kind](plain)
 
 
-class Checkpoints:
-    """The checkpoints of one run in a directory; only the newest `KEPT` of them are kept."""
+@dataclass(frozen=True)
+class Checkpoint:
+    """A whole checkpoint that was read.
 
-    def __init__(self, directory: Path, config_hash: str, codec: Codec) -> None:
+    Attributes:
+        next_round: the round that comes next, from 0.
+        state: what `Checkpoints.save` was given.
+        directory: its directory, where the copies of the recorded tables are.
+    """
+
+    next_round: int
+    state: Tree
+    directory: Path
+
+
+class Checkpoints:
+    """The checkpoints of one run in a directory; only the newest `KEPT` of them are kept.
+
+    Attributes:
+        refused: {name of a checkpoint: why it cannot be used, one line}.
+    """
+
+    def __init__(
+        self, directory: Path, config_hash: str, codec: Codec, config: Mapping[str, Any] | None = None
+    ) -> None:
         """Args:
         directory: holds the checkpoints; made when the first is written.
         config_hash: identifies the run's configuration; a checkpoint of another one is refused.
         codec: knows the dataclasses in the state.
+        config: the configuration that `config_hash` is of, nested plain values; kept so that an edit can be named.
         """
         self._directory = directory
         self._hash = config_hash
         self._codec = codec
+        self._config = dict(config or {})
+        self.refused: dict[str, str] = {}
 
-    def save(self, next_round: int, state: Tree) -> Path:
+    def save(self, next_round: int, state: Tree, tables: Sequence[Path] = ()) -> Path:
         """Write the state before round `next_round`, and remove the oldest checkpoints.
+
+        Args:
+            tables: the files with what was recorded before that round; copied.
 
         Returns:
             The directory of the checkpoint.
@@ -113,72 +146,116 @@ class Checkpoints:
         arrays: dict[str, Array] = {}
         document = self._codec.pack(state, arrays)
         self._directory.mkdir(parents=True, exist_ok=True)
-        path = self._directory / f"round-{next_round:08}"
+        path = self._directory / _name(next_round)
         temporary = self._directory / f".{path.name}.tmp"
         shutil.rmtree(temporary, ignore_errors=True)
         try:
             temporary.mkdir()
             write_tensors(temporary / ARRAYS, arrays)
             (temporary / STATE).write_text(json.dumps(document), encoding="utf-8")
+            for table in tables:
+                shutil.copyfile(table, temporary / table.name)
+            names = (ARRAYS, STATE, *(table.name for table in tables))
             manifest = {
                 "format": FORMAT,
                 "config_hash": self._hash,
+                "config": self._config,
                 "next_round": next_round,
-                "sha256": {name: _digest(temporary / name) for name in (ARRAYS, STATE)},
+                "sha256": {name: _digest(temporary / name) for name in names},
             }
             (temporary / MANIFEST).write_text(json.dumps(manifest, indent=2), encoding="utf-8")
-            for written in (temporary / ARRAYS, temporary / STATE, temporary / MANIFEST, temporary):
-                sync(written)
+            for name in (*names, MANIFEST):
+                sync(temporary / name)
+            sync(temporary)
             if path.exists():
                 shutil.rmtree(path)
             os.replace(temporary, path)
             sync(self._directory)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-        for old in self._paths()[:-KEPT]:
+        self.refused.pop(path.name, None)
+        earlier = [
+            other for other in self._paths() if other.name <= path.name
+        ]  # later ones are no run's of this course
+        for old in earlier[:-KEPT]:
             shutil.rmtree(old, ignore_errors=True)
         return path
 
-    def latest(self) -> tuple[int, Tree] | None:
-        """(next round, state) of the newest whole checkpoint; None when there is none.
-
-        Newer checkpoints that were torn or foreign are named in `refused`, one line each.
-        """
-        self.refused: list[str] = []
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be used; None when there is none. `refused` says why newer ones cannot be."""
         for path in reversed(self._paths()):
+            if path.name in self.refused:
+                continue
             try:
                 return self._load(path)
             except DataError as error:
-                self.refused.append(str(error))
+                self.refused[path.name] = str(error)
         return None
 
-    def drop_after(self, next_round: int) -> None:
-        """Remove the checkpoints of later rounds, which the run will write anew."""
-        for path in self._paths():
-            if path.name > f"round-{next_round:08}":
-                shutil.rmtree(path, ignore_errors=True)
+    def refuse(self, checkpoint: Checkpoint, reason: str) -> None:
+        """Leave out a checkpoint whose files are whole and whose state cannot be taken up, for a reason in one line."""
+        self.refused[checkpoint.directory.name] = f"{checkpoint.directory}: {reason}"
+
+    def recorded_config(self) -> dict[str, Any] | None:
+        """The configuration that the newest readable manifest was written with; None where there is none."""
+        for path in reversed(self._paths()):
+            try:
+                config = json.loads(read_regular(path / MANIFEST, limit=LARGEST_MANIFEST))["config"]
+            except Exception:
+                continue
+            if isinstance(config, dict):
+                return config
+        return None
 
     def _paths(self) -> list[Path]:
+        """What is named like a checkpoint, in the order of the rounds."""
         return sorted(self._directory.glob("round-*")) if self._directory.is_dir() else []
 
-    def _load(self, path: Path) -> tuple[int, Tree]:
+    def _load(self, path: Path) -> Checkpoint:
+        """Read a checkpoint.
+
+        Raises:
+            DataError: it is torn, foreign, or not a checkpoint at all.
+        """
         from safetensors.numpy import load_file
 
         try:
-            manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+            if not stat.S_ISDIR(mode := path.lstat().st_mode):
+                raise ValueError(f"is {kind_of(mode)}, not a checkpoint's folder")
+            manifest = json.loads(read_regular(path / MANIFEST, limit=LARGEST_MANIFEST))
             if manifest["format"] != FORMAT:
-                raise DataError(f"{path}: is of another version ({manifest['format']})")
+                raise DataError(f"{path}: is of another version ({str(manifest['format'])[:50]})")
             if manifest["config_hash"] != self._hash:
-                raise DataError(f"{path}: belongs to another configuration ({manifest['config_hash']})")
+                raise DataError(f"{path}: belongs to another configuration ({str(manifest['config_hash'])[:50]})")
+            next_round = manifest["next_round"]
+            if type(next_round) is not int or path.name != _name(next_round):
+                raise ValueError(f"its manifest speaks of round {str(next_round)[:50]}")
+            if not {ARRAYS, STATE} <= manifest["sha256"].keys():
+                raise ValueError(f"its manifest lacks {ARRAYS} or {STATE}")
             for name, digest in manifest["sha256"].items():
-                if _digest(path / name) != digest:
-                    raise DataError(f"{path / name}: is torn: its checksum differs")
-            document = json.loads((path / STATE).read_text(encoding="utf-8"))
-            return int(manifest["next_round"]), self._codec.unpack(document, load_file(path / ARRAYS))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path}: is torn: {' '.join(str(error).split())[:200]}") from None
+                self._verify(path, name, digest)
+            state = self._codec.unpack(json.loads(read_regular(path / STATE)), load_file(path / ARRAYS))
+            if not isinstance(state, dict):
+                raise ValueError(f"its state is a {type(state).__name__}")
+            return Checkpoint(next_round, state, path)
+        except DataError:
+            raise
+        except Exception as error:  # whatever a damaged file makes its reader raise
+            reason = " ".join(f"{error}".split())[:200] or type(error).__name__
+            raise DataError(f"{path}: is torn: {reason}") from None
+
+    def _verify(self, path: Path, name: str, digest: object) -> None:
+        """Check that a file of a checkpoint has the checksum `digest`."""
+        if Path(name).name != name:
+            raise ValueError(f"its manifest names a file elsewhere: {name[:100]!r}")
+        if _digest(path / name) != digest:
+            raise DataError(f"{path / name}: is torn: its checksum differs")
+
+
+def _name(next_round: int) -> str:
+    return f"round-{next_round:08}"
 
 
 def _digest(path: Path) -> str:
-    with path.open("rb") as stream:
+    with open_regular(path) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -9,6 +9,7 @@ name. An object whose state is simply its attributes inherits both methods from 
 arrays must be writable: a tree that came through an object store passes through `writable` first.
 """
 
+from collections.abc import Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -63,3 +64,16 @@ def writable(value: Any) -> Any:
     if type(value) in (list, tuple):
         return type(value)(writable(item) for item in value)
     return value
+
+
+def check_alike(here: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Check that a state's arrays can take the place of the arrays that an object has, by name.
+
+    Raises:
+        ValueError: one is missing, of another shape or of another kind.
+    """
+    for name, array in here.items():
+        other = given.get(name)
+        if not isinstance(other, np.ndarray) or (other.shape, other.dtype) != (array.shape, array.dtype):
+            what = f"{other.dtype} {list(other.shape)}" if isinstance(other, np.ndarray) else type(other).__name__
+            raise ValueError(f"{name} is {what}, not {array.dtype} {list(array.shape)}")

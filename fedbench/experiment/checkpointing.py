@@ -4,10 +4,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from fedbench.checkpoints.files import Checkpoints, Codec
+from fedbench.checkpoints.files import Checkpoint, Checkpoints, Codec
 from fedbench.checkpoints.state import Tree
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.errors import RunError
+from fedbench.config.identity import what_matters
+from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.run_directory import RunDirectory
 from fedbench.records.run_lock import RunLock
@@ -25,7 +26,7 @@ class Saving:
 
     Attributes:
         warning: one line on a checkpoint that could not be written, or None.
-        refused: one line for each checkpoint that was torn or belongs to another configuration.
+        refused: one line for each checkpoint that was left out: it was torn, or belongs to another configuration.
         key: identifies the run's recording in MLflow.
     """
 
@@ -41,24 +42,52 @@ class Saving:
         self._every = config.runtime.checkpoint_every
         self._lock = RunLock(directory.path, "run")
         self._path = directory.path / CHECKPOINTS
-        self._checkpoints = Checkpoints(self._path, config.digest(), codec())
+        self._checkpoints = Checkpoints(self._path, config.digest(), codec(), what_matters(config.to_mapping()))
         self._directory = directory
         self._last = time.monotonic()
         self._cost = 0.0
 
     @classmethod
-    def reopen(cls, path: Path, config: ExperimentConfig) -> "tuple[Saving, tuple[int, Tree] | None]":
-        """Open the checkpoints of a run that goes on, and read the newest whole one: (next round, state), or None.
+    def reopen(cls, path: Path, config: ExperimentConfig) -> "tuple[Saving, Checkpoint | None]":
+        """Open the checkpoints of a run that goes on, and read the newest that can be used; None: there is none at all.
 
         Raises:
-            ConfigError: another process writes there.
+            ConfigError: another process writes there, or nobody may.
+            DataError: there are checkpoints, and none of them can be used.
         """
         saving = cls(RunDirectory(path.absolute()), config)
-        if (key := read_key(key_file(path))) is not None:
-            saving.key = key
-        else:
-            saving.remember(path.name)
-        return saving, saving.latest()
+        try:
+            newest = saving.latest()
+            saving.check_usable(newest)
+            if (key := read_key(key_file(path))) is not None:
+                saving.key = key
+            else:
+                saving.remember(path.name)
+        except OSError as error:
+            saving.release()
+            raise ConfigError(f"{path / CHECKPOINTS}: cannot be written to: {error.strerror or error}") from None
+        except DataError:
+            saving.release()
+            raise
+        return saving, newest
+
+    def check_usable(self, newest: Checkpoint | None) -> None:
+        """Refuse to begin anew where checkpoints are left that nobody can read.
+
+        Raises:
+            DataError: `newest` is None, although there are checkpoints.
+        """
+        if newest is None and self._checkpoints.refused:
+            reasons = "; ".join(self._checkpoints.refused.values())
+            raise DataError(
+                f"none of the checkpoints can be used, and nothing was changed: {reasons}; to run again "
+                f"from the first round, move the folders round-* out of {self._path}"
+            )
+
+    def refuse(self, checkpoint: Checkpoint, reason: str) -> None:
+        """Leave out a checkpoint whose state cannot be taken up."""
+        self._checkpoints.refuse(checkpoint, reason)
+        self._note_refused()
 
     def attach(self, directory: RunDirectory) -> None:
         """Name the run directory whose tables are written before each checkpoint."""
@@ -69,11 +98,16 @@ class Saving:
         self.key = key
         keep_key(key_file(self._directory.path), key)
 
-    def latest(self) -> "tuple[int, Tree] | None":
-        """(next round, state) of the newest whole checkpoint."""
+    def latest(self) -> Checkpoint | None:
+        """The newest checkpoint that can be used."""
         newest = self._checkpoints.latest()
-        self.refused = [f"refused a checkpoint: {reason}" for reason in self._checkpoints.refused]
+        self._note_refused()
         return newest
+
+    def _note_refused(self) -> None:
+        for reason in self._checkpoints.refused.values():
+            if (line := f"refused a checkpoint: {reason}") not in self.refused:
+                self.refused.append(line)
 
     def save_if_due(self, next_round: int, snapshot: Callable[[], Tree]) -> None:
         """Write a checkpoint if it is time for one."""
@@ -88,7 +122,7 @@ class Saving:
         began = time.monotonic()
         try:
             self._directory.flush()
-            self._checkpoints.save(next_round, snapshot())
+            self._checkpoints.save(next_round, snapshot(), self._directory.tables_on_disk())
             self.warning = None
         except OSError as error:
             self.warning = f"no checkpoint could be written in {self._path}: {error}"

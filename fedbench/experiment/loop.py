@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from fedbench.accounting.totals import Costs
+from fedbench.checkpoints.files import Checkpoint
 from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import make_clock
 from fedbench.engine.arrivals.loop import ArrivalLoop
@@ -18,7 +19,7 @@ from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.engine.divergence import check_model, remedy
 from fedbench.engine.interfaces import ArrivalExecutor, Executor, RoundExecutor
 from fedbench.engine.rounds.loop import RoundLoop
-from fedbench.errors import FedbenchError, HangingClients, HeadGone, LostActor, RunError
+from fedbench.errors import DataError, FedbenchError, HangingClients, HeadGone, LostActor, RunError, UnusableCheckpoint
 from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
 from fedbench.experiment.result import Result
@@ -28,7 +29,7 @@ from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import CLIENTS, recorded_drops
-from fedbench.records.run_directory import RunDirectory
+from fedbench.records.run_directory import MODEL, TABLES, RunDirectory
 from fedbench.tracking.run import MlflowTracker
 from fedbench.training.scores import Scores
 
@@ -69,7 +70,7 @@ class ExperimentLoop:
             )
         self._others: list[Observer] = [*([self._tracker] if self._tracker else []), *observers]
         self._observers: list[Observer] = [directory, *self._others]
-        self._restored: Tree | None = None
+        self._restored: Checkpoint | None = None
         self._told = -1
         self._full = Costs()
         self._earlier_seconds = 0.0
@@ -103,19 +104,23 @@ class ExperimentLoop:
             FedbenchError: the directory is not a run's, or another process writes there.
         """
         saving, newest = Saving.reopen(path, problem.config)
-        next_round, state = newest or (0, None)
-        drops = recorded_drops(path / CLIENTS)
-        directory = RunDirectory.reopen(path, next_round)
+        try:
+            next_round = newest.next_round if newest else 0
+            directory = RunDirectory.reopen(path, next_round, newest.directory if newest else None)
+            drops, notes = _recorded_drops(path, newest), _keep_what_was_there(directory, next_round)
+        except BaseException:
+            saving.release()
+            raise
         saving.attach(directory)
         loop = cls(problem, directory, saving, observers, saving.key, member)
         history = directory.history()
         if loop._tracker is not None:
             loop._tracker.resumed(history)
         loop._drops.decided |= drops
-        loop._restored = state
+        loop._restored = newest
         loop._told = next_round - 1
         loop._earlier_seconds = float(sum(history.column("wall_seconds").to_pylist()))
-        loop._notes += saving.refused
+        loop._notes += notes
         return loop
 
     def record(self, executor: Executor, should_stop: Callable[[], bool]) -> Result:
@@ -162,31 +167,36 @@ class ExperimentLoop:
 
     def _run_rounds(self, executor: Executor, should_stop: Callable[[], bool]) -> tuple[bool, tuple[Vector, Vector]]:
         """(whether it was stopped before the end, the model). What a lost actor takes with it is done again."""
-        state, losses = self._restored, 0
+        checkpoint, losses, begun_before = self._restored, 0, False
         while True:
             try:
-                if losses:
+                if begun_before:
                     executor.rebuild()
-                return self._go_on(executor, should_stop, state)
+                begun_before = True
+                return self._go_on(executor, should_stop, checkpoint)
+            except UnusableCheckpoint as error:
+                assert checkpoint is not None
+                self._saving.refuse(checkpoint, str(error))
+                checkpoint = self._saving.latest()
+                self._saving.check_usable(checkpoint)
             except LostActor as error:
                 losses += 1
                 if losses > (most := self._problem.config.runtime.max_retries):
                     raise LostActor(f"{error}; runtime.max_retries={most} is used up") from error
-                next_round, state = self._saving.latest() or (0, None)
+                checkpoint = self._saving.latest()
                 if isinstance(error, HangingClients):
                     self._drops.leave_out_hanging(error.round_index, error.clients)
-                self._notes.append(f"{error}; went on from round {next_round + 1}")
-                self._directory.rewind(next_round)
+                went_on = checkpoint.next_round if checkpoint else 0
+                self._notes.append(f"{error}; went on from round {went_on + 1}")
+            self._directory.rewind(checkpoint.next_round if checkpoint else 0)
 
     def _go_on(
-        self, executor: Executor, should_stop: Callable[[], bool], state: Tree | None
+        self, executor: Executor, should_stop: Callable[[], bool], checkpoint: Checkpoint | None
     ) -> tuple[bool, tuple[Vector, Vector]]:
         course = self._course(executor)
         self._full = Costs()
-        if state is not None:
-            executor.restore(state["executor"])
-            course.restore(state["course"])
-            self._full = state["full"]
+        if checkpoint is not None:
+            self._take_up(checkpoint, executor, course)
         last, done = self._problem.rounds, len(self._directory.history())
         every = self._problem.config.evaluation.every
 
@@ -207,6 +217,25 @@ class ExperimentLoop:
             if every > 1:
                 self._last_scores = course.scores()  # not a row: the run that goes on has none there
         return done < last, executor.model()
+
+    def _take_up(self, checkpoint: Checkpoint, executor: Executor, course: RoundLoop | ArrivalLoop) -> None:
+        """Bring a new executor and loop to where the checkpoint was written.
+
+        Raises:
+            UnusableCheckpoint: its state is not one of this run.
+        """
+        try:
+            executor.restore(checkpoint.state["executor"])
+            course.restore(checkpoint.state["course"])
+            self._full = checkpoint.state["full"]
+            if course.next_round != checkpoint.next_round or not isinstance(self._full, Costs):
+                raise ValueError(f"it stands before round {course.next_round}")
+        except (LostActor, HeadGone):
+            raise
+        except Exception as error:  # whatever a state of another shape makes its owners raise
+            lines = str(error).strip().splitlines()  # of an actor's exception, the last one says what it was
+            reason = " ".join(lines[-1].split())[:200] if lines else type(error).__name__
+            raise UnusableCheckpoint(f"its state is not one of this run: {reason}") from error
 
     def _take(self, finished: FinishedRound) -> None:
         """Keep a round, and tell of it, if it is not one that was done before and is done again."""
@@ -262,6 +291,37 @@ class ExperimentLoop:
 
     def _warnings(self, summary: dict[str, Any]) -> tuple[str, ...]:
         tracker = self._tracker.warning if self._tracker else None
-        recorded = [*self._problem.remarks, *self._notes, self._directory.warning, self._saving.warning, tracker]
+        recorded = [
+            *self._problem.remarks,
+            *self._saving.refused,
+            *self._notes,
+            self._directory.warning,
+            self._saving.warning,
+            tracker,
+        ]
         learned = [*near_chance(self._problem, summary), *privacy_warning(summary)]
         return tuple(warning for warning in [*recorded, *learned] if warning)
+
+
+def _recorded_drops(path: Path, newest: Checkpoint | None) -> dict[int, frozenset[int]]:
+    """Who was dropped in which round before the run was broken off, by its table or else by the checkpoint's copy."""
+    try:
+        return dict(recorded_drops(path / CLIENTS))
+    except DataError:
+        return dict(recorded_drops(newest.directory / CLIENTS)) if newest else {}
+
+
+def _keep_what_was_there(directory: RunDirectory, next_round: int) -> list[str]:
+    """Set aside what the run will write anew and what cannot be had again; one line on it for each cause.
+
+    These are tables that differ from the checkpoint's, and, where there is no checkpoint, all that was recorded.
+    """
+    if next_round:
+        names = directory.differing_tables(next_round)
+        folder = directory.set_aside(names)
+        differ = f"{', '.join(names)}: not what the checkpoint was written with; written anew from it"
+        return [f"{differ}; what was there is in {folder}" if folder else differ] if names else []
+    if directory.rounds_on_disk() == 0:
+        return []
+    folder = directory.set_aside([*TABLES, MODEL])
+    return [f"there is no checkpoint: ran again from the first round; what was recorded before is in {folder}"]

@@ -15,8 +15,9 @@ from fedbench.errors import ConfigError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.interrupt import stop_signal
 from fedbench.experiment.result import Result
+from fedbench.experiment.unedited import check_unedited
 from fedbench.records.observers import ALONE, Membership, Observer
-from fedbench.records.reader import load_description, load_events, load_run, recorded_drops
+from fedbench.records.reader import load_description, load_events, load_start, recorded_drops
 from fedbench.tracking.store import check_experiment_name, environment_store
 
 if TYPE_CHECKING:
@@ -81,9 +82,10 @@ def resume(
         FedbenchError: nothing is left to do, another process writes there, or as for `run`.
     """
     path = Path(directory)
-    recorded, _, _, summary = load_run(path)
+    recorded, summary = load_start(path)
     if summary["status"] == "finished":
         raise ConfigError(f"{path}: is finished; nothing is left to do")
+    check_unedited(path, recorded, summary)
     for text in overrides:
         if not is_local(text):
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")

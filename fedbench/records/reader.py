@@ -1,5 +1,10 @@
-"""Reads again what a run recorded in its directory; each fault of a file is one clear line."""
+"""Reads again what a run recorded in its directory; each fault of a file is one clear line.
 
+`summary.json` vouches for the other files: it has the hash of the configuration, the checksums of the tables, and one
+of itself. What was changed or damaged afterwards is refused instead of shown.
+"""
+
+import hashlib
 import json
 import os
 from collections.abc import Callable, Mapping
@@ -11,9 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
+from fedbench.config.identity import digest
 from fedbench.errors import DataError
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ARRIVAL_SCHEMA, CLIENT_SCHEMA, DROPPED, ROUND_SCHEMA
+from fedbench.regular_files import read_regular
 
 T = TypeVar("T")
 
@@ -26,23 +33,87 @@ EVENTS = "events.parquet"
 PARTITION = "partition.parquet"
 SUMMARY = "summary.json"
 
+CHECKSUMS = "files"
+"""The entry of `summary.json` with {name of a file: its SHA-256}."""
+
+OWN_CHECKSUM = "checksum"
+"""The entry of `summary.json` with the SHA-256 of all its other entries."""
+
+ATTEMPTS = 3
+"""How often a run's files are read at most where its process replaces them meanwhile."""
+
 
 def load_run(directory: str | Path) -> tuple[dict[str, Any], pa.Table, pa.Table, dict[str, Any]]:
     """What a run recorded: (configuration, rounds, clients, summary).
 
-    The summary of a run that goes on, or whose process was killed, has the status "running" and nothing else.
+    The summary of a run that goes on, or whose process was killed, has the status "running" and what identifies the
+    run alone: `config_hash` and `own_code`.
 
     Raises:
-        DataError: a file is missing, damaged or of another kind.
+        DataError: a file is missing, damaged, of another kind, or not the one that the run wrote.
     """
     path = Path(directory)
-    config = _mapping(path / CONFIG, yaml.safe_load)
-    rounds = _table(path / ROUNDS, ROUND_SCHEMA)
-    clients = _table(path / CLIENTS, CLIENT_SCHEMA)
-    summary = _mapping(path / SUMMARY, json.loads)
+    for attempt in range(ATTEMPTS):
+        summary, sums = _summary(path)
+        try:
+            config = _mapping(path / CONFIG, yaml.safe_load)
+            check_config(path, config, summary)
+            rounds = _table(path / ROUNDS, ROUND_SCHEMA, sums)
+            return config, rounds, _table(path / CLIENTS, CLIENT_SCHEMA, sums), summary
+        except DataError:
+            # The run may have ended, or gone on, since the summary was read.
+            if attempt + 1 == ATTEMPTS or _summary(path)[1] == sums:
+                raise
+    raise AssertionError
+
+
+def load_start(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(configuration, summary) of a run, without its tables and without comparing the two.
+
+    Raises:
+        DataError: one of the files is missing, damaged or of another kind.
+    """
+    path = Path(directory)
+    return _mapping(path / CONFIG, yaml.safe_load), _summary(path)[0]
+
+
+def check_config(path: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
+    """Check that `config.yaml` is the configuration that the run was recorded with.
+
+    Raises:
+        DataError: it has been edited.
+    """
+    recorded = summary.get("config_hash")
+    if recorded is not None and recorded != _config_digest(path, config, summary):
+        raise DataError(
+            f"{path}: {CONFIG} is not the configuration that it ran with (its digest is not the one in {SUMMARY})"
+        )
+
+
+def _config_digest(path: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> str:
+    own_code = summary.get("own_code")
+    try:
+        return digest(config, own_code if isinstance(own_code, dict) else {})
+    except (TypeError, ValueError, RecursionError) as error:  # such as a date, which no configuration has
+        raise DataError(f"{path / CONFIG}: is not a run's configuration: {_reason(error)}") from None
+
+
+def _summary(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
+    """(summary, {file: its SHA-256}) of a run directory; the summary without its checksums."""
+    file = path / SUMMARY
+    summary = _mapping(file, json.loads)
+    sums, recorded = summary.pop(CHECKSUMS, {}), summary.pop(OWN_CHECKSUM, None)
     if "status" not in summary:
-        raise DataError(f"{path / SUMMARY}: has no status; is this a run directory?")
-    return config, rounds, clients, summary
+        raise DataError(f"{file}: has no status; is this a run directory?")
+    if recorded is not None and recorded != summary_checksum({**summary, CHECKSUMS: sums}):
+        raise DataError(f"{file}: is not as the run wrote it (its checksum differs); it was edited or damaged")
+    return summary, sums if isinstance(sums, dict) else {}
+
+
+def summary_checksum(summary: Mapping[str, Any]) -> str:
+    """SHA-256 of a summary's entries, as a hex digest; `OWN_CHECKSUM` is not among them."""
+    text = json.dumps({key: value for key, value in summary.items() if key != OWN_CHECKSUM}, sort_keys=True)
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def load_clients(path: str | Path) -> pa.Table:
@@ -57,14 +128,15 @@ def load_clients(path: str | Path) -> pa.Table:
     if not os.path.isfile(path):
         fault = "a directory" if os.path.isdir(path) else "missing"
         raise DataError(f"{path}: is {fault}; name the {CLIENTS} of a run")
-    return _table(Path(path), CLIENT_SCHEMA)
+    return _table(Path(path), CLIENT_SCHEMA, follow=True)
 
 
-def load_events(path: str | Path) -> pa.Table:
+def load_events(path: str | Path, sums: Mapping[str, str] | None = None) -> pa.Table:
     """The arrivals of an asynchronous run, in order, with `ARRIVAL_SCHEMA` and no nulls.
 
     Args:
         path: the file, `events.parquet` of a run directory.
+        sums: {name of a file: its SHA-256}, where they are known.
 
     Raises:
         DataError: it is missing, damaged or of another kind, or its rows are not in order.
@@ -73,7 +145,7 @@ def load_events(path: str | Path) -> pa.Table:
     if not os.path.isfile(file):
         fault = "a directory" if os.path.isdir(file) else "missing"
         raise DataError(f"{file}: is {fault}; name the {EVENTS} of an asynchronous run")
-    table = _table(file, ARRIVAL_SCHEMA)
+    table = _table(file, ARRIVAL_SCHEMA, sums or {}, follow=True)
     if gaps := [name for name in table.column_names if table[name].null_count]:
         raise DataError(f"{file}: the column {gaps[0]} has gaps; it is not a run's table")
     if not np.array_equal(table["arrival"].to_numpy(), np.arange(table.num_rows)):
@@ -88,8 +160,9 @@ def load_description(directory: str | Path) -> RunDescription:
         DataError: a file is missing, damaged or of another kind.
     """
     path = Path(directory)
-    described = _mapping(path / DESCRIPTION, json.loads)
-    partition = _read(path / PARTITION, _read_parquet)
+    _, sums = _summary(path)
+    described = _mapping(path / DESCRIPTION, json.loads, sums)
+    partition = _read(path / PARTITION, _parquet, sums)
     try:
         counts = list(zip(*(column.to_pylist() for column in partition.columns[2:]), strict=True))
         return RunDescription(
@@ -99,39 +172,76 @@ def load_description(directory: str | Path) -> RunDescription:
             client_class_counts=tuple(counts),
             **described,
         )
-    except (KeyError, TypeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
         fault = str(error).replace("RunDescription.__init__() ", "")
         raise DataError(f"{path / DESCRIPTION}: is not a run's description, or of another version: {fault}") from None
 
 
-def _read(file: Path, reader: Callable[[Path], T]) -> T:
+def _read(file: Path, parse: Callable[[bytes], T], sums: Mapping[str, str] | None = None, follow: bool = False) -> T:
+    """What `parse` makes of a file's content.
+
+    Args:
+        sums: {name of a file: its SHA-256}; files that are not among them are not compared.
+        follow: whether the file may be a link.
+    """
     try:
-        return reader(file)
+        content = read_regular(file, follow=follow)
+        expected = (sums or {}).get(file.name)
+        if expected is not None and hashlib.sha256(content).hexdigest() != expected:
+            raise DataError(f"{file}: is not as the run wrote it (its checksum differs); it was edited or damaged")
+        return parse(content)
     except FileNotFoundError:
         raise DataError(f"{file}: is missing; is {file.parent} a run directory?") from None
-    except (OSError, ValueError, yaml.YAMLError, pa.ArrowException) as error:  # JSON's errors are ValueErrors
-        reason = " ".join(str(error).split())
-        raise DataError(f"{file}: cannot be read: {reason[:200]}") from None
+    except DataError:
+        raise
+    except Exception as error:  # whatever a damaged file makes its reader raise
+        raise DataError(f"{file}: cannot be read: {_reason(error)}") from None
 
 
-def _read_parquet(file: Path) -> pa.Table:
-    # `pq.read_table` opens the path twice, and would mix two files when it is replaced in between.
-    with pq.ParquetFile(file) as opened:
-        return opened.read()
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__
 
 
-def _mapping(file: Path, parse: Callable[[str], Any]) -> dict[str, Any]:
-    document = _read(file, lambda path: parse(path.read_text(encoding="utf-8")))
+def _parquet(content: bytes) -> pa.Table:
+    with pq.ParquetFile(pa.BufferReader(content), page_checksum_verification=True) as opened:
+        table = opened.read()
+    table.validate(full=True)
+    return table
+
+
+def _mapping(file: Path, parse: Callable[[str], Any], sums: Mapping[str, str] | None = None) -> dict[str, Any]:
+    document = _read(file, lambda content: parse(content.decode("utf-8")), sums)
     if not isinstance(document, dict):
         raise DataError(f"{file}: holds no mapping; is {file.parent} a run directory?")
     return document
 
 
-def _table(file: Path, schema: pa.Schema) -> pa.Table:
-    table = _read(file, _read_parquet)
+def _table(file: Path, schema: pa.Schema, sums: Mapping[str, str] | None = None, follow: bool = False) -> pa.Table:
+    table = _read(file, _parquet, sums, follow)
     if missing := [column for column in schema.names if column not in table.column_names]:
         raise DataError(f"{file}: lacks the column {missing[0]}; it is not a run's table, or of another version")
-    return _read(file, lambda _: table.select(schema.names).cast(schema))
+    try:
+        return table.select(schema.names).cast(schema)
+    except (pa.ArrowException, ValueError) as error:
+        raise DataError(f"{file}: cannot be read: {_reason(error)}") from None
+
+
+def recorded_table(file: Path, schema: pa.Schema) -> pa.Table:
+    """One table of a run directory or of a checkpoint, with `schema`.
+
+    Raises:
+        DataError: it is missing, damaged or of another kind.
+    """
+    return _table(file, schema)
+
+
+def recorded_checksums(directory: Path) -> dict[str, str]:
+    """{name of a file: its SHA-256} as `summary.json` has them.
+
+    Raises:
+        DataError: the summary is missing or damaged.
+    """
+    return _summary(directory)[1]
 
 
 def recorded_drops(path: str | Path) -> Mapping[int, frozenset[int]]:

@@ -1,9 +1,11 @@
 """The directory that a run leaves: its configuration, its rounds, its clients, its model; nothing is pickled.
 
 Every file is written under a temporary name, flushed to the disk and renamed, so that whoever reads it, while
-the run goes on or after a crash, sees a whole file: the one before or the one after.
+the run goes on or after a crash, sees a whole file: the one before or the one after. `summary.json` has the checksums
+of the others (`fedbench.records.reader`).
 """
 
+import hashlib
 import json
 import math
 import os
@@ -18,25 +20,28 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import yaml
 
 from fedbench.atomic_files import replacing, write_tensors
-from fedbench.errors import ConfigError, RunError
+from fedbench.config.identity import digest
+from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.protocol.layout import Vector
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
+    CHECKSUMS,
     CLIENTS,
     CONFIG,
     DESCRIPTION,
     EVENTS,
+    OWN_CHECKSUM,
     PARTITION,
     ROUNDS,
     SUMMARY,
-    load_events,
-    load_run,
+    recorded_table,
+    summary_checksum,
 )
+from fedbench.records.rows import Rows, before
 from fedbench.records.schema import (
     ARRIVAL_SCHEMA,
     CLIENT_SCHEMA,
@@ -45,9 +50,16 @@ from fedbench.records.schema import (
     ClientRecord,
     RoundRecord,
 )
+from fedbench.regular_files import open_regular
 
 MODEL = "model.safetensors"
 PLOTS = "plots"
+
+TABLES = {ROUNDS: ROUND_SCHEMA, CLIENTS: CLIENT_SCHEMA, EVENTS: ARRIVAL_SCHEMA}
+"""The tables that a run writes as it goes, and their schemas."""
+
+SET_ASIDE = "set-aside"
+"""Beginning of the name of the folders to which files go that a resumed run writes anew from another source."""
 
 WRITING_SHARE = 1 / 20
 """At most this share of a run's time goes into rewriting its tables."""
@@ -77,9 +89,9 @@ class RunDirectory:
         self._interval = interval
         self._plots = plots
         self._run: RunDescription | None = None
-        self._rounds = _Rows(ROUND_SCHEMA)
-        self._clients = _Rows(CLIENT_SCHEMA)
-        self._arrivals = _Rows(ARRIVAL_SCHEMA)
+        self._rounds = Rows(ROUND_SCHEMA)
+        self._clients = Rows(CLIENT_SCHEMA)
+        self._arrivals = Rows(ARRIVAL_SCHEMA)
         self._next_write = -math.inf
 
     @classmethod
@@ -111,25 +123,84 @@ class RunDirectory:
 
     @classmethod
     def reopen(
-        cls, directory: str | Path, first_round: int, *, interval: float = 5.0, plots: bool = True
+        cls,
+        directory: str | Path,
+        first_round: int,
+        source: Path | None = None,
+        *,
+        interval: float = 5.0,
+        plots: bool = True,
     ) -> "RunDirectory":
-        """Go on in a recorded run's directory; rows of `first_round` and later rounds are dropped.
+        """Go on in a recorded run's directory.
+
+        Nothing is changed on the disk: `run_started` is what writes the tables again.
+
+        Args:
+            directory: the run directory.
+            first_round: the round that comes next; rows of it and of later rounds are dropped.
+            source: the folder whose tables are taken; None: the run directory itself.
 
         Raises:
-            DataError: the directory is torn or not a run's.
+            DataError: a table is torn, or not a run's.
         """
-        _, rounds, clients, _ = load_run(directory)
         opened = cls(Path(directory).absolute(), interval=interval, plots=plots)
-        opened._rounds.extend_table(_before(rounds, first_round))
-        opened._clients.extend_table(_before(clients, first_round))
-        if (opened.path / EVENTS).exists():
-            opened._arrivals.extend_table(_before(load_events(opened.path / EVENTS), first_round))
+        if first_round == 0:
+            return opened
+        rows = {ROUNDS: opened._rounds, CLIENTS: opened._clients, EVENTS: opened._arrivals}
+        for name, schema in TABLES.items():
+            file = (source or opened.path) / name
+            if name != EVENTS or file.exists():
+                rows[name].extend_table(before(recorded_table(file, schema), first_round))
         return opened
+
+    def tables_on_disk(self) -> list[Path]:
+        """The files of the tables, as they were written last."""
+        return [self.path / name for name in TABLES if (self.path / name).exists()]
+
+    def differing_tables(self, first_round: int) -> list[str]:
+        """Names of the tables whose rows before `first_round` on the disk are not the rows here."""
+        here = {ROUNDS: self._rounds, CLIENTS: self._clients, EVENTS: self._arrivals}
+        return [name for name in TABLES if not self._is_on_disk(name, here[name].table(), first_round)]
+
+    def _is_on_disk(self, name: str, table: pa.Table, first_round: int) -> bool:
+        if name == EVENTS and not table.num_rows and not os.path.lexists(self.path / name):
+            return True
+        try:
+            recorded = before(recorded_table(self.path / name, TABLES[name]), first_round)
+        except DataError:
+            return False
+        # NaN is not equal to itself, so tables that differ by Arrow's measure are compared as text.
+        return bool(recorded.equals(table)) or repr(recorded.to_pylist()) == repr(table.to_pylist())
+
+    def rounds_on_disk(self) -> int | None:
+        """The number of rounds that the table on the disk has; None where it cannot be read."""
+        try:
+            return int(recorded_table(self.path / ROUNDS, ROUND_SCHEMA).num_rows)
+        except DataError:
+            return None
+
+    def set_aside(self, names: Sequence[str]) -> Path | None:
+        """Move files of the directory into a new folder beside them; returns it, or None where there are none.
+
+        Raises:
+            RunError: they cannot be moved.
+        """
+        there = [name for name in names if os.path.lexists(self.path / name)]
+        if not there:
+            return None
+        number = 1
+        while (folder := self.path / f"{SET_ASIDE}-{number}").exists():
+            number += 1
+        with self._must_succeed():
+            folder.mkdir()
+            for name in there:
+                os.rename(self.path / name, folder / name)
+        return folder
 
     def rewind(self, first_round: int) -> None:
         """Forget the rows of `first_round` and later rounds, which will come again."""
         for rows in (self._rounds, self._clients, self._arrivals):
-            rows.keep_before(first_round)
+            rows.keepbefore(first_round)
 
     def arrivals(self) -> pa.Table:
         """All arrivals so far, with `ARRIVAL_SCHEMA`."""
@@ -147,7 +218,8 @@ class RunDirectory:
             self._write_json(DESCRIPTION, {name: getattr(run, name) for name in _DESCRIBED})
             with replacing(self.path / PARTITION) as temporary:
                 pq.write_table(partition_table(run), temporary)
-            self._write_json(SUMMARY, {"status": "running"})
+            identity = {"config_hash": digest(run.config, run.own_code), "own_code": run.own_code}
+            self._write_summary({"status": "running", **identity}, (DESCRIPTION, PARTITION))
             self._write_tables()
 
     def arrivals_finished(self, arrivals: Sequence[ArrivalRecord]) -> None:
@@ -174,7 +246,7 @@ class RunDirectory:
         """
         with self._must_succeed():
             self._write_tables()
-            self._write_json(SUMMARY, summary)
+            self._write_summary(summary, (DESCRIPTION, PARTITION, *TABLES, MODEL))
         if self._plots and self._run is not None:
             self._draw(self._run)
 
@@ -209,9 +281,15 @@ class RunDirectory:
             (self.path / EVENTS).unlink(missing_ok=True)
         for name, table in tables.items():
             with replacing(self.path / name) as temporary:
-                pq.write_table(table, temporary)
+                pq.write_table(table, temporary, write_page_checksum=True)
         finished = time.monotonic()
         self._next_write = finished + max(self._interval, (finished - started) / WRITING_SHARE)
+
+    def _write_summary(self, summary: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Write the summary with the checksums of those of the named files that are there, and one of itself."""
+        sums = {name: _checksum(self.path / name) for name in names if os.path.lexists(self.path / name)}
+        document = _plain({**summary, CHECKSUMS: sums})
+        self._write_json(SUMMARY, {**document, OWN_CHECKSUM: summary_checksum(document)})
 
     def _write_text(self, name: str, text: str) -> None:
         with replacing(self.path / name) as temporary:
@@ -234,30 +312,6 @@ class RunDirectory:
             yield
         except OSError as error:
             raise RunError(f"{self.path} could not be written: {error}") from error
-
-
-class _Rows:
-    """Rows of one schema; those already turned into Arrow are not turned again at the next rewrite."""
-
-    def __init__(self, schema: pa.Schema) -> None:
-        self._schema = schema
-        self._batches: list[pa.RecordBatch] = []
-        self._new: list[dict[str, Any]] = []
-
-    def append(self, *records: RoundRecord | ClientRecord | ArrivalRecord) -> None:
-        self._new.extend(vars(record) for record in records)
-
-    def extend_table(self, table: pa.Table) -> None:
-        self._batches.extend(table.to_batches())
-
-    def keep_before(self, first_round: int) -> None:
-        self._batches = _before(self.table(), first_round).to_batches()
-
-    def table(self) -> pa.Table:
-        if self._new:
-            self._batches.append(pa.RecordBatch.from_pylist(self._new, schema=self._schema))
-            self._new = []
-        return pa.Table.from_batches(self._batches, schema=self._schema)
 
 
 def runs_root() -> Path:
@@ -307,8 +361,9 @@ def _fresh_name(root: Path, name: str, seed: int) -> Path:
     return root / f"{plain}-{seed}-{uuid.uuid4().hex[:8]}"
 
 
-def _before(table: pa.Table, first_round: int) -> pa.Table:
-    return table.filter(pc.less(table["round"], first_round))
+def _checksum(file: Path) -> str:
+    with open_regular(file) as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _plain(value: Any) -> Any:

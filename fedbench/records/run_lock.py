@@ -11,6 +11,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from fedbench.errors import ConfigError
+from fedbench.regular_files import open_regular
 
 LOCK = ".lock"
 
@@ -67,7 +68,7 @@ def is_at_work(directory: Path) -> bool:
     A shared lock is tried, which needs no right to write: the folder may be another user's.
     """
     try:
-        with (directory / LOCK).open() as stream:
+        with open_regular(directory / LOCK) as stream:
             fcntl.flock(stream, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -10,11 +10,15 @@ from pathlib import Path
 
 from fedbench.atomic_files import replace_text
 from fedbench.records.reader import CHECKPOINTS
+from fedbench.regular_files import read_regular
 
 RECORDING_TAG = "fedbench.recording"
 """The tag of an MLflow run that holds the key."""
 
 ENTRY = "mlflow"
+
+LARGEST = 2**20
+"""Bytes of such a file that are read, at most."""
 
 
 def key_file(directory: Path) -> Path:
@@ -25,8 +29,8 @@ def key_file(directory: Path) -> Path:
 def read_key(file: Path) -> str | None:
     """The key that a file keeps; None where the file is missing or damaged."""
     try:
-        return str(json.loads(file.read_text(encoding="utf-8"))[ENTRY])
-    except (OSError, ValueError, KeyError, TypeError):
+        return str(json.loads(read_regular(file, limit=LARGEST))[ENTRY])
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
 
 

@@ -6,60 +6,16 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
+from broken_runs import BreakAfter, Broken, load, tables
 from own_method import OwnMethod
 
 from fedbench import resume
-from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
 from fedbench.experiment.run import run
-from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ClientRecord, RoundRecord
 
-SMALL = (
-    "data.dataset=digits", "data.clients=6", "data.samples_per_client=20", "model.width=4", "local.batch_size=10",
-    "rounds=5", "tracking.enabled=false", "runtime.executor=inline", "runtime.checkpoint_every=2",
-)  # fmt: skip
-TIMES = {"seconds"} | {
-    f"{what}_seconds" for what in ("wall", "dispatch", "transfer", "training", "aggregation", "evaluation", "tracking")
-}
-
 pytestmark = pytest.mark.usefixtures("run_folder")
-
-
-class Broken(Exception):
-    """Stands for a kill: the run gets no chance to write anything more."""
-
-
-class BreakAfter:
-    """Raises after a round (an observer)."""
-
-    def __init__(self, round_index: int) -> None:
-        self._round = round_index
-
-    def run_started(self, run: RunDescription) -> None:
-        pass
-
-    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
-        if record.round == self._round:
-            raise Broken
-
-    def run_finished(self, summary: dict[str, Any]) -> None:
-        pass
-
-
-def load(*overrides: str) -> ExperimentConfig:
-    return ExperimentConfig.load(None, [*SMALL, *overrides])
-
-
-def tables(directory: Path) -> dict[str, list[dict[str, object]]]:
-    """All recorded rows without wall time."""
-    found = {}
-    for path in sorted(directory.glob("*.parquet")):
-        table = pq.read_table(path)
-        found[path.name] = table.drop([name for name in table.column_names if name in TIMES]).to_pylist()
-    return found
 
 
 METHODS = {
@@ -110,7 +66,7 @@ def test_the_last_two_checkpoints_are_kept_and_nothing_is_pickled() -> None:
     directory = broken_run(5, "rounds=9")
     assert checkpoints(directory) == ["round-00000002", "round-00000004"]
     kinds = {path.suffix for path in (directory / "checkpoints").rglob("*") if path.is_file()}
-    assert kinds == {".json", ".safetensors"}
+    assert kinds == {".json", ".safetensors", ".parquet"}
     assert not list((directory / "checkpoints").glob(".*"))
 
 

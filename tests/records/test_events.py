@@ -74,8 +74,8 @@ def test_a_crash_while_writing_keeps_the_old_events(tmp_path: Path, monkeypatch:
     recorder.flush()
     whole = pq.write_table
 
-    def torn(table: pa.Table, path: Path) -> None:
-        whole(table, path)
+    def torn(table: pa.Table, path: Path, **options: bool) -> None:
+        whole(table, path, **options)
         if "events" in path.name:
             path.write_bytes(b"PAR1")
             raise OSError("no space left on device")

@@ -10,8 +10,9 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from safetensors.numpy import load_file
-from samples import CLASSES, a_description, a_round, client_rows
+from samples import CLASSES, a_description, a_round, client_rows, without_checksums
 
+from fedbench.config.identity import digest
 from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.records import run_directory
 from fedbench.records.reader import load_description, load_run
@@ -67,7 +68,8 @@ def test_small_learning_rates_survive_the_configuration_file(tmp_path: Path) -> 
 def test_a_run_that_fails_before_its_first_round_leaves_valid_files(tmp_path: Path) -> None:
     recorder = RunDirectory.create("demo", 3, tmp_path / "run")
     recorder.run_started(a_description(tmp_path / "run"))
-    assert load_run(recorder.path)[3] == {"status": "running"}
+    config, _, _, summary = load_run(recorder.path)
+    assert summary == {"status": "running", "config_hash": digest(config, {}), "own_code": {}}
     recorder.run_finished({"status": "failed", "best_accuracy": float("nan"), "rounds": np.int64(0)})
     _, rounds, clients, summary = load_run(recorder.path)
     assert (rounds.num_rows, clients.num_rows) == (0, 0)
@@ -111,12 +113,13 @@ def test_a_crash_while_writing_keeps_the_old_table(tmp_path: Path, monkeypatch: 
     recorder = record_run(tmp_path / "run", rounds=2)
     whole = pq.write_table
 
-    def torn(table: pa.Table, path: Path) -> None:
-        whole(table, path)
+    def torn(table: pa.Table, path: Path, **options: bool) -> None:
+        whole(table, path, **options)
         os.truncate(path, 10)
         raise OSError("no space left on device")
 
     monkeypatch.setattr(run_directory.pq, "write_table", torn)
+    without_checksums(recorder.path)
     recorder._next_write = 0.0
     recorder.round_finished(a_round(2), client_rows(2))
     assert "no space left" in str(recorder.warning)
@@ -124,6 +127,7 @@ def test_a_crash_while_writing_keeps_the_old_table(tmp_path: Path, monkeypatch: 
     with pytest.raises(RunError, match="no space left"):
         recorder.run_finished({"status": "finished"})
     monkeypatch.undo()
+    without_checksums(recorder.path)
     recorder.round_finished(a_round(3), client_rows(3))
     recorder.flush()
     assert load_run(recorder.path)[1]["round"].to_pylist() == [0, 1, 2, 3]
@@ -155,6 +159,7 @@ def test_reopening_drops_the_rounds_that_are_run_again(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["config.yaml", "rounds.parquet", "clients.parquet", "summary.json"])
 def test_torn_and_missing_files_are_refused_in_one_line(tmp_path: Path, name: str) -> None:
     file = record_run(tmp_path / "run").path / name
+    without_checksums(file.parent)
     file.write_bytes(b'{"torn": [' if name.endswith(("json", "yaml")) else file.read_bytes()[:-7])
     with pytest.raises(DataError, match=f"{name}: cannot be read") as torn:
         load_run(tmp_path / "run")
@@ -168,6 +173,7 @@ def test_foreign_directories_are_refused(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"is missing; is .* a run directory"):
         load_run(tmp_path)
     path = record_run(tmp_path / "run").path
+    without_checksums(path)
     pq.write_table(pa.table({"round": [1]}), path / "rounds.parquet")
     with pytest.raises(DataError, match="lacks the column phase"):
         load_run(path)
@@ -178,6 +184,7 @@ def test_foreign_directories_are_refused(tmp_path: Path) -> None:
     (tmp_path / "other" / "summary.json").write_text(json.dumps({"accuracy": 1}))
     with pytest.raises(DataError, match="has no status"):
         load_run(tmp_path / "other")
+    (tmp_path / "other" / "summary.json").write_text(json.dumps({"status": "running"}))
     (tmp_path / "other" / "config.yaml").write_text("just words")
     with pytest.raises(DataError, match="holds no mapping"):
         load_run(tmp_path / "other")

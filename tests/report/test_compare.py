@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import yaml
+from samples import without_checksums
 from small import asynchronous, config
 
 from fedbench.config.experiment import ExperimentConfig
@@ -41,7 +42,10 @@ def said(found: Comparison, severity: str) -> str:
 @pytest.fixture
 def copied(recorded: Path, tmp_path: Path) -> Path:
     """The runs once more, to be damaged."""
-    return shutil.copytree(recorded, tmp_path / "runs")
+    runs = shutil.copytree(recorded, tmp_path / "runs")
+    for directory in runs.iterdir():
+        without_checksums(directory)
+    return runs
 
 
 def summary_of(directory: Path) -> dict[str, Any]:

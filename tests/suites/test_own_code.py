@@ -68,7 +68,7 @@ def test_what_a_run_began_with_is_recorded_and_an_edited_record_is_noticed(suite
     assert f"Own code: own_method:Step {described['own_code']['own_method:Step']}." in described["note"]
     (directory / "description.json").write_text(json.dumps(described | {"own_code": {}}))
     (unusable,) = load([directory])
-    assert "is not the configuration that it ran with" in unusable.reason  # type: ignore[union-attr]
+    assert "description.json: is not as the run wrote it" in unusable.reason  # type: ignore[union-attr]
 
 
 def test_code_that_is_changed_while_a_suite_runs_fails_the_runs_after_it(suite: str, run_folder: Path) -> None:

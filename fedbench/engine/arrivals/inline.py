@@ -38,12 +38,16 @@ class InlineArrivalExecutor(ArrivalExecutor):
         self._spec = spec
         self._raises = max_failed_clients == 0
         self._estimates = server.method.estimates
-        self._server = ArrivalServer(server)
+        self._data, self._rows, self._server_spec = data, rows, server
         self._threads = torch.get_num_threads()
-        self._host = ArrivalHost()
-        self._host.prepare(spec, data, rows)
-        self._held = [-1] * len(spec.table.parts)
+        self.rebuild()
         self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
+
+    def rebuild(self) -> None:
+        self._server = ArrivalServer(self._server_spec)
+        self._host = ArrivalHost()
+        self._host.prepare(self._spec, self._data, self._rows)
+        self._held = [-1] * len(self._spec.table.parts)
         self._finished: dict[int, FinishedTask] = {}
         self._raised: dict[int, tuple[int, Exception]] = {}
         self._uploads: dict[int, Vector] = {}

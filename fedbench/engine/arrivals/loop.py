@@ -142,6 +142,11 @@ class ArrivalLoop:
         self._watch = Stopwatch()
         self._remedy = remedy(plan.method)
 
+    @property
+    def next_round(self) -> int:
+        """The round that comes next, from 0."""
+        return self._next_round
+
     def scores(self) -> Scores:
         """The scores of the current global model."""
         return Scores.of(self._executor.evaluate(self._ledger.versions).scores)

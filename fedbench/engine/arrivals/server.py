@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from fedbench.algorithms.arrivals import Array, AsyncAlgorithm
-from fedbench.checkpoints.state import Tree, writable
+from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS, PartTable
 
@@ -176,7 +176,10 @@ class ArrivalServer:
         """
         state = writable(state)
         for machine, machine_state in zip(self._machines, state["machines"], strict=True):
+            before = machine.parameters
             machine.restore(machine_state)
+            check_alike({"parameters": before}, {"parameters": machine.parameters})
+        check_alike({"statistics": self._statistics}, state)
         self._statistics, self._sent = state["statistics"], state["sent"]
         self._before = self._parameters()
 

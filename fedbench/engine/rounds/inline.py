@@ -36,12 +36,16 @@ class InlineRoundExecutor(RoundExecutor):
         self._spec = spec
         self._max_failed = max_failed_clients
         self._sizes = [len(part) for part in rows]
-        self._server = make_server(server)
+        self._data, self._rows, self._server_spec = data, rows, server
         self._threads = torch.get_num_threads()
-        self._host = ClientHost()
-        self._host.prepare(spec, data, rows)
-        self._held = [-1] * len(self._server.versions())
+        self.rebuild()
         self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
+
+    def rebuild(self) -> None:
+        self._server = make_server(self._server_spec)
+        self._host = ClientHost()
+        self._host.prepare(self._spec, self._data, self._rows)
+        self._held = [-1] * len(self._server.versions())
 
     def plan(self, round_index: int) -> RoundPlan:
         return self._server.plan(round_index)

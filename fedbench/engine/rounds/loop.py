@@ -51,6 +51,11 @@ class RoundLoop:
         self._next_round = state["next_round"]
         self._comm_gb, self._comp_tflop = state["paper"]
 
+    @property
+    def next_round(self) -> int:
+        """The round that comes next, from 0."""
+        return self._next_round
+
     def scores(self) -> Scores:
         """The scores of the current global model."""
         return Scores.of(self._executor.evaluate(()).scores)

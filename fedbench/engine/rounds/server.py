@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext, Values
-from fedbench.checkpoints.state import Tree, writable
+from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.errors import RunError
 from fedbench.planning.checked_groups import checked_groups
@@ -391,6 +391,7 @@ class Server:
     def restore(self, state: Tree) -> None:
         """Continue from a state that `state` returned."""
         state = writable(state)
+        check_alike(self._vectors, state["vectors"])
         self._vectors = state["vectors"]
         self._rule.restore(state["rule"])
         self._ledger.restore(state["ledger"])
