@@ -14,6 +14,7 @@ from fedbench.data.convert import describe
 from fedbench.data.digits import Digits
 from fedbench.errors import DataError
 from fedbench.experiment.federation import outline_federation
+from fedbench.experiment.run import run
 
 
 def images(**changes: object) -> FederatedData:
@@ -93,3 +94,20 @@ def test_images_in_0_to_1_that_were_cut_to_whole_numbers_are_remarked_on() -> No
     assert remarks_on(images(train=cut)) == (
         "own: no pixel is above 1 of 255; images in 0..1 are stored as 255 times their values",
     )
+
+
+class Absent(Given):
+    """Is not there, and says so before it is loaded."""
+
+    name: str = "given:Absent"
+
+    def check(self, root: Path | None) -> None:
+        raise DataError("absent: not there")
+
+    def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
+        raise AssertionError("loaded")
+
+
+def test_a_run_asks_whether_its_data_are_there_before_it_starts_anything() -> None:
+    with pytest.raises(DataError, match="absent: not there"):
+        run(ExperimentConfig().model_copy(update={"data": section(Absent(data=None))}))

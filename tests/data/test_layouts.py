@@ -39,7 +39,8 @@ def place(folder: Path, *names: str) -> Path:
     ],
 )
 def test_the_layouts_of_hubs_and_libraries_are_found(tmp_path: Path, names: tuple[str, ...]) -> None:
-    place(tmp_path, *names, ".cache/huggingface/train.parquet", "README.md", "_metadata.parquet")
+    hidden = [str(Path(name).parent / f"._{Path(name).name}") for name in names]
+    place(tmp_path, *names, *hidden, ".cache/train.parquet", "README.md", "_metadata.parquet")
     splits = {
         split: [str(file.relative_to(tmp_path)) for file in files] for split, files in find_splits(tmp_path).items()
     }
