@@ -1,6 +1,7 @@
 """Decoding image files into one array of pixels, with a check of every image."""
 
 import io
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -14,7 +15,6 @@ DECODER_VERSION = 2
 """Part of every cache key: raise it when the same files would decode to other arrays."""
 
 _PNG_START = b"\x89PNG\r\n\x1a\n"
-_PNG_END = b"IEND\xaeB`\x82"
 _CHANNELS = {"L": 1, "RGB": 3}
 _ORIENTATION = 0x0112
 """The EXIF tag for how an image is turned or mirrored from the way in which it is stored."""
@@ -65,8 +65,8 @@ def decode_image(data: bytes | None, kind: ImageKind, where: str) -> npt.NDArray
     """
     if not data:
         raise DataError(f"{where}: no image bytes; the images must be embedded in the file: write it again with them")
-    if data.startswith(_PNG_START) and _PNG_END not in data:
-        raise DataError(f"{where}: the image (PNG, {len(data)} bytes) is truncated; get the file again")
+    if data.startswith(_PNG_START) and (damage := _png_damage(data)) is not None:
+        raise DataError(f"{where}: the image (PNG, {len(data)} bytes) is {damage}; get the file again")
     try:
         with Image.open(io.BytesIO(data)) as opened:
             refusal = _refusal(opened, kind)
@@ -133,6 +133,24 @@ def of_equal_channels(splits: Sequence[npt.NDArray[np.uint8]]) -> list[npt.NDArr
 def _as_colour(pixels: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Pixels [..., 1] with their channel repeated to [..., 3]; colour as it is."""
     return np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels
+
+
+def _png_damage(data: bytes) -> str | None:
+    """Whether a PNG is truncated or damaged, by the checksum of each of its chunks, which Pillow does not compare.
+
+    A chunk is its length, its name, its data, and the CRC-32 of name and data.
+    """
+    view, place = memoryview(data), len(_PNG_START)
+    while place + 12 <= len(data):
+        end = place + 8 + int.from_bytes(view[place : place + 4])
+        if end + 4 > len(data):
+            break
+        if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4]):
+            return "damaged"
+        if bytes(view[place + 4 : place + 8]) == b"IEND":
+            return None
+        place = end + 4
+    return "truncated"
 
 
 def _refusal(image: Image.Image, kind: ImageKind) -> str | None:

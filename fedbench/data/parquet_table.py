@@ -22,7 +22,8 @@ class ParquetTable:
     def __init__(self, path: Path) -> None:
         self.path = path
         with self._readable():
-            self.file = pq.ParquetFile(path)
+            # Checksums of pages are compared where the file has any, as those that fedbench writes do.
+            self.file = pq.ParquetFile(path, page_checksum_verification=True)
             self.rows: int = self.file.metadata.num_rows
             self.schema: pa.Schema = self.file.schema_arrow
             self.columns: list[str] = self.schema.names

@@ -51,7 +51,7 @@ def write_parquet(
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        with pq.ParquetWriter(temporary, schema, compression="zstd", write_page_checksum=True) as writer:
             for first in range(0, len(images), ROW_GROUP):
                 rows = slice(first, first + ROW_GROUP)
                 encoded = [{"bytes": _png(image), "path": None} for image in images[rows]]

@@ -100,3 +100,13 @@ def test_images_of_ones_own_are_grey_until_one_is_in_colour(random_images: Calla
     np.testing.assert_array_equal(pixels[1], colour[0])
     for index, image in ((0, grey[0]), (2, grey[1])):
         np.testing.assert_array_equal(pixels[index], np.repeat(image, 3, axis=2))
+
+
+def test_no_flipped_bit_of_a_png_goes_unnoticed(random_images: Callable[..., np.ndarray]) -> None:
+    data = saved(Image.fromarray(random_images(1, 4)[0]))
+    pixels = decode_image(data, COLOUR, "it")
+    for place in range(8, len(data)):
+        damaged = bytearray(data)
+        damaged[place] ^= 1 << (place % 8)
+        with pytest.raises(DataError, match=r"it: .*get the file again"):
+            np.testing.assert_array_equal(decode_image(bytes(damaged), COLOUR, "it"), pixels)

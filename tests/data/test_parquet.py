@@ -263,3 +263,24 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, random_images: Callable[.
     with pytest.raises(TypeError):
         write_parquet(tmp_path / "full" / "f.parquet", random_images(1).astype(np.float64), np.array([0]), ["a"])
     assert list((tmp_path / "full").iterdir()) == []
+
+
+def test_no_damaged_byte_of_the_images_that_were_written_here_changes_a_pixel_unnoticed(
+    tmp_path: Path, random_images: Callable[..., np.ndarray]
+) -> None:
+    file = tmp_path / "train.parquet"
+    images = random_images(20, 8)
+    write_parquet(file, images, np.zeros(20, np.int64), ["a"])
+    whole = file.read_bytes()
+    column = pq.ParquetFile(file).metadata.row_group(0).column(0)
+    first = min(offset for offset in (column.dictionary_page_offset, column.data_page_offset) if offset)
+    noticed = 0
+    for place in range(first, first + column.total_compressed_size, 97):
+        file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x10]) + whole[place + 1 :])
+        try:
+            rows = read_images([file], COLOUR, label_columns=("label",))
+        except DataError:
+            noticed += 1
+        else:  # the bytes of a page's header that say nothing of its content
+            np.testing.assert_array_equal(rows.images, images)
+    assert noticed > 30
