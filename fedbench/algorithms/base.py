@@ -23,8 +23,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from fedbench.algorithms.round_updates import RoundUpdates as RoundUpdates
+from fedbench.algorithms.round_updates import Values as Values
 from fedbench.checkpoints.state import AttributeState
 from fedbench.components.base import Component
 from fedbench.protocol.layout import ParameterLayout
@@ -36,8 +37,6 @@ if TYPE_CHECKING:
 
     from fedbench.models.flat import FlatModel
 
-Values = npt.NDArray[np.float64]
-"""A float64 array of parameters, updates or weights at the server."""
 
 Weights = tuple[float, ...]
 """One number for each participant of a round."""
@@ -78,12 +77,15 @@ class Objective:
     Attributes:
         channels: names of the vectors that travel beside the parameters, in both directions.
         keeps: names of the vectors that a client keeps from round to round.
+        tracks: those of `channels` of which the client adds up in its state what the server reads (`correct_state`).
+            What compression leaves out of these is a part of their next difference, and is not kept as a residual.
         working_vectors: number of float32 [P] vectors that are held while a client trains, beside the model's own and
             those that the client keeps; for the memory estimate.
     """
 
     channels: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
+    tracks: tuple[str, ...] = ()
     working_vectors: int = 0
 
     def begin(self, context: LocalContext) -> None:
@@ -135,6 +137,21 @@ class Objective:
             steps: number of local steps that it took.
         """
 
+    def correct_state(
+        self, state: "dict[str, Tensor]", difference: "dict[str, Tensor]", pieces: Sequence[slice]
+    ) -> None:
+        """Bring what the client keeps in line with what the server reads; called after `finish`.
+
+        It is called where clipping, noise or compression changed the message. A method whose server relies on what
+        clients keep changes that here; state that concerns the client's own model alone stays as it is.
+
+        Args:
+            state: {name: float32 [P]}, what the client keeps, on the CPU; to be changed by putting new tensors here.
+            difference: {"parameters" or a channel: float32 [P]}, what the server reads minus what `finish` assumed to
+                be sent; 0 outside of the groups that the client trained.
+            pieces: places of these groups in the vectors.
+        """
+
 
 Needs = Literal["mean", "updates", "round"]
 """The part of a round's updates that a server rule is given.
@@ -178,54 +195,6 @@ class RuleContext:
     def generator(self, purpose: str) -> np.random.Generator:
         """A random generator that depends on the run's seed, `purpose` and the round alone."""
         return generator(self.seed, purpose, self.round)
-
-
-@dataclass(frozen=True)
-class RoundUpdates:
-    """All updates of a round, for a rule whose `needs` is "round".
-
-    Attributes:
-        previous: float64 [n], the global values of the context's groups, one after the other.
-        messages: for each accepted client, ascending by client, float32: its values of the groups that it trained.
-        pieces: for each of these clients, the places of its values in `previous`.
-        weights: float64 [k], p_i, the clients' weights, which sum to 1.
-    """
-
-    previous: Values
-    messages: tuple[npt.NDArray[np.float32], ...]
-    pieces: tuple[tuple[slice, ...], ...]
-    weights: Values
-
-    def __len__(self) -> int:
-        """k, the number of clients."""
-        return len(self.messages)
-
-    def update(self, index: int) -> Values:
-        """float64, Delta_i = (client's values - previous) over the groups that the client at `index` trained."""
-        previous = np.concatenate([self.previous[piece] for piece in self.pieces[index]])
-        update: Values = self.messages[index].astype(np.float64) - previous
-        return update
-
-    def squared_norms(self) -> Values:
-        """float64 [k], ||Delta_i||^2 of each client."""
-        updates = (self.update(index) for index in range(len(self)))
-        return np.array([update @ update for update in updates])
-
-    def mean(self, weights: Values | None = None) -> Values:
-        """float64 [n], the weighted mean of the updates; in each group over the clients that trained it.
-
-        Args:
-            weights: float64 [k], other weights in place of `self.weights`; they need not sum to 1.
-        """
-        total, normaliser = np.zeros_like(self.previous), np.zeros_like(self.previous)
-        for index, weight in enumerate(self.weights if weights is None else weights):
-            update, start = self.update(index), 0
-            for piece in self.pieces[index]:
-                stop = start + piece.stop - piece.start
-                total[piece] += weight * update[start:stop]
-                normaliser[piece] += weight
-                start = stop
-        return total / normaliser
 
 
 class ServerRule(AttributeState):

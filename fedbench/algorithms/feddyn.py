@@ -16,6 +16,9 @@ with -lambda_k + alpha (w - theta) added to the gradient. The server takes unwei
 So h = (1/m) sum_k lambda_k at any time. At a fixed point h = 0 and theta_k = theta: every lambda_k is its device's
 gradient at theta, and the mean of the gradients is zero.
 
+Where an update is clipped, gets noise or is compressed, theta_k is what the server reads, in both lines alike: what
+was not sent is in neither lambda_k nor h, so that h = (1/m) sum_k lambda_k holds all the same.
+
 With a partial schedule all of this holds on the active layer groups; lambda_k and h of the others stay as they are.
 The training loss that is recorded is L_k, the cross-entropy part.
 
@@ -24,12 +27,17 @@ participant sends 4 (n + s) and receives 4 bytes for every value that changed si
 stay where they are.
 """
 
-from typing import ClassVar
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 from pydantic import Field
 
 from fedbench.algorithms.base import Algorithm, LocalContext, Objective, RuleContext, ServerRule, Values
+from fedbench.protocol.message import PARAMETERS
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 DUAL = "dual"
 """Name of lambda_k in the client's state."""
@@ -87,6 +95,12 @@ class Regularised(Objective):
         for piece in context.pieces:
             dual[piece].sub_(vector[piece] - anchor[piece], alpha=self._alpha)
         context.state[DUAL] = dual
+
+    def correct_state(
+        self, state: "dict[str, Tensor]", difference: "dict[str, Tensor]", pieces: Sequence[slice]
+    ) -> None:
+        # theta_k - theta is what the server reads: lambda_k <- lambda_k - alpha (read - computed)
+        state[DUAL] = state[DUAL] - self._alpha * difference[PARAMETERS]
 
 
 class DebiasedMean(ServerRule):

@@ -16,6 +16,10 @@ Over the set S of participants out of N clients, unweighted, with a global learn
 With a partial schedule all of this holds on the active layer groups; the control variates of the others stay as they
 are, on both sides. A client that could not take a step keeps its c_i.
 
+Where c_i+ - c_i is compressed on its way, the client adds to c_i what the server reads of it, so that c stays the mean
+of all c_i. What was left out is a part of the next difference, since c_i lacks it: no residual is kept beside.
+Clipping is refused: it would shorten y_i - x and leave the control variates, which rest on it, as they are.
+
 With a single client c and c_i are the same sum, c - c_i is exactly 0 and the method is FedAvg bit for bit, as long as
 what is added to c arrives as it was sent: single values below 2**-17 may be rounded to a multiple of 2**-40 (see
 `fedbench.protocol.exact_sum`), and from then on the two agree to within such roundings only.
@@ -25,6 +29,7 @@ sends 4 (2 n + s) and receives 4 bytes for every parameter, statistic and value 
 downloaded: twice FedAvg's bytes, except for the statistics.
 """
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedbench.algorithms.base import Algorithm, LocalContext, Objective
@@ -45,7 +50,7 @@ class Scaffold(Algorithm):
     paper: ClassVar[str] = "Karimireddy et al., ICML 2020, arXiv 1910.06378"
     sends: ClassVar[str] = "the active groups and their control variates, both ways"
     keeps: ClassVar[str] = "a control variate, one value per parameter"
-    refuses: ClassVar[str] = "optimizers other than sgd without momentum and weight decay"
+    refuses: ClassVar[str] = "optimizers other than sgd without momentum and weight decay; update.clip_norm"
     name: str = "scaffold"
 
     def objective(self) -> Objective:
@@ -61,6 +66,11 @@ class Scaffold(Algorithm):
         for key in ("momentum", "weight_decay"):
             if value := getattr(optimizer, key):
                 raise ConfigError(f"local.optimizer.{key}={value}: must be 0 with {REASON}")
+        if (norm := config.update.clip_norm) is not None and config.update.noise_multiplier is None:
+            raise ConfigError(
+                f"update.clip_norm={norm} with algorithm.name=scaffold: its control variates would be sent unclipped, "
+                "and rest on the unclipped update; leave one of them out"
+            )
 
 
 class Controlled(Objective):
@@ -68,6 +78,7 @@ class Controlled(Objective):
 
     channels: tuple[str, ...] = (CONTROL,)
     keeps: tuple[str, ...] = (CONTROL,)
+    tracks: tuple[str, ...] = (CONTROL,)
     working_vectors: int = 3
 
     def begin(self, context: LocalContext) -> None:
@@ -94,6 +105,11 @@ class Controlled(Objective):
         context.outgoing[CONTROL] = change  # the server's sum of these is the last line of Eq. 5
         client_control = context.state.get(CONTROL)
         context.state[CONTROL] = change.clone() if client_control is None else client_control + change
+
+    def correct_state(
+        self, state: "dict[str, Tensor]", difference: "dict[str, Tensor]", pieces: Sequence[slice]
+    ) -> None:
+        state[CONTROL] = state[CONTROL] + difference[CONTROL]  # c_i <- c_i + (what the server reads of c_i+ - c_i)
 
 
 def _control(vectors: "dict[str, Tensor]", context: LocalContext, piece: slice) -> "Tensor":

@@ -231,6 +231,7 @@ class UpdateSection(Section):
 
     Attributes:
         clip_norm: Largest L2 norm of an update of the parameters; longer ones are scaled down to it. null: no limit.
+            Error feedback (topk) adds what earlier updates left out after that.
         noise_multiplier: Gaussian noise for differential privacy. The sum of a round's updates gets noise of standard
             deviation noise_multiplier * clip_norm, an equal share from each participant. null: no noise.
         delta: The delta for which the privacy loss epsilon is reported; only with noise.

@@ -19,63 +19,22 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fedbench.algorithms.base import Objective
 from fedbench.data.augment import prepare
 from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, EvaluationReport, HostOrder, HostReport, HostSpec
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.protocol.client_state import ClientState
-from fedbench.protocol.exact_sum import LARGEST_UPDATE, summable
+from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
-from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
-from fedbench.protocol.update_pipeline import add_message
+from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import generator
 from fedbench.records.schema import DROPPED
 from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, Transform, train_client
 from fedbench.training.scores import BatchScore, EvaluationBatch, ScoredSplit
-
-
-class HostUpload:
-    """Collects the answer of a host to its share of a round: one exact sum, or the clients' messages one by one."""
-
-    def __init__(self, table: PartTable, order: HostOrder) -> None:
-        """Start an empty upload.
-
-        Args:
-            table: the parts of a transfer.
-            order: the host's share of the round; `order.combine` chooses between the sum and the messages.
-        """
-        self._table = table
-        self._order = order
-        self._union = table.uploaded(order.union)
-        self._total = np.zeros(table.values(self._union) if order.combine else 0, np.int64)
-        self._messages: list[Vector] = [np.empty(0, np.float32)]
-
-    def add(self, index: int, parts: tuple[int, ...], values: Vector, reference: Vector) -> bool:
-        """Add one client's update.
-
-        Args:
-            index: the client's position in the order.
-            parts: the parts that the client sends.
-            values: float32 [n], the values of these parts after local training.
-            reference: float32 [n], the values before it.
-
-        Returns:
-            False when the update cannot be summed exactly; it is then left out.
-        """
-        weight, scale = self._order.weights[index], self._order.scales[index]
-        if not self._order.combine:
-            # The same test as for a sum, so that acceptance does not depend on which clients share an actor.
-            accepted = summable(values, reference, LARGEST_UPDATE / max(scale, 1.0))
-            if accepted:
-                self._messages.append(values)
-            return accepted
-        return add_message(self._total, self._union, self._table, parts, values, reference, weight, scale)
-
-    def content(self) -> npt.NDArray[np.int64] | Vector:
-        """The exact sum (int64), or the accepted messages one after the other (float32)."""
-        return self._total if self._order.combine else np.concatenate(self._messages)
 
 
 class ClientHost:
@@ -207,12 +166,49 @@ class ClientHost:
         accepted = values.shape == reference.shape and summable(values, reference)
         if accepted:
             rng = generator(self._spec.seed, "update", order.round, client)
-            values = self._spec.update.apply(table, parts, values, reference, state, rng)
+            values = self._after_pipeline(parts, values, reference, state, rng)
             accepted = upload.add(index, parts, values, reference)
         if accepted:
             self._states[client] = state
         status = "ok" if accepted else "rejected"
         return ClientReport(client, status, samples, result.steps, result.loss, seconds, result.passes)
+
+    def _after_pipeline(
+        self,
+        parts: tuple[int, ...],
+        values: Vector,
+        reference: Vector,
+        state: ClientState,
+        rng: np.random.Generator,
+        sign: float = 1.0,
+    ) -> Vector:
+        """A client's message as the server reads it, after clipping, noise and compression.
+
+        The client's state is brought in line with it where the method asks for that (`Objective.correct_state`).
+
+        Args:
+            parts: numbers of the message's parts.
+            values: float32 [n], the values that the client arrived at.
+            reference: float32 [n], the values that it started from.
+            state: the client's new state; changed in place.
+            rng: draws noise and stochastic roundings.
+            sign: -1 for a message that is (start - trained).
+        """
+        objective, table = self._training.objective, self._spec.table
+        read = self._spec.update.apply(table, parts, values, reference, state, rng, objective.tracks)
+        if read is values or type(objective).correct_state is Objective.correct_state:
+            return read
+        difference = table.zeros()
+        table.scatter((read - values) * np.float32(sign), difference, parts)
+        kept = {name: torch.from_numpy(state.arrays[name]) for name in objective.keeps if name in state.arrays}
+        groups = sorted({table.parts[part].group for part in parts} - {-1})
+        objective.correct_state(
+            kept,
+            {channel: torch.from_numpy(vector) for channel, vector in difference.items() if channel != STATISTICS},
+            self._spec.layout.ranges(tuple(groups)),
+        )
+        state.arrays.update({name: tensor.numpy() for name, tensor in kept.items()})
+        return read
 
     def _train_one(
         self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float = math.inf

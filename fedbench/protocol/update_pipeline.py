@@ -1,6 +1,6 @@
 """The way from a client's trained values to the server's sum: clipping, noise, compression, and the exact sum."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +43,7 @@ class UpdatePipeline:
         reference: Vector,
         state: ClientState,
         rng: np.random.Generator,
+        tracked: Collection[str] = (),
     ) -> Vector:
         """The message as the server reads it.
 
@@ -53,6 +54,7 @@ class UpdatePipeline:
             reference: float32 [n], the values that it started from.
             state: the client's state; the residual in it is replaced.
             rng: draws noise and stochastic roundings.
+            tracked: channels of which no residual is kept (`Objective.tracks`).
 
         Returns:
             float32 [n]; `values` itself where nothing is to be done.
@@ -72,7 +74,8 @@ class UpdatePipeline:
                 update = clip(update, self.clip_norm)
             if channel == PARAMETERS and self.noise_std:
                 update = update + gaussian_noise(len(update), self.noise_std, rng)
-            update = self._compress(table, channel_parts, channel, update, state, rng)
+            keeps_residual = self.keeps_residual and channel not in tracked
+            update = self._compress(table, channel_parts, channel, update, state if keeps_residual else None, rng)
             message[segment_of_channel] = reference[segment_of_channel] + update
         return message
 
@@ -82,12 +85,12 @@ class UpdatePipeline:
         parts: Sequence[int],
         channel: str,
         update: Vector,
-        state: ClientState,
+        state: ClientState | None,
         rng: np.random.Generator,
     ) -> Vector:
-        """Compress the update of one channel, with error feedback where the compression keeps a residual."""
+        """Compress the update of one channel, with error feedback where `state` is given to hold its residual."""
         sizes = [table.sizes[index] for index in parts]
-        if not self.keeps_residual:
+        if state is None:
             return self.compression.roundtrip(update, sizes, rng)
         name = f"{RESIDUAL} {channel}"
         residual = state.arrays.get(name, np.zeros(table.layout.size, np.float32)).copy()

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fedbench.engine.client_host import HostUpload
+from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import HostOrder
 from fedbench.protocol.exact_sum import LARGEST_UPDATE
 from fedbench.protocol.layout import ParameterLayout

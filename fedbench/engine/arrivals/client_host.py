@@ -56,7 +56,7 @@ class ArrivalHost(ClientHost):
         accepted = message.shape == reference.shape and summable(message, reference)
         if accepted:
             rng = generator(self._spec.seed, "update", order.visit, client)
-            message = self._spec.update.apply(table, parts, message, reference, new_state, rng)
+            message = self._after_pipeline(parts, message, reference, new_state, rng, sign=-1.0)
             accepted = summable(message, reference)
         if accepted:
             self._states[client] = new_state
