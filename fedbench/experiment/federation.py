@@ -54,9 +54,19 @@ def load_federation(config: ExperimentConfig) -> Federation:
         DataError: missing or damaged data.
         ConfigError: a division that is not possible, or an option without effect on this data.
     """
+    return divide(config, load_data(config))
+
+
+def load_data(config: ExperimentConfig) -> FederatedData:
+    """Load the data set, with its validation split.
+
+    Raises:
+        DataError: missing or damaged data.
+        ConfigError: an option without effect on this data.
+    """
     section = config.data
     data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
-    return divide(config, with_validation(check_data(section.dataset, data), section.validation_fraction, config.seed))
+    return with_validation(check_data(section.dataset, data), section.validation_fraction, config.seed)
 
 
 def outline_federation(config: ExperimentConfig) -> Federation | None:

@@ -27,7 +27,7 @@ class Outcome:
         summary: as in `summary.json`, if it ended.
         reason: why it failed, one line.
         reused: it was recorded before.
-        other_versions: the libraries that it was recorded with, where they differ.
+        other_versions: the libraries and the data that it was recorded with, where they differ.
     """
 
     status: str
@@ -271,7 +271,7 @@ class Outcomes:
             notes.append(f"Set on the command line: {', '.join(chosen)}.")
         notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")
         other = dict.fromkeys(outcome.other_versions for outcome in self.by_digest.values() if outcome.other_versions)
-        notes += [f"Some runs were recorded with other versions: {line}." for line in other]
+        notes += [f"Some runs were recorded with other versions or data: {line}." for line in other]
         return tuple(notes)
 
 

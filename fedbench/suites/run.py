@@ -28,6 +28,7 @@ from fedbench.suites.data_places import require_data
 from fedbench.suites.earlier_runs import Recorded, set_aside
 from fedbench.suites.files import TABLE, write_outputs
 from fedbench.suites.plan import Plan, Run, slug
+from fedbench.suites.present_data import PresentData
 from fedbench.suites.progress import SuiteListener
 from fedbench.suites.results import Outcome, Outcomes
 from fedbench.suites.whole_table import whole_and_recorded
@@ -142,9 +143,12 @@ class _Suite:
                 self._listener.end(self._outcomes.by_digest[digest])
 
     def _take_recorded(self) -> None:
+        present = PresentData()
         for digest, recorded in self._recorded.items():
             if recorded.finished:
-                other = recorded.other_versions
+                config = self._whole.plan.runs[digest].config
+                differences = (recorded.other_versions, present.difference(config, recorded.directory))
+                other = ", ".join(filter(None, differences))
                 self._keep(
                     digest,
                     Outcome("finished", recorded.directory, recorded.summary, reused=True, other_versions=other),

@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 from command_line import write_cifar10
+from rich.console import Console
 from small_suites import BASE, TINY, directories, plan_of, run, values, write_suite
 
-from fedbench.cli import suite_progress as progress
+from fedbench.cli import suite_progress
+from fedbench.cli.suite_progress import SuiteProgress
 from fedbench.errors import ConfigError, DataError
 from fedbench.records.reader import load_run
 from fedbench.records.run_lock import RunLock
-from fedbench.suites.run import suite_folder
+from fedbench.suites.run import run_suite, suite_folder
 from fedbench.tables import render
 from fedbench.tables.html import table_html
 
@@ -39,7 +41,7 @@ def test_where_nobody_sees_a_status_line_long_runs_are_heard_of_now_and_then(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     suite = write_suite(run_folder)
-    monkeypatch.setattr(progress, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(suite_progress, "SILENT_SECONDS", 0.0)
     _, lines = run(plan_of(suite, seeds="0"))
     of_the_first = [line for line in lines if line.startswith("1/2  FNU seed 0  ")]
     assert of_the_first[0].endswith("starting")
@@ -155,6 +157,28 @@ def test_runs_recorded_with_other_libraries_are_taken_and_pointed_out(run_folder
     outcomes, lines = run(plan_of(suite, seeds="0"))
     assert any(line.startswith("warning: ") and "torch 1.0, not " in line for line in lines)
     assert any("torch 1.0, not " in note for note in outcomes.table().notes)
+
+
+def test_runs_recorded_on_other_data_are_pointed_out_and_run_again_by_force(run_folder: Path) -> None:
+    root = write_cifar10(run_folder / "root")
+    base = {**BASE, "rounds": 1, "schedule": "full", "data": {"dataset": "cifar10", "clients": 2}}
+    suite = write_suite(run_folder, base=base, rows=[{"name": "all"}], published=None, seeds=[0],
+                        columns=[{"name": "loss", "measure": "train_loss"}])  # fmt: skip
+    plan = plan_of(suite, f"data.root={root}")
+    run(plan)
+    _, same = run(plan)
+    assert [line.endswith("recorded before") for line in same] == [True]
+    write_cifar10(root, rows=50)
+    outcomes, lines = run(plan)
+    assert any(line.startswith("warning: ") and "was recorded with data " in line for line in lines)
+    assert any("other versions or data: data " in note for note in outcomes.table().notes)
+    with SuiteProgress(Console(file=io.StringIO()), 1) as progress:
+        run_suite(plan, progress, force=True)
+    _, again = run(plan)
+    assert [line.endswith("recorded before") for line in again] == [True]
+    shutil.rmtree(root)
+    _, without = run(plan)
+    assert not [line for line in without if line.startswith("warning")]
 
 
 def test_a_scaled_suite_says_so_in_every_output_and_keeps_its_runs_apart(run_folder: Path) -> None:
