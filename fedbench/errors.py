@@ -1,10 +1,25 @@
 """The errors that fedbench raises on purpose: each message is one line that a user can act on."""
 
+import re
+
 
 class FedbenchError(Exception):
     """Base of every deliberate error. `exit_code` is what the command line exits with."""
 
     exit_code = 2
+
+    def __str__(self) -> str:
+        return one_line(super().__str__())
+
+
+def one_line(text: str) -> str:
+    r"""A text in one line: line breaks are blanks, other characters that nobody sees are written as escapes.
+
+    >>> one_line("lr=a\n  b\x00: must be a number")
+    'lr=a b\\x00: must be a number'
+    """
+    joined = re.sub(r"\s*[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]\s*", " ", text)
+    return re.sub("[\x00-\x08\x0e-\x1f\x7f\ud800-\udfff]", lambda found: repr(found[0])[1:-1], joined)
 
 
 class ConfigError(FedbenchError):

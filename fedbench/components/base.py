@@ -6,28 +6,48 @@ types and bounds; `fedbench list` shows the first line of the docstring, `fedben
 """
 
 import re
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
 
+LONGEST_SHOWN = 200
+"""Characters of a value that an error message shows, at most."""
 
-class Section(BaseModel):
+
+class Checked(BaseModel):
+    """Values that are checked one by one: numbers are finite, and written as numbers."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _numbers_are_numbers(cls, values: Any) -> Any:
+        for key, value in values.items() if isinstance(values, dict) else ():
+            field = cls.model_fields.get(key) if isinstance(key, str) else None
+            kinds = set() if field is None else {field.annotation, *get_args(field.annotation)}
+            if not kinds & {int, float} or kinds & {bool, str, Any}:
+                continue
+            if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
+                shown = str(value).lower() if isinstance(value, bool) else value
+                raise ValueError(f"{key}={shown}: must be a number, in decimal digits")
+        return values
+
+
+class Section(Checked):
     """A part of the configuration: frozen, unknown keys forbidden."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
-class Component(BaseModel):
+class Component(Checked):
     """A part of an experiment that is chosen by name and checked with its own parameters.
 
     Attributes:
         name: A built-in name, or the import path of a class ("package.module:Class").
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     name: str
 
@@ -81,4 +101,5 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
         # The message of a check across several keys begins with one of them.
         joint = "." if re.match(r"\w+=", message) else ": "
         return f"{key}{joint}{message}{more}" if key else f"{message}{more}"
-    return f"{key}={given}: {message}{more}"
+    shown = str(given)
+    return f"{key}={shown if len(shown) <= LONGEST_SHOWN else shown[:LONGEST_SHOWN] + '...'}: {message}{more}"

@@ -169,7 +169,7 @@ def component_class(kind: str, name: str) -> Any:
     module_name, _, attribute = (target or name).partition(":")
     try:
         module = import_module(module_name, target or name)
-    except ImportError as error:
+    except (ImportError, ValueError, TypeError) as error:  # the latter two for names that no module can have
         raise ConfigError(f"{key}={name}: cannot import {module_name!r} ({error})") from error
     try:
         return getattr(module, attribute)

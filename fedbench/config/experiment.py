@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -33,6 +32,7 @@ from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.runtime import RuntimeSection
 from fedbench.config.stores import fault_of_store
+from fedbench.config.yaml_text import dump_yaml, name_of
 from fedbench.data.augmentation import Augmentation, Normalization
 from fedbench.data.base import Dataset
 from fedbench.data.partition import Partition
@@ -353,7 +353,7 @@ class ExperimentConfig(Section):
         """
         base = read_source(source) if source is not None else {}
         if source is not None:
-            base.setdefault("name", Path(str(source)).stem)
+            base.setdefault("name", name_of(source))
         return cls.from_mapping(overlaid(base, overrides))
 
     @classmethod
@@ -374,7 +374,7 @@ class ExperimentConfig(Section):
 
     def to_yaml(self) -> str:
         """All values as YAML text, in the order of the sections."""
-        text: str = yaml.safe_dump(self.to_mapping(), sort_keys=False, allow_unicode=True)
+        text: str = dump_yaml(self.to_mapping())
         return text
 
     def own_code(self) -> dict[str, str]:

@@ -1,18 +1,16 @@
 """Merging a configuration from presets, YAML files and dotted overrides, as plain values that are not checked yet."""
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from fedbench.components.catalogue import CONFIG_KEYS, built_in_name, component_class
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.alias import without_alias
+from fedbench.config.yaml_text import YamlFault, is_yaml_file, parse_value, read_yaml
 from fedbench.errors import ConfigError
 
 PRESETS = Path(__file__).parent / "presets"
@@ -27,24 +25,19 @@ def read_source(source: str | Path) -> dict[str, Any]:
     """The nested values of a preset or a YAML file.
 
     Args:
-        source: a preset's name, or the path of a file that ends in .yaml or .yml.
+        source: a preset's name, or the path of a file that ends in .yaml, .yml or .json.
 
     Raises:
         ConfigError: there is no such preset or file, or it is not a YAML mapping.
     """
     path = Path(source)
-    if path.suffix not in (".yaml", ".yml"):
+    if not is_yaml_file(path):
         path = PRESETS / f"{source}.yaml"
         if not path.is_file():
             raise ConfigError(f"{source}: no such preset{did_you_mean(str(source), preset_names())} (or a .yaml file)")
     if not path.is_file():
         raise ConfigError(f"{source}: no such file")
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{source}: expected a mapping of sections, found {type(values).__name__}")
+    values = read_yaml(path, str(source))
     return without_alias(values)
 
 
@@ -92,8 +85,8 @@ def _resolved(base: Mapping[str, Any], changes: Mapping[str, Any], what: str) ->
         plain = OmegaConf.to_container(
             OmegaConf.merge(OmegaConf.create(dict(base)), OmegaConf.create(dict(changes))), resolve=True
         )
-    except OmegaConfBaseException as error:
-        raise ConfigError(f"{what}: {str(error).splitlines()[0]}") from None
+    except Exception as error:  # OmegaConf raises errors of many kinds where values do not fit each other
+        raise ConfigError(f"{what}: {_first_line(error)}") from None
     assert isinstance(plain, dict)
     return {str(name): part for name, part in plain.items()}
 
@@ -110,25 +103,22 @@ def parse_overrides(overrides: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise ConfigError(f"{text}: an override is written section.key=value")
         try:
-            parsed = yaml.safe_load(value)
-        except yaml.YAMLError:
-            parsed = value
-        if isinstance(parsed, str):
-            parsed = _number(parsed)
+            parsed = parse_value(value)
+        except YamlFault as error:
+            raise ConfigError(f"{text}: {error}") from None
         if key in CONFIG_KEYS.values() and isinstance(parsed, str):
             parsed = {"name": parsed}
         try:
             OmegaConf.update(result, key, parsed, merge=True)
-        except (OmegaConfBaseException, ValueError, TypeError) as error:
-            raise ConfigError(f"{text}: {str(error).splitlines()[0]}") from None
+        except Exception as error:  # OmegaConf raises errors of many kinds where values do not fit each other
+            raise ConfigError(f"{text}: {_first_line(error)}") from None
     plain = OmegaConf.to_container(result)
     assert isinstance(plain, dict)
     return without_alias({str(name): part for name, part in plain.items()})
 
 
-def _number(text: str) -> float | str:
-    """A number for a text such as 1e-3, which YAML 1.1 reads as a text though a number is meant."""
-    return float(text) if re.fullmatch(r"[+-]?\d+(\.\d*)?[eE][+-]?\d+", text) else text
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)
 
 
 def drop_parameters_of_replaced_components(base: dict[str, Any], changes: Mapping[str, Any]) -> None:

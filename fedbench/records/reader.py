@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from fedbench.config.identity import digest
+from fedbench.config.yaml_text import parse_yaml
 from fedbench.errors import DataError
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ARRIVAL_SCHEMA, CLIENT_SCHEMA, DROPPED, ROUND_SCHEMA
@@ -56,7 +56,7 @@ def load_run(directory: str | Path) -> tuple[dict[str, Any], pa.Table, pa.Table,
     for attempt in range(ATTEMPTS):
         summary, sums = _summary(path)
         try:
-            config = _mapping(path / CONFIG, yaml.safe_load)
+            config = _mapping(path / CONFIG, parse_yaml)
             check_config(path, config, summary)
             rounds = _table(path / ROUNDS, ROUND_SCHEMA, sums)
             return config, rounds, _table(path / CLIENTS, CLIENT_SCHEMA, sums), summary
@@ -74,7 +74,7 @@ def load_start(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
         DataError: one of the files is missing, damaged or of another kind.
     """
     path = Path(directory)
-    return _mapping(path / CONFIG, yaml.safe_load), _summary(path)[0]
+    return _mapping(path / CONFIG, parse_yaml), _summary(path)[0]
 
 
 def check_config(path: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
@@ -166,7 +166,7 @@ def load_description(directory: str | Path) -> RunDescription:
     try:
         counts = list(zip(*(column.to_pylist() for column in partition.columns[2:]), strict=True))
         return RunDescription(
-            config=_mapping(path / CONFIG, yaml.safe_load),
+            config=_mapping(path / CONFIG, parse_yaml),
             directory=str(path.absolute()),
             class_names=tuple(described.pop("class_names")),
             client_class_counts=tuple(counts),

@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-import yaml
 
 from fedbench.atomic_files import replacing, write_tensors
 from fedbench.config.identity import digest
+from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.protocol.layout import Vector
 from fedbench.records.observers import RunDescription
@@ -214,7 +214,7 @@ class RunDirectory:
         """
         self._run = run
         with self._must_succeed():
-            self._write_text(CONFIG, yaml.safe_dump(run.config, sort_keys=False, allow_unicode=True))
+            self._write_text(CONFIG, dump_yaml(run.config))
             self._write_json(DESCRIPTION, {name: getattr(run, name) for name in _DESCRIBED})
             with replacing(self.path / PARTITION) as temporary:
                 pq.write_table(partition_table(run), temporary)

@@ -16,6 +16,7 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import OWN_CODE, portable
 from fedbench.config.merge import overlaid, read_source
+from fedbench.config.yaml_text import is_yaml_file, name_of
 from fedbench.errors import ConfigError
 from fedbench.studies.metrics import ACCURACIES, CHOOSERS, OBJECTIVES, TO_TARGET
 from fedbench.studies.run_budget import RunBudget, check_equal_lengths
@@ -276,7 +277,7 @@ def load_study(
         ConfigError: one line with the key, the value and what is allowed.
     """
     path = find_study(source)
-    values = {"name": path.stem} | read_source(path)
+    values = {"name": name_of(path)} | read_source(path)
     pairs = [(key, text) for key, _, text in (override.partition("=") for override in overrides)]
     own = {key: text for key, text in pairs if key in ("base", "name") or key.startswith("run_budget.")}
     if limits := {key.partition(".")[2]: text for key, text in own.items() if key.startswith("run_budget.")}:
@@ -317,7 +318,7 @@ def find_study(source: str | Path) -> Path:
         ConfigError: there is none.
     """
     path = Path(source)
-    if path.suffix in (".yaml", ".yml"):
+    if is_yaml_file(path):
         return path
     shipped = shipped_studies()
     if str(source) not in shipped:

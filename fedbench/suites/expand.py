@@ -5,11 +5,10 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
-import yaml
-
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.merge import drop_parameters_of_replaced_components, merged, parse_overrides, read_source, resolved
+from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, FedbenchError
 from fedbench.planning.schedules import Cyclic
 from fedbench.suites.cell_values import Measure
@@ -296,4 +295,4 @@ def _without_what_runs_set(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _as_text(value: object) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()
+    return dump_yaml(value, default_flow_style=True, width=10**6).strip().removesuffix("...").strip()

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, Self
 
-import yaml
 from pydantic import Field, ValidationError, field_validator, model_validator
 
 from fedbench.components.base import Section, explain
 from fedbench.components.suggestions import did_you_mean
+from fedbench.config.yaml_text import is_yaml_file, read_yaml
 from fedbench.errors import ConfigError
 from fedbench.suites.cell_values import Measure
 
@@ -215,7 +215,7 @@ def suite_path(name: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    path = Path(name) if name.endswith((".yaml", ".yml")) else SUITES / f"{name}.yaml"
+    path = Path(name) if is_yaml_file(name) else SUITES / f"{name}.yaml"
     if not path.is_file():
         if path.parent != SUITES:
             raise ConfigError(f"{name}: no such file")
@@ -230,12 +230,7 @@ def read_suite(path: Path) -> SuiteFile:
         ConfigError: one line with the file, the key, the value and what is allowed.
     """
     label = f"suite {path.stem}"
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{label}: not readable as YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(values, dict):
-        raise ConfigError(f"{label}: expected a mapping of keys, found {type(values).__name__}")
+    values = read_yaml(path, label)
     try:
         suite = SuiteFile.model_validate(values)
     except ValidationError as error:
