@@ -61,7 +61,7 @@ class HangingClients(LostActor):
     """
 
     def __init__(self, round_index: int, clients: tuple[int, ...]) -> None:
-        super().__init__(f"round {round_index}: clients {list(clients)} did not come back from their training")
+        super().__init__(f"round {round_index + 1}: clients {list(clients)} did not come back from their training")
         self.round_index = round_index
         self.clients = clients
 
@@ -77,7 +77,7 @@ class ClientFailure(RunError):
     """
 
     def __init__(self, client: int, round_index: int, message: str, traceback: str) -> None:
-        super().__init__(f"client {client} failed in round {round_index}: {message}")
+        super().__init__(f"client {client} failed in round {round_index + 1}: {message}")
         self.client = client
         self.round_index = round_index
         self.message = message

@@ -37,6 +37,7 @@ class Progress:
         self._bar: Bar | None = None
         self._status = screen.status("starting: data, model, actors") if screen.is_terminal else None
         self._rounds = 0
+        self._group_names: tuple[str, ...] = ()
         self._bytes = 0
         self._accuracy = ""
         self._began = 0.0
@@ -55,7 +56,7 @@ class Progress:
 
     def run_started(self, run: RunDescription) -> None:
         """Print what runs."""
-        self._rounds, self._bytes = run.rounds, run.sent_bytes
+        self._rounds, self._bytes, self._group_names = run.rounds, run.sent_bytes, run.group_names
         if self._status:
             self._status.stop()
         self._say(f"{run.title}: {run.rounds} round{'s' if run.rounds > 1 else ''}, {run.directory}")
@@ -81,7 +82,8 @@ class Progress:
         left = self._time_left(done)
         loss, sent = f"loss {record.train_loss:.4f}", f"{self._bytes / 1e6:.2f} MB"
         clock = "" if self._bar and self._screen.width < WIDE else _clock(record)
-        text = "  ".join(part for part in (f"{_what(record):<11}", self._accuracy, loss, sent, clock, left) if part)
+        trained = f"{_what(record, self._group_names):<11}"
+        text = "  ".join(part for part in (trained, self._accuracy, loss, sent, clock, left) if part)
         if record.rejected_clients:
             rejected = [client.client for client in clients if client.status == "rejected"]
             why = "not finite, too large or of the wrong shape"
@@ -109,9 +111,11 @@ class Progress:
         """Show nothing more: the summary follows."""
 
 
-def _what(record: RoundRecord) -> str:
-    """Name what a round trained."""
-    group = f"group {record.group}"
+def _what(record: RoundRecord, group_names: Sequence[str]) -> str:
+    """Name what a round trained: the layer group by its name, where it was a single one."""
+    group = "several groups"
+    if record.group >= 0:
+        group = group_names[record.group] if record.group < len(group_names) else f"group {record.group}"
     if record.phase != "async":
         return "full update" if record.phase == "full" else group
     arrivals = f"{record.clients:,} arrival{'' if record.clients == 1 else 's'}"

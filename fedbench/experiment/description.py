@@ -54,6 +54,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         test_samples=len(data.test),
         validation_samples=data.scored_rows.get("validation", 0),
         own_code=problem.own_code,
+        group_names=problem.layout.group_names,
     )
 
 

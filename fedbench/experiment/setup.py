@@ -120,7 +120,11 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
     check_privacy(config, table, federation.sizes, length, rounds)
-    remarks = (*federation.remarks, *_idle_remarks(config, method, layout, module, rounds))
+    remarks = (
+        *federation.remarks,
+        *_idle_remarks(config, method, layout, module, rounds),
+        *_cut_schedule(config, layout, rounds),
+    )
     objective = method.objective()
     if (refusal := objective.refusal(layout, module)) is not None:
         raise ConfigError(refusal)
@@ -256,6 +260,29 @@ def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None
             raise ConfigError(
                 f"{key}={value}: has no effect, model.name={config.model.name} has no running statistics; leave it out"
             )
+
+
+def _cut_schedule(config: ExperimentConfig, layout: ParameterLayout, rounds: int) -> Iterator[str]:
+    """A line on the layer groups that are never trained alone, where the run ends before its schedule does."""
+    length = config.schedule.length(layout.groups)
+    if length is None or rounds >= length:
+        return
+    none = Feedback.none(layout)
+    visited = [
+        {
+            group
+            for r in range(first, last)
+            if (active := config.schedule.active(r, layout.groups, config.seed, none)).partial
+            for group in active.groups
+        }
+        for first, last in ((0, rounds), (rounds, length))
+    ]
+    left = [layout.group_names[group] for group in sorted(visited[1] - visited[0])]
+    never = f", so that {', '.join(left)} {'is' if len(left) == 1 else 'are'} never trained alone" if left else ""
+    yield (
+        f"rounds={rounds}: is less than the {length} rounds of schedule.name={config.schedule.name}{never}; "
+        "rounds=auto runs all of it"
+    )
 
 
 def _idle_remarks(

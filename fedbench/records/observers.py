@@ -25,6 +25,7 @@ class RunDescription:
         held_out_by_seed: whether the seed drew the rows of the test or validation split; another seed then has others.
         sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
         validation_samples: size of the validation split; 0: there is none.
+        group_names: names of the layer groups, shallow to deep.
         own_code: {import path: digest of its content} of the parts of one's own that the run began with.
     """
 
@@ -44,6 +45,7 @@ class RunDescription:
     sent_bytes: int = 0
     own_code: dict[str, str] = field(default_factory=dict)
     validation_samples: int = 0
+    group_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = N
     traffic = np.asarray(METRICS["total_bytes"].by_round(rounds), np.float64) / 1e6
     compute = np.asarray(METRICS["client_flops"].by_round(rounds), np.float64) / 1e12
     drawn = {
-        "accuracy_by_round": _accuracy(rounds, run, _column(rounds, "round"), "round", by_round=True),
+        "accuracy_by_round": _accuracy(rounds, run, _column(rounds, "round") + 1, "round", by_round=True),
         "accuracy_by_traffic": _accuracy(rounds, run, traffic, "uplink + downlink, all clients, cumulative (MB)"),
         "accuracy_by_compute": _accuracy(rounds, run, compute, "client compute, cumulative (TFLOP)"),
     }
@@ -148,7 +148,7 @@ def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, b
     if best is not None and shown[best]:
         axes.axhline(accuracy[best], color=GREY, linewidth=0.8, linestyle=":")
         axes.annotate(
-            f"best {accuracy[best]:.2f} % (round {rounds['round'][best].as_py()}, chosen on {chosen_on(rounds)})",
+            f"best {accuracy[best]:.2f} % (round {best + 1}, chosen on {chosen_on(rounds)})",
             (0.0, accuracy[best]), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
             fontsize=8, color=GREY,
         )  # fmt: skip

@@ -169,6 +169,7 @@ def load_description(directory: str | Path) -> RunDescription:
             config=_mapping(path / CONFIG, parse_yaml),
             directory=str(path.absolute()),
             class_names=tuple(described.pop("class_names")),
+            group_names=tuple(described.pop("group_names", ())),
             client_class_counts=tuple(counts),
             **described,
         )

@@ -37,8 +37,9 @@ ROUND_SCHEMA = pa.schema(
         ("validation_accuracy", pa.float64()),
     ]
 )
-"""`rounds.parquet`. Bytes, FLOPs and seconds are of this round; the paper_ columns are cumulative. The *_seconds
-after `rejected_clients` say where the round's wall_seconds went.
+"""`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
+seconds are of this round; the paper_ columns are cumulative. The *_seconds after `rejected_clients` say where the
+round's wall_seconds went.
 
 An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients` counts the updates that arrived, group
 is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per

@@ -116,7 +116,7 @@ class MlflowTracker:
         self._earlier = [RoundRecord(**row) for row in history.to_pylist()]
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
-        """Queue the round's metrics."""
+        """Queue the round's metrics, at the step that is its number, from 1."""
         self._uplink += record.uplink_bytes
         self._downlink += record.downlink_bytes
         self._flops += record.client_flops
@@ -138,7 +138,7 @@ class MlflowTracker:
             "async/virtual_s": record.virtual_seconds,
             "async/epochs": record.epochs,
         }
-        self.log(record.round, metrics)
+        self.log(record.round + 1, metrics)
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         """Send the rest and the run directory's files, and wait for it a bounded time; see `warning` then."""

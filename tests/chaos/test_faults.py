@@ -157,7 +157,7 @@ def test_what_mlflow_missed_arrives_later_and_once(
     finally:
         server.kill()
     assert outcome.status == 0, outcome.text
-    assert [point.step for point in sorted(points, key=lambda point: point.step)] == list(range(rounds))
+    assert [point.step for point in sorted(points, key=lambda point: point.step)] == list(range(1, rounds + 1))
     assert len(found) == 1
     assert found[0].info.status == "FINISHED"
 

@@ -58,7 +58,7 @@ def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(
         ("train/loss", rounds["train_loss"].to_pylist()),
     ):
         points = sorted(client.get_metric_history(recorded.info.run_id, name), key=lambda point: point.step)
-        assert [point.step for point in points] == list(range(rounds.num_rows))
+        assert [point.step for point in points] == list(range(1, rounds.num_rows + 1))
         assert [point.value for point in points] == values
     uplink = sorted(client.get_metric_history(recorded.info.run_id, "comm/uplink_mb"), key=lambda point: point.step)
     assert uplink[-1].value == pytest.approx(ours["uplink_bytes"] / 1e6)

@@ -294,7 +294,7 @@ def test_a_client_that_fails_half_way_is_named_last_after_its_own_traceback(
     finished = call("run", "--json", f"runtime.executor={executor}", *BROKEN_LATER)
     assert (finished.status, finished.stdout) == (1, "")
     last = finished.stderr.splitlines()[-1]
-    named = re.fullmatch(r"error: (client \d failed in round 1: ValueError: this client is broken)", last)
+    named = re.fullmatch(r"error: (client \d failed in round 2: ValueError: this client is broken)", last)
     assert named, finished.stderr
     assert re.search(r"Traceback.*small\.py.*in loss.*ValueError: this client\nis broken\n", finished.stderr, re.DOTALL)
     directory = only_run(run_folder)

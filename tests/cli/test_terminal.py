@@ -82,6 +82,17 @@ def test_the_group_that_all_arrivals_trained_is_named(monkeypatch: pytest.Monkey
     assert second.startswith("round 2/30  1,200 arrivals  group 2  accuracy 0.5500  loss 1.0000  ")
 
 
+def test_layer_groups_are_told_by_their_names_and_several_as_such() -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=40)) as progress:
+        progress.run_started(replace(a_description(Path("run")), group_names=("stem", "body", "fc")))
+        progress.round_finished(a_round(0, group=2), [])
+        progress.round_finished(replace(a_round(1, group=0), group=-1), [])
+    _, single, several = out.getvalue().splitlines()
+    assert single.split("  ")[1] == "fc"
+    assert several.split("  ")[1] == "several groups"
+
+
 def test_rounds_of_one_arrival_and_of_none_are_told_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = [an_asynchronous_round(index, evaluated=False, arrivals=1 - index) for index in range(2)]
     rounds[1] = replace(rounds[1], virtual_seconds=12345.678)

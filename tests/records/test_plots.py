@@ -49,7 +49,7 @@ def test_a_finished_run_has_readable_pngs(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "x"),
     [
-        ("accuracy_by_round", [0, 2]),
+        ("accuracy_by_round", [1, 3]),
         ("accuracy_by_traffic", [4.0, 12.000003]),
         ("accuracy_by_compute", [2.0, 6.0]),
     ],
@@ -116,7 +116,7 @@ def test_what_was_not_recorded_is_not_drawn(tmp_path: Path) -> None:
 def test_asynchronous_rounds_show_the_group_that_all_their_arrivals_trained(tmp_path: Path) -> None:
     rounds = table([an_asynchronous_round(index, group=group) for index, group in enumerate((-1, 0, 0, 1))])
     drawn = figures(rounds, a_description(tmp_path))
-    for name, starts in (("accuracy_by_time", [0, 2.5, 7.5, 10]), ("accuracy_by_round", [-0.5, 0.5, 2.5, 3.5])):
+    for name, starts in (("accuracy_by_time", [0, 2.5, 7.5, 10]), ("accuracy_by_round", [0.5, 1.5, 3.5, 4.5])):
         _, strip = drawn[name].axes
         stretches = [bars.get_paths()[0].get_extents() for bars in strip.collections]
         np.testing.assert_allclose([(s.x0, s.x1) for s in stretches], list(pairwise(starts)))

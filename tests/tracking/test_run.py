@@ -89,18 +89,18 @@ def test_a_run_is_found_again_through_mlflow(tmp_path: Path) -> None:
     assert run.info.end_time >= run.info.start_time
 
     assert set(run.data.metrics) == ROUND_METRICS | VALIDATION_METRICS | {"best/accuracy", "best/validation_accuracy"}
-    assert values(client, tracker.run_id, "validation/accuracy") == [(i, 0.5 - 0.45 / (i + 1)) for i in (0, 2, 3)]
+    assert values(client, tracker.run_id, "validation/accuracy") == [(i + 1, 0.5 - 0.45 / (i + 1)) for i in (0, 2, 3)]
     assert values(client, tracker.run_id, "best/validation_accuracy") == [(0, 0.8)]
-    assert values(client, tracker.run_id, "test/accuracy") == [(i, 1 - 0.9 / (i + 1)) for i in (0, 2, 3)]
-    assert values(client, tracker.run_id, "test/loss") == [(i, 2.5 / (i + 1)) for i in (0, 2, 3)]
-    assert values(client, tracker.run_id, "train/loss") == [(i, 2.0 / (i + 1)) for i in range(4)]
-    assert values(client, tracker.run_id, "comm/uplink_mb") == [(0, 1.0), (1, 2.000001), (2, 3.000003), (3, 4.000006)]
-    assert values(client, tracker.run_id, "comm/downlink_mb") == [(0, 3.0), (1, 6.0), (2, 9.0), (3, 12.0)]
-    assert values(client, tracker.run_id, "compute/tflop") == [(0, 2.0), (1, 4.0), (2, 6.0), (3, 8.0)]
-    assert values(client, tracker.run_id, "paper/comm_gb") == [(0, 0.5), (1, 1.0), (2, 1.5), (3, 2.0)]
-    assert values(client, tracker.run_id, "paper/comp_tflop") == [(0, 0.25), (1, 0.5), (2, 0.75), (3, 1.0)]
-    assert values(client, tracker.run_id, "schedule/group") == [(0, -1), (1, 0), (2, 1), (3, 2)]
-    assert values(client, tracker.run_id, "time/round_s") == [(i, 1.5) for i in range(4)]
+    assert values(client, tracker.run_id, "test/accuracy") == [(i + 1, 1 - 0.9 / (i + 1)) for i in (0, 2, 3)]
+    assert values(client, tracker.run_id, "test/loss") == [(i + 1, 2.5 / (i + 1)) for i in (0, 2, 3)]
+    assert values(client, tracker.run_id, "train/loss") == [(i + 1, 2.0 / (i + 1)) for i in range(4)]
+    assert values(client, tracker.run_id, "comm/uplink_mb") == [(1, 1.0), (2, 2.000001), (3, 3.000003), (4, 4.000006)]
+    assert values(client, tracker.run_id, "comm/downlink_mb") == [(1, 3.0), (2, 6.0), (3, 9.0), (4, 12.0)]
+    assert values(client, tracker.run_id, "compute/tflop") == [(1, 2.0), (2, 4.0), (3, 6.0), (4, 8.0)]
+    assert values(client, tracker.run_id, "paper/comm_gb") == [(1, 0.5), (2, 1.0), (3, 1.5), (4, 2.0)]
+    assert values(client, tracker.run_id, "paper/comp_tflop") == [(1, 0.25), (2, 0.5), (3, 0.75), (4, 1.0)]
+    assert values(client, tracker.run_id, "schedule/group") == [(1, -1), (2, 0), (3, 1), (4, 2)]
+    assert values(client, tracker.run_id, "time/round_s") == [(i + 1, 1.5) for i in range(4)]
     assert values(client, tracker.run_id, "best/accuracy") == [(0, 0.775)]  # a bar
 
     assert run.data.params == {
@@ -143,10 +143,10 @@ def test_clock_and_staleness_of_asynchronous_rounds_are_metrics_where_a_round_ha
         observer.run_finished({"status": "finished"})
     assert tracker.warning is None
     client = MlflowClient()
-    assert values(client, tracker.run_id, "async/staleness_mean") == [(0, 1.25), (2, 3.25)]
-    assert values(client, tracker.run_id, "async/staleness_max") == [(0, 3), (2, 5)]
-    assert values(client, tracker.run_id, "async/virtual_s") == [(0, 2.5), (1, 5.0), (2, 7.5)]
-    assert values(client, tracker.run_id, "async/epochs") == [(0, 0.75), (1, 1.5), (2, 2.25)]
+    assert values(client, tracker.run_id, "async/staleness_mean") == [(1, 1.25), (3, 3.25)]
+    assert values(client, tracker.run_id, "async/staleness_max") == [(1, 3), (3, 5)]
+    assert values(client, tracker.run_id, "async/virtual_s") == [(1, 2.5), (2, 5.0), (3, 7.5)]
+    assert values(client, tracker.run_id, "async/epochs") == [(1, 0.75), (2, 1.5), (3, 2.25)]
     assert "events.parquet" in {file.path for file in client.list_artifacts(tracker.run_id)}
 
 
@@ -186,7 +186,7 @@ def test_more_metrics_than_a_batch_takes_arrive_whole(tmp_path: Path) -> None:
         tracker.round_finished(a_round(index), [])
     tracker.run_finished({"status": "finished"})
     assert tracker.warning is None
-    assert [step for step, _ in values(MlflowClient(), tracker.run_id, "train/loss")] == list(range(350))
+    assert [step for step, _ in values(MlflowClient(), tracker.run_id, "train/loss")] == list(range(1, 351))
     parameters = MlflowClient().get_run(tracker.run_id).data.params
     assert len(parameters) == 253
     assert parameters["long"] == "x" * 6000
@@ -225,7 +225,7 @@ def test_nothing_is_doubled_when_answers_are_lost(tmp_path: Path, monkeypatch: p
     assert calls["log_artifact"] == calls["log_inputs"] == calls["set_terminated"] == 2
     client = MlflowClient()
     assert [run.info.run_id for run in client.search_runs([tracker.experiment_id])] == [tracker.run_id]
-    assert values(client, tracker.run_id, "train/loss") == [(0, 2.0)]
+    assert values(client, tracker.run_id, "train/loss") == [(1, 2.0)]
     assert len(client.get_run(tracker.run_id).inputs.dataset_inputs) == 1
 
 
@@ -241,7 +241,7 @@ def test_a_metric_that_is_refused_takes_no_other_with_it(tmp_path: Path) -> None
     tracker.round_finished(a_round(1), [])
     tracker.run_finished({"status": "finished"})
     assert "refused part of the run" in str(tracker.warning)
-    assert values(MlflowClient(), tracker.run_id, "train/loss") == [(1, 1.0)]
+    assert values(MlflowClient(), tracker.run_id, "train/loss") == [(2, 1.0)]
 
 
 def test_a_server_that_is_down_from_the_start_costs_nothing(tmp_path: Path) -> None:
@@ -375,7 +375,7 @@ def test_what_a_server_missed_while_it_was_away_arrives_once(
     run = client.get_run(tracker.run_id)
     assert run.info.status == "FINISHED"
     for key in ROUND_METRICS:
-        assert [step for step, _ in values(client, tracker.run_id, key)] == list(range(40))
+        assert [step for step, _ in values(client, tracker.run_id, key)] == list(range(1, 41))
     assert len(client.search_runs([tracker.experiment_id])) == 1
     assert len(client.list_artifacts(tracker.run_id, "plots")) == 4
     assert capfd.readouterr() == ("", "")

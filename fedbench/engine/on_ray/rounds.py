@@ -197,8 +197,8 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
                 if hanging:
                     raise self._end_hanging(round_index, [orders[reference] for reference in hanging])
                 raise RunError(
-                    f"round {round_index} took longer than runtime.round_timeout={self._runtime.round_timeout:g} s; "
-                    f"{len(references)} of {self._cluster.actor_count} actors had not answered"
+                    f"round {round_index + 1} took longer than runtime.round_timeout={self._runtime.round_timeout:g} s"
+                    f"; {len(references)} of {self._cluster.actor_count} actors had not answered"
                 )
             yield from ready
 

@@ -181,7 +181,7 @@ class Server:
             plan.weights[position],
             plan.scales[position],
         ):
-            raise RunError(f"round {plan.round}: client {client} sent an update that cannot be summed")
+            raise RunError(f"round {plan.round + 1}: client {client} sent an update that cannot be summed")
         self._accepted.append(client)
 
     def finish(self) -> RoundOutcome:
@@ -277,13 +277,14 @@ class Server:
     def _rule_name(self, round_index: int) -> str:
         """The round, the class of the rule and the method, for an error message."""
         rule, method = type(self._rule), self._spec.algorithm.name
-        return f"round {round_index}: the server rule {rule.__module__}:{rule.__qualname__} of algorithm {method}"
+        return f"round {round_index + 1}: the server rule {rule.__module__}:{rule.__qualname__} of algorithm {method}"
 
     @staticmethod
     def no_update_error(plan: RoundPlan) -> RunError:
         """The error of a round in which no update was accepted."""
         return RunError(
-            f"round {plan.round}: no update of the {len(plan.cohort)} participants was accepted; look at their reports"
+            f"round {plan.round + 1}: no update of the {len(plan.cohort)} participants was accepted; "
+            "look at their reports"
         )
 
     def _factors(self, plan: RoundPlan) -> dict[int, float]:

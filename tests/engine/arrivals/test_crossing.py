@@ -256,7 +256,7 @@ SINGLE_CLASS = (
 
 def test_the_plain_loop_stops_at_the_exception_itself() -> None:
     with pytest.raises(
-        ClientFailure, match=r"^client \d failed in round 0: ValueError: this client is broken$"
+        ClientFailure, match=r"^client \d failed in round 1: ValueError: this client is broken$"
     ) as caught:
         followed(inline(*SINGLE_CLASS))
     assert isinstance(caught.value.__cause__, ValueError)

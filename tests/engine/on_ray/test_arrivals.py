@@ -207,7 +207,7 @@ def test_with_what_clients_keep_a_dead_actor_ends_the_run(local_ray: None) -> No
 
 def test_a_failure_is_told_with_its_round_and_traceback(pair: ActorCluster) -> None:
     with pytest.raises(
-        ClientFailure, match=r"^client \d failed in round 0: ValueError: this client is broken$"
+        ClientFailure, match=r"^client \d failed in round 1: ValueError: this client is broken$"
     ) as told:
         follow_on(pair, on_ray(*FAULTY, "server=asgd", "delays.arrivals_per_round=60"))
     assert "in loss" in told.value.traceback

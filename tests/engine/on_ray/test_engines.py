@@ -137,7 +137,7 @@ def test_a_clients_own_traceback_reaches_the_driver(on_ray: OnRay) -> None:
         on_ray(2, "algorithm=small:Faulty", *SINGLE_CLASS)
     error = caught.value
     assert error.round_index == 0
-    assert str(error) == f"client {error.client} failed in round 0: ValueError: this client is broken"
+    assert str(error) == f"client {error.client} failed in round 1: ValueError: this client is broken"
     assert "in loss" in error.traceback
     assert "small.py" in error.traceback
 

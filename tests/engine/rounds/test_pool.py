@@ -209,7 +209,7 @@ def test_who_sent_nothing_keeps_the_model_in_the_pool() -> None:
 def test_a_round_without_updates_is_an_error() -> None:
     server = PoolServer(spec())
     server.plan(0)
-    with pytest.raises(RunError, match="round 0: no update of the 6 participants"):
+    with pytest.raises(RunError, match="round 1: no update of the 6 participants"):
         server.finish()
 
 

@@ -24,7 +24,7 @@ def test_what_a_rule_returns_is_checked(breakage: Breakage, run_folder: Path) ->
     broken = config(
         "runtime.executor=inline", "rounds=2", "algorithm=broken_rules:BrokenRule", f"algorithm.breakage={breakage}"
     )
-    rule = "round 1: the server rule broken_rules:Broken of algorithm broken_rules:BrokenRule "
+    rule = "round 2: the server rule broken_rules:Broken of algorithm broken_rules:BrokenRule "
     with pytest.raises(RunError, match=rule + MESSAGES[breakage]) as error:
         run(broken)
     assert "\n" not in str(error.value)
@@ -35,11 +35,11 @@ def test_what_a_rule_returns_is_checked(breakage: Breakage, run_folder: Path) ->
     [
         (
             "BrokenPool",
-            "round 0: .*NotFinitePool of algorithm .*BrokenPool left values that are not finite in the pool",
+            "round 1: .*NotFinitePool of algorithm .*BrokenPool left values that are not finite in the pool",
         ),
         (
             "FickleNeeds",
-            "round 1: .*Fickle of algorithm .*FickleNeeds: needs returned 'rounds'; allowed: mean, updates",
+            "round 2: .*Fickle of algorithm .*FickleNeeds: needs returned 'rounds'; allowed: mean, updates",
         ),
     ],
 )

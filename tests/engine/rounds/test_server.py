@@ -153,7 +153,7 @@ def test_fednova_of_a_sole_trainer_is_fedavg() -> None:
 def test_a_round_without_updates_is_an_error() -> None:
     one = server(Full())
     one.plan(0)
-    with pytest.raises(RunError, match="round 0: no update of the 5 participants"):
+    with pytest.raises(RunError, match="round 1: no update of the 5 participants"):
         one.finish()
 
 
