@@ -147,6 +147,8 @@ def _explain_part(section: str) -> Explanation | None:
         if parts := _parts_with_key(kind, name):
             summary = f"A key of {', '.join(parts)}."
             return Explanation(section, summary, tuple(dict.fromkeys(parts.values())))
+        if (page := _explain_key_of_part(section, kind, name)) is not None:
+            return page
         part = component_class(kind, name)
         if not (isinstance(part, type) and issubclass(part, Component)):
             raise ConfigError(f"{section}: is a plain class without checked parameters; see its own documentation")
@@ -155,6 +157,26 @@ def _explain_part(section: str) -> Explanation | None:
         keys = tuple(key for key in key_references(part) if key.key != "name")
         return Explanation(section, part.summary(), keys)
     return None
+
+
+def _explain_key_of_part(section: str, kind: str, name: str) -> Explanation | None:
+    """The page about one key of one part ("fedexp.eps"); None where `name` is not of that form.
+
+    Raises:
+        ConfigError: the part has no such key.
+    """
+    part_name, _, key = name.rpartition(".")
+    if part_name not in BUILTIN[kind] and ":" not in part_name:
+        return None
+    part = component_class(kind, part_name)
+    if not (isinstance(part, type) and issubclass(part, Component)):
+        return None
+    references = [reference for reference in key_references(part) if reference.key != "name"]
+    chosen = tuple(reference for reference in references if reference.key == key)
+    if not chosen:
+        known = did_you_mean(key, [reference.key for reference in references])
+        raise ConfigError(f"{section}: {part_name} has no such key{known}")
+    return Explanation(section, part.summary(), chosen)
 
 
 def _parts_with_key(kind: str, key: str) -> dict[str, KeyReference]:
@@ -180,7 +202,8 @@ def _explain_key(section: str) -> Explanation:
             return Explanation(section, first_line(SECTIONS[owner]), chosen)
         if parent:
             raise ConfigError(f"{section}: {parent} has no such key{did_you_mean(leaf, [key.key for key in keys])}")
-    raise ConfigError(f"{section}: no such section{did_you_mean(section, [*SECTIONS, *KIND_SUMMARIES, *KINDS_BY_KEY])}")
+    hint = did_you_mean(section, {*SECTIONS, *KIND_SUMMARIES, *KINDS_BY_KEY})
+    raise ConfigError(f"{section}: no such section{hint if 'did you mean' in hint else '; fedbench help lists all'}")
 
 
 def first_line(section: type[BaseModel]) -> str:

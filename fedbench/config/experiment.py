@@ -341,16 +341,20 @@ class ExperimentConfig(Section):
         return asynchronous_part(self.method)
 
     @classmethod
-    def load(cls, source: str | Path | None = None, overrides: Sequence[str] = ()) -> "ExperimentConfig":
+    def load(
+        cls, source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+    ) -> "ExperimentConfig":
         """Merge a preset or a YAML file with dotted overrides, and check the result.
 
         Args:
-            source: a preset's name, or the path of a YAML file; None: the built-in defaults.
+            source: a preset's name, the path of a YAML file, or nested values; None: the built-in defaults.
             overrides: "section.key=value" texts; values are YAML.
 
         Raises:
             ConfigError: one line with the key, the value and what is allowed.
         """
+        if isinstance(source, Mapping):
+            return cls.from_mapping(overlaid(without_alias(source), overrides))
         base = read_source(source) if source is not None else {}
         if source is not None:
             base.setdefault("name", name_of(source))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 if TYPE_CHECKING:
+    import pandas
     import torch
 
 
@@ -27,6 +28,10 @@ class Result:
     directory: Path
     warnings: tuple[str, ...]
     ui_command: str | None
+
+    def frame(self) -> "pandas.DataFrame":
+        """The history as a pandas DataFrame, one row a round; the column `round` counts from 0 as in the table."""
+        return self.history.to_pandas()
 
     def state_dict(self) -> "dict[str, torch.Tensor]":
         """The final global model, as its module's `load_state_dict` takes it."""

@@ -1,11 +1,11 @@
 """One experiment, from its configuration to what it leaves."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedbench.components.own_code import changed_parts
 from fedbench.config.experiment import ExperimentConfig
@@ -30,7 +30,7 @@ EARLY_ERRORS = 0.5
 
 
 def run(
-    config: ExperimentConfig,
+    config: ExperimentConfig | str | Path | Mapping[str, Any],
     observers: Sequence[Observer] = (),
     member: Membership = ALONE,
     *,
@@ -42,6 +42,7 @@ def run(
     An interrupt (Ctrl-C, SIGTERM) ends it at the end of the round; a second one at once.
 
     Args:
+        config: the configuration, or what `ExperimentConfig.load` makes one of: a preset, a file, nested values.
         observers: told of every round, besides the run directory and MLflow.
         member: what the run is part of.
         should_stop: asked at the end of every round, in place of waiting for an interrupt.
@@ -51,6 +52,8 @@ def run(
         FedbenchError: bad configuration, data or model (before anything is recorded), or a run that could not go on
             (recorded as failed).
     """
+    if not isinstance(config, ExperimentConfig):
+        config = ExperimentConfig.load(config)
     _check_places(config)
     stopping = stop_signal() if should_stop is None else nullcontext(should_stop)
     with stopping as stopped, prepared(config, warm) as (problem, executor):

@@ -121,3 +121,15 @@ def test_an_unknown_section_is_refused_with_a_suggestion(section: str, message: 
     finished = call("help", section)
     assert (finished.status, finished.stdout) == (2, "")
     assert re.fullmatch(rf"error: {re.escape(message)}.*\n", finished.stderr), finished.stderr
+
+
+def test_a_key_of_one_part_is_explained_alone() -> None:
+    (key,) = explain_section("algorithm.fedexp.eps").keys
+    assert key.key == "eps"
+    with pytest.raises(ConfigError, match=r"^algorithm\.fedexp\.epz: fedexp has no such key; did you mean 'eps'"):
+        explain_section("algorithm.fedexp.epz")
+
+
+def test_a_word_that_resembles_no_section_is_answered_shortly() -> None:
+    with pytest.raises(ConfigError, match=r"^WRONG: no such section; fedbench help lists all$"):
+        explain_section("WRONG")

@@ -28,3 +28,21 @@ def test_a_result_loads_into_a_plain_module_and_scores_as_recorded(run_folder: P
     with torch.no_grad():
         right = (module(images).argmax(1).numpy() == data.test.labels).sum()
     assert right / len(data.test) == result.summary["final_accuracy"] > 0.9
+
+
+def test_nested_values_run_as_the_preset_and_the_overrides_that_say_the_same(run_folder: Path) -> None:
+    values = {
+        "name": "own",
+        "rounds": 2,
+        "data": {"clients": 3},
+        "algorithm": "fedpart",
+        "runtime": {"executor": "inline"},
+        "tracking": {"enabled": False},
+    }
+    overrides = ["rounds=2", "data.clients=3", "algorithm=fedpart"]
+    assert ExperimentConfig.load(values).digest() == ExperimentConfig.load(None, overrides).digest()
+    assert ExperimentConfig.load(values, ["seed=5"]).seed == 5
+    result = run(values)
+    frame = result.frame()
+    assert list(frame.columns) == result.history.column_names
+    assert list(frame["test_accuracy"]) == result.history["test_accuracy"].to_pylist()
