@@ -13,7 +13,7 @@ from fedbench.records.recorded_run import RecordedRun, Unusable, read_run
 from fedbench.records.run_lock import is_at_work
 from fedbench.report.caveats import Caveat, left_out, note, warn
 from fedbench.report.fairness import remarks
-from fedbench.report.methods import Method, grouped, labels, letters
+from fedbench.report.methods import Method, grouped, identity, labels, letters
 
 
 @dataclass(frozen=True)
@@ -101,8 +101,10 @@ def compare(runs: Sequence[RecordedRun | Unusable]) -> Comparison:
     if not kept:
         reasons = "; ".join(caveat.text for caveat in caveats[:3])
         raise DataError(f"none of the {len(runs)} runs can be compared: {reasons}")
+    kept.sort(key=lambda method: identity(method[0][0]))  # wherever the runs were read from
     names = _titled([counted for counted, _ in kept], labels([counted[0].settings for counted, _ in kept]))
-    for letter, label, (counted, asked) in zip(letters(), names, kept, strict=False):
+    by_label = sorted(zip(names, kept, strict=True), key=lambda method: method[0].casefold())
+    for letter, (label, (counted, asked)) in zip(letters(), by_label, strict=False):
         methods.append(Method(letter, label, counted, asked))
     caveats += remarks(methods, readable)
     return Comparison(tuple(methods), tuple(sorted(caveats, key=lambda caveat: caveat.rank)), len(runs))

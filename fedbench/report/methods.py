@@ -15,6 +15,9 @@ from fedbench.tables.seed_statistics import Spread
 Flat = dict[str, Any]
 
 ABSENT = "absent"
+SENDS_MORE = ("scaffold",)
+"""Methods that send more than the model, for which FedPart's paper defines no Comm.: it would be FedAvg's."""
+
 FIRST = ("algorithm.name", "server.name", "schedule.name")
 """The settings that every label begins with, where they are set."""
 
@@ -56,11 +59,13 @@ class Method:
         return self.runs[0].is_asynchronous
 
     def summaries(self, name: str) -> dict[int, float]:
-        """{seed: value} of a metric of the whole run, for the runs that have it.
+        """{seed: value} of a metric of the whole run, for the runs that have it; none where it is not defined.
 
         Args:
             name: a key of `METRICS`.
         """
+        if name == "paper_comm_gb" and self.config.get("algorithm", {}).get("name") in SENDS_MORE:
+            return {}
         values = {run.seed: METRICS[name].of_summary(run.summary) for run in self.runs}
         return {seed: value for seed, value in values.items() if value is not None}
 

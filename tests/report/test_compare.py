@@ -386,7 +386,26 @@ def test_a_name_that_was_given_is_the_label(recorded: Path) -> None:
         return [method.label for method in compare(runs).methods]
 
     assert labels_shown(named("full-0", "ours"), named("full-1", "ours"), named("part-0", "quickstart")) == [
-        "ours",
         "FedPart",
+        "ours",
     ]
     assert labels_shown(named("full-0", "ours"), named("part-0", "ours")) == ["fedavg, full", "FedPart"]
+
+
+def test_letters_do_not_depend_on_the_order_in_which_runs_are_read(recorded: Path) -> None:
+    runs = load(run_directories([recorded]))
+    titles = [method.title for method in compare(runs).methods]
+    assert titles == [method.title for method in compare(runs[::-1]).methods]
+    assert [title[0] for title in titles] == ["A", "B", "C"]
+
+
+def test_a_cost_that_the_paper_does_not_define_is_left_out(recorded: Path) -> None:
+    original = read_run(recorded / "full-0")
+    scaffold = replace(original, config=original.config | {"algorithm": {"name": "scaffold"}})
+    methods = compare([original, scaffold]).methods
+    assert {method.label: method.spread("paper_comm_gb").n for method in methods} == {
+        "fedavg, full": 1,
+        "scaffold, full": 0,
+    }
+    cells = dict(results_table(methods).rows)["B: scaffold, full"]
+    assert [cell.text for cell in cells].count("none") == 1
