@@ -19,3 +19,5 @@ def test_layer_groups_that_the_rounds_do_not_reach_are_named() -> None:
     (line,) = remarks("rounds=2")
     assert line.startswith(f"rounds=2: is less than the {len(names)} rounds of schedule.name=sequential, so that ")
     assert f"so that {', '.join(names[2:])} " in line
+    (again,) = remarks(f"rounds={len(names)}", "schedule.cycles=2")
+    assert "never trained alone" not in again  # the first cycle has visited every group
