@@ -1,10 +1,14 @@
-"""Every random draw is a function of (seed, purpose, indices): no generator is shared, no global one is seeded.
+"""Every random draw is a function of (seed, purpose, indices): no generator is shared.
 
 So two methods under the same seed meet the same cohorts and minibatches, and a client that is run again, on
-another actor or another machine, draws the same numbers.
+another actor or another machine, draws the same numbers. The global generators are seeded for foreign code alone, and
+only while it runs.
 """
 
+import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
@@ -26,3 +30,22 @@ def generator(seed: int, purpose: str, *indices: int) -> np.random.Generator:
 def torch_seed(seed: int, purpose: str, *indices: int) -> int:
     """A seed in 0..2**63-1 for a `torch.Generator`, by the same rule."""
     return int(generator(seed, purpose, *indices).integers(2**63))
+
+
+@contextmanager
+def global_generators_seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators of Python and NumPy, for a model or a data set that draws from them.
+
+    Afterwards they are as they were.
+
+    Args:
+        seed: at least 0, of any size.
+    """
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    random.seed(seed)
+    np.random.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32)])
+    try:
+        yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)

@@ -180,11 +180,11 @@ class Contrastive(Objective):
 
 def _copy(model: "FlatModel") -> "FlatModel":
     """A copy of the network with flat vectors of its own."""
-    from copy import deepcopy
-
     from fedbench.models.flat import FlatModel
+    from fedbench.models.probe import training_copy
 
-    return FlatModel(deepcopy(model.module), model.layout, model.vector.device)
+    device = model.vector.device
+    return FlatModel(training_copy(model.module, device), model.layout, device)
 
 
 def _copy_buffers(source: "nn.Module", target: "nn.Module") -> None:

@@ -30,7 +30,7 @@ from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
-from fedbench.randomness import generator
+from fedbench.randomness import generator, torch_seed
 from fedbench.records.schema import DROPPED
 from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, Transform, train_client
@@ -60,7 +60,7 @@ class ClientHost:
         self._device = torch.device("cuda" if spec.gpu_fraction > 0 and torch.cuda.is_available() else "cpu")
         self._configure_torch()
         layout = spec.layout
-        module = build_module(spec.model, spec.task, spec.seed)
+        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"))
         self._model = FlatModel(module, layout, self._device)
         self._received = spec.table.zeros()
         self._received[STATISTICS][:] = spec.statistics
@@ -281,6 +281,8 @@ class ClientHost:
         self._dirty.clear()
 
     def _set_statistics(self, statistics: Vector) -> None:
+        """Set the running statistics, and whatever else the module holds to its first values."""
+        self._model.reset()
         self._model.statistics.copy_(torch.from_numpy(statistics))
 
     def _start_statistics(self, client: int) -> Vector:
@@ -341,7 +343,7 @@ class ClientHost:
         scores: list[BatchScore] = []
         for split, rows in self._scored.items():
             borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
-            of_split = score_batches(self._model, *rows, borders, self._transform)
+            of_split = score_batches(self._model, *rows, borders, self._transform, self._spec.seed)
             scores += [replace(score, split=split) for score in of_split]
         accuracy = {}
         for client in clients:
@@ -353,7 +355,7 @@ class ClientHost:
     def _accuracy(self, rows: IntArray) -> float:
         size = self._spec.evaluation_batch_size
         batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        scores = score_batches(self._model, *self._train, batches, self._transform)
+        scores = score_batches(self._model, *self._train, batches, self._transform, self._spec.seed)
         return sum(score.correct for score in scores) / len(rows)
 
     def _evaluation_statistics(self, client0: ClientState | None) -> Vector:

@@ -139,7 +139,7 @@ class ExperimentLoop:
             stopped, (vector, statistics) = self._run_rounds(executor, should_stop)
             check_model(vector, statistics, remedy(self._problem.config.method))
             peaks = executor.peak_memory()
-            self._directory.write_model(named_tensors(self._problem.layout, vector, statistics))
+            self._directory.write_model(named_tensors(self._problem, vector, statistics))
         except BaseException as error:
             interrupted = isinstance(error, KeyboardInterrupt)
             summary = self._summarise("interrupted" if interrupted else "failed", began)

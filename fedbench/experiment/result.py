@@ -35,13 +35,7 @@ class Result:
 
     def state_dict(self) -> "dict[str, torch.Tensor]":
         """The final global model, as its module's `load_state_dict` takes it."""
-        import torch
         from safetensors.torch import load_file
 
-        tensors = load_file(self.directory / "model.safetensors")
-        counters = {
-            name.removesuffix("running_mean") + "num_batches_tracked": torch.tensor(0)
-            for name in tensors
-            if name.endswith("running_mean")
-        }
-        return tensors | counters
+        tensors: dict[str, torch.Tensor] = load_file(self.directory / "model.safetensors")
+        return tensors

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
+import numpy.typing as npt
 from torch import nn
 
 from fedbench.accounting.costs import CostModel
@@ -27,6 +29,7 @@ from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
+from fedbench.models.kept_state import constant_tensors, unknown_under_averaging
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Full
 from fedbench.protocol.layout import ParameterLayout, Vector
@@ -41,7 +44,9 @@ class Problem:
 
     Attributes:
         layout: of the model's parameters.
-        vector, statistics: the initial model; retention: as `FlatModel.retention`.
+        vector, statistics: the initial model.
+        constants: {name: values} of what else a saved model holds.
+        retention: as `FlatModel.retention`.
         costs: of clients and rounds.
         rounds: number of rounds.
         cohort_size: participants of a round.
@@ -57,6 +62,7 @@ class Problem:
     layout: ParameterLayout
     vector: Vector
     statistics: Vector
+    constants: dict[str, npt.NDArray[np.generic]]
     retention: Vector
     costs: CostModel
     rounds: int
@@ -101,6 +107,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     module = build_module(config.model, task, initial_seed)
     groups = derive_layer_groups(module, task)
     layout = parameter_layout(module, groups)
+    constants = constant_tensors(module)
     flops, macs = StepFlops(module, groups, task), forward_macs(module, task)
     model = FlatModel(module, layout)
     vector, statistics = model.vector.numpy(), model.statistics.numpy()
@@ -122,6 +129,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     check_privacy(config, table, federation.sizes, length, rounds)
     remarks = (
         *federation.remarks,
+        *_buffer_remarks(config, module),
         *_idle_remarks(config, method, layout, module, rounds),
         *_cut_schedule(config, layout, rounds),
     )
@@ -183,6 +191,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         layout=layout,
         vector=vector,
         statistics=statistics,
+        constants=constants,
         retention=model.retention().numpy(),
         costs=costs,
         rounds=rounds,
@@ -283,6 +292,16 @@ def _cut_schedule(config: ExperimentConfig, layout: ParameterLayout, rounds: int
         f"rounds={rounds}: is less than the {length} rounds of schedule.name={config.schedule.name}{never}; "
         "rounds=auto runs all of it"
     )
+
+
+def _buffer_remarks(config: ExperimentConfig, module: nn.Module) -> Iterator[str]:
+    """One line where buffers are averaged of which it is not known whether their mean has a meaning."""
+    names = unknown_under_averaging(module)
+    if names and config.local.batchnorm != "local":
+        yield (
+            f"model.name={config.model.name}: buffers {', '.join(names)} are averaged over clients as running "
+            "statistics are; if their mean has no meaning, keep them with the clients by local.batchnorm=local"
+        )
 
 
 def _idle_remarks(

@@ -3,13 +3,15 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from fedbench.accounting.totals import Costs, total
 from fedbench.experiment.description import versions
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
-from fedbench.protocol.layout import ParameterLayout, Vector
+from fedbench.protocol.layout import Vector
 from fedbench.records.metrics import METRICS, chosen_on
 from fedbench.records.run_directory import RunDirectory
 from fedbench.training.scores import Scores
@@ -119,7 +121,8 @@ def near_chance(problem: Problem, summary: dict[str, Any]) -> Iterator[str]:
         yield f"the best accuracy, {best:.1%}, is close to chance ({chance:.1%}): look at lr and rounds"
 
 
-def named_tensors(layout: ParameterLayout, vector: Vector, statistics: Vector) -> dict[str, Vector]:
-    """{parameter or statistic name: array in its logical shape}."""
-    tensors = layout.unflatten(vector)
-    return tensors | {slot.name: slot.view(statistics) for slot in layout.statistics}
+def named_tensors(problem: Problem, vector: Vector, statistics: Vector) -> dict[str, npt.NDArray[np.generic]]:
+    """{name: array in its logical shape} of parameters, frozen ones included, and of the buffers that a model saves."""
+    layout = problem.layout
+    tensors = {slot.name: slot.view(statistics) for slot in layout.statistics}
+    return {**layout.unflatten(vector), **tensors, **problem.constants}

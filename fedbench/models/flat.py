@@ -1,14 +1,19 @@
 """A module whose parameters, gradients and running statistics are views into flat vectors.
 
 Training then changes the vector in place: what a client sends is a slice of it, and an optimizer sees one tensor per
-contiguous run of active layer groups.
+contiguous run of active layer groups. The module's own Parameter objects and buffers stay what they are, and only their
+storage is replaced, so that a module which keeps a list of them (as `nn.LSTM` does) trains as any other.
 """
 
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
+from fedbench.errors import ModelError
+from fedbench.models.initial_state import InitialState
+from fedbench.models.kept_state import RUNNING_STATISTICS
 from fedbench.protocol.layout import ParameterLayout, TensorSlot
 
 
@@ -16,15 +21,15 @@ class FlatModel:
     """A module bound to a `ParameterLayout`.
 
     Attributes:
-        module: the network; its parameters are views into `vector`.
+        module: the network; its trainable parameters are views into `vector`.
         layout: the place of each parameter in the vectors.
         vector: float32 [layout.size], the parameters.
         gradient: float32 [layout.size], the gradient; only the slices of the active groups are meaningful.
-        statistics: float32 [layout.statistics_size], the running statistics.
+        statistics: float32 [layout.statistics_size], the running statistics and the other buffers that travel.
     """
 
     def __init__(self, module: nn.Module, layout: ParameterLayout, device: torch.device | None = None) -> None:
-        """Replace the parameters of a module by views into flat vectors, with the same values.
+        """Give the parameters and statistics of a module their place in flat vectors, with the same values.
 
         Args:
             module: the network, which must not be used elsewhere.
@@ -37,32 +42,59 @@ class FlatModel:
         self.gradient = torch.zeros(layout.size, device=device)
         self.statistics = torch.empty(layout.statistics_size, device=device)
         self._parameters = self._bind_parameters()
-        self._bind_statistics()
+        self._buffers = self._bind_statistics()
+        in_vectors = [*self._parameters, *self._buffers]
+        self._initial = InitialState(self.module, frozenset(id(tensor) for tensor in in_vectors))
 
     def _bind_parameters(self) -> list[nn.Parameter]:
-        originals = dict(self.module.named_parameters())
-        bound: dict[int, nn.Parameter] = {}
-        for slot in self.layout.slots:
-            original = originals[slot.name]
+        parameters = dict(self.module.named_parameters())
+        bound = [parameters[slot.name] for slot in self.layout.slots]
+        for slot, parameter in zip(self.layout.slots, bound, strict=True):
             view = tensor_view(slot, self.vector)
-            view.copy_(original.detach())
-            bound[id(original)] = nn.Parameter(view)
-        for owner in self.module.modules():
-            for name, parameter in owner._parameters.items():
-                if parameter is not None:
-                    owner._parameters[name] = bound[id(parameter)]
-        return list(bound.values())
+            view.copy_(parameter.detach())
+            parameter.data = view
+        return bound
 
-    def _bind_statistics(self) -> None:
-        for slot in self.layout.statistics:
-            path, _, name = slot.name.rpartition(".")
-            owner = self.module.get_submodule(path)
+    def _bind_statistics(self) -> list[Tensor]:
+        bound = [self.module.get_buffer(slot.name) for slot in self.layout.statistics]
+        for slot, buffer in zip(self.layout.statistics, bound, strict=True):
             view = tensor_view(slot, self.statistics)
-            view.copy_(owner.get_buffer(name))
-            owner._buffers[name] = view
+            view.copy_(buffer)
+            buffer.data = view
+        for layer in self.module.modules():
             # A layer with a fixed momentum never reads its counter of minibatches: without it, a step is shorter.
-            if getattr(owner, "momentum", None) is not None and "num_batches_tracked" in owner._buffers:
-                owner._buffers["num_batches_tracked"] = None
+            if isinstance(layer, _NormBase) and layer.momentum is not None and "num_batches_tracked" in layer._buffers:
+                layer._buffers["num_batches_tracked"] = None
+        return bound
+
+    def collect_statistics(self) -> None:
+        """Take buffers that the module has replaced by new tensors (`self.centres = ...`) over into `statistics`.
+
+        Raises:
+            ModelError: such a tensor has another shape than at the start.
+        """
+        for slot, bound in zip(self.layout.statistics, self._buffers, strict=True):
+            path, _, leaf = slot.name.rpartition(".")
+            owner = self.module.get_submodule(path)
+            current = owner._buffers.get(leaf)
+            if current is bound:
+                continue
+            if current is None or tuple(current.shape) != slot.shape:
+                shape = None if current is None else list(current.shape)
+                raise ModelError(
+                    f"{type(self.module).__name__}: training gave buffer {slot.name!r} the shape {shape}, "
+                    f"{list(slot.shape)} is needed, as at the start"
+                )
+            bound.data.copy_(current.detach())
+            owner._buffers[leaf] = bound
+
+    def reset(self) -> None:
+        """Put everything that is not in the flat vectors back to what the network was built with.
+
+        That are frozen parameters, buffers of whole numbers (such as counters), buffers that the module does not save,
+        and the plain attributes of its layers. Nothing of one client then reaches the next one.
+        """
+        self._initial.restore()
 
     def activate(self, groups: Iterable[int]) -> list[nn.Parameter]:
         """Let only `groups` train.
@@ -95,15 +127,18 @@ class FlatModel:
     def retention(self) -> Tensor:
         """The share of its value that each running statistic keeps in a training step.
 
-        0 for a layer that averages over all minibatches so far, whose share changes with every step.
+        0 for a layer that averages over all minibatches of its local training, which starts anew with each client. 1
+        for a buffer of any other layer, whose rule of change is not known: a client's change is then added as it is.
 
         Returns:
             float32 [layout.statistics_size].
         """
-        kept = torch.zeros_like(self.statistics)
+        kept = torch.ones_like(self.statistics)
         for slot in self.layout.statistics:
-            momentum = getattr(self.module.get_submodule(slot.name.rpartition(".")[0]), "momentum", None)
-            kept[slot.offset : slot.stop] = 0.0 if momentum is None else 1.0 - momentum
+            path, _, leaf = slot.name.rpartition(".")
+            layer = self.module.get_submodule(path)
+            if isinstance(layer, _NormBase) and leaf in RUNNING_STATISTICS:
+                kept[slot.offset : slot.stop] = 0.0 if layer.momentum is None else 1.0 - layer.momentum
         return kept
 
     @property

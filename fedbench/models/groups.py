@@ -10,34 +10,41 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ModelError
 from fedbench.models.base import LayerGroup, Model, Task
+from fedbench.models.kept_state import check_module, persistent_buffers, travels
 from fedbench.models.probe import example_inputs, probe
 from fedbench.protocol.layout import ParameterLayout
+from fedbench.randomness import global_generators_seeded
 
 # _NormBase covers BatchNorm, SyncBatchNorm and InstanceNorm of every dimension.
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
 def build_module(model: Model, task: Task, seed: int) -> nn.Module:
-    """A module whose initial values are a function of `seed` alone; PyTorch's global random state is not changed.
+    """A module whose initial values are a function of `seed` alone; no global random state is changed.
 
     Raises:
-        ModelError: the model cannot serve the task, is no module, or has parameters that are not float32.
+        ModelError: the model cannot serve the task, is no module, or one that `check_module` refuses.
     """
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), global_generators_seeded(seed):
         torch.default_generator.manual_seed(seed)
         module: object = model.build(task)
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"model.name={model.name}: build returned {type(module).__name__}, a torch.nn.Module is needed"
         )
-    for name, parameter in module.named_parameters():
-        if parameter.dtype != torch.float32:
-            raise ModelError(f"model.name={model.name}: parameter {name!r} is {parameter.dtype}, float32 is needed")
+    check_module(model.name, module)
     return module
 
 
+def trainable_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
+    """{name: parameter} of those that are not frozen (`requires_grad=False`), tied ones once."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
 def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
-    """The layer groups of a network, shallow to deep; every parameter is in exactly one of them.
+    """The layer groups of a network, shallow to deep; every trainable parameter is in exactly one of them.
+
+    Frozen parameters (`requires_grad=False`) are in none.
 
     A module may declare them in `layer_groups() -> list[LayerGroup]`. Otherwise a forward pass in training mode is
     watched, and the modules that have parameters are taken in the order of their first calls:
@@ -45,17 +52,19 @@ def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
     - a module opens a group;
     - a normalisation joins the group before it;
     - a module that is never called itself (the output projection inside `nn.MultiheadAttention`) joins the nearest
-      module around it that is called.
+      module around it that is called; so do the parametrizations of a layer's weights.
 
     Inside a group the parameters keep the order of `Module.named_parameters()`; tied parameters appear once, in the
     group that uses them first.
 
     Raises:
         ModelError: a parameter that takes no part in the output, an output that is not [N, classes], declared groups
-            that miss or repeat a parameter, or a network without parameters.
+            that miss or repeat a parameter, or a network without trainable parameters.
     """
     if not any(True for _ in module.parameters()):
         raise ModelError(f"{type(module).__name__}: has no parameters")
+    if not trainable_parameters(module):
+        raise ModelError(f"{type(module).__name__}: all of its parameters are frozen (requires_grad=False)")
     declared = getattr(module, "layer_groups", None)
     if callable(declared):
         groups = declared_groups(module, declared())
@@ -66,7 +75,7 @@ def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
 
 
 def declared_groups(module: nn.Module, declared: object) -> list[LayerGroup]:
-    """The groups that a module's own `layer_groups()` returned, checked.
+    """The groups that a module's own `layer_groups()` returned, checked, without frozen parameters.
 
     Raises:
         ModelError: no list of `LayerGroup`, or groups that miss or repeat a parameter.
@@ -79,11 +88,13 @@ def declared_groups(module: nn.Module, declared: object) -> list[LayerGroup]:
             raise ModelError(f"{owner}: has a {type(group).__name__} in its list, only fedbench.LayerGroup is allowed")
     groups = [LayerGroup(group.name, tuple(group.parameters)) for group in declared]
     check_groups(module, groups)
-    return groups
+    trainable = trainable_parameters(module)
+    thawed = [LayerGroup(group.name, tuple(filter(trainable.__contains__, group.parameters))) for group in groups]
+    return [group for group in thawed if group.parameters]
 
 
 def check_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> None:
-    """Check that the groups have distinct names and hold every parameter exactly once.
+    """Check that the groups have distinct names, hold every trainable parameter once, and none twice.
 
     Raises:
         ModelError: they do not.
@@ -104,7 +115,7 @@ def check_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> None:
             if name in seen:
                 raise ModelError(f"{owner}: {name!r} is in group {seen[name]!r} and in group {group.name!r}")
             seen[name] = group.name
-    missing = [name for name in parameters if name not in seen]
+    missing = [name for name in trainable_parameters(module) if name not in seen]
     if missing:
         raise ModelError(f"{owner}: in no group: {', '.join(missing)}")
 
@@ -138,6 +149,8 @@ def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]
     """
     order: list[str] = []
     for name, child in module.named_modules():
+        if "parametrizations" in name.split("."):
+            continue  # It belongs to the layer whose weight it computes.
 
         def record(_module: nn.Module, _args: object, name: str = name) -> None:
             order.append(name)
@@ -145,7 +158,7 @@ def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]
         child.register_forward_pre_hook(record)
     output = training_output(module, task, device)
     kind = type(module).__name__
-    names, parameters = zip(*module.named_parameters(), strict=True)
+    names, parameters = zip(*trainable_parameters(module).items(), strict=True)
     if not output.requires_grad:
         raise ModelError(f"{kind}: its output depends on no parameter")
     gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
@@ -167,14 +180,14 @@ def group_by_calls(module: nn.Module, calls: Sequence[str]) -> list[LayerGroup]:
         direct = [(prefix + leaf, parameter) for leaf, parameter in child.named_parameters(recurse=False)]
         parameters_of.setdefault(caller, []).extend(direct)
 
-    canonical = {id(parameter): name for name, parameter in module.named_parameters()}
+    canonical = {id(parameter): name for name, parameter in trainable_parameters(module).items()}
     position = {name: index for index, name in enumerate(canonical.values())}
     groups: list[tuple[str, list[str]]] = []
     seen: set[int] = set()
     for caller in calls:
         ungrouped: list[str] = []
         for _, parameter in parameters_of.get(caller, []):
-            if id(parameter) not in seen:
+            if id(parameter) in canonical and id(parameter) not in seen:
                 seen.add(id(parameter))
                 ungrouped.append(canonical[id(parameter)])
         if not ungrouped:
@@ -187,13 +200,13 @@ def group_by_calls(module: nn.Module, calls: Sequence[str]) -> list[LayerGroup]:
 
 
 def parameter_layout(module: nn.Module, groups: Sequence[LayerGroup]) -> ParameterLayout:
-    """The place of each parameter and each running statistic of `module` in the flat vectors.
+    """The place of each trainable parameter and of each buffer that travels in the flat vectors.
 
-    Statistics are the persistent `running_mean` and `running_var` of normalisation layers, in the order of their
-    layers' groups; `num_batches_tracked` is left out. A normalisation without weights belongs to the group of
-    the weights that are registered before it.
+    Which buffers travel is told in `fedbench.models.kept_state`; they are the statistics, in the order of their layers'
+    groups. A layer without weights belongs to the group of the weights that are registered before it.
     """
-    parameters = dict(module.named_parameters())
+    parameters = trainable_parameters(module)
+    sent = {name: buffer for name, buffer in persistent_buffers(module) if travels(buffer)}
     group_of = {name: index for index, group in enumerate(groups) for name in group.parameters}
     statistics: list[tuple[str, int, tuple[int, ...]]] = []
     nearest = 0
@@ -201,12 +214,9 @@ def parameter_layout(module: nn.Module, groups: Sequence[LayerGroup]) -> Paramet
         prefix = f"{name}." if name else ""
         direct = [prefix + leaf for leaf, _ in child.named_parameters(recurse=False)]
         nearest = next((group_of[leaf] for leaf in direct if leaf in group_of), nearest)
-        if not isinstance(child, _NormBase):
-            continue
-        for leaf in ("running_mean", "running_var"):
-            buffer = child._buffers.get(leaf)
-            if buffer is not None and buffer.is_floating_point() and leaf not in child._non_persistent_buffers_set:
-                statistics.append((prefix + leaf, nearest, tuple(buffer.shape)))
+        for leaf in child._buffers:
+            if prefix + leaf in sent:
+                statistics.append((prefix + leaf, nearest, tuple(sent[prefix + leaf].shape)))
     return ParameterLayout.build(
         [(group.name, {name: tuple(parameters[name].shape) for name in group.parameters}) for group in groups],
         sorted(statistics, key=lambda statistic: statistic[1]),

@@ -28,15 +28,20 @@ def example_labels(batch_size: int, device: torch.device) -> Tensor:
 
 
 def training_copy(module: nn.Module, device: torch.device) -> nn.Module:
-    """A copy of `module` on `device` in training mode, with every parameter trainable and tied parameters still tied.
+    """A copy of `module` on `device` in training mode; tied parameters are still tied, frozen ones still frozen.
 
     On the meta device no values are copied, so that the size of the network does not matter.
     """
     memo: dict[int, object] = {}
     for parameter in module.parameters():
-        memo[id(parameter)] = nn.Parameter(moved(parameter, device))
+        memo[id(parameter)] = nn.Parameter(moved(parameter, device), parameter.requires_grad)
     for buffer in module.buffers():
         memo[id(buffer)] = moved(buffer, device)
+    for layer in module.modules():
+        # Weights that a hook computes before each call (pruning, weight normalisation) are plain attributes.
+        for value in vars(layer).values():
+            if isinstance(value, Tensor):
+                memo[id(value)] = moved(value, device)
     return copy.deepcopy(module, memo).train()
 
 

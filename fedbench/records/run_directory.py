@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -26,7 +27,6 @@ from fedbench.atomic_files import replacing, write_tensors
 from fedbench.config.identity import digest
 from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, DataError, RunError
-from fedbench.protocol.layout import Vector
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CHECKSUMS,
@@ -259,13 +259,13 @@ class RunDirectory:
         with self._must_succeed():
             self._write_tables()
 
-    def write_model(self, tensors: Mapping[str, Vector]) -> None:
-        """Write `model.safetensors` from {name: float32 array}.
+    def write_model(self, tensors: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Write `model.safetensors` from {name: array}.
 
         Raises:
             RunError: the directory cannot be written.
         """
-        whole = {name: np.ascontiguousarray(tensor, np.float32) for name, tensor in tensors.items()}
+        whole = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
         with self._must_succeed(), replacing(self.path / MODEL) as temporary:
             write_tensors(temporary, whole, {"format": "np"})
 

@@ -9,9 +9,10 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from fedbench.models.flat import FlatModel
-from fedbench.randomness import generator
+from fedbench.randomness import generator, torch_seed
 from fedbench.training.local import Transform
 from fedbench.training.scores import BatchScore, batch_borders
+from fedbench.training.seeding import seeded
 
 RECALIBRATION_ROWS = 2048
 """Number of training rows over which `evaluation.batchnorm=recalibrate` computes the running statistics again."""
@@ -26,8 +27,12 @@ def score_batches(
     labels: Tensor,
     batches: Sequence[npt.NDArray[np.int64] | tuple[int, int]],
     transform: Transform,
+    seed: int,
 ) -> list[BatchScore]:
     """Score the model, in evaluation mode, on minibatches of a split.
+
+    A network that draws random numbers in evaluation, too, draws them from (seed, first row of the minibatch): its
+    score does not depend on which host scored which minibatch.
 
     Args:
         model: the model.
@@ -35,6 +40,7 @@ def score_batches(
         labels: int64 [N], its labels, on the model's device.
         batches: for each minibatch its borders [start, stop), or int64 [B], its row indices.
         transform: turns stored inputs into what the module takes; called without a generator.
+        seed: seed of the experiment.
 
     Returns:
         One score for each minibatch.
@@ -48,7 +54,8 @@ def score_batches(
             else:
                 rows = torch.from_numpy(batch).to(labels.device)
                 chosen_inputs, chosen_labels = inputs.index_select(0, rows), labels.index_select(0, rows)
-            outputs = model.module(transform(chosen_inputs, None))
+            with seeded(model.vector.device, torch_seed(seed, "evaluation", int(batch[0]))):
+                outputs = model.module(transform(chosen_inputs, None))
             loss = cross_entropy(outputs, chosen_labels, reduction="sum")
             correct = (outputs.argmax(1) == chosen_labels).sum()
             scores.append(BatchScore(len(chosen_labels), float(loss), int(correct)))
@@ -62,10 +69,10 @@ def recalibrate(
     transform: Transform,
     seed: int,
 ) -> None:
-    """Replace the running statistics by cumulative averages over a seeded sample of training rows, in place.
+    """Replace BatchNorm's running statistics by cumulative averages over a seeded sample of training rows, in place.
 
     Args:
-        model: the model; only its running statistics change.
+        model: the model; only the running statistics of its BatchNorm layers change.
         inputs: uint8 [N, H, W, C] or int32 [N, L], the training split's inputs, on the model's device.
         rows: int64, the rows to draw from; `RECALIBRATION_ROWS` of them are used, without augmentation.
         transform: turns stored inputs into what the module takes; called without a generator.
@@ -74,14 +81,20 @@ def recalibrate(
     sample = generator(seed, "recalibration").permutation(np.unique(rows))[:RECALIBRATION_ROWS]
     layers = [module for module in model.module.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [layer.momentum for layer in layers]
+    before = model.statistics.clone()
     model.module.train()
-    with torch.no_grad():
+    with torch.no_grad(), seeded(model.vector.device, torch_seed(seed, "recalibration")):
         for index, batch in enumerate(_chunks(sample)):
             for layer in layers:
                 layer.momentum = 1.0 / (index + 1)
             model.module(transform(inputs.index_select(0, torch.from_numpy(batch).to(inputs.device)), None))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
+    model.collect_statistics()
+    for slot in model.layout.statistics:
+        if not isinstance(model.module.get_submodule(slot.name.rpartition(".")[0]), nn.modules.batchnorm._BatchNorm):
+            model.statistics[slot.offset : slot.stop] = before[slot.offset : slot.stop]
+    model.reset()
 
 
 def _chunks(rows: npt.NDArray[np.int64]) -> Iterator[npt.NDArray[np.int64]]:

@@ -59,6 +59,7 @@ def minibatch_gradient(
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
             loss = Objective().loss(model.module, batch, labels.index_select(0, chosen))
         loss.backward()  # type: ignore[no-untyped-call]
+    model.collect_statistics()
     if weight_decay:
         for piece in pieces:
             model.gradient[piece].add_(model.vector[piece], alpha=weight_decay)

@@ -144,6 +144,7 @@ def train_client(
             samples += len(positions)
             if time.monotonic() > until:
                 raise OutOfTime
+    model.collect_statistics()
     with torch.no_grad():
         objective.finish(context, steps)
     return LocalResult(steps, float(loss_sum) / max(samples, 1), context.passes, context.outgoing)

@@ -1,19 +1,24 @@
-"""PyTorch's global generators, seeded for as long as a client trains."""
+"""The global generators, seeded for as long as a client trains or a minibatch is scored."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 
+from fedbench.randomness import global_generators_seeded
+
 
 @contextmanager
 def seeded(device: torch.device, seed: int) -> Iterator[None]:
-    """Seed the generators that dropout draws from on `device`; afterwards they are as they were.
+    """Seed the generators that dropout on `device` draws from, and those of Python and NumPy.
+
+    Afterwards they are as they were.
 
     On a CPU its generator alone is seeded: `torch.manual_seed` also notes the call stack for every kind of accelerator
     that is not there, which takes longer than a minibatch of a small model.
     """
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    devices = [device] if device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices), global_generators_seeded(seed):
         if device.type == "cpu":
             torch.default_generator.manual_seed(seed)
         else:

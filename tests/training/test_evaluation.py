@@ -44,8 +44,10 @@ def test_scores_equal_one_pass_over_everything(data: tuple[torch.Tensor, torch.T
     model = flat()
     borders = batch_borders(517, 100)
     assert borders[-1] == (500, 517)
-    whole = score_batches(model, *data, borders, to_float)
-    shared = score_batches(model, *data, borders[:2], to_float) + score_batches(model, *data, borders[2:], to_float)
+    whole = score_batches(model, *data, borders, to_float, 0)
+    shared = score_batches(model, *data, borders[:2], to_float, 0) + score_batches(
+        model, *data, borders[2:], to_float, 0
+    )
     assert whole == shared
     model.module.eval()
     with torch.no_grad():
@@ -57,8 +59,8 @@ def test_scores_equal_one_pass_over_everything(data: tuple[torch.Tensor, torch.T
 
 def test_chosen_rows_are_scored_as_a_slice_of_them_would_be(data: tuple[torch.Tensor, torch.Tensor]) -> None:
     model = flat()
-    assert score_batches(model, *data, [np.arange(30, 80)], to_float) == score_batches(
-        model, *data, [(30, 80)], to_float
+    assert score_batches(model, *data, [np.arange(30, 80)], to_float, 0) == score_batches(
+        model, *data, [(30, 80)], to_float, 0
     )
 
 

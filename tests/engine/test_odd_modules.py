@@ -1,0 +1,176 @@
+"""Modules with buffers, shared, frozen, parametrised and recurrent parts: one result everywhere, and saved whole."""
+
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from odd_modules import PARTS, Odd
+from small import asynchronous, config
+from warm_pools import WarmPools
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.errors import ModelError
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.run import Result, run
+from fedbench.experiment.setup import Problem, build_problem
+from fedbench.models.base import Model, Task
+from fedbench.models.groups import build_module
+from fedbench.models.kept_state import UnsynchronisedBatchNorm
+
+pytestmark = pytest.mark.usefixtures("run_folder")
+
+SETTINGS = settings(
+    max_examples=6, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+
+TASK = Task("image", (8, 8, 1), 10)
+
+
+def odd(parts: str, *overrides: str) -> ExperimentConfig:
+    return config(
+        "model=odd_modules:Odd", f"model.parts={parts}", "rounds=2", "schedule=full", "data.clients=3",
+        "data.samples_per_client=40", *overrides,
+    )  # fmt: skip
+
+
+def inline(parts: str, *overrides: str) -> Result:
+    return run(odd(parts, "runtime.executor=inline", *overrides))
+
+
+def accuracy_of(result: Result, problem: Problem, parts: str) -> float:
+    """The accuracy on the test rows of a fresh module that has loaded the saved model."""
+    module = build_module(problem.config.model, problem.federation.task, seed=99)
+    module.load_state_dict(result.state_dict(), strict="shared" not in parts)
+    module.eval()
+    data = problem.federation.data.test
+    images = torch.from_numpy(data.inputs.copy()).permute(0, 3, 1, 2).float() / 255
+    if problem.spec.mean is not None and problem.spec.std is not None:
+        mean, std = (torch.tensor(values)[:, None, None] for values in (problem.spec.mean, problem.spec.std))
+        images = (images - mean) / std
+    with torch.no_grad():
+        return float((module(images).argmax(1) == torch.from_numpy(data.labels)).double().mean())
+
+
+@SETTINGS
+@given(chosen=st.sets(st.sampled_from(PARTS), min_size=3, max_size=6))
+def test_two_runs_agree_and_the_saved_model_scores_what_the_summary_says(chosen: set[str]) -> None:
+    parts = "+".join(sorted(chosen))
+    result, again = inline(parts), inline(parts)
+    assert result.summary["model_sha256"] == again.summary["model_sha256"]
+    problem = build_problem(odd(parts), load_federation(odd(parts)))
+    if not chosen & {"dropout", "global_random"}:
+        assert accuracy_of(result, problem, parts) == pytest.approx(result.summary["final_accuracy"], abs=1e-9)
+    saved = result.state_dict()
+    if "frozen" in chosen:
+        assert {"first.weight", "first.bias"} <= problem.constants.keys()
+    for name, values in problem.constants.items():
+        assert saved[name].numpy().tolist() == values.tolist(), name
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "parts",
+    [
+        "centres+assigned+counter+attribute+dropout",
+        "cumulative+spectral_norm+global_random+frozen",
+        "recurrent+weight_norm+synchronised+shared",
+    ],
+)
+def test_one_result_on_any_number_of_actors(parts: str, warm_pools: WarmPools) -> None:
+    expected = inline(parts)
+    for actors in (1, 2, 3):
+        result = warm_pools.run(odd(parts, f"runtime.actors={actors}", "runtime.cpus_per_client=0.1"))
+        assert result.summary["model_sha256"] == expected.summary["model_sha256"], actors
+        assert result.history.column("test_accuracy").equals(expected.history.column("test_accuracy")), actors
+
+
+@pytest.mark.parametrize("statistics", ["aggregate", "local"])
+def test_nothing_of_a_client_reaches_the_next(statistics: str) -> None:
+    """Float buffers are averaged, or stay with the clients; counters start anew with each client and are never sent."""
+    parts = "centres+counter+attribute"
+    problem = build_problem(odd(parts), load_federation(odd(parts)))
+    result = inline(parts, f"local.batchnorm={statistics}")
+    start = dict(zip((slot.name for slot in problem.layout.statistics), slots(problem), strict=True))
+    moved = result.state_dict()["centres"].numpy()
+    assert (abs(moved - start["centres"]) > 1e-3).any() == (statistics == "aggregate")
+    assert int(result.state_dict()["steps"]) == 0
+
+
+def slots(problem: Problem) -> list[Any]:
+    return [slot.view(problem.statistics) for slot in problem.layout.statistics]
+
+
+def test_asynchronous_clients_add_their_change_of_a_buffer() -> None:
+    overrides = ("model=odd_modules:Odd", "model.parts=centres+recurrent+counter", "runtime.executor=inline")
+    result, again = run(asynchronous(*overrides)), run(asynchronous(*overrides))
+    assert result.summary["model_sha256"] == again.summary["model_sha256"]
+    assert int(result.state_dict()["steps"]) == 0
+
+
+def test_a_module_that_keeps_its_own_list_of_parameters_learns() -> None:
+    module = inline("recurrent").state_dict()
+    problem = build_problem(odd("recurrent"), load_federation(odd("recurrent")))
+    start = problem.layout.unflatten(problem.vector)
+    assert (module["memory.weight_ih_l0"].numpy() != start["memory.weight_ih_l0"]).any()
+
+
+def test_frozen_parameters_neither_train_nor_travel() -> None:
+    frozen = build_problem(odd("frozen"), load_federation(odd("frozen")))
+    assert all(not slot.name.startswith("first.") for slot in frozen.layout.slots)
+    saved = inline("frozen").state_dict()
+    assert (saved["first.weight"].numpy() == frozen.constants["first.weight"]).all()
+
+
+class Given(Model):
+    """Builds the module that it is given, for refusals."""
+
+    name: str = "given"
+
+    def build(self, task: Task) -> torch.nn.Module:
+        return MODULES[-1]
+
+
+MODULES: list[torch.nn.Module] = []
+
+
+class ExtraState(torch.nn.Linear):
+    def get_extra_state(self) -> Any:
+        return {"scale": 1}
+
+
+def double_buffer() -> torch.nn.Module:
+    module = torch.nn.Linear(2, 2)
+    module.register_buffer("codebook", torch.zeros(2, dtype=torch.float64))
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (torch.nn.LazyLinear(3), "'weight' has no shape before the first batch"),
+        (ExtraState(2, 2), "get_extra_state"),
+        (double_buffer(), "'codebook' is torch.float64, float32 is needed"),
+    ],
+)
+def test_what_cannot_be_kept_rightly_is_refused(module: torch.nn.Module, message: str) -> None:
+    MODULES.append(module)
+    with pytest.raises(ModelError, match=message):
+        build_module(Given(), TASK, seed=0)
+
+
+def test_synchronised_normalisation_is_that_of_the_minibatch() -> None:
+    module = Odd((8, 8, 1), 10, "synchronised")
+    MODULES.append(module)
+    built = build_module(Given(), TASK, seed=0)
+    assert isinstance(built.norm, UnsynchronisedBatchNorm)
+    built.train()
+    assert built(torch.randn(4, 1, 8, 8)).shape == (4, 10)
+
+
+def test_buffers_whose_mean_may_have_no_meaning_are_named() -> None:
+    problem = build_problem(odd("centres"), load_federation(odd("centres")))
+    assert any("buffers centres, average are averaged over clients" in remark for remark in problem.remarks)
+    local = odd("centres", "local.batchnorm=local")
+    assert not any("averaged over clients" in remark for remark in build_problem(local, load_federation(local)).remarks)

@@ -1,0 +1,89 @@
+"""A small network with whatever a module may hold beside its parameters. Importable by path: "odd_modules:Odd"."""
+
+import random
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations, prune
+
+WIDTH = 8
+
+PARTS = (
+    "centres", "assigned", "mask", "counter", "attribute", "shared", "frozen", "weight_norm", "spectral_norm",
+    "pruned", "cumulative", "synchronised", "recurrent", "global_random", "dropout",
+)  # fmt: skip
+"""The kinds of odd part that `Odd` can have, by name."""
+
+
+class Odd(nn.Module):
+    """A perceptron over 8x8 images with odd parts.
+
+    Attributes:
+        parts: names of `PARTS`, joined by "+".
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int, parts: str = "") -> None:
+        super().__init__()
+        self.parts = frozenset(parts.split("+"))
+        height, width, channels = input_shape
+        self.first: nn.Module = nn.Linear(height * width * channels, WIDTH)
+        self.second: nn.Module = nn.Linear(WIDTH, WIDTH)
+        self.last = nn.Linear(WIDTH, num_classes)
+        if "shared" in self.parts:
+            self.third = nn.Linear(WIDTH, WIDTH)
+            self.third.weight = self.second.weight
+        if "frozen" in self.parts:
+            self.first.requires_grad_(False)
+        if "weight_norm" in self.parts:
+            self.second = (
+                nn.utils.weight_norm(self.second)
+                if "pruned" in self.parts
+                else parametrizations.weight_norm(self.second)
+            )
+        elif "spectral_norm" in self.parts:
+            self.second = parametrizations.spectral_norm(self.second)
+        elif "pruned" in self.parts:
+            prune.random_unstructured(self.second, "weight", amount=0.5)
+        if "cumulative" in self.parts:
+            self.norm: nn.Module = nn.BatchNorm1d(WIDTH, momentum=None)
+        elif "synchronised" in self.parts:
+            self.norm = nn.SyncBatchNorm(WIDTH)
+        if "recurrent" in self.parts:
+            self.memory = nn.LSTM(WIDTH, WIDTH, batch_first=True)
+        self.register_buffer("centres", torch.randn(num_classes, WIDTH))
+        self.register_buffer("average", torch.zeros(WIDTH))
+        self.register_buffer("mask", torch.full((WIDTH,), float("-inf")).diag())
+        self.register_buffer("steps", torch.tensor(0))
+        self.calls = 0
+        self.scale = random.random() + float(np.random.rand()) if "global_random" in self.parts else 1.0
+
+    def forward(self, images: Tensor) -> Tensor:
+        hidden = torch.relu(self.first(images.flatten(1)))
+        hidden = torch.relu(self.second(hidden)) * self.scale
+        if "shared" in self.parts:
+            hidden = self.third(hidden)
+        if "recurrent" in self.parts:
+            hidden = self.memory(hidden[:, None])[0][:, -1]
+        if {"cumulative", "synchronised"} & self.parts:
+            hidden = self.norm(hidden)
+        if "dropout" in self.parts:
+            hidden = F.dropout(hidden, 0.2)
+        if self.training:
+            self.change(hidden.detach())
+        distances = torch.cdist(hidden, self.centres) if "centres" in self.parts else 0.0
+        return self.last(hidden + self.average + 0.01 * self.steps + 0.01 * self.calls) - 0.1 * distances
+
+    def change(self, hidden: Tensor) -> None:
+        """Change buffers and attributes as a training step may."""
+        if "centres" in self.parts:
+            self.centres += 0.1 * (hidden.mean(0) - self.centres)
+        if "assigned" in self.parts:
+            self.average = 0.9 * self.average + 0.1 * hidden.mean(0)
+        if "counter" in self.parts:
+            self.steps += 1
+        if "attribute" in self.parts:
+            self.calls += 1
+        if "global_random" in self.parts:
+            self.average = self.average + random.random() * 0.01 + float(np.random.rand()) * 0.01
