@@ -70,6 +70,11 @@ class CostModel:
             )
         return self._flops_by_key[key]
 
+    @property
+    def uncounted(self) -> tuple[str, ...]:
+        """Operators of the model whose work the FLOPs leave out, as in `StepFlops.uncounted`."""
+        return self._flops.uncounted
+
     def minibatch_flops(self, groups: tuple[int, ...], samples: int) -> int:
         """FLOPs of the gradient of a minibatch of `samples` samples with respect to `groups`."""
         return self._flops.flops(groups, samples)

@@ -14,7 +14,7 @@ from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.errors import DataError
 from fedbench.experiment.federation import load_federation, outline_federation
-from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace
+from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace, work_left_out
 from fedbench.models.groups import build_module, derive_layer_groups
 from fedbench.planning.delays import DelaysSection
 from fedbench.planning.schedules import Feedback
@@ -90,6 +90,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
         remarks.insert(0, f"{federation.data.name} is not there: counted from its published size and shape")
     problem = build_problem(config, federation)
     layout, costs = problem.layout, problem.costs
+    remarks.extend(work_left_out(costs.uncounted))
     objective = config.method.objective()
     vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors
     module = build_module(config.model, federation.task, 0)

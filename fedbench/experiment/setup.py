@@ -3,7 +3,7 @@
 Whatever can be wrong with an experiment shows here or in `fedbench.experiment.federation`, before anything is recorded.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 
@@ -132,6 +132,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         *_buffer_remarks(config, module),
         *_idle_remarks(config, method, layout, module, rounds),
         *_cut_schedule(config, layout, rounds),
+        *work_left_out(flops.uncounted),
     )
     objective = method.objective()
     if (refusal := objective.refusal(layout, module)) is not None:
@@ -226,6 +227,19 @@ def count_rounds(config: ExperimentConfig, groups: int) -> int:
 def full_update_costs(problem: Problem) -> list[Costs]:
     """What the same rounds would cost as full network updates; of asynchronous runs see `FinishedRound.full`."""
     return problem.costs.project(Full(), problem.rounds, problem.cohort_size, problem.config.seed)
+
+
+def work_left_out(operators: Sequence[str]) -> Iterator[str]:
+    """One line on the operators whose FLOPs are in no figure of the run's work, where there are any.
+
+    Args:
+        operators: `StepFlops.uncounted` of the model.
+    """
+    if operators:
+        yield (
+            f"the client work leaves out {', '.join(operators)}, whose FLOPs PyTorch's counter does not know; "
+            "torch.utils.flop_counter.register_flop_formula can tell it"
+        )
 
 
 def pace(problem: Problem) -> str:

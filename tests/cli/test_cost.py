@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -80,3 +81,25 @@ def test_the_prediction_is_what_the_run_records(statistics: str, cohorts: tuple[
         assert run["full_updates"][key] == predicted["full_updates"][key]
     for key in ("paper_comm_gb", "paper_comp_tflop"):
         assert run[key] == pytest.approx(predicted["total"][key], rel=1e-12)
+
+
+FOURIER = """
+import torch
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(self, num_classes):
+        super().__init__()
+        self.head = nn.Linear(64, num_classes)
+
+    def forward(self, images):
+        return self.head(torch.fft.fft2(images).abs().flatten(1))
+"""
+
+
+def test_work_that_no_figure_holds_is_named(call: Call, tmp_path: Path) -> None:
+    (tmp_path / "fourier.py").write_text(FOURIER)
+    arguments = ("data.dataset=digits", "data.clients=2", "model=fourier:Net", "rounds=1", "local.epochs=1")
+    remark = "the client work leaves out aten._fft_c2c, whose FLOPs PyTorch's counter does not know"
+    assert call("cost", *arguments).stdout.count(remark) == 1
