@@ -167,6 +167,11 @@ def component_class(kind: str, name: str) -> Any:
             f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class'{own})"
         )
     module_name, _, attribute = (target or name).partition(":")
+    if module_name == "__main__":
+        raise ConfigError(
+            f"{key}={name}: a script is called __main__ only while it runs, so that the recorded config.yaml could not "
+            f"be run again; move {attribute} to the top of a module, and write 'module:{attribute}'"
+        )
     try:
         module = import_module(module_name, target or name)
     except (ImportError, ValueError, TypeError) as error:  # the latter two for names that no module can have

@@ -10,7 +10,7 @@ from fedbench.data.holdout import with_validation
 from fedbench.data.partition import class_counts
 from fedbench.errors import ConfigError
 from fedbench.models.base import Task
-from fedbench.randomness import generator
+from fedbench.randomness import generator, global_generators_seeded, torch_seed
 
 WORTH_A_LINE = 0.01
 """Share of test rows that are training rows, too, above which a run says so; published data sets have a few."""
@@ -65,7 +65,8 @@ def load_data(config: ExperimentConfig) -> FederatedData:
         ConfigError: an option without effect on this data.
     """
     section = config.data
-    data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
+    with global_generators_seeded(torch_seed(config.seed, "data")):
+        data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
     return with_validation(check_data(section.dataset, data), section.validation_fraction, config.seed)
 
 

@@ -30,6 +30,7 @@ from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors, unknown_under_averaging
+from fedbench.models.probe import trains_on
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Full
 from fedbench.protocol.layout import ParameterLayout, Vector
@@ -124,6 +125,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     local, data, cohort_size = config.local, config.data, config.slots()
     mean, std = scaling(data, federation.data)
     length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
+    _check_single_rows(config, federation, length, module)
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
     check_privacy(config, table, federation.sizes, length, rounds)
@@ -270,6 +272,30 @@ def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, rounds: 
     check_schedule(config.schedule, rounds, layout, seed, cohort)
     check_optimizer(config.local.optimizer)
     check_method(config.asynchronous or config.method, layout, cohort_size, clients)
+
+
+def _check_single_rows(
+    config: ExperimentConfig, federation: Federation, length: LocalLength, module: nn.Module
+) -> None:
+    """Refuse minibatches of one row where a layer of the network needs several to normalise over.
+
+    Raises:
+        ConfigError: a client would train on such a minibatch.
+    """
+    single = [client for client, size in enumerate(federation.sizes) if 1 in length.epoch(size)]
+    if length.smallest == 1 or not single or trains_on(module, federation.task, batch_size=1):
+        return
+    if length.batch_size == 1:
+        raise ConfigError(
+            f"local.batch_size=1: model.name={config.model.name} normalises over the minibatch, and cannot train on one"
+            " row; set local.batch_size to 2 or more"
+        )
+    more = f" and {len(single) - 1} others" if len(single) > 1 else ""
+    raise ConfigError(
+        f"data.partition: client {single[0]}{more} would hold one training row, and model.name={config.model.name} "
+        "normalises over the minibatch; give each client 2 rows or more (fewer clients, or data.partition.min_size=2 "
+        "where the partition has it)"
+    )
 
 
 def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None:

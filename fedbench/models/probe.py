@@ -86,3 +86,12 @@ def probe(module: nn.Module, measure: Callable[[nn.Module, torch.device], Result
         raise ModelError(
             f"{type(module).__name__}: a training step on a batch of the data's shape fails: {reason}"
         ) from error
+
+
+def trains_on(module: nn.Module, task: Task, batch_size: int) -> bool:
+    """Whether the network takes a minibatch of `batch_size` samples in training mode."""
+    try:
+        probe(module, lambda copy, device: copy(example_inputs(task, batch_size, device)))
+    except ModelError:
+        return False
+    return True

@@ -10,14 +10,18 @@ from odd_modules import PARTS, Odd
 from small import asynchronous, config
 from warm_pools import WarmPools
 
+from fedbench.components.catalogue import component_class
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.errors import ModelError
+from fedbench.errors import ConfigError, ModelError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import Result, run
 from fedbench.experiment.setup import Problem, build_problem
 from fedbench.models.base import Model, Task
+from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.models.kept_state import UnsynchronisedBatchNorm
+from fedbench.training.evaluation import score_batches
+from fedbench.training.scores import BatchScore
 
 pytestmark = pytest.mark.usefixtures("run_folder")
 
@@ -174,3 +178,50 @@ def test_buffers_whose_mean_may_have_no_meaning_are_named() -> None:
     assert any("buffers centres, average are averaged over clients" in remark for remark in problem.remarks)
     local = odd("centres", "local.batchnorm=local")
     assert not any("averaged over clients" in remark for remark in build_problem(local, load_federation(local)).remarks)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (("data.samples_per_client=1",), "^data.partition: client 0 and 2 others would hold one training row"),
+        (("local.batch_size=1",), "^local.batch_size=1: model.name=odd_modules:Odd normalises over the minibatch"),
+    ],
+)
+def test_normalisation_over_a_single_row_is_refused_before_a_run(overrides: tuple[str, ...], message: str) -> None:
+    refused = odd("synchronised", *overrides)
+    with pytest.raises(ConfigError, match=message):
+        build_problem(refused, load_federation(refused))
+    allowed = odd("centres", *overrides)
+    build_problem(allowed, load_federation(allowed))
+
+
+def test_normalisation_over_the_pixels_of_a_single_image_is_allowed() -> None:
+    images = config("schedule=full", "rounds=1", "local.batch_size=1")
+    build_problem(images, load_federation(images))
+
+
+def test_scoring_with_dropout_left_on_is_the_same_whichever_host_scores_a_minibatch() -> None:
+    problem = build_problem(odd("dropout"), load_federation(odd("dropout")))
+    test = problem.federation.data.test
+    images, labels = torch.from_numpy(test.inputs.copy()), torch.from_numpy(test.labels)
+    model = FlatModel(Odd((8, 8, 1), 10, "dropout"), problem.layout)
+
+    def scores(batches: list[tuple[int, int]]) -> list[BatchScore]:
+        return score_batches(model, images, labels, batches, lambda rows, _: rows.permute(0, 3, 1, 2).float(), seed=0)
+
+    borders = [(0, 100), (100, 200), (200, 300)]
+    assert scores(borders) == scores(borders[:1]) + scores(borders[1:])
+    assert scores(borders)[1:] == scores(borders[1:])
+
+
+def test_a_name_in_the_running_script_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^model=__main__:Net: .* write 'module:Net'$"):
+        component_class("model", "__main__:Net")
+
+
+def test_data_that_draw_from_global_generators_are_a_function_of_the_seed() -> None:
+    def labels(seed: int) -> list[int]:
+        drawn = load_federation(odd("centres", "data.dataset=odd_modules:Noisy", f"seed={seed}"))
+        return drawn.data.train.labels.tolist()
+
+    assert labels(0) == labels(0) != labels(1)

@@ -1,12 +1,20 @@
-"""A small network with whatever a module may hold beside its parameters. Importable by path: "odd_modules:Odd"."""
+"""A small network with whatever a module may hold beside its parameters, and data that draw from global generators.
+
+Importable by path: "odd_modules:Odd", "odd_modules:Noisy".
+"""
 
 import random
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
+
+from fedbench.data.base import FederatedData, Split
+from fedbench.data.digits import Digits
 
 WIDTH = 8
 
@@ -87,3 +95,15 @@ class Odd(nn.Module):
             self.calls += 1
         if "global_random" in self.parts:
             self.average = self.average + random.random() * 0.01 + float(np.random.rand()) * 0.01
+
+
+class Noisy(Digits):
+    """Digits in an order that the global generators of Python and NumPy draw."""
+
+    name: str = "odd_modules:Noisy"
+
+    def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
+        data = super().load(root, test_fraction=test_fraction, seed=seed)
+        order = np.random.permutation(len(data.train))
+        order = np.roll(order, random.randrange(len(order)))
+        return replace(data, train=Split(data.train.inputs[order], data.train.labels[order]))
