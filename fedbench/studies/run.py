@@ -15,6 +15,7 @@ from fedbench.experiment.interrupt import stop_signal
 from fedbench.passwords import without_passwords
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import StudyFile
+from fedbench.studies.local_slot import LocalSlot, runs_here
 from fedbench.studies.results import (
     DIGESTS,
     DIRECTORIES,
@@ -29,9 +30,9 @@ from fedbench.studies.results import (
 )
 from fedbench.studies.samplers import BOUNDS, is_grid, make_pruner, make_sampler
 from fedbench.studies.shared_study import FLOPS, KEY, REASON, SharedStudy, finished, open_study
-from fedbench.studies.slots import Slots, TrialSlot
 from fedbench.studies.storage import close_storage, is_storage_failure, open_storage, reason_of
 from fedbench.studies.trial_runner import Assignment, TrialOutcome
+from fedbench.studies.trial_slots import TrialSlots
 from fedbench.tracking.parent_run import ParentRun
 
 POLL_SECONDS = 1.0
@@ -134,7 +135,7 @@ def _work_on(
         if shared.is_done():
             return _conclude(file, study, directory, where, "finished", listener, None)
         config.data.dataset.check(config.data.root)
-        slots = Slots(file, where if "://" in where else str(Path(where).absolute()), config, trials_at_most(file))
+        slots = _open_slots(file, where if "://" in where else str(Path(where).absolute()), config)
         try:
             parent = _open_parent(file, config, study)
             try:
@@ -146,6 +147,16 @@ def _work_on(
             slots.close()
             shared.leave()
     return _conclude(file, study, directory, where, status, listener, parent)
+
+
+def _open_slots(file: StudyFile, storage: str, config: ExperimentConfig) -> TrialSlots:
+    """Places for trials on Ray, or in this process where Ray would have nothing to do."""
+    most = trials_at_most(file)
+    if runs_here(file, config, most):
+        return LocalSlot(file, storage)
+    from fedbench.studies.slots import RaySlots
+
+    return RaySlots(file, storage, config, most)
 
 
 def trials_at_most(file: StudyFile) -> int | None:
@@ -165,7 +176,7 @@ class Driver:
         self,
         file: StudyFile,
         shared: SharedStudy,
-        slots: Slots,
+        slots: TrialSlots,
         directory: Path,
         parent: ParentRun,
         listener: StudyListener,
@@ -242,7 +253,7 @@ class Driver:
                 if self._begin(slot):
                     break
 
-    def _begin(self, slot: TrialSlot) -> bool:
+    def _begin(self, slot: Any) -> bool:
         """Whether the slot is busy now, or nothing is left to draw for it."""
         trial = self._shared.ask(self._combinations)
         if trial is None:

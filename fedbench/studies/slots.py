@@ -46,8 +46,8 @@ class TrialSlot:
         self.ready = False
 
 
-class Slots:
-    """Runners of trials, one per place; made anew when they die."""
+class RaySlots:
+    """Runners of trials, one per place on the cluster; made anew when they die (a `TrialSlots`)."""
 
     def __init__(self, study: StudyFile, storage: str, config: ExperimentConfig, most: int | None) -> None:
         """Join Ray, or start it, and start the runners.

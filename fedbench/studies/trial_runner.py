@@ -6,7 +6,7 @@ import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 import pyarrow as pa
@@ -15,7 +15,6 @@ from optuna.samplers import RandomSampler
 from optuna.storages import BaseStorage
 
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.on_ray.warm_actors import WarmActors
 from fedbench.errors import FedbenchError, RunError
 from fedbench.experiment.run import run
 from fedbench.records.observers import Membership, RunDescription, Verdict
@@ -25,6 +24,9 @@ from fedbench.studies.metrics import lacking, mean, measure
 from fedbench.studies.samplers import make_pruner
 from fedbench.studies.space import Values, in_words
 from fedbench.studies.storage import close_storage, open_storage
+
+if TYPE_CHECKING:
+    from fedbench.engine.on_ray.warm_actors import WarmActors
 
 State = Literal["complete", "pruned", "interrupted", "failed"]
 
@@ -104,7 +106,7 @@ class TrialRunner:
         self._storage = storage
         self._opened: BaseStorage | None = None
         self._study: optuna.Study | None = None
-        self._warm = WarmActors()
+        self._warm: WarmActors | None = None
         self._stop = threading.Event()
         self._watch: SeedRun | None = None
 
@@ -115,10 +117,21 @@ class TrialRunner:
         if config.runtime.executor == "inline":
             return True
         try:
-            self._warm.lend(config.runtime, config.slots())
+            self._warm_actors().lend(config.runtime, config.slots())
         except RunError:
             return False
         return True
+
+    def _warm_actors(self) -> "WarmActors":
+        """The client actors, which the next trial takes over."""
+        from fedbench.engine.on_ray.warm_actors import WarmActors
+
+        self._warm = self._warm or WarmActors()
+        return self._warm
+
+    def _close_actors(self) -> None:
+        if self._warm is not None:
+            self._warm.close()
 
     def stop(self) -> None:
         """End the running trial at the end of its round."""
@@ -133,7 +146,7 @@ class TrialRunner:
 
     def close(self) -> None:
         """Give the client actors' places back, and the storage's connections."""
-        self._warm.close()
+        self._close_actors()
         if self._opened is not None:
             close_storage(self._opened)
 
@@ -153,7 +166,7 @@ class TrialRunner:
                 if watch.state != "complete":
                     return _outcome(watch.state, done, "interrupted" if watch.state == "interrupted" else None)
         except Exception as error:
-            self._warm.close()
+            self._close_actors()
             text = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
             return _outcome("failed", done, " ".join(text.split()))
         finally:
@@ -170,7 +183,7 @@ class TrialRunner:
         name = textwrap.shorten(f"{name}: {in_words(assignment.drawn)}", LONGEST_NAME, placeholder=" ...")
         tags = {"study": self._file.name, "trial": str(assignment.number)}
         member = Membership(assignment.parent_run_id, name, tags, watch.judge)
-        warm = self._warm if config.runtime.executor == "ray" else None
+        warm = self._warm_actors() if config.runtime.executor == "ray" else None
         result = run(config, [watch], member, should_stop=watch.should_stop, warm=warm)
         watch.digest, watch.directory = result.summary["model_sha256"], str(result.directory)
 

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,18 +11,14 @@ import pytest
 from command_line import Finished, in_this_process
 from optuna.trial import FrozenTrial, TrialState
 from postgresql_server import PASSWORD, PostgresqlServer, skip_without_postgresql
-from small_studies import BASE, PATIENCE, Commands, run_study, written
+from shared_studies import ENDED_WELL, LONGER, PRUNER, share_kill_interrupt_and_go_on
+from small_studies import PATIENCE, Commands, run_study, written
 from waiting import wait_until
 
 from fedbench.errors import ConfigError
 from fedbench.passwords import without_passwords
-from fedbench.studies.shared_study import INTERRUPTED, counts
+from fedbench.studies.shared_study import counts
 from fedbench.studies.storage import close_storage, open_storage, with_driver
-
-LONGER = [*BASE, "rounds=12", "data.samples_per_client=200"]
-ENDED_WELL = {TrialState.COMPLETE, TrialState.PRUNED}
-PRUNER = {"name": "median", "n_startup_trials": 2}
-"""With one, the processes that run trials write to the database, too."""
 
 
 @pytest.fixture(scope="module")
@@ -66,51 +61,17 @@ def shows_no_password(*ended: Finished) -> bool:
 
 
 @pytest.mark.slow
-def test_two_processes_that_start_at_once_make_one_study_and_not_one_trial_more(
+def test_a_study_that_two_processes_share_survives_a_kill_and_an_interrupt_and_shows_no_password(
     server: PostgresqlServer, commands: Commands, here: Path
 ) -> None:
-    url = server.make_database("joined")
-    path = written(here, overrides=LONGER, pruner=PRUNER, budget={"trials": 5})
-    command = ("sweep", path.name, "--concurrency", "1", "--storage", url, "--json")
-    both = [commands.start(*command) for _ in range(2)]
-    ended = [commands.finish(process) for process in both]
-    assert [one.status for one in ended] == [0, 0], ended[0].stderr + ended[1].stderr
-    done = counted(url)
-    assert len(done) == 5
-    assert {trial.state for trial in done} <= ENDED_WELL
-    assert len({trial.user_attrs["fedbench:driver"] for trial in done}) == 2
-    # None was run twice: as many run directories as trials, each with parameters of its own.
-    folders = [path.name for path in (here / "runs" / "studies" / "small").glob("trial-*")]
-    assert sorted(folders) == [f"trial-{trial.number:04d}-seed-0" for trial in done]
-    assert len({trial.params["local.optimizer.lr"] for trial in done}) == 5
-    for one in ended:
-        document = json.loads(one.stdout)
-        assert [trial["number"] for trial in document["trials"] if trial["counts"]] == [one.number for one in done]
-        assert document["storage"] == without_passwords(url)
+    url = server.make_database("shared")
+    ended = share_kill_interrupt_and_go_on(commands, here, lambda: trials(url), "--storage", url)
+    assert "--storage 'postgresql://bench:***@/" in ended[0].stderr
+    assert json.loads(ended[1].stdout)["storage"] == without_passwords(url)
     assert shows_no_password(*ended)
-
-
-@pytest.mark.slow
-def test_a_killed_study_goes_on_to_exactly_its_budget(server: PostgresqlServer, commands: Commands, here: Path) -> None:
-    url = server.make_database("killed")
-    path = written(here, overrides=LONGER, budget={"trials": 3}, storage=url)
-    killed = commands.start("sweep", path.name, "--concurrency", "1")
-    wait_for_a_running_trial(url, done=1)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    before = trials(url)
-    (broken,) = [trial for trial in before if trial.state == TrialState.RUNNING]
-
-    ended = commands.run("sweep", path.name)
-    assert ended.status == 0, ended.stderr
-    after = trials(url)
-    assert [trial.state for trial in after if counts(trial)] == [TrialState.COMPLETE] * 3
-    assert after[broken.number].user_attrs[INTERRUPTED]
-    for trial in before:  # what was done is not done again, what was begun is
-        again = [one for one in after if counts(one) and one.params == trial.params]
-        assert len(again) == 1
-        assert (again[0].number == trial.number) == (trial.number != broken.number)
-    assert shows_no_password(ended)
+    # None was run twice: as many run directories as trials.
+    folders = [path.name for path in (here / "runs" / "studies" / "small").glob("trial-*")]
+    assert sorted(folders) == [f"trial-{trial.number:04d}-seed-0" for trial in trials(url) if trial.params]
 
 
 def status_of_study(here: Path) -> str:
@@ -153,22 +114,6 @@ def test_a_server_that_goes_away_ends_the_command_in_one_line_and_the_study_goes
 
 
 @pytest.mark.slow
-def test_an_interrupt_names_the_command_that_goes_on_without_its_password(
-    server: PostgresqlServer, commands: Commands, here: Path
-) -> None:
-    url = server.make_database("interrupted")
-    path = written(here, overrides=[*LONGER, "rounds=500"], budget={"trials": 2})
-    process = commands.start("sweep", path.name, "--storage", url)
-    wait_for_a_running_trial(url, done=0)
-    process.send_signal(signal.SIGINT)
-    ended = commands.finish(process)
-    assert ended.status == 130, ended.stderr
-    assert f"go on with: fedbench sweep {path.name} --storage 'postgresql://bench:***@/" in ended.stderr
-    assert shows_no_password(ended)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 def test_connections_are_given_back_when_the_study_is_done(server: PostgresqlServer, here: Path) -> None:
     url = server.make_database("connected")
     result = run_study(storage=url, pruner=PRUNER, budget={"trials": 1})

@@ -22,7 +22,10 @@ from fedbench.studies.samplers import make_pruner, make_sampler
 from fedbench.studies.shared_study import REASON, open_study
 from fedbench.studies.storage import open_storage
 
-pytestmark = [pytest.mark.usefixtures("local_ray", "here"), pytest.mark.slow]
+pytestmark = [
+    pytest.mark.usefixtures("local_ray", "here", "flops_counted_once", "digits_read_once"),
+    pytest.mark.slow,
+]
 
 TRAINED = [text for text in BASE if not text.startswith(("rounds", "model"))] + ["rounds=3", "model.width=4"]
 ON_RAY = [text for text in BASE if "executor" not in text] + ["runtime.actors=1"]
@@ -203,6 +206,12 @@ def test_long_trials_are_heard_of_before_they_end(here: Path, monkeypatch: pytes
         rounds = [(seed, int(done)) for line in found for trial, seed, done, _ in line if trial == number]
         assert rounds == sorted(rounds)
     assert all(accuracy for line in found for *_, done, accuracy in line if int(done) >= 3)
+
+
+def test_a_trial_at_a_time_without_actors_needs_no_ray(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", lambda *arguments, **options: pytest.fail("Ray was started"))
+    assert states(run_study(budget={"trials": 1})) == ["COMPLETE"]
 
 
 def test_sqlite_serves_as_storage_and_the_table_holds_every_trial(here: Path) -> None:
