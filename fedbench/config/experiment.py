@@ -107,8 +107,9 @@ class LocalSection(Section):
         batch_size: Samples of a minibatch.
         optimizer: The optimizer, which is made anew every round over the active layer groups.
         lr_schedule: Factor on the optimizer's learning rate, by round.
-        batchnorm: Whether BatchNorm's running statistics are sent and averaged like the parameters (aggregate), or
-            stay with each client (local). null: aggregate, where the model has any.
+        batchnorm: Whether BatchNorm's running statistics, and other float buffers that the model saves, are sent and
+            averaged like the parameters (aggregate), or stay with each client (local). null: aggregate, where the model
+            has any.
         precision: float32 throughout, or bf16 autocast of the forward pass.
     """
 
