@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
@@ -12,6 +13,7 @@ from warm_pools import WarmPools
 
 from fedbench.components.catalogue import component_class
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.client_host import ClientHost
 from fedbench.errors import ConfigError, ModelError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import Result, run
@@ -20,6 +22,9 @@ from fedbench.models.base import Model, Task
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.models.kept_state import UnsynchronisedBatchNorm
+from fedbench.protocol.layout import Vector
+from fedbench.protocol.message import PARAMETERS, STATISTICS
+from fedbench.randomness import torch_seed
 from fedbench.training.evaluation import score_batches
 from fedbench.training.scores import BatchScore
 
@@ -230,3 +235,46 @@ def test_data_that_draw_from_global_generators_are_a_function_of_the_seed() -> N
         return drawn.data.train.labels.tolist()
 
     assert labels(0) == labels(0) != labels(1)
+
+
+def host_after_training(parts: str) -> tuple[ClientHost, ExperimentConfig]:
+    """A host on which client 0 has trained for a round."""
+    settled = odd(parts)
+    federation = load_federation(settled)
+    problem = build_problem(settled, federation)
+    host = ClientHost()
+    host.prepare(problem.spec, federation.data, federation.rows)
+    host.load(tuple(range(len(problem.spec.table.parts))), whole_model(problem))
+    host._train_one(0, problem.layout.all_groups, 0, 1.0)
+    return host, settled
+
+
+def whole_model(problem: Problem) -> Vector:
+    vectors = {PARAMETERS: problem.vector, STATISTICS: problem.statistics}
+    return np.concatenate([vectors[part.channel][part.piece] for part in problem.spec.table.parts])
+
+
+def test_a_buffer_that_training_replaces_is_taken_over() -> None:
+    host, _ = host_after_training("assigned")
+    model = host._model
+    slot = next(slot for slot in model.layout.statistics if slot.name == "average")
+    assert float(model.statistics[slot.offset : slot.stop].abs().sum()) > 0
+
+
+def test_counters_and_attributes_start_anew_with_each_client() -> None:
+    host, _ = host_after_training("counter+attribute+frozen")
+    module = host._model.module
+    assert int(module.steps) > 0
+    assert module.calls > 0
+    module.first.weight.data.zero_()
+    host._set_statistics(host._spec.statistics)
+    assert (int(module.steps), module.calls) == (0, 0)
+    assert float(module.first.weight.abs().sum()) > 0
+
+
+def test_a_host_builds_the_module_that_the_initial_model_was_drawn_from() -> None:
+    host, settled = host_after_training("frozen+global_random")
+    problem = build_problem(settled, load_federation(settled))
+    module = host._model.module
+    assert module.first.weight.tolist() == problem.constants["first.weight"].tolist()
+    assert module.scale == build_module(settled.model, TASK, torch_seed(settled.seed, "model")).scale
