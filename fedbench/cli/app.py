@@ -1,10 +1,8 @@
 """The command line: `fedbench run | resume | suite | sweep | cost | data | report | new | help | list`."""
 
 import json
-import logging
 import shlex
 import sys
-import traceback
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,9 +10,10 @@ from typing import Annotated, Any
 import typer
 
 from fedbench import __version__
-from fedbench.components.named_code import look_in, refusing_foreign_code
+from fedbench.cli.entry import INTERRUPTED, interruptible, run_command
+from fedbench.components.named_code import refusing_foreign_code
 from fedbench.components.suggestions import did_you_mean
-from fedbench.errors import ClientFailure, ConfigError, FedbenchError
+from fedbench.errors import ConfigError
 from fedbench.passwords import without_passwords
 
 LISTINGS = (
@@ -31,8 +30,6 @@ LISTINGS = (
     "delays",
 )
 DEFAULT_PRESET = "quickstart"
-INTERRUPTED = 130
-"""Exit status after an interrupt that was heeded, as shells report SIGINT."""
 
 app = typer.Typer(
     name="fedbench",
@@ -54,10 +51,6 @@ Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout;
 Trust = Annotated[
     bool, typer.Option("--trust", help="Execute code that the file names by import path, to look at what it builds.")
 ]
-
-
-# Typer may bring its own copy of click; this is the base of all complaints about usage in either.
-UsageError: Any = typer.BadParameter.__base__
 
 
 def show_version(wanted: bool) -> None:
@@ -98,8 +91,8 @@ def run(
         section = "delays" if config.asynchronous else "participation"
         config = load_config([*(arguments or []), f"{section}.replay={replay}"])
     # Ray tells of lost nodes on stdout, which is the result's.
-    with redirect_stdout(sys.stderr), Progress(console) as progress:
-        result = run_experiment(config, [progress])
+    with interruptible(), redirect_stdout(sys.stderr), Progress(console) as progress:
+        result = run_experiment(config, [progress], announce=progress.announce)
     conclude(result, as_json)
 
 
@@ -118,8 +111,8 @@ def resume(
     from fedbench.cli.terminal import Progress, console
     from fedbench.experiment.run import resume as resume_run
 
-    with redirect_stdout(sys.stderr), Progress(console) as progress:
-        result = resume_run(directory, overrides or [], [progress])
+    with interruptible(), redirect_stdout(sys.stderr), Progress(console) as progress:
+        result = resume_run(directory, overrides or [], [progress], announce=progress.announce)
     conclude(result, as_json)
 
 
@@ -192,20 +185,17 @@ def sweep(
     from fedbench.studies.run import sweep as run_study
 
     file = load_study(study, overrides or [], trials=trials, concurrency=concurrency, storage=storage)
+    console.print(f"starting the study {file.name}", markup=False, highlight=False, soft_wrap=True)
     with redirect_stdout(sys.stderr):
         result = run_study(file, StudyProgress(console))
     for warning in result.warnings:
         console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     print_json(to_document(result)) if as_json else print_study(result, results)
     if result.status == "interrupted":
-        command = shlex.join(["fedbench", "sweep", *map(without_passwords, own_arguments())])
+        arguments = sys.argv[sys.argv.index("sweep") + 1 :]
+        command = shlex.join(["fedbench", "sweep", *map(without_passwords, arguments)])
         console.print(f"go on with: {command}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
-
-
-def own_arguments() -> list[str]:
-    """The arguments that stand behind the command's name."""
-    return sys.argv[sys.argv.index("sweep") + 1 :]
 
 
 @app.command()
@@ -405,28 +395,5 @@ def print_json(document: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: errors of fedbench's own are one line, without a traceback unless --debug is given."""
-    debug = "--debug" in sys.argv
-    if debug:
-        sys.argv.remove("--debug")
-    if len(sys.argv) == 1:
-        sys.argv.append("--help")
-    look_in(Path.cwd())
-    logging.basicConfig(format="%(message)s", stream=sys.stderr)
-    try:
-        status = app(standalone_mode=False)
-    except FedbenchError as error:
-        if debug:
-            sys.stderr.write(without_passwords(traceback.format_exc()))
-        elif isinstance(error, ClientFailure):
-            sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
-        sys.stderr.write(without_passwords("\n".join([f"error: {error}", *getattr(error, "__notes__", [])])) + "\n")
-        sys.exit(error.exit_code)
-    except UsageError as error:
-        command = error.ctx.command_path if error.ctx else "fedbench"
-        sys.stderr.write(f"error: {without_passwords(error.format_message())} (see: {command} --help)\n")
-        sys.exit(error.exit_code)
-    except (KeyboardInterrupt, typer.Abort):
-        sys.stderr.write("interrupted\n")
-        sys.exit(INTERRUPTED)
-    sys.exit(status)
+    """Entry point: run the command that `sys.argv` names, and exit with its status."""
+    run_command(app)

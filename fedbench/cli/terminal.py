@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
@@ -53,6 +54,13 @@ class Progress:
             self._status.stop()
         if self._bar:
             self._bar.stop()
+
+    def announce(self, beginning: str) -> None:
+        """Say what is being started, where the first round may be many seconds away."""
+        if self._status:
+            self._status.update(escape(beginning))
+        else:
+            self._say(beginning)
 
     def run_started(self, run: RunDescription) -> None:
         """Print what runs."""

@@ -1,9 +1,11 @@
-"""Ctrl-C and SIGTERM: the first ends a run at the end of its round."""
+"""Ctrl-C and SIGTERM: the first ends a run at the end of its round, the second works as always."""
 
 import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 _open_stop: threading.Event | None = None
 """The event of the `stop_signal` that is open in the main thread."""
@@ -30,11 +32,33 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         for known, handler in previous.items():
             signal.signal(known, handler)
 
-    previous = {number: signal.signal(number, remember) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous = {number: signal.signal(number, remember) for number in SIGNALS}
     _open_stop = stop
     try:
         yield stop.is_set
     finally:
         _open_stop = None
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def undisturbed() -> Iterator[None]:
+    """While open, SIGINT and SIGTERM do nothing: for the seconds in which it is recorded how something has ended.
+
+    Outside the main thread nothing changes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def pass_over(number: int, frame: object) -> None:
+        if _open_stop is not None:
+            _open_stop.set()
+
+    previous = {number: signal.signal(number, pass_over) for number in SIGNALS}
+    try:
+        yield
+    finally:
         for number, handler in previous.items():
             signal.signal(number, handler)

@@ -22,6 +22,7 @@ from fedbench.engine.rounds.loop import RoundLoop
 from fedbench.errors import DataError, FedbenchError, HangingClients, HeadGone, LostActor, RunError, UnusableCheckpoint
 from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
+from fedbench.experiment.interrupt import undisturbed
 from fedbench.experiment.result import Result
 from fedbench.experiment.setup import Problem
 from fedbench.experiment.summary import named_tensors, near_chance, privacy_warning, summarise
@@ -145,10 +146,12 @@ class ExperimentLoop:
             summary = self._summarise("interrupted" if interrupted else "failed", began)
             summary["error"] = str(error) if isinstance(error, FedbenchError) else f"{type(error).__name__}: {error}"
             try:
-                self._finish(summary)
+                with undisturbed():
+                    self._finish(summary)
             except RunError as second:  # says less than what came first
                 error.add_note(str(second))
-            if isinstance(error, LostActor | HeadGone):  # what happened to the cluster need not happen again
+            # What happened to the cluster need not happen again.
+            if interrupted or isinstance(error, LostActor | HeadGone):
                 error.add_note(f"go on with: fedbench resume {self._directory.path}")
             raise
         finally:
@@ -156,7 +159,8 @@ class ExperimentLoop:
         summary = self._summarise("interrupted" if stopped else "finished", began)
         summary["model_sha256"] = model_digest(vector, statistics)
         summary["peak_actor_bytes"] = max(peaks, default=None)
-        self._finish(summary)
+        with undisturbed():
+            self._finish(summary)
         return Result(
             summary=summary,
             history=self._directory.history(),

@@ -1,5 +1,6 @@
 """One experiment, from its configuration to what it leaves."""
 
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
@@ -36,6 +37,7 @@ def run(
     *,
     should_stop: Callable[[], bool] | None = None,
     warm: "WarmActors | None" = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Result:
     """Run an experiment: train, score and record it.
 
@@ -47,6 +49,7 @@ def run(
         member: what the run is part of.
         should_stop: asked at the end of every round, in place of waiting for an interrupt.
         warm: whose actors are used, and stay; to be closed by the caller if this raises.
+        announce: told in one line what is being started, where that takes many seconds.
 
     Raises:
         FedbenchError: bad configuration, data or model (before anything is recorded), or a run that could not go on
@@ -56,7 +59,7 @@ def run(
         config = ExperimentConfig.load(config)
     _check_places(config)
     stopping = stop_signal() if should_stop is None else nullcontext(should_stop)
-    with stopping as stopped, prepared(config, warm) as (problem, executor):
+    with stopping as stopped, prepared(config, warm, announce) as (problem, executor):
         from fedbench.experiment.loop import ExperimentLoop
 
         return ExperimentLoop.create(problem, observers, member).record(executor, stopped)
@@ -69,6 +72,7 @@ def resume(
     member: Membership = ALONE,
     *,
     warm: "WarmActors | None" = None,
+    announce: Callable[[str], None] | None = None,
 ) -> Result:
     """Go on with a run that was interrupted, failed or killed, from its last checkpoint, or else from its start.
 
@@ -79,7 +83,7 @@ def resume(
         overrides: of `runtime` and `tracking`: where the rest runs may differ, what it is may not.
         observers: told of every further round.
         member: what the run is part of, for a store that does not know the run yet.
-        warm: as for `run`.
+        warm, announce: as for `run`.
 
     Raises:
         FedbenchError: nothing is left to do, another process writes there, or as for `run`.
@@ -99,7 +103,7 @@ def resume(
             "anew"
         )
     _check_places(config)
-    with stop_signal() as should_stop, prepared(config, warm) as (problem, executor):
+    with stop_signal() as should_stop, prepared(config, warm, announce) as (problem, executor):
         from fedbench.experiment.loop import ExperimentLoop
 
         return ExperimentLoop.reopen(problem, path, observers, member).record(executor, should_stop)
@@ -123,7 +127,9 @@ def _check_places(config: ExperimentConfig) -> None:
 
 
 @contextmanager
-def prepared(config: ExperimentConfig, warm: "WarmActors | None" = None) -> "Iterator[tuple[Problem, Executor]]":
+def prepared(
+    config: ExperimentConfig, warm: "WarmActors | None" = None, announce: Callable[[str], None] | None = None
+) -> "Iterator[tuple[Problem, Executor]]":
     """The problem and an executor for it; Ray starts while data and model are being made ready."""
     with ThreadPoolExecutor(1) as pool:
         building = pool.submit(_build, config)
@@ -134,11 +140,21 @@ def prepared(config: ExperimentConfig, warm: "WarmActors | None" = None) -> "Ite
             wait([building], timeout=EARLY_ERRORS)
             if building.done():
                 building.result()
+            if announce is not None:
+                announce(
+                    f"starting {config.name}: {config.model.name} on {config.data.dataset.name}, {_ray_of(config)}"
+                )
             executor = _on_cluster(config, building, warm)
     try:
         yield building.result(), executor
     finally:
         executor.close()
+
+
+def _ray_of(config: ExperimentConfig) -> str:
+    """Which Ray a run needs, in words."""
+    address = config.runtime.address or os.environ.get("RAY_ADDRESS")
+    return f"on the Ray cluster at {address}" if address else "on a Ray of this machine"
 
 
 def _build(config: ExperimentConfig) -> "Problem":

@@ -11,7 +11,7 @@ from optuna.trial import FrozenTrial
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError, RunError
-from fedbench.experiment.interrupt import stop_signal
+from fedbench.experiment.interrupt import stop_signal, undisturbed
 from fedbench.passwords import without_passwords
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import StudyFile
@@ -140,8 +140,9 @@ def _work_on(
             parent = _open_parent(file, config, study)
             try:
                 status = Driver(file, shared, slots, directory, parent, listener).run(should_stop)
-            except BaseException:
-                parent.close("failed")
+            except BaseException as error:
+                with undisturbed():
+                    parent.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
                 raise
         finally:
             slots.close()

@@ -14,7 +14,7 @@ from fedbench.config.experiment import OutputSection
 from fedbench.config.identity import is_local
 from fedbench.engine.on_ray.session import ray_session
 from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
-from fedbench.experiment.interrupt import stop_signal
+from fedbench.experiment.interrupt import stop_signal, undisturbed
 from fedbench.experiment.result import Result
 from fedbench.experiment.run import resume as resume_run
 from fedbench.experiment.run import run as run_experiment
@@ -119,11 +119,12 @@ class _Suite:
             except FedbenchError:
                 self._parent.close("failed")
                 raise
-        self._write()
-        self._report()
-        self._parent.artifacts(self._folder / TABLE)
-        self._parent.describe(self._note())
-        self._parent.close(self._outcomes.status)
+        with undisturbed():
+            self._write()
+            self._report()
+            self._parent.artifacts(self._folder / TABLE)
+            self._parent.describe(self._note())
+            self._parent.close(self._outcomes.status)
         if self._parent.warning:
             self._listener.warn(self._parent.warning)
         return self._outcomes

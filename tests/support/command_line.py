@@ -30,11 +30,14 @@ class Finished:
     stderr: str
 
 
-def start(folder: Path, *arguments: str, stderr: int = subprocess.PIPE, **settings: str) -> subprocess.Popen[str]:
+def start(
+    folder: Path, *arguments: str, stderr: int = subprocess.PIPE, new_session: bool = False, **settings: str
+) -> subprocess.Popen[str]:
     """Start `fedbench ARGUMENTS` in `folder`, by itself: no Ray, tracking store or cache from outside.
 
     Args:
         stderr: where its stderr goes; stdout is always a pipe.
+        new_session: whether it leads a process group of its own.
         settings: environment variables.
     """
     own = {
@@ -52,6 +55,7 @@ def start(folder: Path, *arguments: str, stderr: int = subprocess.PIPE, **settin
         stdout=subprocess.PIPE,
         stderr=stderr,
         text=True,
+        start_new_session=new_session,
     )
 
 

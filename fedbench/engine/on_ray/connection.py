@@ -61,14 +61,32 @@ def connect(address: str | None) -> None:
 
 def disconnect() -> None:
     """Leave the cluster; end the local Ray that `connect` has started."""
-    with suppress(AttributeError):  # without it, Ray waits a second for each process that does not heed SIGTERM
+    children: list[Any] = []
+    with suppress(AttributeError):
         node: Any = ray._private.worker._global_node
         if node is not None:
+            children = _children(node)
             end_all = node.kill_all_processes
+            # Ray would wait a second for each process that does not heed SIGTERM.
             node.kill_all_processes = lambda check_alive=True, allow_graceful=False, wait=False: end_all(
                 check_alive=check_alive, allow_graceful=False, wait=wait
             )
     ray.shutdown()
+    for child in children:
+        with suppress(Exception):  # it has ended, as it should
+            child.kill()
+
+
+def _children(node: Any) -> list[Any]:
+    """The processes that the daemons of a local Ray have started, and which notice late that those are gone."""
+    import psutil  # Ray's own
+
+    children: list[Any] = []
+    for started in node.all_processes.values():
+        for daemon in started:
+            with suppress(psutil.Error):
+                children += psutil.Process(daemon.process.pid).children(recursive=True)
+    return children
 
 
 def _check_address(address: str) -> None:

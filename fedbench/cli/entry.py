@@ -1,0 +1,75 @@
+"""Runs a command: errors as one line, exit statuses, and streams that cannot end it."""
+
+import logging
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from fedbench.cli.streams import unbreakable_streams
+from fedbench.components.named_code import look_in
+from fedbench.errors import ClientFailure, FedbenchError
+from fedbench.passwords import without_passwords
+
+INTERRUPTED = 130
+"""Exit status after an interrupt that was heeded, as shells report SIGINT."""
+
+# Typer may bring its own copy of click; this is the base of all complaints about usage in either.
+UsageError: Any = typer.BadParameter.__base__
+
+
+def run_command(app: typer.Typer) -> None:
+    """Run the command that `sys.argv` names, and exit with its status."""
+    debug = "--debug" in sys.argv
+    if debug:
+        sys.argv.remove("--debug")
+    if len(sys.argv) == 1:
+        sys.argv.append("--help")
+    look_in(Path.cwd())
+    with unbreakable_streams() as stdout:
+        logging.basicConfig(format="%(message)s", stream=sys.stderr)
+        status = exit_status(app, debug)
+        stdout.flush()
+        if stdout.lost is not None:
+            sys.stderr.write(f"error: standard output could not be written: {stdout.lost}\n")
+            status = status or 1
+    sys.exit(status)
+
+
+def exit_status(app: typer.Typer, debug: bool) -> int:
+    """Run the command; errors of fedbench's own are one line, without a traceback unless `debug` is set."""
+    try:
+        return int(app(standalone_mode=False) or 0)
+    except FedbenchError as error:
+        if debug:
+            sys.stderr.write(without_passwords(traceback.format_exc()))
+        elif isinstance(error, ClientFailure):
+            sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
+        sys.stderr.write(without_passwords(with_notes(f"error: {error}", error)))
+        return error.exit_code
+    except UsageError as error:
+        command = error.ctx.command_path if error.ctx else "fedbench"
+        sys.stderr.write(f"error: {without_passwords(error.format_message())} (see: {command} --help)\n")
+        return int(error.exit_code)
+    except (KeyboardInterrupt, typer.Abort) as error:
+        sys.stderr.write(with_notes("interrupted", error))
+        return INTERRUPTED
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Context in which an interrupt says how to go on; Typer would end the command without its notes."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        sys.stderr.write(with_notes("interrupted", error))
+        raise typer.Exit(INTERRUPTED) from None
+
+
+def with_notes(line: str, error: BaseException) -> str:
+    """A line, and the notes of an exception as further lines."""
+    return "\n".join([line, *getattr(error, "__notes__", [])]) + "\n"
