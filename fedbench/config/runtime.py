@@ -32,6 +32,7 @@ class RuntimeSection(Section):
         max_retries: Number of lost actors or nodes whose work is done again before the run is given up.
         checkpoint_every: Rounds from one checkpoint to the next. null: so often that checkpoints take less than 1 % of
             the time. An interrupted run leaves a checkpoint in any case.
+        max_tflop: The clients' work of a whole run, in 10^12 FLOP, above which it is refused before it starts.
     """
 
     executor: Literal["ray", "inline"] = "ray"
@@ -51,6 +52,7 @@ class RuntimeSection(Section):
     round_timeout: float = Field(default=3600.0, gt=0)
     max_retries: int = Field(default=3, ge=0)
     checkpoint_every: int | None = Field(default=None, ge=1)
+    max_tflop: float = Field(default=1e7, gt=0)
 
     @model_validator(mode="after")
     def _every_option_has_an_effect(self) -> Self:

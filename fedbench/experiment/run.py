@@ -161,8 +161,11 @@ def _build(config: ExperimentConfig) -> "Problem":
     federation = load_federation(config)
     # PyTorch comes with this import; on a cluster it loads beside Ray.
     from fedbench.experiment.setup import build_problem
+    from fedbench.experiment.work import check_work
 
-    return build_problem(config, federation)
+    problem = build_problem(config, federation)
+    check_work(problem)
+    return problem
 
 
 def _inline(problem: "Problem") -> "Executor":

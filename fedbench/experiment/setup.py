@@ -25,6 +25,7 @@ from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule
 from fedbench.experiment.federation import Federation, scaling
+from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
@@ -105,6 +106,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     """
     task = federation.task
     initial_seed = torch_seed(config.seed, "model")
+    check_memory(config.model, task)
     module = build_module(config.model, task, initial_seed)
     groups = derive_layer_groups(module, task)
     layout = parameter_layout(module, groups)
@@ -149,6 +151,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
     )
     arrivals = arrival_plan(config, federation.sizes, length, rounds)
+    check_arrivals(config, arrivals)
     spec = HostSpec(
         model=config.model,
         task=task,
@@ -214,9 +217,12 @@ def count_rounds(config: ExperimentConfig, groups: int) -> int:
         ConfigError: `rounds: auto` without an end, or more rounds than the schedule has.
     """
     length = check_length(config.schedule, groups)
+    if config.rounds != "auto":
+        check_rounds(config.rounds)
     if config.rounds == "auto":
         if length is None:
             raise ConfigError(f"rounds=auto: schedule.name={config.schedule.name} has no end; set rounds to a number")
+        check_rounds(length)
         return length
     if length is not None and config.rounds > length:
         raise ConfigError(

@@ -221,6 +221,11 @@ class ArrivalLoop:
             end = self._clock.next(until)
             if end is None:
                 self._now = until
+                if not self._arrived and progress.round + 1 == plan.rounds:
+                    raise RunError(
+                        f"no task ended in {plan.rounds} rounds of {plan.seconds_per_round:g} s; raise "
+                        "delays.seconds_per_round"
+                    )
                 break
             self._arrive(end, progress)
         if progress.reports:
