@@ -79,14 +79,17 @@ def flops_counted_once() -> Iterator[None]:
     """The FLOPs of a model are counted in its first run: that takes longer than a small run itself."""
     from fedbench.accounting.flops import StepFlops
 
-    known: dict[tuple[str, tuple[int, ...], int], int] = {}
+    known: dict[tuple[str, tuple[int, ...], int], tuple[int, set[str]]] = {}
     count = StepFlops._count
 
     def remembered(self: StepFlops, groups: tuple[int, ...], size: int) -> int:
         key = (f"{type(self._module)} {self._module} {self._task} {self._groups}", groups, size)
         if key not in known:
-            known[key] = count(self, groups, size)
-        return known[key]
+            flops = count(self, groups, size)
+            known[key] = flops, set(self._uncounted)
+        flops, uncounted = known[key]
+        self._uncounted |= uncounted
+        return flops
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepFlops, "_count", remembered)
