@@ -185,7 +185,6 @@ def sweep(
     from fedbench.studies.run import sweep as run_study
 
     file = load_study(study, overrides or [], trials=trials, concurrency=concurrency, storage=storage)
-    console.print(f"starting the study {file.name}", markup=False, highlight=False, soft_wrap=True)
     with redirect_stdout(sys.stderr):
         result = run_study(file, StudyProgress(console))
     for warning in result.warnings:

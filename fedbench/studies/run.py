@@ -135,6 +135,7 @@ def _work_on(
         if shared.is_done():
             return _conclude(file, study, directory, where, "finished", listener, None)
         config.data.dataset.check(config.data.root)
+        listener.note(f"starting the study {file.name}")
         slots = _open_slots(file, where if "://" in where else str(Path(where).absolute()), config)
         try:
             parent = _open_parent(file, config, study)

@@ -198,6 +198,8 @@ def test_long_trials_are_heard_of_before_they_end(here: Path, monkeypatch: pytes
     listener = Silent()
     overrides = [*BASE, "rounds=40", "evaluation.every=3"]
     run_study(listener, overrides=overrides, seeds=[3, 4], budget={"trials": 2}, concurrency=2)
+    first, *listener.lines = listener.lines
+    assert first == "starting the study small"
     assert all(line.startswith("running: trial ") for line in listener.lines)
     stands = r"trial (\d) seed ([34]) round (\d+)/40( accuracy 0\.\d{4})?"
     found = [re.findall(stands, line) for line in listener.lines]
