@@ -207,9 +207,12 @@ class ServerRule(AttributeState):
         own_models: whether each participant starts from its own model of a pool that the server keeps. The global
             model is then the mean of the pool. In rounds in which such a rule needs the "mean", every model of the
             pool becomes the averaged one; in the others the rule changes the pool (`recombine`).
+        fewest: the smallest number of updates that the rule can do its work on. A run that would combine fewer of a
+            layer group is refused, and a round that does ends it.
     """
 
     own_models: ClassVar[bool] = False
+    fewest: int = 1
 
     def needs(self, round_index: int) -> Needs:
         """The part of a round's updates that the rule is given, and with it the method that the server calls.
@@ -258,6 +261,21 @@ class ServerRule(AttributeState):
             float64 [n].
         """
         return self.combine(previous, updates.mean(), context)
+
+    def location(self, updates: Values, weights: Values) -> Values:
+        """The one update that stands for those of the running statistics.
+
+        It is called where `needs` is "updates" and a rule overrides it; this class returns the weighted mean.
+
+        Args:
+            updates: float64 [k, n], one update a row.
+            weights: float64 [k], the clients' weights, which sum to 1.
+
+        Returns:
+            float64 [n].
+        """
+        mean: Values = weights @ updates
+        return mean
 
     def recombine(self, pool: ModelPool, context: RuleContext) -> None:
         """Change the models of the pool in place, after each has been trained by its client."""

@@ -9,6 +9,11 @@ participants and u_(1) <= ... <= u_(k) the sorted values of their updates,
     w_c <- w_c + median(u_(1), ..., u_(k))                                          median
     w_c <- w_c + mean(u_(b+1), ..., u_(k-b)),        b = floor(beta k)              trimmed mean.
 
+The same statistic is taken of the updates of running statistics, so that no single participant moves these either. A
+method's further channels stay averaged, since SCAFFOLD's c is the mean of what the clients keep: with SCAFFOLD one bad
+participant can still move c. A median of one or two updates is their mean, and a trimmed mean of fewer than 1 / beta
+leaves nobody out: both are refused.
+
 Each coordinate is sorted before anything is added, so that the result has the same bits for any order of clients.
 """
 
@@ -38,7 +43,7 @@ class Median(Algorithm):
     name: str = "median"
 
     def rule(self) -> ServerRule:
-        return Robust(_median)
+        return Robust(_median, fewest=3)
 
     def weight(self, samples: int) -> float:
         return 1.0
@@ -61,7 +66,7 @@ class TrimmedMean(Algorithm):
     trim: float = Field(default=0.1, ge=0, lt=0.5)
 
     def rule(self) -> ServerRule:
-        return Robust(self._trimmed_mean)
+        return Robust(self._trimmed_mean, fewest=math.ceil(1 / Fraction(str(self.trim))) if self.trim else 1)
 
     def weight(self, samples: int) -> float:
         return 1.0
@@ -81,23 +86,29 @@ class TrimmedMean(Algorithm):
 class Robust(ServerRule):
     """The server rule that adds a statistic of each coordinate's updates, without regard to the clients' weights."""
 
-    def __init__(self, statistic: Callable[[Values], Values]) -> None:
+    def __init__(self, statistic: Callable[[Values], Values], fewest: int) -> None:
         """Args:
         statistic: function from float64 [k, c], ascending along the first axis, to float64 [c].
+        fewest: the smallest k with which the statistic is robust.
         """
         self._statistic = statistic
+        self.fewest = fewest
 
     def needs(self, round_index: int) -> Needs:
         return "updates"
 
     def combine_each(self, previous: Values, updates: Values, weights: Values, context: RuleContext) -> Values:
+        combined: Values = previous + self.location(updates, weights)
+        return combined
+
+    def location(self, updates: Values, weights: Values) -> Values:
         clients, size = updates.shape
         chunk = max(1, _CHUNK_VALUES // clients)
-        combined = np.empty(size)
+        located = np.empty(size)
         for start in range(0, size, chunk):
             piece = slice(start, start + chunk)
-            combined[piece] = previous[piece] + self._statistic(np.sort(updates[:, piece], axis=0))
-        return combined
+            located[piece] = self._statistic(np.sort(updates[:, piece], axis=0))
+        return located
 
 
 def _median(ascending: Values) -> Values:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fedbench.algorithms.arrivals import AsyncAlgorithm
-from fedbench.algorithms.base import Algorithm, ServerRule
+from fedbench.algorithms.base import Algorithm, RuleContext, ServerRule
 from fedbench.engine.messages import ClientReport
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import Limit
@@ -59,6 +59,15 @@ def check_accepted(round_index: int, reports: Sequence[ClientReport], remedy: st
         causes.append(f"{counts['failed']} failed, first client {first.client} with {first.error}")
         advice.append("mend what failed")
     raise RunError(f"{where}: none of the {len(reports)} updates can be used: {', '.join(causes)}; {', '.join(advice)}")
+
+
+def too_few_updates(method: Algorithm, context: RuleContext, fewest: int) -> str:
+    """The message for a layer group of which fewer updates come together than the server rule can do its work on."""
+    return (
+        f"round {context.round + 1}: {context.participants} clients train layer group {context.groups[0] + 1}, and "
+        f"{method.name} with its options leaves nobody out of fewer than {fewest}; let more clients take part, or "
+        "choose another rule"
+    )
 
 
 def check_finite(record: RoundRecord, accepted: int, remedy: str) -> None:

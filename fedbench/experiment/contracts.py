@@ -4,6 +4,7 @@ A part that breaks its contract is refused in one line that names the part and t
 models are checked where they are loaded and built (`fedbench.data.contract`, `fedbench.models.groups`).
 """
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TypeVar, get_args
 
@@ -13,6 +14,7 @@ from torch import nn
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Needs, Objective, RoundUpdates, RuleContext, ServerRule
+from fedbench.engine.divergence import too_few_updates
 from fedbench.errors import ConfigError
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import Feedback, Schedule
@@ -21,6 +23,8 @@ from fedbench.randomness import generator
 from fedbench.training.optimizers import Optimizer
 
 Part = TypeVar("Part")
+Cohort = Callable[[int], Sequence[int]]
+"""The participants of a round, from its index."""
 
 
 def check_length(schedule: Schedule, groups: int) -> int | None:
@@ -38,9 +42,7 @@ def check_length(schedule: Schedule, groups: int) -> int | None:
     )
 
 
-def check_schedule(
-    schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Callable[[int], Sequence[int]]
-) -> None:
+def check_schedule(schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Cohort) -> None:
     """Ask a schedule for every round of a run, before training.
 
     One that follows training is asked twice: as if nothing had changed, and as if training had changed the layer groups
@@ -63,6 +65,29 @@ def check_schedule(
                 changed = sorted(set().union(*trained))
                 norms = generator(seed, "imagined norms", index).exponential(size=layout.groups)
                 feedback = feedback.after(active, changed, dict(enumerate(norms.tolist())), layout)
+
+
+def check_trainers(
+    method: Algorithm, schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Cohort
+) -> None:
+    """Refuse rounds in which a layer group is trained by fewer clients than the server rule can do its work on.
+
+    Args:
+        rounds: the number of rounds.
+        layout: of the model's parameters.
+        seed: the run's seed.
+        cohort: the clients of a round, from its index.
+
+    Raises:
+        ConfigError: names the round and the group.
+    """
+    fewest = method.rule().fewest
+    for index in range(rounds if fewest > 1 else 0):
+        _, trained = checked_groups(schedule, index, layout.groups, seed, Feedback.none(layout), cohort(index))
+        for group, count in sorted(Counter(group for groups in trained for group in groups).items()):
+            if count < fewest:
+                context = RuleContext(layout, (group,), index, count, count)
+                raise ConfigError(f"algorithm.name={method.name}: {too_few_updates(method, context, fewest)}")
 
 
 def check_optimizer(optimizer: Optimizer) -> None:

@@ -23,7 +23,7 @@ from fedbench.engine.arrivals.server import ArrivalServerSpec
 from fedbench.engine.messages import HostSpec
 from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import ConfigError
-from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule
+from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule, check_trainers
 from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
 from fedbench.experiment.privacy import check_privacy
@@ -278,6 +278,8 @@ def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, rounds: 
     check_schedule(config.schedule, rounds, layout, seed, cohort)
     check_optimizer(config.local.optimizer)
     check_method(config.asynchronous or config.method, layout, cohort_size, clients)
+    if in_rounds:
+        check_trainers(config.method, config.schedule, rounds, layout, seed, cohort)
 
 
 def _check_single_rows(

@@ -12,9 +12,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
-from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext, Values
+from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext, ServerRule, Values
 from fedbench.checkpoints.state import Tree, check_alike, writable
+from fedbench.engine.divergence import too_few_updates
 from fedbench.engine.messages import RoundOutcome, RoundPlan
+from fedbench.engine.rounds.normalisation import normalisers, scale_correction
 from fedbench.errors import RunError
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.participation import draw_cohort
@@ -195,14 +197,14 @@ class Server:
         if not self._accepted:
             raise self.no_update_error(plan)
         self._accepted.sort()
-        factors = self._factors(plan)
+        factors = normalisers(plan, self._accepted)
         groups = tuple(group for group in plan.active.groups if group in factors)
         before = self._vectors[PARAMETERS].copy()
         for context in self._contexts(plan, groups):
             self._apply_rule(plan, context, factors)
         if -1 in (part.group for part in self._table.parts):
             statistics = self._vectors[STATISTICS]
-            update = self._mean_update(STATISTICS, (-1,), factors)
+            update = self._statistics_update(factors)
             statistics[:] = (statistics.astype(np.float64) + update).astype(np.float32)
         self._ledger.changed(self._table.uploaded(groups), plan.round)
         norms = {}
@@ -243,7 +245,10 @@ class Server:
         if needs == "round":
             after = self._rule.combine_round(before, self._round_updates(plan, context, before), context)
         elif needs == "updates":
-            after = self._rule.combine_each(before, *self._single_updates(plan, groups[0], before), context)
+            if context.participants < self._rule.fewest:
+                raise RunError(too_few_updates(self._spec.algorithm, context, self._rule.fewest))
+            singles = self._single_updates(plan, PARAMETERS, groups[0], before)
+            after = self._rule.combine_each(before, *singles, context)
         else:
             after = self._rule.combine(before, self._mean_update(PARAMETERS, groups, factors), context)
         self._layout.scatter(self._checked(after, before, context), parameters, groups)
@@ -287,67 +292,50 @@ class Server:
             "look at their reports"
         )
 
-    def _factors(self, plan: RoundPlan) -> dict[int, float]:
-        """Normaliser per layer group: 1 / sum of w_k over the accepted clients that trained it.
-
-        Key -1 stands for all accepted clients (running statistics). A group that no accepted client trained has no
-        entry. A factor is exactly 1 where the whole cohort counts, so that nothing is rounded twice.
-        """
-        accepted = set(self._accepted)
-        factors = {}
-        for group in (-1, *plan.active.groups):
-            weights = [
-                weight
-                for client, weight, trained in zip(plan.cohort, plan.weights, plan.groups, strict=True)
-                if client in accepted and (group == -1 or group in trained)
-            ]
-            if weights:
-                factors[group] = 1.0 if len(weights) == len(plan.cohort) else 1.0 / sum(weights)
-        return factors
-
-    def _rescaling(self, plan: RoundPlan, group: int) -> float:
-        """The factor on the sum of a group that turns the cohort's scales into those of the clients that count in it.
-
-        They are the accepted clients that trained the group. The factor is exactly 1 where that is the whole cohort.
-        """
-        spec, accepted = self._spec, set(self._accepted)
-        counting = [
-            place
-            for place, (client, trained) in enumerate(zip(plan.cohort, plan.groups, strict=True))
-            if client in accepted and group in trained
-        ]
-        if len(counting) == len(plan.cohort) or not spec.algorithm.scales_are_special():
-            return 1.0
-        samples = [spec.sizes[plan.cohort[place]] for place in counting]
-        _, scales = spec.algorithm.weights_and_scales(samples, [spec.local.steps_of(count) for count in samples])
-        return scales[0] / plan.scales[counting[0]]
-
     def _mean_update(self, channel: str, groups: tuple[int, ...], factors: dict[int, float]) -> Values:
         """float64 [n], the weighted mean update of a channel in `groups`, one group after the other."""
-        plan = self._plan
+        plan, spec = self._plan, self._spec
         assert plan is not None
+        rescaling = dict.fromkeys(groups, 1.0)
+        if channel == PARAMETERS and spec.algorithm.scales_are_special():
+            rescaling = {
+                group: scale_correction(plan, self._accepted, group, spec.algorithm, spec.sizes, spec.local)
+                for group in groups
+            }
         return np.concatenate(
             [
-                decode(
-                    self._total[segment],
-                    factors[part.group] * (self._rescaling(plan, part.group) if channel == PARAMETERS else 1.0),
-                )
+                decode(self._total[segment], factors[part.group] * rescaling[part.group])
                 for part, segment in self._table.segments(self._union, self._union)
                 if part.channel == channel and part.group in groups
             ]
         )
 
-    def _single_updates(self, plan: RoundPlan, group: int, previous: Values) -> tuple[Values, Values]:
-        """The single updates of one layer group, by the k accepted clients that trained it.
+    def _statistics_update(self, factors: dict[int, float]) -> Values:
+        """float64 [n], the update of the running statistics from those of the accepted clients.
+
+        It is their weighted mean, or what a rule that looks at single updates takes in its place.
+        """
+        plan, rule = self._plan, self._rule
+        assert plan is not None
+        if rule.needs(plan.round) != "updates" or type(rule).location is ServerRule.location:
+            return self._mean_update(STATISTICS, (-1,), factors)
+        previous = self._vectors[STATISTICS].astype(np.float64)
+        return rule.location(*self._single_updates(plan, STATISTICS, -1, previous))
+
+    def _single_updates(self, plan: RoundPlan, channel: str, group: int, previous: Values) -> tuple[Values, Values]:
+        """The single updates of one part, by the k accepted clients that sent it; group -1: running statistics.
 
         Returns:
             float64 [k, n], one update a row, and float64 [k], the clients' weights, which sum to 1.
         """
         position = {client: index for index, client in enumerate(plan.cohort)}
-        clients = [client for client in self._accepted if group in plan.groups[position[client]]]
+        clients = [client for client in self._accepted if group == -1 or group in plan.groups[position[client]]]
+        part = next(
+            index for index, part in enumerate(self._table.parts) if (part.channel, part.group) == (channel, group)
+        )
         updates = []
         for client in clients:
-            _, segment = self._table.segments((group,), self._table.uploaded(plan.groups[position[client]]))[0]
+            _, segment = self._table.segments((part,), self._table.uploaded(plan.groups[position[client]]))[0]
             updates.append(self._messages[client][segment] - previous)
         weights = np.array([plan.weights[position[client]] for client in clients])
         return np.array(updates), weights / weights.sum()

@@ -1,12 +1,18 @@
 """The server's arithmetic and bookkeeping, against a naive FedAvg by name and a hand-kept account."""
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 import pytest
+from scipy.stats import trim_mean
 
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.fedavg import FedAvg
+from fedbench.algorithms.fedexp import FedExP
 from fedbench.algorithms.fednova import FedNova
+from fedbench.algorithms.robust import Median, TrimmedMean
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.errors import RunError
 from fedbench.planning.schedules import Full, PerClient, Schedule, Sequential
@@ -189,3 +195,42 @@ def test_statistics_count_when_they_travel() -> None:
     assert with_them.download([0])[0] == without.download([0])[0] + 16
     with_them.changed(tables[0].uploaded((1,)), 0)
     assert with_them.download([0]) == (4 * 20 + 16,)
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "statistic"),
+    [(Median(), np.median), (TrimmedMean(trim=0.2), partial(trim_mean, proportiontocut=0.2))],
+    ids=["median", "trimmed-mean"],
+)
+def test_robust_rules_take_their_statistic_of_the_running_statistics_too(
+    algorithm: Algorithm, statistic: Callable[..., np.ndarray]
+) -> None:
+    robust = server(Full(), algorithm=algorithm)
+    before, plan = robust.model()[1].astype(np.float64), robust.plan(0)
+    sent = uploads(robust, plan.active.groups, 5, statistics=True)
+    sent[2, LAYOUT.size :] = 1e5
+    robust.receive(sent.ravel(), plan.cohort)
+    robust.finish()
+    expected = before + statistic(sent[:, LAYOUT.size :] - before, axis=0)
+    np.testing.assert_allclose(robust.model()[1], expected, rtol=1e-6)
+    assert np.abs(robust.model()[1]).max() < 10
+
+
+def test_a_robust_rule_does_not_combine_fewer_updates_than_it_needs() -> None:
+    robust = server(Full(), algorithm=TrimmedMean(trim=0.2), aggregates=False)
+    plan = robust.plan(0)
+    sent = uploads(robust, plan.active.groups, 5, statistics=False)
+    robust.receive(sent[:4].ravel(), plan.cohort[:4])
+    with pytest.raises(RunError, match=r"4 clients train layer group 1, .* leaves nobody out of fewer than 5"):
+        robust.finish()
+
+
+def test_rules_that_are_not_robust_average_the_running_statistics() -> None:
+    models = []
+    for algorithm in (FedExP(), FedAvg(weighting="uniform")):
+        one = server(Full(), algorithm=algorithm)
+        plan = one.plan(0)
+        one.receive(uploads(one, plan.active.groups, 5, statistics=True).ravel(), plan.cohort)
+        one.finish()
+        models.append(one.model()[1])
+    np.testing.assert_array_equal(*models)
