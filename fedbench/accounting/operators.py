@@ -146,7 +146,7 @@ WITHOUT_FORMULA = frozenset(_WITHOUT_FORMULA.split())
 """PyTorch's operators that do matrix work, factorisations or transforms, and for which nobody states the FLOPs."""
 
 OWN_NAMESPACES = frozenset({"aten", "prim", "prims", "profiler"})
-"""Where PyTorch's operators are; those of other namespaces come from libraries, and may compute anything."""
+"""Namespaces of PyTorch's own operators; those of other namespaces come from libraries, and may compute anything."""
 
 
 class UncountedOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]

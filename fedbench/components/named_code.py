@@ -79,7 +79,10 @@ def import_module(name: str, path: str) -> ModuleType:
 
 
 def find_module(name: str) -> ModuleSpec | None:
-    """Where a module of the top level would be imported from if a configuration named it; nothing is executed.
+    """Find the top-level module that a configuration names, without executing anything.
+
+    Returns:
+        The place that it would be imported from; None if there is no such module.
 
     Raises:
         ImportError, ValueError: as `importlib.util.find_spec` does.

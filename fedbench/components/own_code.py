@@ -109,7 +109,7 @@ def _own_file(module: str) -> Path | None:
 
 
 def _find(module: str) -> ModuleSpec | None:
-    """Where a module would be imported from; its packages are not imported for it."""
+    """Find the place that a module would be imported from, without importing its packages; None if there is none."""
     top, *rest = module.split(".")
     if top == "fedbench" or top in sys.stdlib_module_names:
         return None

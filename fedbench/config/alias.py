@@ -6,7 +6,7 @@ from typing import Any
 from fedbench.errors import ConfigError
 
 FEDPART = "fedpart"
-"""As `algorithm`: FedAvg that trains and sends one layer group at a time, by the sequential schedule or a given one."""
+"""The `algorithm` that stands for FedAvg with one layer group at a time, sequentially unless a schedule is given."""
 
 
 def without_alias(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Which tracking stores MLflow takes."""
+"""The check of a tracking URI: MLflow takes some kinds of stores, and refuses others only after a run has begun."""
 
 import os
 
@@ -7,7 +7,7 @@ TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "
 
 
 def fault_of_store(uri: str) -> str | None:
-    """Why MLflow keeps no runs at this tracking URI, and what it takes instead; None for one that it takes."""
+    """Say why MLflow keeps no runs at this tracking URI, and what it takes instead; None for one that it takes."""
     scheme, separator, _ = uri.partition("://")
     if uri == "databricks" or (scheme.split("+")[0] in TRACKING_SCHEMES and separator):
         return None

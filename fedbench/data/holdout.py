@@ -11,7 +11,7 @@ from fedbench.errors import ConfigError, DataError
 
 DEFAULT_TEST_FRACTION = 0.2
 TEST_DRAW, VALIDATION_DRAW = 0x7E57, 0x7A11D
-"""Beside the run's seed, what the draws of the two splits start from."""
+"""Numbers that keep the draws of the two splits apart; each is joined with the run's seed."""
 
 
 def with_validation(data: FederatedData, fraction: float, seed: int) -> FederatedData:

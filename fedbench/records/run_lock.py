@@ -40,8 +40,8 @@ class RunLock:
             raise ConfigError(
                 f"{directory}: another process is at work on this {kind}; wait for it, or stop it"
             ) from None
-        except NotImplementedError:
-            pass  # a file system without locks
+        except NotImplementedError:  # raised by filelock where the file system has no locks: go on without one
+            return
         except OSError as error:
             if not self._file.exists():
                 raise ConfigError(f"{directory}: cannot be written to: {error.strerror}") from None
