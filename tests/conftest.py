@@ -83,7 +83,8 @@ def flops_counted_once() -> Iterator[None]:
     count = StepFlops._count
 
     def remembered(self: StepFlops, groups: tuple[int, ...], size: int) -> int:
-        key = (f"{type(self._module)} {self._module} {self._task} {self._groups}", groups, size)
+        shapes = [tuple(parameter.shape) for parameter in self._module.parameters()]
+        key = (f"{type(self._module)} {self._module} {shapes} {self._task} {self._groups}", groups, size)
         if key not in known:
             flops = count(self, groups, size)
             known[key] = flops, set(self._uncounted)

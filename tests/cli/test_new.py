@@ -41,7 +41,7 @@ def carry_out(call: Call, command: str, *further: str) -> Finished:
 def in_process_of_its_own(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     """A Python module run as a command in a folder."""
     path = os.pathsep.join([str(CHECKOUT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    environment = {**os.environ, "PYTHONPATH": path}
+    environment = {**os.environ, "PYTHONPATH": path, "PYTEST_ADDOPTS": ""}
     return subprocess.run(
         [sys.executable, "-m", *command], cwd=folder, env=environment, capture_output=True, text=True, timeout=300
     )

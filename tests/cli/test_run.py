@@ -137,7 +137,7 @@ def test_mlflow_has_the_whole_run_where_its_pages_look(quickstart: Quickstart) -
     }
     columns = ("test_accuracy", "test_loss", "train_loss", "paper_comm_gb", "paper_comp_tflop", "group")
     for name, column in zip(recorded, columns, strict=True):
-        assert sorted(recorded[name]) == [(row["round"], row[column]) for row in rows], name
+        assert sorted(recorded[name]) == [(row["round"] + 1, row[column]) for row in rows], name
     for name in ("comm/uplink_mb", "comm/downlink_mb", "compute/tflop", "time/round_s"):
         assert len(client.get_metric_history(run.info.run_id, name)) == 22, name
     assert run.data.metrics["comm/uplink_mb"] == pytest.approx(summary_of(quickstart.directory)["uplink_bytes"] / 1e6)
