@@ -1,7 +1,8 @@
 """Costs of clients and rounds, predicted or recorded: protocol bytes, measured FLOPs, and the FedPart paper's count."""
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cached_property
 
 from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.ledger import TransferLedger
@@ -83,7 +84,20 @@ class CostModel:
         """Bytes that one participant sends when it trains `groups`, after compression."""
         return self._update.nbytes(self.table, self.table.uploaded(groups))
 
-    def paper(self, cohort: Sequence[int], groups: Sequence[tuple[int, ...]], partial: bool) -> tuple[float, float]:
+    @cached_property
+    def paper_defines_comm(self) -> bool:
+        """Whether FedPart's Comm. is defined for this experiment.
+
+        Its Table 1 has methods whose clients send the trained parameters as float32 and nothing else. A method that
+        sends more (SCAFFOLD's control variates), or an update that is compressed, would be given FedAvg's figure.
+        """
+        sent = self.table.uploaded(self.layout.all_groups)
+        plain = self._update.compression.lossless and self._update.nbytes(self.table, sent) == self.table.nbytes(sent)
+        return plain and not self.table.channels
+
+    def paper(
+        self, cohort: Sequence[int], groups: Sequence[tuple[int, ...]], partial: bool
+    ) -> tuple[float | None, float]:
         """Cost of one round as FedPart's Table 1 counts it (`fedbench.accounting.paper`).
 
         Args:
@@ -92,16 +106,17 @@ class CostModel:
             partial: whether it is a partial round.
 
         Returns:
-            Comm. of all participants in "GB", and Comp. of one client, of the cohort's mean size, in "TFLOP".
+            Comm. of all participants in "GB" (None: not defined), and Comp. of one client, of the cohort's mean size,
+            in "TFLOP".
         """
-        comm = sum(round_comm_gb(self.layout.count(trained), times) for trained, times in Counter(groups).items())
+        comm = self._comm_gb(Counter(groups))
         passed = [self._sizes[client] * self._local.passes(self._sizes[client]) for client in cohort]
         mean_samples = sum(passed) / len(cohort)
         return comm, round_comp_tflop(self._macs, 1, mean_samples, partial)
 
     def paper_arrival(
         self, groups: tuple[int, ...], samples: float, partial: bool, workers: int
-    ) -> tuple[float, float]:
+    ) -> tuple[float | None, float]:
         """Cost of one arrival of an asynchronous run, counted as in `paper`.
 
         Comp. is that of one worker, so that an arrival counts as a K-th of a round.
@@ -113,10 +128,19 @@ class CostModel:
             workers: K, the number of tasks in flight.
 
         Returns:
-            Comm. in "GB" and Comp. in "TFLOP".
+            Comm. in "GB" (None: not defined) and Comp. in "TFLOP".
         """
-        comm = round_comm_gb(self.layout.count(groups), 1)
-        return comm, round_comp_tflop(self._macs, 1, samples, partial) / workers
+        return self._comm_gb({groups: 1}), round_comp_tflop(self._macs, 1, samples, partial) / workers
+
+    def _comm_gb(self, updates: Mapping[tuple[int, ...], int]) -> float | None:
+        """Comm. of these updates.
+
+        Args:
+            updates: {layer groups: number of updates that consist of them}.
+        """
+        if not self.paper_defines_comm:
+            return None
+        return sum(round_comm_gb(self.layout.count(groups), times) for groups, times in updates.items())
 
     def project(self, schedule: Schedule, rounds: int, cohort_size: int, seed: int) -> list[Costs]:
         """Predict the costs of each round of a synchronous run without training.

@@ -12,17 +12,18 @@ class Costs:
         uplink_bytes: protocol bytes that all participants sent.
         downlink_bytes: protocol bytes that all participants downloaded.
         client_flops: FLOPs of all participants, as counted on the training step that runs.
-        paper_comm_gb: uplink of all clients in "GB", as FedPart's tables count it.
+        paper_comm_gb: uplink of all clients in "GB", as FedPart's tables count it; None where the paper does not define
+            it (`CostModel.paper_defines_comm`).
         paper_comp_tflop: computation of one client in "TFLOP", as FedPart's tables count it.
     """
 
     uplink_bytes: int = 0
     downlink_bytes: int = 0
     client_flops: int = 0
-    paper_comm_gb: float = 0.0
+    paper_comm_gb: float | None = 0.0
     paper_comp_tflop: float = 0.0
 
-    def to_mapping(self) -> dict[str, float]:
+    def to_mapping(self) -> dict[str, float | None]:
         """{name: value}, as in `summary.json` and in the tables of `fedbench cost`."""
         return asdict(self)
 
@@ -31,9 +32,14 @@ class Costs:
             self.uplink_bytes + other.uplink_bytes,
             self.downlink_bytes + other.downlink_bytes,
             self.client_flops + other.client_flops,
-            self.paper_comm_gb + other.paper_comm_gb,
+            added(self.paper_comm_gb, other.paper_comm_gb),
             self.paper_comp_tflop + other.paper_comp_tflop,
         )
+
+
+def added(first: float | None, second: float | None) -> float | None:
+    """The sum of two costs; None where one of them is not defined."""
+    return None if first is None or second is None else first + second
 
 
 def total(costs: Sequence[Costs]) -> Costs:

@@ -234,6 +234,9 @@ def print_cost(estimate: "Estimate") -> None:
         ("paper's Comm.", here.paper_comm_gb, full.paper_comm_gb, "GB", 1),
         ("paper's Comp. (one client)", here.paper_comp_tflop, full.paper_comp_tflop, "TFLOP", 1),
     ):
+        if part is None or whole is None:
+            table.add_row(name, *("-",) * 3)
+            continue
         saved = round(1 - part / whole, 4) + 0.0  # no minus sign before a zero
         table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", f"{saved:.1%}")
     results.print(table)

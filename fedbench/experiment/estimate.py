@@ -157,13 +157,14 @@ def foreseen(problem: Problem) -> list[FinishedRound]:
 
 def costs_of(finished: Iterable[FinishedRound]) -> Iterator[Costs]:
     """What each round has cost; in the records the paper's figures are cumulative."""
-    comm_gb = comp_tflop = 0.0
+    comm_gb: float | None = 0.0
+    comp_tflop = 0.0
     for record in (row.record for row in finished):
         yield Costs(
             record.uplink_bytes,
             record.downlink_bytes,
             record.client_flops,
-            record.paper_comm_gb - comm_gb,
+            None if record.paper_comm_gb is None or comm_gb is None else record.paper_comm_gb - comm_gb,
             record.paper_comp_tflop - comp_tflop,
         )
         comm_gb, comp_tflop = record.paper_comm_gb, record.paper_comp_tflop

@@ -126,6 +126,7 @@ class Metric:
         is_asynchronous: only asynchronous runs have it.
         is_summarised: `summary.json` has it, or the sum of `parts`.
         parts: the entries of `summary.json` that it is the sum of; (): the entry of its own name.
+        undefined: why some runs have no such figure, in words; "" where every run that has ended has it.
     """
 
     name: str
@@ -137,6 +138,7 @@ class Metric:
     is_asynchronous: bool = False
     is_summarised: bool = True
     parts: tuple[str, ...] = ()
+    undefined: str = ""
 
     def of_summary(self, summary: Mapping[str, Any]) -> float | None:
         """The figure of the whole run; None where its summary lacks it.
@@ -183,7 +185,10 @@ _EVERY = (
     ),
     Metric("transport_bytes", "moved by this cluster", "B", _running_total("transport_bytes"), grows=True),
     Metric("client_flops", "work of all clients", "FLOP", _running_total("client_flops"), grows=True),
-    Metric("paper_comm_gb", "Comm., as the FedPart paper counts", "GB", _as_recorded("paper_comm_gb"), grows=True),
+    Metric(
+        "paper_comm_gb", "Comm., as the FedPart paper counts", "GB", _as_recorded("paper_comm_gb"), grows=True,
+        undefined="FedPart's paper defines no Comm. for methods that send more than the model, or compressed updates",
+    ),
     Metric(
         "paper_comp_tflop", "Comp., as the FedPart paper counts", "TFLOP", _as_recorded("paper_comp_tflop"), grows=True
     ),
@@ -196,7 +201,7 @@ _EVERY = (
     Metric("privacy_epsilon", "epsilon that the noise has bought, estimated where not all clients take part"),
     Metric(
         "virtual_seconds", "time on the run's clock", "s", _as_recorded("virtual_seconds"),
-        grows=True, is_asynchronous=True,
+        grows=True, is_asynchronous=True, undefined="A synchronous run has no virtual clock",
     ),
     Metric("arrivals", "updates that arrived", is_asynchronous=True),
     Metric("lost_updates", "updates of clients that dropped out", is_asynchronous=True),

@@ -38,8 +38,8 @@ ROUND_SCHEMA = pa.schema(
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
-seconds are of this round; the paper_ columns are cumulative. The *_seconds after `rejected_clients` say where the
-round's wall_seconds went.
+seconds are of this round; the paper_ columns are cumulative, paper_comm_gb is null where the paper does not define it.
+The *_seconds after `rejected_clients` say where the round's wall_seconds went.
 
 An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients` counts the updates that arrived, group
 is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per
@@ -105,7 +105,7 @@ class RoundRecord:
     downlink_bytes: int
     transport_bytes: int
     client_flops: int
-    paper_comm_gb: float
+    paper_comm_gb: float | None
     paper_comp_tflop: float
     update_norm: float
     wall_seconds: float

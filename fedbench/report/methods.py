@@ -15,9 +15,6 @@ from fedbench.tables.seed_statistics import Spread
 Flat = dict[str, Any]
 
 ABSENT = "absent"
-SENDS_MORE = ("scaffold",)
-"""Methods that send more than the model, for which FedPart's paper defines no Comm.: it would be FedAvg's."""
-
 FIRST = ("algorithm.name", "server.name", "schedule.name")
 """The settings that every label begins with, where they are set."""
 
@@ -64,8 +61,6 @@ class Method:
         Args:
             name: a key of `METRICS`.
         """
-        if name == "paper_comm_gb" and self.config.get("algorithm", {}).get("name") in SENDS_MORE:
-            return {}
         values = {run.seed: METRICS[name].of_summary(run.summary) for run in self.runs}
         return {seed: value for seed, value in values.items() if value is not None}
 

@@ -47,11 +47,7 @@ def _total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:
     spread = method.spread(total.name)
     if spread.n:
         return Cell(spread=spread, number=number)
-    notes = {
-        "virtual_seconds": "A synchronous run has no virtual clock.",
-        "paper_comm_gb": "FedPart's paper defines no Comm. for methods that send more than the model.",
-    }
-    return Cell("none", note=notes.get(total.name, ""))
+    return Cell("none", note=f"{total.metric.undefined}." if total.metric.undefined else "")
 
 
 def paired_table(methods: Sequence[Method], baseline: Method) -> Table:

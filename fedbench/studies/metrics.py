@@ -67,5 +67,6 @@ def lacking(wanted: Sequence[str], measured: Mapping[str, float], target: float 
             return f"{name}: the data have no validation split; set data.validation_fraction"
         if name in TO_TARGET and target is not None:
             return f"{name}: the accuracy never reached target={target:g}"
-        return f"{name}: this run has no such figure"
+        reason = OBJECTIVES[name].undefined
+        return f"{name}: this run has no such figure{f' ({reason})' if reason else ''}"
     return None

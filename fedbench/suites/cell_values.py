@@ -106,6 +106,7 @@ class Absence(Enum):
     TOO_SHORT = "the run ended before the round that is read"
     NOT_REACHED = "not reached"
     NOT_RECORDED = "not recorded"
+    NOT_DEFINED = "not defined for this run"
 
 
 @dataclass(frozen=True)
@@ -147,5 +148,10 @@ def read(measure: Measure, rounds: pa.Table, through: int | None) -> Reading:
         index = first_round_reaching(seen, measure.target / 100)
     if index is None:
         return Reading.absent(Absence.NOT_REACHED)
-    value = measure.quantity.metric.by_round(seen)[index]
-    return Reading.absent(Absence.NOT_RECORDED) if value is None else Reading(value * measure.quantity.scale)
+    metric = measure.quantity.metric
+    value = metric.by_round(seen)[index]
+    if value is not None:
+        return Reading(value * measure.quantity.scale)
+    if metric.undefined:
+        return Reading.absent(Absence.NOT_DEFINED, metric.undefined)
+    return Reading.absent(Absence.NOT_RECORDED)

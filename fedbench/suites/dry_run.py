@@ -104,7 +104,7 @@ def _cost(config: ExperimentConfig) -> tuple[int | None, Costs | None, str]:
         round(part.uplink_bytes * share),
         round(part.downlink_bytes * share),
         round(part.client_flops * share),
-        part.paper_comm_gb * share,
+        None if part.paper_comm_gb is None else part.paper_comm_gb * share,
         part.paper_comp_tflop * share,
     )
     remark = f"from its first {FORESEEN_ROUNDS} rounds"

@@ -73,7 +73,12 @@ class CellReadings:
         return "; ".join(f"{words} ({_seeds(lacking)})" for words, lacking in seeds.items())
 
 
-CELL_TEXTS = {Absence.FAILED: "failed", Absence.NOT_REACHED: "not reached", Absence.NO_SUCH_ROUNDS: "-"}
+CELL_TEXTS = {
+    Absence.FAILED: "failed",
+    Absence.NOT_REACHED: "not reached",
+    Absence.NO_SUCH_ROUNDS: "-",
+    Absence.NOT_DEFINED: "-",
+}
 """What a cell without any value shows; "missing" for every other absence."""
 
 

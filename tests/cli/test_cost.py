@@ -8,6 +8,9 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Finished
 
+from fedbench.records.metrics import METRICS
+from fedbench.suites.cell_values import Absence, Measure, read
+
 Call = Callable[..., Finished]
 
 
@@ -81,6 +84,37 @@ def test_the_prediction_is_what_the_run_records(statistics: str, cohorts: tuple[
         assert run["full_updates"][key] == predicted["full_updates"][key]
     for key in ("paper_comm_gb", "paper_comp_tflop"):
         assert run[key] == pytest.approx(predicted["total"][key], rel=1e-12)
+
+
+@pytest.mark.parametrize("sends_more", ["algorithm=scaffold", "update.compression=fp16", "update.compression=topk"])
+def test_what_the_paper_counts_as_sent_is_given_only_where_the_paper_defines_it(sends_more: str, call: Call) -> None:
+    predicted = cost(call, *SMALL, sends_more, *(["local.optimizer=sgd"] if "scaffold" in sends_more else []))
+    plain = cost(call, *SMALL, *(["local.optimizer=sgd"] if "scaffold" in sends_more else []))
+    for key in ("total", "full_updates"):
+        assert predicted[key]["paper_comm_gb"] is None
+        assert plain[key]["paper_comm_gb"] > 0
+        assert predicted[key]["paper_comp_tflop"] == plain[key]["paper_comp_tflop"]
+    assert {costs["paper_comm_gb"] for costs in predicted["per_round"]} == {None}
+
+
+@pytest.mark.parametrize("method", ["fedprox", "moon", "feddyn", "fednova", "fedmr"])
+def test_a_method_that_sends_what_fedavg_sends_has_its_figure_of_the_paper(method: str, call: Call) -> None:
+    settings = (*SMALL, "local.optimizer=sgd")
+    found, plain = (cost(call, *settings, f"algorithm={name}")["total"] for name in (method, "fedavg"))
+    assert found["paper_comm_gb"] == plain["paper_comm_gb"] > 0
+
+
+def test_a_run_without_the_papers_figure_records_and_shows_none(call: Call) -> None:
+    settings = (*SMALL[:-1], "rounds=2", "algorithm=scaffold", "local.optimizer=sgd", "schedule.cycles=1")
+    lines = call("cost", *settings).stdout.splitlines()
+    assert next(line for line in lines if line.startswith("paper's Comm.")).split()[2:] == ["-", "-", "-"]
+    run = json.loads(call("run", "--json", *settings, "tracking.enabled=false", "runtime.executor=inline").stdout)
+    assert run["paper_comm_gb"] is None
+    assert run["full_updates"]["paper_comm_gb"] is None
+    rounds = pq.read_table(f"{run['directory']}/rounds.parquet")
+    assert rounds["paper_comm_gb"].to_pylist() == [None, None]
+    reading = read(Measure(value="paper_comm_gb"), rounds, None)
+    assert (reading.absence, reading.words) == (Absence.NOT_DEFINED, METRICS["paper_comm_gb"].undefined)
 
 
 FOURIER = """

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.ledger import TransferLedger
-from fedbench.accounting.totals import Costs
+from fedbench.accounting.totals import Costs, added
 from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import NEVER, Clock, TaskEnd
 from fedbench.engine.arrivals.plan import ArrivalPlan
@@ -137,7 +137,8 @@ class ArrivalLoop:
         self._dispatched = self._arrived = self._applied = 0
         self._now = 0.0
         self._samples_passed = 0.0
-        self._comm_gb = self._comp_tflop = 0.0
+        self._comm_gb: float | None = 0.0
+        self._comp_tflop = 0.0
         self._mean_full_flops = sum(self._flops(self._groups, client) for client in range(clients)) / clients
         self._watch = Stopwatch()
         self._remedy = remedy(plan.method)
@@ -340,7 +341,7 @@ class ArrivalLoop:
         if not failed:
             self._samples_passed += samples_passed
             comm, comp = costs.paper_arrival(order.groups, samples_passed, task.active.partial, plan.workers)
-            self._comm_gb, self._comp_tflop = self._comm_gb + comm, self._comp_tflop + comp
+            self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
             comm, comp = costs.paper_arrival(self._groups, samples_passed, False, plan.workers)
             progress.full += replace(task.full, downlink_bytes=0, paper_comm_gb=comm, paper_comp_tflop=comp)
         if report.status != "ok":

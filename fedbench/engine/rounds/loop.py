@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 
 from fedbench.accounting.costs import CostModel
+from fedbench.accounting.totals import added
 from fedbench.checkpoints.state import Tree
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss
 from fedbench.engine.divergence import check_accepted, check_finite
@@ -40,7 +41,8 @@ class RoundLoop:
         self._dropped_clients = drops or DroppedClients()
         self._remedy = remedy
         self._next_round = 0
-        self._comm_gb = self._comp_tflop = 0.0
+        self._comm_gb: float | None = 0.0
+        self._comp_tflop = 0.0
 
     def state(self) -> Tree:
         """Everything that the loop keeps between two rounds, for a checkpoint."""
@@ -89,7 +91,7 @@ class RoundLoop:
             evaluation = executor.evaluate(accepted if self._evaluate_clients else ()) if due else None
             evaluation_seconds = clock.lap()
             comm, comp = costs.paper(plan.cohort, plan.groups, plan.active.partial)
-            self._comm_gb, self._comp_tflop = self._comm_gb + comm, self._comp_tflop + comp
+            self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
             clients = client_records(plan, training, evaluation, costs)
             scores = Scores.of(evaluation.scores if evaluation else ())
             finished = FinishedRound(
