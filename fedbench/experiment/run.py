@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 EARLY_ERRORS = 0.5
 """Seconds for which a run looks at data and model before it starts Ray beside them."""
 
+EARLY_ERRORS_OF_OWN_PARTS = 10.0
+"""The same seconds where parts come from outside fedbench, so that most of what is wrong with them shows by then."""
+
 
 def run(
     config: ExperimentConfig | str | Path | Mapping[str, Any],
@@ -136,8 +139,9 @@ def prepared(
         if config.runtime.executor == "inline":
             executor = _inline(building.result())
         else:
-            # What is missing or misspelt mostly shows at once; then there is no need to start Ray for it.
-            wait([building], timeout=EARLY_ERRORS)
+            # What is missing or misspelt mostly shows at once; then there is no need to start Ray for it. A model or a
+            # method from outside fedbench is first tried out.
+            wait([building], timeout=EARLY_ERRORS_OF_OWN_PARTS if config.own_code() else EARLY_ERRORS)
             if building.done():
                 building.result()
             if announce is not None:

@@ -83,6 +83,11 @@ def test_a_broken_part_is_refused_in_one_line_before_anything_is_recorded(
     assert list(run_folder.iterdir()) == []
 
 
+def test_a_model_that_does_not_fit_is_refused_before_ray_is_started(call: Callable[..., Finished]) -> None:
+    finished = call("run", "fedavg-digits", "data.clients=4", "rounds=2", overridden("model=GivesPair"))
+    assert re.fullmatch(r"error: GivesPair: forward returns tuple in training mode; .*\n", finished.stderr)
+
+
 def test_what_a_schedule_answers_within_a_run_is_checked_there(call: Callable[..., Finished], run_folder: Path) -> None:
     still = ("tracking.enabled=false", "local.optimizer.name=sgd", "local.optimizer.lr=1e-12")
     finished = call(*SMALL, overridden("schedule=FollowsStandstill"), *still)
