@@ -14,28 +14,34 @@ class Cnn(Model):
 
     Attributes:
         width: Factor on the number of channels and hidden units.
+        projection: Outputs of a projection head of two linear layers before the output layer, 0: no head. With 256 it
+            is the network for CIFAR-10 of MOON (arXiv 2103.16257, Section 4.1), 92,626 parameters.
     """
 
     name: str = "cnn"
     width: float = Field(1.0, gt=0)
+    projection: int = Field(0, ge=0)
 
     def build(self, task: Task) -> nn.Module:
         height, width, channels = image_shape(task, self.name, smallest=16)
         sizes = [max(1, round(base * self.width)) for base in (6, 16, 120, 84)]
-        return LeNet((height, width), channels, sizes, task.classes)
+        return LeNet((height, width), channels, sizes, task.classes, self.projection)
 
 
 class LeNet(nn.Module):
-    """(conv 5x5, ReLU, max-pool) twice, then three linear layers.
+    """(conv 5x5, ReLU, max-pool) twice, then three linear layers, perhaps with a projection head before the last one.
 
     Args:
         image: (H, W) of the input.
         channels: C of the input.
         sizes: channels of the two convolutions, units of the two hidden linear layers.
         classes: number of outputs.
+        projection: outputs of the projection head; 0: no head.
     """
 
-    def __init__(self, image: tuple[int, int], channels: int, sizes: list[int], classes: int) -> None:
+    def __init__(
+        self, image: tuple[int, int], channels: int, sizes: list[int], classes: int, projection: int = 0
+    ) -> None:
         super().__init__()
         first, second, hidden, features = sizes
         rows, columns = (((edge - 4) // 2 - 4) // 2 for edge in image)
@@ -45,14 +51,17 @@ class LeNet(nn.Module):
         self.relu = nn.ReLU()
         self.fc1 = nn.Linear(second * rows * columns, hidden)
         self.fc2 = nn.Linear(hidden, features)
-        self.fc3 = nn.Linear(features, classes)
+        self.projection: nn.Module = nn.Identity()
+        if projection:
+            self.projection = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, projection))
+        self.fc3 = nn.Linear(projection or features, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         """float32 [N, C, H, W] -> logits float32 [N, classes]."""
         maps = self.pool(self.relu(self.conv1(images)))
         maps = self.pool(self.relu(self.conv2(maps)))
         hidden = self.relu(self.fc1(maps.flatten(1)))
-        logits: Tensor = self.fc3(self.relu(self.fc2(hidden)))
+        logits: Tensor = self.fc3(self.projection(self.relu(self.fc2(hidden))))
         return logits
 
 

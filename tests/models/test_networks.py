@@ -31,6 +31,7 @@ def parameters(module: nn.Module) -> int:
     ("model", "classes", "count"),
     [
         (Cnn(), 10, 62_006),
+        (Cnn(projection=256), 10, 62_006 - 85 * 10 + 85 * 84 + 85 * 256 + 257 * 10),
         (ResNet8(), 10, 1_235_274),
         (ResNet8(), 100, 1_258_404),
         (ResNet8(), 200, 1_284_104),
@@ -54,6 +55,13 @@ def test_cnn_takes_28_pixels_and_a_width() -> None:
     assert parameters(Cnn().build(grey)) == 26 * 6 + 151 * 16 + 257 * 120 + 121 * 84 + 85 * 62
     assert parameters(Cnn(width=0.5).build(CIFAR)) == 76 * 3 + 76 * 8 + 201 * 60 + 61 * 42 + 43 * 10
     assert Cnn().build(grey)(torch.zeros(2, 1, 28, 28)).shape == (2, 62)
+
+
+def test_moon_compares_what_the_projection_head_gives() -> None:
+    module = build_module(Cnn(projection=7), CIFAR, seed=0)
+    assert (feature_layer(module), module.get_parameter("fc3.weight").shape) == ("fc3", (10, 7))
+    names = [group.name for group in derive_layer_groups(module, CIFAR)]
+    assert names == ["conv1", "conv2", "fc1", "fc2", "projection.0", "projection.2", "fc3"]
 
 
 def test_width_scales_every_stage() -> None:
