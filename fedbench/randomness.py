@@ -6,6 +6,7 @@ only while it runs.
 """
 
 import random
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,18 +35,26 @@ def torch_seed(seed: int, purpose: str, *indices: int) -> int:
 
 @contextmanager
 def global_generators_seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators of Python and NumPy, for a model or a data set that draws from them.
+    """Seed the global generators of Python, of NumPy and, where it is imported, of PyTorch on the CPU.
 
-    Afterwards they are as they were.
+    Models, data sets and other parts of a user's own may draw from them. Afterwards they are as they were.
 
     Args:
-        seed: at least 0, of any size.
+        seed: in 0..2**63-1.
     """
     of_python, of_numpy = random.getstate(), np.random.get_state()
+    # torch.manual_seed also notes the call stack for every kind of accelerator that is not there, which takes longer
+    # than a minibatch of a small model. Another thread may be in the middle of the import.
+    of_torch = getattr(sys.modules.get("torch"), "default_generator", None)
+    torch_state = None if of_torch is None else of_torch.get_state()
     random.seed(seed)
     np.random.seed([seed >> shift & 0xFFFFFFFF for shift in (0, 32)])
+    if of_torch is not None:
+        of_torch.manual_seed(seed)
     try:
         yield
     finally:
         random.setstate(of_python)
         np.random.set_state(of_numpy)
+        if of_torch is not None:
+            of_torch.set_state(torch_state)

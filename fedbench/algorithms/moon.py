@@ -21,9 +21,10 @@ much as the term itself does. `reference` chooses between the two published code
 
 A network without running statistics is compared in eval mode, and "batch" is refused.
 
-MOON's authors put a projection head of two linear layers before the final classifier; a network that has none is
-compared without one. Their code takes the freshly initialised network for the last model of a client that takes part
-for the first time after the first round; here the term waits until the client has a last model.
+MOON's authors put a projection head of two linear layers before the final classifier, and compare its output. The model
+`cnn` has one with `projection=256`; a network that has none is compared without one. Their code takes the freshly
+initialised network for the last model of a client that takes part for the first time after the first round; here the
+term waits until the client has a last model.
 
 The term is left out, and its two forward passes with it, where it cannot act: before the client has a last model, with
 mu = 0, and where only the classifier trains, on which no feature depends (FedPart x MOON). What remains is FedAvg bit
@@ -145,6 +146,7 @@ class Contrastive(Objective):
         statistics = (model.statistics, context.state[PREVIOUS_STATISTICS] if with_own else model.statistics)
         for compared, vector, running in zip(self._compared, vectors, statistics, strict=True):
             compared.module.train(self._reference == "batch")
+            compared.reset()
             _copy_buffers(model.module, compared.module)
             compared.vector.copy_(vector)
             compared.statistics.copy_(running)

@@ -20,6 +20,7 @@ from fedbench.data.parquet_images import ParquetImages
 from fedbench.data.parquet_writer import write_parquet
 from fedbench.data.torchvision_root import torchvision_class, torchvision_folder, torchvision_source
 from fedbench.errors import ConfigError, DataError
+from fedbench.randomness import global_generators_seeded, torch_seed
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,9 @@ def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False
         ConfigError, DataError: as `Dataset.load`.
     """
     component = dataset if isinstance(dataset, Dataset) else _component(dataset, root)
-    data = check_data(component, component.load(root, test_fraction=None, seed=0))
+    with global_generators_seeded(torch_seed(0, "data")):
+        loaded = component.load(root, test_fraction=None, seed=0)
+    data = check_data(component, loaded)
     files = _files(component, root)
     return DataReport(
         name=data.name,

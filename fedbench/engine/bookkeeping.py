@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.totals import Costs
-from fedbench.engine.client_host import dropped_report
+from fedbench.engine.client_reports import dropped_report
 from fedbench.engine.interfaces import EvaluationPhase, TrainingPhase
 from fedbench.engine.messages import ClientReport, RoundPlan
 from fedbench.errors import ClientFailure

@@ -8,7 +8,6 @@ import math
 import os
 import resource
 import time
-import traceback
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
@@ -22,8 +21,10 @@ from torch import Tensor
 from fedbench.algorithms.base import Objective
 from fedbench.data.augment import prepare
 from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.engine.client_reports import dropped_report, failure_report
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, EvaluationReport, HostOrder, HostReport, HostSpec
+from fedbench.errors import RunError
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.protocol.client_state import ClientState
@@ -31,7 +32,6 @@ from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import generator, torch_seed
-from fedbench.records.schema import DROPPED
 from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, Transform, train_client
 from fedbench.training.scores import BatchScore, EvaluationBatch, ScoredSplit
@@ -66,7 +66,6 @@ class ClientHost:
         self._received[STATISTICS][:] = spec.statistics
         self._on_host = {name: torch.from_numpy(vector) for name, vector in self._received.items()}
         self._global = {name: vector.to(self._device) for name, vector in self._on_host.items()}
-        self._dirty: set[int] = set(layout.all_groups)
         self._states: dict[int, ClientState] = {}
         self._train = self._on_device(data.train)
         self._scored: dict[ScoredSplit, tuple[Tensor, Tensor]] = {"test": self._on_device(data.test)}
@@ -226,7 +225,6 @@ class ClientHost:
         """
         self._reset_parameters()
         self._set_statistics(self._start_statistics(client))
-        self._dirty.update(groups)
         old_state = self._states.get(client, ClientState())
         tensors = {
             name: torch.from_numpy(old_state.arrays[name].copy()).to(self._device)
@@ -269,16 +267,16 @@ class ClientHost:
         """
         table = self._spec.table
         table.scatter(payload, self._received, stale)
-        for part in (table.parts[index] for index in stale):
-            if self._device.type == "cuda":
+        if self._device.type == "cuda":
+            for part in (table.parts[index] for index in stale):
                 self._global[part.channel][part.piece].copy_(self._on_host[part.channel][part.piece])
-            if part.channel == PARAMETERS:
-                self._dirty.add(part.group)
 
     def _reset_parameters(self) -> None:
-        """Put the global parameters back into the model, copying only the layer groups that differ."""
-        self._model.restore(self._global[PARAMETERS], self._dirty)
-        self._dirty.clear()
+        """Put the global parameters back into the model.
+
+        All of them: a network may write to layer groups that do not train, too (`weight.data.clamp_`).
+        """
+        self._model.vector.copy_(self._global[PARAMETERS])
 
     def _set_statistics(self, statistics: Vector) -> None:
         """Set the running statistics, and whatever else the module holds to its first values."""
@@ -333,6 +331,9 @@ class ClientHost:
             batches: the minibatches to score.
             clients: clients on whose own training rows the model is scored as well.
             client0: state of client 0, where `evaluation.batchnorm=client0` and another host holds it.
+
+        Raises:
+            RunError: the network changes its parameters while it is scored.
         """
         began = time.perf_counter()
         self.load(stale, payload)
@@ -350,6 +351,11 @@ class ClientHost:
             if self._spec.keeps_statistics:
                 self._set_statistics(self._start_statistics(client))
             accuracy[client] = self._accuracy(self._rows[client])
+        if (changed := self._model.changed_parameter(self._global[PARAMETERS])) is not None:
+            raise RunError(
+                f"model.name={self._spec.model.name}: its forward pass changes parameter {changed!r} in evaluation, so "
+                "that scores would depend on the order of the minibatches; change parameters under self.training alone"
+            )
         return EvaluationReport(tuple(scores), accuracy, time.perf_counter() - began)
 
     def _accuracy(self, rows: IntArray) -> float:
@@ -391,33 +397,3 @@ class ClientHost:
 
 def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> Tensor:
     return prepare(batch, spec.augmentation if rng is not None else None, spec.mean, spec.std, rng)
-
-
-def dropped_report(client: int, samples: int, seconds: float) -> ClientReport:
-    """The report of a client that was dropped because its time was up.
-
-    Args:
-        client: number of the client.
-        samples: number of the client's training samples.
-        seconds: time that it trained before.
-    """
-    return ClientReport(client, DROPPED, samples, 0, float("nan"), seconds)
-
-
-def failure_report(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
-    """The report of a client whose training raised `error`; call it inside the `except` block.
-
-    Args:
-        client: number of the client.
-        samples: number of the client's training samples.
-        seconds: time until the failure.
-        error: the exception; its traceback is put into the report.
-    """
-    return ClientReport(
-        client, "failed", samples, 0, float("nan"), seconds, error=one_line(error), traceback=traceback.format_exc()
-    )
-
-
-def one_line(error: Exception) -> str:
-    """An exception's type and message in one line, for reports and error messages."""
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -65,6 +65,9 @@ def load_data(config: ExperimentConfig) -> FederatedData:
         ConfigError: an option without effect on this data.
     """
     section = config.data
+    if not type(section.dataset).__module__.startswith("fedbench."):
+        # Such a data set may draw from PyTorch's global generator, which can be seeded once it is there.
+        import torch  # noqa: F401
     with global_generators_seeded(torch_seed(config.seed, "data")):
         data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
     return with_validation(check_data(section.dataset, data), section.validation_fraction, config.seed)
@@ -120,13 +123,14 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
         raise ConfigError(
             "data.augment.crop_border=mean: has no effect on images that are not normalised; leave it out"
         )
-    rows = section.partition.split(
-        data.train.labels,
-        section.clients,
-        generator(config.seed, "partition"),
-        samples_per_client=section.samples_per_client,
-        overlap=section.overlap,
-        owners=data.train.owners,
-    )
+    with global_generators_seeded(torch_seed(config.seed, "partition")):
+        rows = section.partition.split(
+            data.train.labels,
+            section.clients,
+            generator(config.seed, "partition"),
+            samples_per_client=section.samples_per_client,
+            overlap=section.overlap,
+            owners=data.train.owners,
+        )
     parts = check_rows(section.partition, rows, len(data.train), section.clients, section.overlap)
     return Federation(data, parts, class_counts(data.train.labels, parts, data.classes))

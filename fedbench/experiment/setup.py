@@ -32,6 +32,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors, unknown_under_averaging
 from fedbench.models.probe import trains_on
+from fedbench.models.shared_tensors import saved_names, ties_in_words
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Full
 from fedbench.protocol.layout import ParameterLayout, Vector
@@ -48,6 +49,7 @@ class Problem:
         layout: of the model's parameters.
         vector, statistics: the initial model.
         constants: {name: values} of what else a saved model holds.
+        saved_names: {name in a saved model: name in the layout or in the constants}.
         retention: as `FlatModel.retention`.
         costs: of clients and rounds.
         rounds: number of rounds.
@@ -65,6 +67,7 @@ class Problem:
     vector: Vector
     statistics: Vector
     constants: dict[str, npt.NDArray[np.generic]]
+    saved_names: dict[str, str]
     retention: Vector
     costs: CostModel
     rounds: int
@@ -110,7 +113,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     module = build_module(config.model, task, initial_seed)
     groups = derive_layer_groups(module, task)
     layout = parameter_layout(module, groups)
-    constants = constant_tensors(module)
+    constants, names = constant_tensors(module), saved_names(module)
     flops, macs = StepFlops(module, groups, task), forward_macs(module, task)
     model = FlatModel(module, layout)
     vector, statistics = model.vector.numpy(), model.statistics.numpy()
@@ -133,6 +136,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     check_privacy(config, table, federation.sizes, length, rounds)
     remarks = (
         *federation.remarks,
+        *(f"model.name={config.model.name}: {line}" for line in ties_in_words(module)),
         *_buffer_remarks(config, module),
         *_idle_remarks(config, method, layout, module, rounds),
         *_cut_schedule(config, layout, rounds),
@@ -198,6 +202,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         vector=vector,
         statistics=statistics,
         constants=constants,
+        saved_names=names,
         retention=model.retention().numpy(),
         costs=costs,
         rounds=rounds,

@@ -96,6 +96,14 @@ class FlatModel:
         """
         self._initial.restore()
 
+    def changed_parameter(self, source: Tensor) -> str | None:
+        """The name of a parameter that differs from a vector of the same layout; None: all are equal to it."""
+        here, there = self.vector.view(torch.int32), source.view(torch.int32)  # NaN is equal to itself
+        if torch.equal(here, there):
+            return None
+        slots = ((slot.name, slice(slot.offset, slot.stop)) for slot in self.layout.slots)
+        return next(name for name, piece in slots if not torch.equal(here[piece], there[piece]))
+
     def activate(self, groups: Iterable[int]) -> list[nn.Parameter]:
         """Let only `groups` train.
 
@@ -114,15 +122,6 @@ class FlatModel:
             whole.grad = self.gradient[piece]
             slices.append(whole)
         return slices
-
-    def gather(self, groups: Iterable[int]) -> Tensor:
-        """A copy of the current values of `groups`, one group after the other: float32 [layout.count(groups)]."""
-        return torch.cat([self.vector[piece] for piece in self.layout.ranges(groups)])
-
-    def restore(self, source: Tensor, groups: Iterable[int]) -> None:
-        """Copy `groups` back from a vector of the same layout."""
-        for piece in self.layout.ranges(groups):
-            self.vector[piece].copy_(source[piece])
 
     def retention(self) -> Tensor:
         """The share of its value that each running statistic keeps in a training step.

@@ -12,6 +12,7 @@ from fedbench.errors import ModelError
 from fedbench.models.base import LayerGroup, Model, Task
 from fedbench.models.kept_state import check_module, persistent_buffers, travels
 from fedbench.models.probe import example_inputs, probe
+from fedbench.models.shared_tensors import check_memory_is_not_shared
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import global_generators_seeded
 
@@ -23,16 +24,17 @@ def build_module(model: Model, task: Task, seed: int) -> nn.Module:
     """A module whose initial values are a function of `seed` alone; no global random state is changed.
 
     Raises:
-        ModelError: the model cannot serve the task, is no module, or one that `check_module` refuses.
+        ModelError: the model cannot serve the task, is no module, or one that `check_module` or
+            `check_memory_is_not_shared` refuses.
     """
-    with torch.random.fork_rng(devices=[]), global_generators_seeded(seed):
-        torch.default_generator.manual_seed(seed)
+    with global_generators_seeded(seed):
         module: object = model.build(task)
     if not isinstance(module, nn.Module):
         raise ModelError(
             f"model.name={model.name}: build returned {type(module).__name__}, a torch.nn.Module is needed"
         )
     check_module(model.name, module)
+    check_memory_is_not_shared(f"model.name={model.name}", module)
     return module
 
 

@@ -7,6 +7,9 @@
   persistent buffers with values that are not finite (attention masks) have the values that the network was built with.
   Each client starts from these, nothing of them is sent, and they are saved with the model.
 - Buffers that the module does not save start from their first values with each client, too.
+
+What a network changes while it is scored is put back after each minibatch. Tensors that have several names, or share
+memory, are told of in `fedbench.models.shared_tensors`.
 """
 
 from collections.abc import Iterator

@@ -31,8 +31,9 @@ def score_batches(
 ) -> list[BatchScore]:
     """Score the model, in evaluation mode, on minibatches of a split.
 
-    A network that draws random numbers in evaluation, too, draws them from (seed, first row of the minibatch): its
-    score does not depend on which host scored which minibatch.
+    A network that draws random numbers in evaluation, too, draws them from (seed, first row of the minibatch), and
+    buffers and attributes that it changes are put back after each minibatch: its score does not depend on which host
+    scored which minibatch.
 
     Args:
         model: the model.
@@ -46,6 +47,7 @@ def score_batches(
         One score for each minibatch.
     """
     model.module.eval()
+    statistics = model.statistics.clone()
     scores = []
     with torch.inference_mode():
         for batch in batches:
@@ -59,6 +61,8 @@ def score_batches(
             loss = cross_entropy(outputs, chosen_labels, reduction="sum")
             correct = (outputs.argmax(1) == chosen_labels).sum()
             scores.append(BatchScore(len(chosen_labels), float(loss), int(correct)))
+            model.reset()
+            model.statistics.copy_(statistics)
     return scores
 
 

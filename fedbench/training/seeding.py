@@ -13,14 +13,9 @@ def seeded(device: torch.device, seed: int) -> Iterator[None]:
     """Seed the generators that dropout on `device` draws from, and those of Python and NumPy.
 
     Afterwards they are as they were.
-
-    On a CPU its generator alone is seeded: `torch.manual_seed` also notes the call stack for every kind of accelerator
-    that is not there, which takes longer than a minibatch of a small model.
     """
     devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), global_generators_seeded(seed):
-        if device.type == "cpu":
-            torch.default_generator.manual_seed(seed)
-        else:
+    with torch.random.fork_rng(devices=devices, enabled=bool(devices)), global_generators_seeded(seed):
+        if devices:
             torch.manual_seed(seed)
         yield

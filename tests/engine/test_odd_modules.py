@@ -7,14 +7,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from odd_modules import PARTS, Odd
+from odd_modules import PARTS, WIDTH, Noisy, Odd
 from small import asynchronous, config
 from warm_pools import WarmPools
 
 from fedbench.components.catalogue import component_class
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.data.convert import describe
 from fedbench.engine.client_host import ClientHost
-from fedbench.errors import ConfigError, ModelError
+from fedbench.errors import ConfigError, ModelError, RunError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import Result, run
 from fedbench.experiment.setup import Problem, build_problem
@@ -28,7 +29,7 @@ from fedbench.randomness import torch_seed
 from fedbench.training.evaluation import score_batches
 from fedbench.training.scores import BatchScore
 
-pytestmark = pytest.mark.usefixtures("run_folder")
+pytestmark = pytest.mark.usefixtures("run_folder", "digits_read_once", "no_figures")
 
 # Shrinking would train many more networks to make a failure a little smaller.
 SETTINGS = settings(
@@ -56,7 +57,7 @@ def inline(parts: str, *overrides: str) -> Result:
 def accuracy_of(result: Result, problem: Problem, parts: str) -> float:
     """The accuracy on the test rows of a fresh module that has loaded the saved model."""
     module = build_module(problem.config.model, problem.federation.task, seed=99)
-    module.load_state_dict(result.state_dict(), strict="shared" not in parts)
+    module.load_state_dict(result.state_dict(), strict=True)
     module.eval()
     data = problem.federation.data.test
     images = torch.from_numpy(data.inputs.copy()).permute(0, 3, 1, 2).float() / 255
@@ -74,7 +75,7 @@ def test_two_runs_agree_and_the_saved_model_scores_what_the_summary_says(chosen:
     result, again = inline(parts), inline(parts)
     assert result.summary["model_sha256"] == again.summary["model_sha256"]
     problem = build_problem(odd(parts), load_federation(odd(parts)))
-    if not chosen & {"dropout", "global_random"}:
+    if not chosen & {"dropout", "global_random", "scored"}:
         assert accuracy_of(result, problem, parts) == pytest.approx(result.summary["final_accuracy"], abs=1e-9)
     saved = result.state_dict()
     if "frozen" in chosen:
@@ -89,13 +90,15 @@ def test_two_runs_agree_and_the_saved_model_scores_what_the_summary_says(chosen:
     [
         "centres+assigned+counter+attribute+dropout",
         "cumulative+spectral_norm+global_random+frozen",
-        "recurrent+weight_norm+synchronised+shared",
+        "recurrent+weight_norm+synchronised+shared+twice",
+        "scored+centres+assigned+counter+attribute",
     ],
 )
 def test_one_result_on_any_number_of_actors(parts: str, warm_pools: WarmPools) -> None:
-    expected = inline(parts)
+    small = "evaluation.batch_size=70"
+    expected = inline(parts, small)
     for actors in (1, 2, 3):
-        result = warm_pools.run(odd(parts, f"runtime.actors={actors}", "runtime.cpus_per_client=0.1"))
+        result = warm_pools.run(odd(parts, small, f"runtime.actors={actors}", "runtime.cpus_per_client=0.1"))
         assert result.summary["model_sha256"] == expected.summary["model_sha256"], actors
         assert result.history.column("test_accuracy").equals(expected.history.column("test_accuracy")), actors
 
@@ -210,18 +213,21 @@ def test_normalisation_over_the_pixels_of_a_single_image_is_allowed() -> None:
     build_problem(images, load_federation(images))
 
 
-def test_scoring_with_dropout_left_on_is_the_same_whichever_host_scores_a_minibatch() -> None:
-    problem = build_problem(odd("dropout"), load_federation(odd("dropout")))
+@pytest.mark.parametrize("parts", ["dropout", "scored+centres", "scored+assigned", "scored+counter+attribute"])
+def test_scoring_is_the_same_whichever_host_scores_a_minibatch(parts: str) -> None:
+    """With dropout left on, and with buffers and attributes that change in evaluation, too."""
+    problem = build_problem(odd(parts), load_federation(odd(parts)))
     test = problem.federation.data.test
     images, labels = torch.from_numpy(test.inputs.copy()), torch.from_numpy(test.labels)
-    model = FlatModel(Odd((8, 8, 1), 10, "dropout"), problem.layout)
+    model = FlatModel(Odd((8, 8, 1), 10, parts), problem.layout)
 
     def scores(batches: list[tuple[int, int]]) -> list[BatchScore]:
         return score_batches(model, images, labels, batches, lambda rows, _: rows.permute(0, 3, 1, 2).float(), seed=0)
 
-    borders = [(0, 100), (100, 200), (200, 300)]
+    borders, statistics = [(0, 100), (100, 200), (200, 300)], model.statistics.clone()
     assert scores(borders) == scores(borders[:1]) + scores(borders[1:])
     assert scores(borders)[1:] == scores(borders[1:])
+    assert torch.equal(model.statistics, statistics)
 
 
 def test_a_name_in_the_running_script_is_refused() -> None:
@@ -230,11 +236,24 @@ def test_a_name_in_the_running_script_is_refused() -> None:
 
 
 def test_data_that_draw_from_global_generators_are_a_function_of_the_seed() -> None:
-    def labels(seed: int) -> list[int]:
-        drawn = load_federation(odd("centres", "data.dataset=odd_modules:Noisy", f"seed={seed}"))
-        return drawn.data.train.labels.tolist()
+    def drawn(seed: int) -> tuple[list[int], list[int]]:
+        parts = ("data.dataset=odd_modules:Noisy", "data.partition=odd_modules:NoisyPartition")
+        torch.rand(1), np.random.rand(1)
+        state = torch.random.get_rng_state()
+        federation = load_federation(odd("centres", *parts, f"seed={seed}"))
+        assert torch.equal(state, torch.random.get_rng_state())
+        return federation.data.train.labels.tolist(), federation.rows[0].tolist()
 
-    assert labels(0) == labels(0) != labels(1)
+    first, again, other = drawn(0), drawn(0), drawn(1)
+    assert first == again
+    assert first[0] != other[0]
+    assert first[1] != other[1]
+    assert describe(Noisy(), None) == describe(Noisy(), None)
+
+
+def test_a_server_rule_that_draws_from_global_generators_is_a_function_of_the_seed() -> None:
+    first, again, other = (inline("centres", "algorithm=odd_modules:NoisyRule", f"seed={seed}") for seed in (0, 0, 1))
+    assert first.summary["model_sha256"] == again.summary["model_sha256"] != other.summary["model_sha256"]
 
 
 def host_after_training(parts: str) -> tuple[ClientHost, ExperimentConfig]:
@@ -278,3 +297,44 @@ def test_a_host_builds_the_module_that_the_initial_model_was_drawn_from() -> Non
     module = host._model.module
     assert module.first.weight.tolist() == problem.constants["first.weight"].tolist()
     assert module.scale == build_module(settled.model, TASK, torch_seed(settled.seed, "model")).scale
+
+
+def test_tied_parameters_are_one_and_saved_under_each_name() -> None:
+    parts = "shared+twice"
+    problem, module = build_problem(odd(parts), load_federation(odd(parts))), Odd((8, 8, 1), 10, parts)
+    assert not {slot.name for slot in problem.layout.slots} & {"fourth.weight", "after.0.weight"}
+    assert problem.layout.size == sum(parameter.numel() for parameter in module.parameters())
+    assert any("fourth.weight is third.weight, after.0.weight is before.0.weight" in line for line in problem.remarks)
+    saved = inline(parts).state_dict()
+    assert saved.keys() == module.state_dict().keys()
+    for name, further in (("third.weight", "fourth.weight"), ("before.1.running_var", "after.1.running_var")):
+        assert torch.equal(saved[name], saved[further])
+        assert not torch.equal(saved[name], module.state_dict()[name])
+
+
+def test_a_network_that_changes_its_parameters_in_evaluation_is_refused_when_it_is_scored() -> None:
+    clamped = config("model=odd_modules:Clamped", "schedule=full", "rounds=1", "runtime.executor=inline")
+    assert run(clamped).summary["status"] == "finished"
+    scored = config(
+        "model=odd_modules:Clamped", "model.in_evaluation=true", "schedule=full", "rounds=1", "runtime.executor=inline"
+    )
+    with pytest.raises(
+        RunError, match=r"odd_modules:Clamped: its forward pass changes parameter 'first.weight' in eval"
+    ):
+        run(scored)
+
+
+def test_what_a_network_writes_into_frozen_layer_groups_does_not_reach_the_next_client() -> None:
+    clamped = config("model=odd_modules:Clamped", "schedule=full")
+    federation = load_federation(clamped)
+    problem = build_problem(clamped, federation)
+    host = ClientHost()
+    host.prepare(problem.spec, federation.data, federation.rows)
+    host.load(tuple(range(len(problem.spec.table.parts))), whole_model(problem))
+    host._train_one(0, (1,), 0, 1.0)
+    frozen = problem.layout.slices[0]
+    assert (
+        float(host._model.vector[frozen][: 64 * WIDTH].abs().max()) < 0.051 < float(abs(problem.vector[frozen]).max())
+    )
+    host._reset_parameters()
+    assert host._model.vector.numpy().tolist() == problem.vector.tolist()

@@ -1,11 +1,13 @@
 """A small network with whatever a module may hold beside its parameters, and data that draw from global generators.
 
-Importable by path: "odd_modules:Odd", "odd_modules:Noisy".
+Importable by path: "odd_modules:Odd", "odd_modules:Clamped", "odd_modules:Noisy", "odd_modules:NoisyPartition",
+"odd_modules:NoisyRule".
 """
 
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,14 +15,16 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
-from fedbench.data.base import FederatedData, Split
+from fedbench.algorithms.base import Algorithm, RuleContext, ServerRule, Values
+from fedbench.data.base import FederatedData, IntArray, Split
 from fedbench.data.digits import Digits
+from fedbench.data.partition import Iid
 
 WIDTH = 8
 
 PARTS = (
-    "centres", "assigned", "mask", "counter", "attribute", "shared", "frozen", "weight_norm", "spectral_norm",
-    "pruned", "cumulative", "synchronised", "recurrent", "global_random", "dropout",
+    "centres", "assigned", "mask", "counter", "attribute", "shared", "twice", "frozen", "weight_norm", "spectral_norm",
+    "pruned", "cumulative", "synchronised", "recurrent", "global_random", "dropout", "scored",
 )  # fmt: skip
 """The kinds of odd part that `Odd` can have, by name."""
 
@@ -40,8 +44,11 @@ class Odd(nn.Module):
         self.second: nn.Module = nn.Linear(WIDTH, WIDTH)
         self.last = nn.Linear(WIDTH, num_classes)
         if "shared" in self.parts:
-            self.third = nn.Linear(WIDTH, WIDTH)
-            self.third.weight = self.second.weight
+            self.third, self.fourth = nn.Linear(WIDTH, WIDTH), nn.Linear(WIDTH, WIDTH)
+            self.fourth.weight = self.third.weight
+        if "twice" in self.parts:
+            self.before = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.BatchNorm1d(WIDTH))
+            self.after = self.before
         if "frozen" in self.parts:
             self.first.requires_grad_(False)
         if "weight_norm" in self.parts:
@@ -71,20 +78,22 @@ class Odd(nn.Module):
         hidden = torch.relu(self.first(images.flatten(1)))
         hidden = torch.relu(self.second(hidden)) * self.scale
         if "shared" in self.parts:
-            hidden = self.third(hidden)
+            hidden = self.fourth(torch.relu(self.third(hidden)))
+        if "twice" in self.parts:
+            hidden = self.after(torch.relu(self.before(hidden)))
         if "recurrent" in self.parts:
             hidden = self.memory(hidden[:, None])[0][:, -1]
         if {"cumulative", "synchronised"} & self.parts:
             hidden = self.norm(hidden)
         if "dropout" in self.parts:
             hidden = F.dropout(hidden, 0.2)
-        if self.training:
+        if self.training or "scored" in self.parts:
             self.change(hidden.detach())
         distances = torch.cdist(hidden, self.centres) if "centres" in self.parts else 0.0
         return self.last(hidden + self.average + 0.01 * self.steps + 0.01 * self.calls) - 0.1 * distances
 
     def change(self, hidden: Tensor) -> None:
-        """Change buffers and attributes as a training step may."""
+        """Change buffers and attributes as a training step may, and with "scored" an evaluation, too."""
         if "centres" in self.parts:
             self.centres += 0.1 * (hidden.mean(0) - self.centres)
         if "assigned" in self.parts:
@@ -97,13 +106,58 @@ class Odd(nn.Module):
             self.average = self.average + random.random() * 0.01 + float(np.random.rand()) * 0.01
 
 
+class Clamped(nn.Module):
+    """Two linear layers that keep their weights small, without regard to autograd.
+
+    Attributes:
+        in_evaluation: whether they do so in evaluation, too.
+    """
+
+    def __init__(self, input_shape: tuple[int, int, int], num_classes: int, in_evaluation: bool = False) -> None:
+        super().__init__()
+        height, width, channels = input_shape
+        self.in_evaluation = in_evaluation
+        self.first = nn.Linear(height * width * channels, WIDTH)
+        self.last = nn.Linear(WIDTH, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        if self.training or self.in_evaluation:
+            self.first.weight.data.clamp_(-0.05, 0.05)
+        return self.last(torch.relu(self.first(images.flatten(1))))
+
+
 class Noisy(Digits):
-    """Digits in an order that the global generators of Python and NumPy draw."""
+    """Digits in an order that the global generators of Python, NumPy and PyTorch draw."""
 
     name: str = "odd_modules:Noisy"
 
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         data = super().load(root, test_fraction=test_fraction, seed=seed)
         order = np.random.permutation(len(data.train))
-        order = np.roll(order, random.randrange(len(order)))
-        return replace(data, train=Split(data.train.inputs[order], data.train.labels[order]))
+        order = np.roll(order[torch.randperm(len(order)).numpy()], random.randrange(len(order)))
+        train = Split(data.train.inputs[order], data.train.labels[order])
+        return replace(data, train=train, fingerprint=str(order[:5]))
+
+
+class NoisyPartition(Iid):
+    """Equal shares of rows that NumPy's global generator draws."""
+
+    name: str = "odd_modules:NoisyPartition"
+
+    def split(self, labels: IntArray, clients: int, rng: np.random.Generator, **options: Any) -> list[IntArray]:
+        rows = np.random.permutation(len(labels))[: clients * options["samples_per_client"]]
+        return list(np.sort(rows.reshape(clients, -1)))
+
+
+class NoisyRule(Algorithm):
+    """FedAvg whose server adds noise from NumPy's global generator."""
+
+    name: str = "odd_modules:NoisyRule"
+
+    def rule(self) -> ServerRule:
+        return AddsNoise()
+
+
+class AddsNoise(ServerRule):
+    def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
+        return previous + update + 0.01 * np.random.normal(size=update.shape)

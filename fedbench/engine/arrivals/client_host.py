@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbench.engine.client_host import ClientHost, failure_report
+from fedbench.engine.client_host import ClientHost
+from fedbench.engine.client_reports import failure_report
 from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable

@@ -12,7 +12,7 @@ from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrivals.client_host import ArrivalHost
 from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec
 from fedbench.engine.bookkeeping import stale_for_task, stale_parts
-from fedbench.engine.client_host import one_line
+from fedbench.engine.client_reports import one_line
 from fedbench.engine.interfaces import ArrivalExecutor, EvaluationPhase
 from fedbench.engine.messages import ClientReport, FinishedTask, HostSpec, TaskOrder
 from fedbench.errors import ClientFailure

@@ -7,7 +7,8 @@ import torch
 from fedbench.checkpoints.state import Tree
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
-from fedbench.engine.client_host import ClientHost, one_line
+from fedbench.engine.client_host import ClientHost
+from fedbench.engine.client_reports import one_line
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import HostSpec, RoundOutcome, RoundPlan
 from fedbench.engine.rounds.pool_server import PoolServer

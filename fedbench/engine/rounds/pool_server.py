@@ -17,7 +17,7 @@ from fedbench.errors import RunError
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS
 from fedbench.protocol.model_pool import ModelPool
-from fedbench.randomness import generator
+from fedbench.randomness import generator, global_generators_seeded, torch_seed
 
 
 class PoolServer(Server):
@@ -82,8 +82,9 @@ class PoolServer(Server):
             return outcome
         if not self._accepted:
             raise self.no_update_error(plan)
-        for context in self._contexts(plan, plan.active.groups):
-            self._rule.recombine(self._pool, context)
+        with global_generators_seeded(torch_seed(self._spec.seed, "server rule", plan.round)):
+            for context in self._contexts(plan, plan.active.groups):
+                self._rule.recombine(self._pool, context)
         self._check_pool(plan.round)
         self._pool.settle()
         before = self._vectors[PARAMETERS].astype(np.float64)

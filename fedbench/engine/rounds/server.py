@@ -25,6 +25,7 @@ from fedbench.protocol.exact_sum import FixedPoint, decode
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline, add_message
+from fedbench.randomness import global_generators_seeded, torch_seed
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import LearningRate
 
@@ -200,8 +201,9 @@ class Server:
         factors = normalisers(plan, self._accepted)
         groups = tuple(group for group in plan.active.groups if group in factors)
         before = self._vectors[PARAMETERS].copy()
-        for context in self._contexts(plan, groups):
-            self._apply_rule(plan, context, factors)
+        with global_generators_seeded(torch_seed(self._spec.seed, "server rule", plan.round)):
+            for context in self._contexts(plan, groups):
+                self._apply_rule(plan, context, factors)
         if -1 in (part.group for part in self._table.parts):
             statistics = self._vectors[STATISTICS]
             update = self._statistics_update(factors)
