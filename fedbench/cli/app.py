@@ -14,6 +14,7 @@ from fedbench.cli.entry import INTERRUPTED, interruptible, run_command
 from fedbench.components.named_code import refusing_foreign_code
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
+from fedbench.home import expanded
 from fedbench.passwords import without_passwords
 
 LISTINGS = (
@@ -224,8 +225,9 @@ def data(
     from fedbench.cli.terminal import print_data
     from fedbench.data.convert import describe, fetch_or_convert
 
+    source = None if source is None else expanded(source)
     try:
-        report = describe(dataset, None) if root is None else fetch_or_convert(dataset, root, source)
+        report = describe(dataset, None) if root is None else fetch_or_convert(dataset, expanded(root), source)
     except ConfigError as error:
         raise ConfigError(str(error).replace("data.root", "--root")) from error
     print_json(asdict(report)) if as_json else print_data(report)
@@ -311,7 +313,7 @@ def new(
     """Write a small part of your own that runs as it stands, with its test: a place to start from."""
     from fedbench.cli.new import create
 
-    part = create(kind, name, directory)
+    part = create(kind, name, expanded(directory))
     print_json(part.to_mapping()) if as_json else typer.echo("\n".join(part.lines()))
 
 

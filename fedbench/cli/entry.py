@@ -71,5 +71,10 @@ def interruptible() -> Iterator[None]:
 
 
 def with_notes(line: str, error: BaseException) -> str:
-    """A line, and the notes of an exception as further lines."""
-    return "\n".join([line, *getattr(error, "__notes__", [])]) + "\n"
+    """A line, and as further lines the notes of an exception and of those in whose handling it was raised."""
+    notes: list[str] = []
+    raised: BaseException | None = error
+    while raised is not None:
+        notes += getattr(raised, "__notes__", [])
+        raised = raised.__context__
+    return "\n".join([line, *dict.fromkeys(notes)]) + "\n"

@@ -6,19 +6,21 @@ types and bounds; `fedbench list` shows the first line of the docstring, `fedben
 """
 
 import re
+from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
+from fedbench.home import expanded
 
 LONGEST_SHOWN = 200
 """Characters of a value that an error message shows, at most."""
 
 
 class Checked(BaseModel):
-    """Values that are checked one by one: numbers are finite, and written as numbers."""
+    """Values that are checked one by one: numbers are finite and written as numbers, paths may begin with `~`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -32,6 +34,18 @@ class Checked(BaseModel):
                 shown = str(value).lower() if isinstance(value, bool) else value
                 raise ValueError(f"{key}={shown}: must be a number, in decimal digits")
         return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _home_in_paths(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields.items()
+        paths = {key for key, field in fields if Path in (field.annotation, *get_args(field.annotation))}
+        return {
+            key: expanded(value) if key in paths and isinstance(value, str | Path) else value
+            for key, value in values.items()
+        }
 
 
 class Section(Checked):

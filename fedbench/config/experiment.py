@@ -31,7 +31,7 @@ from fedbench.config.alias import without_alias
 from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.runtime import RuntimeSection
-from fedbench.config.stores import fault_of_store
+from fedbench.config.stores import checked_store
 from fedbench.config.yaml_text import dump_yaml, name_of
 from fedbench.data.augmentation import Augmentation, Normalization
 from fedbench.data.base import Dataset
@@ -187,12 +187,6 @@ class EvaluationSection(Section):
     per_client: bool = False
 
 
-def _known_scheme(uri: str | None) -> str | None:
-    if uri is not None and (fault := fault_of_store(uri)) is not None:
-        raise ValueError(fault)
-    return uri
-
-
 class TrackingSection(Section):
     """What is recorded to MLflow.
 
@@ -204,7 +198,7 @@ class TrackingSection(Section):
     """
 
     enabled: bool = True
-    mlflow_uri: Annotated[str | None, AfterValidator(_known_scheme)] = None
+    mlflow_uri: Annotated[str | None, AfterValidator(checked_store)] = None
     experiment: str = Field(default="fedbench", min_length=1, pattern="^[^/]+$")
     tags: dict[str, str] = Field(default={})
 

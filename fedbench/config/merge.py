@@ -12,6 +12,7 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.config.alias import without_alias
 from fedbench.config.yaml_text import YamlFault, is_yaml_file, parse_value, read_yaml
 from fedbench.errors import ConfigError
+from fedbench.home import expanded
 
 PRESETS = Path(__file__).parent / "presets"
 
@@ -30,7 +31,7 @@ def read_source(source: str | Path) -> dict[str, Any]:
     Raises:
         ConfigError: there is no such preset or file, or it is not a YAML mapping.
     """
-    path = Path(source)
+    path = expanded(source)
     if not is_yaml_file(path):
         path = PRESETS / f"{source}.yaml"
         if not path.is_file():

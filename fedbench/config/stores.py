@@ -2,6 +2,8 @@
 
 import os
 
+from fedbench.home import expanded_address
+
 TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 """Schemes of the tracking URIs that MLflow takes."""
 
@@ -16,3 +18,16 @@ def fault_of_store(uri: str) -> str | None:
             return None
         return "MLflow keeps no runs in a plain folder; write sqlite:///PATH/mlflow.db, or a server's http://HOST:PORT"
     return f"no tracking store is known by {scheme}://; allowed: {', '.join(TRACKING_SCHEMES)}"
+
+
+def checked_store(uri: str | None) -> str | None:
+    """A tracking URI that MLflow takes, with the home directory for `~` at the beginning of a file's path.
+
+    Raises:
+        ValueError: MLflow takes none of its kind.
+    """
+    if uri is None:
+        return None
+    if (fault := fault_of_store(uri)) is not None:
+        raise ValueError(fault)
+    return expanded_address(uri)

@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.errors import DataError
+from fedbench.home import expanded, home
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 
@@ -39,9 +40,13 @@ class Entry:
 
 
 def cache_directory() -> Path:
-    """The folder of the cache: `$FEDBENCH_CACHE`, or `~/.cache/fedbench`."""
+    """The folder of the cache: `$FEDBENCH_CACHE`, or `~/.cache/fedbench`.
+
+    Raises:
+        ConfigError: neither is known.
+    """
     configured = os.environ.get("FEDBENCH_CACHE")
-    return Path(configured) if configured else Path.home() / ".cache" / "fedbench"
+    return expanded(configured) if configured else home("set FEDBENCH_CACHE to a folder") / ".cache" / "fedbench"
 
 
 def fingerprint(files: Sequence[Path], parameters: Mapping[str, Any]) -> str:

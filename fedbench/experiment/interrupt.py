@@ -1,11 +1,18 @@
-"""Ctrl-C and SIGTERM: the first ends a run at the end of its round, the second works as always."""
+"""Ctrl-C and SIGTERM: the first ends a run at the end of its round, the second at once."""
 
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+ECHO_SECONDS = 0.25
+"""Seconds after a signal in which another one is taken for the same wish to end.
+
+`timeout`, for one, sends SIGTERM to its child and then to the process group, of which the child is a part.
+"""
 
 _open_stop: threading.Event | None = None
 """The event of the `stop_signal` that is open in the main thread."""
@@ -13,10 +20,11 @@ _open_stop: threading.Event | None = None
 
 @contextmanager
 def stop_signal() -> Iterator[Callable[[], bool]]:
-    """While open, the first SIGINT or SIGTERM is remembered instead of raised; the second works as always.
+    """While open, the first SIGINT or SIGTERM is remembered; a later one of either kind raises KeyboardInterrupt.
 
-    One that is opened within another is the same: a signal stops the run and what the run is part of. Outside the main
-    thread, where signals cannot be caught, nothing changes.
+    So the process never ends before it is recorded how its run ended. A context that is opened within another is the
+    same: a signal stops the run and what the run is part of. Outside the main thread, where signals cannot be caught,
+    nothing changes.
     """
     global _open_stop
     stop = threading.Event()
@@ -26,13 +34,18 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     if _open_stop is not None:
         yield _open_stop.is_set
         return
+    heeded = 0.0  # when a signal was heeded last, on `time.monotonic`'s clock
 
-    def remember(number: int, frame: object) -> None:
+    def heed(number: int, frame: object) -> None:
+        nonlocal heeded
+        if stop.is_set() and time.monotonic() - heeded < ECHO_SECONDS:
+            return
+        heeded = time.monotonic()
+        if stop.is_set():
+            raise KeyboardInterrupt
         stop.set()
-        for known, handler in previous.items():
-            signal.signal(known, handler)
 
-    previous = {number: signal.signal(number, remember) for number in SIGNALS}
+    previous = {number: signal.signal(number, heed) for number in SIGNALS}
     _open_stop = stop
     try:
         yield stop.is_set

@@ -156,10 +156,10 @@ class ExperimentLoop:
             raise
         finally:
             self._saving.release()
-        summary = self._summarise("interrupted" if stopped else "finished", began)
-        summary["model_sha256"] = model_digest(vector, statistics)
-        summary["peak_actor_bytes"] = max(peaks, default=None)
         with undisturbed():
+            summary = self._summarise("interrupted" if stopped else "finished", began)
+            summary["model_sha256"] = model_digest(vector, statistics)
+            summary["peak_actor_bytes"] = max(peaks, default=None)
             self._finish(summary)
         return Result(
             summary=summary,
@@ -207,8 +207,11 @@ class ExperimentLoop:
         def snapshot() -> Tree:
             return {"executor": executor.state(), "course": course.state(), "full": self._full}
 
+        model: tuple[Vector, Vector] | None = None
         for finished in course.rounds(every, should_stop):
             done += 1
+            if done == last:  # fetched before the round counts as done: what befalls the cluster later is no loss
+                model = executor.model()
             self._take(finished)
             if done < last:
                 self._saving.save_if_due(done, snapshot)
@@ -220,7 +223,7 @@ class ExperimentLoop:
             self._saving.save(done, snapshot)
             if every > 1:
                 self._last_scores = course.scores()  # not a row: the run that goes on has none there
-        return done < last, executor.model()
+        return done < last, model or executor.model()
 
     def _take_up(self, checkpoint: Checkpoint, executor: Executor, course: RoundLoop | ArrivalLoop) -> None:
         """Bring a new executor and loop to where the checkpoint was written.

@@ -17,6 +17,7 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.interrupt import stop_signal
 from fedbench.experiment.result import Result
 from fedbench.experiment.unedited import check_unedited
+from fedbench.home import expanded
 from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import load_description, load_events, load_start, recorded_drops
 from fedbench.tracking.store import check_experiment_name, environment_store
@@ -91,7 +92,7 @@ def resume(
     Raises:
         FedbenchError: nothing is left to do, another process writes there, or as for `run`.
     """
-    path = Path(directory)
+    path = expanded(directory)
     recorded, summary = load_start(path)
     if summary["status"] == "finished":
         raise ConfigError(f"{path}: is finished; nothing is left to do")

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fedbench.config.identity import digest, method_settings
 from fedbench.errors import ConfigError, DataError
+from fedbench.home import expanded
 from fedbench.records.metrics import METRICS, chosen_on
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
@@ -149,7 +150,7 @@ def run_directories(paths: Sequence[Path]) -> list[Path]:
         ConfigError: a path is not a folder, or there is no run directory in it.
     """
     directories: dict[Path, Path] = {}
-    for path in paths:
+    for path in map(expanded, paths):
         if not path.is_dir():
             fault = "is not a folder" if path.exists() else "is not there"
             raise ConfigError(f"{path}: {fault}; name run directories, or a folder that holds some")

@@ -27,6 +27,7 @@ from fedbench.atomic_files import replacing, write_tensors
 from fedbench.config.identity import digest
 from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, DataError, RunError
+from fedbench.home import expanded, home
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CHECKSUMS,
@@ -320,7 +321,7 @@ def runs_root() -> Path:
     A Ray job's working directory is a copy that Ray deletes, so there it is below `lasting_root`.
     """
     if named := os.environ.get("FEDBENCH_RUNS"):
-        return Path(named)
+        return expanded(named)
     return lasting_root() / "runs" if in_a_ray_job() else Path("runs")
 
 
@@ -331,7 +332,7 @@ def in_a_ray_job() -> bool:
 
 def lasting_root() -> Path:
     """The folder for what a Ray job leaves: `fedbench` in the home directory."""
-    return Path.home() / "fedbench"
+    return home("set HOME to a folder that outlasts the job") / "fedbench"
 
 
 def partition_table(run: RunDescription) -> pa.Table:

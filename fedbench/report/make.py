@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from fedbench.home import expanded
 from fedbench.records.recorded_run import RecordedRun, Unusable, run_directories
 from fedbench.report.compare import compare, load
 from fedbench.report.content import Report, make_report
@@ -47,7 +48,7 @@ def report_on(wanted: Wanted, output: Path) -> tuple[Report, list[Path]]:
     with TemporaryDirectory(prefix="fedbench-report-") as folder:
         runs = _read(wanted, Path(folder))
         report = make_report(compare(runs), wanted.target, wanted.baseline, wanted.command)
-        return report, write_report(report, output)
+        return report, write_report(report, expanded(output))
 
 
 def _read(wanted: Wanted, folder: Path) -> list[RecordedRun | Unusable]:

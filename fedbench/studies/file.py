@@ -18,6 +18,7 @@ from fedbench.config.identity import OWN_CODE, portable
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.yaml_text import is_yaml_file, name_of
 from fedbench.errors import ConfigError
+from fedbench.home import expanded
 from fedbench.studies.metrics import ACCURACIES, CHOOSERS, OBJECTIVES, TO_TARGET
 from fedbench.studies.run_budget import RunBudget, check_equal_lengths
 from fedbench.studies.space import AnyParameter, Space, Values
@@ -317,7 +318,7 @@ def find_study(source: str | Path) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    path = Path(source)
+    path = expanded(source)
     if is_yaml_file(path):
         return path
     shipped = shipped_studies()

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError, RunError
 from fedbench.experiment.interrupt import stop_signal, undisturbed
+from fedbench.home import expanded_address
 from fedbench.passwords import without_passwords
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import StudyFile
@@ -98,7 +99,7 @@ def sweep(file: StudyFile, listener: StudyListener) -> StudyResult:
     """
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory = (runs_root() / "studies" / file.name).absolute()
-    where = file.storage or str(directory / "journal.log")
+    where = expanded_address(file.storage) if file.storage else str(directory / "journal.log")
     config = file.check()
     if not directory.exists():  # a study that is finished can be shown again without its data
         config.data.dataset.check(config.data.root)

@@ -11,7 +11,6 @@ import uuid
 import warnings
 from collections.abc import Iterator
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 import optuna
@@ -22,6 +21,7 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fedbench.errors import ConfigError
+from fedbench.processes import start_of
 from fedbench.studies.file import StudyFile
 
 DRIVER = "fedbench:driver"
@@ -275,27 +275,6 @@ def is_alive(process: dict[str, Any], now: float) -> bool:
     if process["host"] == socket.gethostname():
         return start_of(int(process["pid"])) == str(process["start"])
     return bool(now - process["beat"] < SILENT_SECONDS)
-
-
-def start_of(pid: int) -> str | None:
-    """When a process of this machine began, in the system's own terms; None if there is none.
-
-    A number alone does not do: the system gives it out again.
-    """
-    try:
-        stat = Path(f"/proc/{pid}/stat").read_text(encoding="ascii", errors="replace")
-    except OSError:
-        pass
-    else:
-        fields = stat.rpartition(")")[2].split()
-        return None if fields[0] == "Z" else fields[19]
-    if Path("/proc/self/stat").exists():
-        return None
-    try:  # no /proc on this system: that it is there must do
-        os.kill(pid, 0)
-    except OSError:
-        return None
-    return ""
 
 
 def _this_process() -> dict[str, Any]:

@@ -11,6 +11,7 @@ from fedbench.components.base import Section, explain
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.yaml_text import is_yaml_file, read_yaml
 from fedbench.errors import ConfigError
+from fedbench.home import expanded
 from fedbench.suites.cell_values import Measure
 
 SUITES = Path(__file__).parent / "shipped"
@@ -215,7 +216,7 @@ def suite_path(name: str) -> Path:
     Raises:
         ConfigError: there is none.
     """
-    path = Path(name) if is_yaml_file(name) else SUITES / f"{name}.yaml"
+    path = expanded(name) if is_yaml_file(name) else SUITES / f"{name}.yaml"
     if not path.is_file():
         if path.parent != SUITES:
             raise ConfigError(f"{name}: no such file")

@@ -14,9 +14,12 @@ from threading import Event
 from typing import TYPE_CHECKING
 
 from fedbench.passwords import without_passwords
+from fedbench.processes import this_process
+from fedbench.tracking.left_running import PROCESS_TAG, STATUS, mark_ended_runs
 from fedbench.tracking.recording_key import RECORDING_TAG
 from fedbench.tracking.retry_queue import Delivery
 from fedbench.tracking.store import (
+    DIRECTORY_TAG,
     LONGEST_TAG,
     METRICS_PER_REQUEST,
     absolute_store,
@@ -34,9 +37,6 @@ if TYPE_CHECKING:
 
 BATCH_SECONDS = 1.0
 """Metrics are sent at most this often; faster rounds share a batch."""
-
-STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
-"""MLflow's status for each of fedbench's; any other counts as failed."""
 
 
 @dataclass(frozen=True)
@@ -94,16 +94,17 @@ class MlflowRun:
         self._sent_at = 0.0
 
     def open(self, name: str, tags: Mapping[str, str], *, rename: bool = False) -> None:
-        """Queue finding the run by its key, or making it.
+        """Queue finding the run by its key, or making it; then runs of the experiment that were killed are marked.
 
         Args:
             name: of the run, where it is made.
-            tags: of the run, where it is made.
+            tags: of the run; those that say where and by whom it is recorded are set anew where it is found.
             rename: whether a run that is found gets this name, too.
         """
         started = now()
         self.delivery.submit(self._open_store, essential=True)
         self.delivery.submit(lambda: self._find_or_create(name, tags, started, rename), essential=True)
+        self.delivery.submit(self._mark_ended_runs)
 
     def start(self) -> None:
         """Begin to send what is queued; importing mlflow in the background takes seconds of a core."""
@@ -194,9 +195,12 @@ class MlflowRun:
 
     def write_tags(self, tags: Mapping[str, str]) -> None:
         """Set tags now, cut to what MLflow takes."""
+        self._write_tags(self.id, tags)
+
+    def _write_tags(self, run_id: str, tags: Mapping[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        self.client.log_batch(self.id, tags=[RunTag(name, value) for name, value in _plain_tags(tags).items()])
+        self.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in _plain_tags(tags).items()])
 
     def _open_store(self) -> None:
         self._client: MlflowClient
@@ -210,14 +214,24 @@ class MlflowRun:
         same = self.client.search_runs([self.experiment_id], with_key, max_results=1)
         if same:  # also one that was made by an attempt whose answer was lost
             run_id = str(same[0].info.run_id)
+            renewed = {name: value for name, value in tags.items() if name == DIRECTORY_TAG}
+            self._write_tags(run_id, {**renewed, PROCESS_TAG: this_process()})
             self.client.update_run(run_id, "RUNNING", name if rename else None)
             self.was_found = True
         else:
-            complete = _plain_tags(resolve_tags({**tags, RECORDING_TAG: self._key}))
+            complete = _plain_tags(resolve_tags({**tags, RECORDING_TAG: self._key, PROCESS_TAG: this_process()}))
             created = self.client.create_run(self.experiment_id, start_time=started, tags=complete, run_name=name)
             run_id = str(created.info.run_id)
         self.run_id = run_id
         self._opened.set()
+
+    def _mark_ended_runs(self) -> None:
+        assert self.experiment_id is not None
+        try:
+            mark_ended_runs(self.client, self.experiment_id)
+        except Exception as error:
+            if not is_lasting(error):  # else other runs are not to be changed from here; this one can do without
+                raise
 
     def _send_points(self) -> None:
         from mlflow.entities import Metric

@@ -14,6 +14,7 @@ from urllib.parse import quote, urlsplit
 
 from fedbench.config.stores import fault_of_store
 from fedbench.errors import ConfigError
+from fedbench.home import expanded_address
 from fedbench.passwords import is_masked, without_passwords
 from fedbench.records.run_directory import in_a_ray_job, lasting_root
 from fedbench.tracking.pages import ABOUT_THE_EXPERIMENT, NOTE
@@ -162,7 +163,7 @@ def environment_store(uri: str | None) -> str | None:
     if (fault := fault_of_store(given)) is not None:
         key = "tracking.mlflow_uri" if uri else "MLFLOW_TRACKING_URI"
         raise ConfigError(f"{key}={without_passwords(given)}: {fault}")
-    return given
+    return expanded_address(given)
 
 
 def is_lasting(error: Exception) -> bool:
