@@ -2,8 +2,6 @@
 
 from pathlib import Path
 
-from pydantic_core import PydanticUndefined
-
 from fedbench.components.catalogue import BUILTIN, component_class
 from fedbench.config.merge import PRESETS, preset_names
 from fedbench.suites.file import suite_names, suite_summary
@@ -38,8 +36,8 @@ def _component_row(kind: str, name: str) -> dict[str, str]:
     for key, field in part.model_fields.items():
         if key == "name":
             continue
-        default = field.get_default(call_default_factory=True)
-        parameters.append(key if default is PydanticUndefined else f"{key}={default}")
+        default = "" if field.is_required() else f"={field.get_default(call_default_factory=True)}"
+        parameters.append(f"{key}{default}")
     row = {"name": name, "what it is": part.summary(), "parameters": ", ".join(parameters)}
     if kind == "algorithm":
         row |= {"paper": part.paper, "sends": part.sends, "keeps": part.keeps, "cannot be with": part.refuses}

@@ -117,3 +117,15 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
         return f"{key}{joint}{message}{more}" if key else f"{message}{more}"
     shown = str(given)
     return f"{key}={shown if len(shown) <= LONGEST_SHOWN else shown[:LONGEST_SHOWN] + '...'}: {message}{more}"
+
+
+def keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:
+    """The keys of the section in which pydantic's first problem is."""
+    fields = root.model_fields
+    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    for part in first["loc"][:-1]:
+        annotation = fields[str(part)].annotation if str(part) in fields else None
+        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+            break
+        fields = annotation.model_fields
+    return list(fields)

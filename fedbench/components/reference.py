@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from fedbench.components.base import Component
 
@@ -84,8 +83,7 @@ def attributes_section(docstring: str) -> dict[str, str]:
 
 def default_in_words(field: FieldInfo) -> str:
     """A field's default as YAML has it."""
-    default = field.get_default(call_default_factory=True)
-    return REQUIRED if default is PydanticUndefined else _as_yaml(default)
+    return REQUIRED if field.is_required() else _as_yaml(field.get_default(call_default_factory=True))
 
 
 def _as_yaml(value: object) -> str:

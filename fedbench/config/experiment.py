@@ -13,7 +13,6 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     Field,
     SerializeAsAny,
@@ -24,12 +23,13 @@ from pydantic import (
 from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.crossed import Crossed, asynchronous_part
-from fedbench.components.base import Component, Section, explain
+from fedbench.components.base import Component, Section, explain, keys_beside
 from fedbench.components.catalogue import DEFAULTS, make_component
 from fedbench.components.own_code import own_code
 from fedbench.config.alias import without_alias
 from fedbench.config.identity import digest, what_matters
-from fedbench.config.merge import overlaid, read_source
+from fedbench.config.merge import overlaid, parse_overrides, read_source
+from fedbench.config.python_values import override_texts
 from fedbench.config.runtime import RuntimeSection
 from fedbench.config.stores import checked_store
 from fedbench.config.yaml_text import dump_yaml, name_of
@@ -337,23 +337,39 @@ class ExperimentConfig(Section):
 
     @classmethod
     def load(
-        cls, source: str | Path | Mapping[str, Any] | None = None, overrides: Sequence[str] = ()
+        cls,
+        source: "str | Path | Mapping[str, Any] | ExperimentConfig | None" = None,
+        overrides: Sequence[str] | Mapping[str, Any] = (),
     ) -> "ExperimentConfig":
-        """Merge a preset or a YAML file with dotted overrides, and check the result.
+        """Merge a preset, a YAML file or nested values with overrides, and check the result.
 
         Args:
-            source: a preset's name, the path of a YAML file, or nested values; None: the built-in defaults.
-            overrides: "section.key=value" texts; values are YAML.
+            source: a preset's name, the path of a YAML file, nested values, or another configuration; None: the
+                built-in defaults.
+            overrides: "section.key=value" texts, whose values are YAML; or values by key, nested or dotted.
 
         Raises:
             ConfigError: one line with the key, the value and what is allowed.
+
+        >>> ExperimentConfig.load("quickstart", {"rounds": 3, "data": {"clients": 4}}).data.clients
+        4
         """
-        if isinstance(source, Mapping):
-            return cls.from_mapping(overlaid(without_alias(source), overrides))
-        base = read_source(source) if source is not None else {}
-        if source is not None:
+        texts = override_texts(overrides)
+        if source is None:
+            base: dict[str, Any] = {}
+        elif isinstance(source, ExperimentConfig):
+            base = source.to_mapping()
+        elif isinstance(source, Mapping):
+            base = parse_overrides(override_texts(source))
+        elif isinstance(source, str | Path):
+            base = read_source(source)
             base.setdefault("name", name_of(source))
-        return cls.from_mapping(overlaid(base, overrides))
+        else:
+            raise ConfigError(
+                f"a configuration is the name of a preset, the path of a file or nested values, not a "
+                f"{type(source).__name__}"
+            )
+        return cls.from_mapping(overlaid(base, texts))
 
     @classmethod
     def from_mapping(cls, values: Mapping[Any, Any]) -> "ExperimentConfig":
@@ -365,7 +381,7 @@ class ExperimentConfig(Section):
         try:
             return cls.model_validate(without_alias({str(key): value for key, value in values.items()}))
         except ValidationError as error:
-            raise ConfigError(explain(error, "", _keys_beside(cls, error))) from None
+            raise ConfigError(explain(error, "", keys_beside(cls, error))) from None
 
     def to_mapping(self) -> dict[str, Any]:
         """All values as nested plain values, from which `from_mapping` makes an equal configuration."""
@@ -391,15 +407,3 @@ class ExperimentConfig(Section):
             ConfigError: as for `own_code`, whose content is part of it.
         """
         return digest(self.to_mapping(), self.own_code())
-
-
-def _keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:
-    """The keys of the section in which pydantic's first problem is."""
-    fields = root.model_fields
-    first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-    for part in first["loc"][:-1]:
-        annotation = fields[str(part)].annotation if str(part) in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
-            break
-        fields = annotation.model_fields
-    return list(fields)

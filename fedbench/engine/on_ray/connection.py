@@ -79,7 +79,7 @@ def disconnect() -> None:
 
 def _children(node: Any) -> list[Any]:
     """The processes that the daemons of a local Ray have started, and which notice late that those are gone."""
-    import psutil  # Ray's own
+    import psutil
 
     children: list[Any] = []
     for started in node.all_processes.values():
