@@ -26,6 +26,21 @@ class ConfigError(FedbenchError):
     """A configuration that cannot be run: names the key, the value and what is allowed."""
 
 
+class TooCostly(ConfigError):
+    """A run whose clients would compute for longer than the limit allows.
+
+    Args:
+        message: one line.
+        tflop: the work of all clients, in 10^12 FLOP.
+        most: `runtime.max_tflop`.
+    """
+
+    def __init__(self, message: str, tflop: float, most: float) -> None:
+        super().__init__(message)
+        self.tflop = tflop
+        self.most = most
+
+
 class DataError(FedbenchError):
     """Data that is missing, damaged or of another kind than asked for."""
 

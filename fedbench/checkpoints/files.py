@@ -167,8 +167,10 @@ class Checkpoints:
             for name in (*names, MANIFEST):
                 sync(temporary / name)
             sync(temporary)
-            if path.exists():
+            if path.is_dir() and not path.is_symlink():
                 shutil.rmtree(path)
+            elif os.path.lexists(path):
+                path.unlink()
             os.replace(temporary, path)
             sync(self._directory)
         finally:
@@ -229,7 +231,7 @@ class Checkpoints:
                 raise DataError(f"{path}: belongs to another configuration ({str(manifest['config_hash'])[:50]})")
             next_round = manifest["next_round"]
             if type(next_round) is not int or path.name != _name(next_round):
-                raise ValueError(f"its manifest speaks of round {str(next_round)[:50]}")
+                raise ValueError(f"its manifest is one of {str(next_round)[:50]} finished rounds")
             if not {ARRAYS, STATE} <= manifest["sha256"].keys():
                 raise ValueError(f"its manifest lacks {ARRAYS} or {STATE}")
             for name, digest in manifest["sha256"].items():

@@ -84,16 +84,23 @@ def run(
     ] = None,
 ) -> None:
     """Run an experiment; without arguments, the quickstart."""
+    from fedbench.cli.consent import with_consent
     from fedbench.cli.terminal import Progress, console
     from fedbench.experiment.run import run as run_experiment
 
-    config = load_config(arguments)
+    given = list(arguments or [])
+    config = load_config(given)
     if replay is not None:
         section = "delays" if config.asynchronous else "participation"
-        config = load_config([*(arguments or []), f"{section}.replay={replay}"])
+        given.append(f"{section}.replay={replay}")
+
+    def start(further: list[str]) -> Any:
+        with Progress(console) as progress:
+            return run_experiment(load_config([*given, *further]), [progress], announce=progress.announce)
+
     # Ray tells of lost nodes on stdout, which is the result's.
-    with interruptible(), redirect_stdout(sys.stderr), Progress(console) as progress:
-        result = run_experiment(config, [progress], announce=progress.announce)
+    with interruptible(), redirect_stdout(sys.stderr):
+        result = with_consent(start)
     conclude(result, as_json)
 
 
@@ -109,11 +116,16 @@ def resume(
     as_json: Json = False,
 ) -> None:
     """Go on with a run that was interrupted or killed, from its last checkpoint."""
+    from fedbench.cli.consent import with_consent
     from fedbench.cli.terminal import Progress, console
     from fedbench.experiment.run import resume as resume_run
 
-    with interruptible(), redirect_stdout(sys.stderr), Progress(console) as progress:
-        result = resume_run(directory, overrides or [], [progress], announce=progress.announce)
+    def start(further: list[str]) -> Any:
+        with Progress(console) as progress:
+            return resume_run(directory, [*(overrides or []), *further], [progress], announce=progress.announce)
+
+    with interruptible(), redirect_stdout(sys.stderr):
+        result = with_consent(start)
     conclude(result, as_json)
 
 

@@ -56,7 +56,7 @@ def exit_status(app: typer.Typer, debug: bool) -> int:
         sys.stderr.write(f"error: {without_passwords(error.format_message())} (see: {command} --help)\n")
         return int(error.exit_code)
     except (KeyboardInterrupt, typer.Abort) as error:
-        sys.stderr.write(with_notes("interrupted", error))
+        sys.stderr.write(with_notes(_interrupted(error), error))
         return INTERRUPTED
 
 
@@ -66,8 +66,13 @@ def interruptible() -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        sys.stderr.write(with_notes("interrupted", error))
+        sys.stderr.write(with_notes(_interrupted(error), error))
         raise typer.Exit(INTERRUPTED) from None
+
+
+def _interrupted(error: BaseException) -> str:
+    """What an interrupt has ended, in words, where the exception says so."""
+    return " ".join(["interrupted", *map(str, error.args)])
 
 
 def with_notes(line: str, error: BaseException) -> str:

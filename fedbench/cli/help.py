@@ -20,10 +20,10 @@ from fedbench.config.experiment import (
     LocalSection,
     OutputSection,
     ParticipationSection,
-    TrackingSection,
     UpdateSection,
 )
 from fedbench.config.runtime import RuntimeSection
+from fedbench.config.tracking import TrackingSection
 from fedbench.data.augmentation import Augmentation
 from fedbench.errors import ConfigError
 from fedbench.planning.delays import DelaysSection

@@ -7,7 +7,8 @@ types and bounds; `fedbench list` shows the first line of the docstring, `fedben
 
 import re
 from pathlib import Path
-from typing import Any, get_args
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
@@ -15,25 +16,31 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
 from fedbench.home import expanded
 
+DECIMAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
+WHOLE = re.compile(r"[-+]?[0-9]+")
+LONGEST_NUMBER = 100
+"""Characters of a number, at most; whole numbers of thousands of digits take long to read."""
+
+ALTERNATIVE = re.compile(r"(constrained-)?(float|int|bool|str)|tuple\[.*")
+"""What pydantic adds to the place of an error where a key takes values of several types."""
+
 LONGEST_SHOWN = 200
 """Characters of a value that an error message shows, at most."""
 
 
 class Checked(BaseModel):
-    """Values that are checked one by one: numbers are finite and written as numbers, paths may begin with `~`."""
+    """Values that are checked one by one: numbers are finite and decimal, in quotes or not; paths may begin with `~`."""
 
     @model_validator(mode="before")
     @classmethod
     def _numbers_are_numbers(cls, values: Any) -> Any:
-        for key, value in values.items() if isinstance(values, dict) else ():
-            field = cls.model_fields.get(key) if isinstance(key, str) else None
-            kinds = set() if field is None else {field.annotation, *get_args(field.annotation)}
-            if not kinds & {int, float} or kinds & {bool, str, Any}:
-                continue
-            if isinstance(value, bool) or (isinstance(value, str) and "_" in value):
-                shown = str(value).lower() if isinstance(value, bool) else value
-                raise ValueError(f"{key}={shown}: must be a number, in decimal digits")
-        return values
+        if not isinstance(values, dict):
+            return values
+        fields = cls.model_fields
+        return {
+            key: _as_numbers(value, fields[key].annotation, key) if key in fields else value
+            for key, value in values.items()
+        }
 
     @model_validator(mode="before")
     @classmethod
@@ -88,6 +95,53 @@ class Component(Checked):
             raise ConfigError(explain(error, key, list(cls.model_fields), label)) from None
 
 
+def _as_numbers(value: Any, annotation: Any, key: str) -> Any:
+    """A value in which each text stands for the decimal number that it spells, where a number is asked for.
+
+    Args:
+        value: as it was given.
+        annotation: the type of the field that it is for; what may be a text or a truth value stays as it is.
+        key: the field, for messages.
+
+    Raises:
+        ValueError: a truth value, or a text with digits that no decimal number has, in place of a number.
+    """
+    options = _alternatives(annotation)
+    if isinstance(value, list | tuple | dict):
+        return _items_as_numbers(value, options, key)
+    allowed = {word for option in options if get_origin(option) is Literal for word in get_args(option)}
+    if not isinstance(value, bool | str) or not {int, float} & options or {bool, str, Path, Any} & options:
+        return value
+    if isinstance(value, str):
+        if len(value) <= LONGEST_NUMBER and DECIMAL.fullmatch(value):
+            return int(value) if WHOLE.fullmatch(value) else float(value)
+        if value in allowed or "_" not in value:
+            return value
+    shown = str(value).lower() if isinstance(value, bool) else value
+    raise ValueError(f"{key}={shown}: must be a number, in decimal digits")
+
+
+def _alternatives(annotation: Any) -> set[Any]:
+    """The types that an annotation allows, without their bounds."""
+    if get_origin(annotation) is Annotated:
+        return _alternatives(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        return set().union(*map(_alternatives, get_args(annotation)))
+    return {annotation}
+
+
+def _items_as_numbers(value: Any, options: set[Any], key: str) -> Any:
+    """`_as_numbers` for the items of a list or the values of a mapping, where just one type in `options` has such."""
+    kinds = (dict,) if isinstance(value, dict) else (list, tuple)
+    typed = [option for option in options if get_origin(option) in kinds]
+    if len(typed) != 1:
+        return value
+    item = get_args(typed[0])[-1 if isinstance(value, dict) else 0]
+    if isinstance(value, dict):
+        return {name: _as_numbers(part, item, f"{key}.{name}") for name, part in value.items()}
+    return type(value)(_as_numbers(part, item, key) for part in value)
+
+
 def explain(error: ValidationError, prefix: str, known: list[str], owner: str = "") -> str:
     """One line about the first problem that pydantic reports: the dotted key, the value given, what is allowed.
 
@@ -99,7 +153,8 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
     """
     # An unknown key comes first: it is often the misspelling of a key that is reported as missing.
     first, *others = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
-    key = ".".join(str(part) for part in (prefix, *first["loc"]) if part != "")
+    place = [str(part) for part in (prefix, *first["loc"]) if part != ""]
+    key = ".".join(part for part in place if not ALTERNATIVE.fullmatch(part))
     more = f" (and {len(others)} more)" if others else ""
     if first["type"] == "extra_forbidden":
         leaf = str(first["loc"][-1])

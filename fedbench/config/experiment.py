@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    AfterValidator,
     BeforeValidator,
     Field,
     SerializeAsAny,
@@ -31,7 +30,7 @@ from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, parse_overrides, read_source
 from fedbench.config.python_values import override_texts
 from fedbench.config.runtime import RuntimeSection
-from fedbench.config.stores import checked_store
+from fedbench.config.tracking import TrackingSection
 from fedbench.config.yaml_text import dump_yaml, name_of
 from fedbench.data.augmentation import Augmentation, Normalization
 from fedbench.data.base import Dataset
@@ -61,6 +60,8 @@ AnyLearningRate = Annotated[SerializeAsAny[LearningRate], _component("lr_schedul
 
 
 def _whole_or_auto(value: object) -> object:
+    if isinstance(value, float) and value.is_integer():
+        return _whole_or_auto(int(value))
     if value != "auto" and not (isinstance(value, int) and not isinstance(value, bool) and value >= 1):
         raise ValueError("must be a whole number of at least 1, or auto (the length of the schedule)")
     return value
@@ -93,7 +94,7 @@ class DataSection(Section):
     samples_per_client: int | None = Field(default=None, ge=1)
     overlap: bool = False
     augment: Augmentation = Augmentation()
-    normalize: bool | Normalization | None = None
+    normalize: Annotated[bool | Normalization | None, BeforeValidator(Normalization.of_mapping)] = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
 
@@ -187,30 +188,6 @@ class EvaluationSection(Section):
     per_client: bool = False
 
 
-class TrackingSection(Section):
-    """What is recorded to MLflow.
-
-    Attributes:
-        enabled: Whether to record to MLflow at all; the run directory is written in any case.
-        mlflow_uri: Tracking store or server, such as http://HOST:5000 or sqlite:///mlflow.db. null: MLflow's default.
-        experiment: Name of the MLflow experiment that the run belongs to.
-        tags: Tags that are added to the run.
-    """
-
-    enabled: bool = True
-    mlflow_uri: Annotated[str | None, AfterValidator(checked_store)] = None
-    experiment: str = Field(default="fedbench", min_length=1, pattern="^[^/]+$")
-    tags: dict[str, str] = Field(default={})
-
-    @model_validator(mode="after")
-    def _every_option_has_an_effect(self) -> Self:
-        if not self.enabled:
-            for key in ("mlflow_uri", "experiment", "tags"):
-                if getattr(self, key) != type(self).model_fields[key].default:
-                    raise ValueError(f"{key}={getattr(self, key)} has no effect with enabled=false; leave it out")
-        return self
-
-
 class OutputSection(Section):
     """The place where files are written.
 
@@ -301,6 +278,8 @@ class ExperimentConfig(Section):
         participants, clients = self.participation.clients_per_round, self.data.clients
         if participants is not None and participants > clients:
             raise ValueError(f"participation.clients_per_round={participants}: more than data.clients={clients}")
+        if (concurrency := self.delays.concurrency) is not None and concurrency > clients:
+            raise ValueError(f"delays.concurrency={concurrency}: more than data.clients={clients}")
         actors, cohort = self.runtime.actors, self.participation.size(clients)
         if actors is not None and actors > cohort:
             raise ValueError(f"runtime.actors={actors}: more than the {cohort} clients of a round; the rest would idle")

@@ -36,6 +36,8 @@ def read_source(source: str | Path) -> dict[str, Any]:
         path = PRESETS / f"{source}.yaml"
         if not path.is_file():
             raise ConfigError(f"{source}: no such preset{did_you_mean(str(source), preset_names())} (or a .yaml file)")
+    if path.is_dir():
+        raise ConfigError(f"{source}: is a folder; name the file, such as {path / 'config.yaml'} of a run directory")
     if not path.is_file():
         raise ConfigError(f"{source}: no such file")
     values = read_yaml(path, str(source))

@@ -46,7 +46,7 @@ class RuntimeSection(Section):
     server: Literal["head", "clients"] = "head"
     combine: Literal["actor", "node"] = "actor"
     wait_for_nodes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
-    torch_threads: int = Field(default=1, ge=1)
+    torch_threads: int = Field(default=1, ge=1, le=1024)
     deterministic: bool = True
     max_failed_clients: int = Field(default=0, ge=0)
     round_timeout: float = Field(default=3600.0, gt=0)

@@ -14,6 +14,7 @@ from typing import Any
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
+from fedbench.components.base import LONGEST_NUMBER
 from fedbench.errors import ConfigError
 from fedbench.regular_files import read_regular
 
@@ -28,9 +29,6 @@ DEEPEST = 40
 
 MOST_NODES = 100_000
 """Values in a text with all anchors written out, at most."""
-
-LONGEST_NUMBER = 100
-"""Characters of a number, at most."""
 
 _PREFIX = "tag:yaml.org,2002:"
 _INT = re.compile(r"^[-+]?[0-9]+$")

@@ -2,10 +2,13 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, ValidationError, model_validator
+
+from fedbench.components.base import Section, explain
+from fedbench.errors import ConfigError
 
 
-class Augmentation(BaseModel):
+class Augmentation(Section):
     """Random changes to training images, in the order of the keys (Wang et al., NeurIPS 2024).
 
     Attributes:
@@ -17,8 +20,6 @@ class Augmentation(BaseModel):
         crop_border: Colour of that border: black, or the mean by which images are normalised (mean), which is the same
             as a border of zeros after normalising.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     flip: bool = False
     rotate: float = Field(default=0.0, ge=0, le=180)
@@ -37,11 +38,11 @@ class Augmentation(BaseModel):
         return self.flip or self.rotate > 0 or self.crop > 0
 
 
-Deviation = Annotated[float, Field(gt=0, le=1)]
+Deviation = Annotated[float, Field(ge=1e-6, le=1)]
 Mean = Annotated[float, Field(ge=0, le=1)]
 
 
-class Normalization(BaseModel):
+class Normalization(Section):
     """Mean and standard deviation by which images are normalised, in units of [0, 1].
 
     Attributes:
@@ -49,10 +50,22 @@ class Normalization(BaseModel):
         std: Of all channels, or one for each.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
     mean: Mean | tuple[Mean, ...]
     std: Deviation | tuple[Deviation, ...]
+
+    @classmethod
+    def of_mapping(cls, value: object) -> object:
+        """The normalisation that a mapping describes; anything else as it is.
+
+        Raises:
+            ConfigError: the mapping describes none; one line that starts with its dotted key.
+        """
+        if not isinstance(value, dict):
+            return value
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise ConfigError(explain(error, "data.normalize", list(cls.model_fields))) from None
 
     def of_channels(self, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
         """The mean and the deviation of each channel.

@@ -118,6 +118,11 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     section = config.data
     if data.kind == "text" and section.augment.active:
         raise ConfigError(f"data.augment: has no effect on {data.name}, which is text; leave it out")
+    if data.kind == "image" and section.augment.crop > (side := max(data.input_shape[:2])):
+        raise ConfigError(
+            f"data.augment.crop={section.augment.crop}: more than the {side} pixels of an image's side, so that "
+            "nothing of an image may be left; lower it"
+        )
     mean, _ = scaling(section, data)
     if mean is None and section.augment.crop_border == "mean":
         raise ConfigError(

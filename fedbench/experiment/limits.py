@@ -6,7 +6,7 @@ import torch
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.plan import ArrivalPlan
-from fedbench.errors import ConfigError
+from fedbench.errors import ConfigError, FedbenchError
 from fedbench.models.base import Model, Task
 from fedbench.models.imported import ImportedModel
 from fedbench.protocol.layout import BYTES_PER_VALUE
@@ -24,15 +24,19 @@ COPIES = 3
 """Copies of the parameters that a process holds at least: the module, the flat vector and the server's."""
 
 
-def check_rounds(rounds: int) -> None:
-    """Check the number of rounds.
+def check_rounds(rounds: int, given: str) -> None:
+    """Check a number of rounds.
+
+    Args:
+        rounds: of a run, or of a schedule.
+        given: the key and the value that it comes from.
 
     Raises:
         ConfigError: nobody could record that many.
     """
     if rounds > MOST_ROUNDS:
         raise ConfigError(
-            f"rounds={rounds}: at most {MOST_ROUNDS:,} rounds are recorded; lower rounds or the schedule's"
+            f"{given}: asks for {rounds} rounds, at most {MOST_ROUNDS:,} are recorded; lower rounds or the schedule's"
         )
 
 
@@ -47,8 +51,13 @@ def check_memory(model: Model, task: Task) -> None:
     try:
         with torch.device("meta"):
             parameters = sum(parameter.numel() for parameter in model.build(task).parameters())
-    except Exception:  # building it in earnest says what is wrong
+    except FedbenchError:  # building it in earnest says the same
         return
+    except (RuntimeError, TypeError) as error:  # a size that is no 64-bit number
+        raise ConfigError(
+            f"model.name={model.name}: is too large to be laid out ({' '.join(str(error).split())[:100]}); choose a "
+            "smaller model"
+        ) from None
     needed, there = COPIES * BYTES_PER_VALUE * parameters, os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     if needed > there:
         raise ConfigError(

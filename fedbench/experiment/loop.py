@@ -29,7 +29,7 @@ from fedbench.experiment.summary import named_tensors, near_chance, privacy_warn
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
-from fedbench.records.reader import CLIENTS, recorded_drops
+from fedbench.records.reader import CLIENTS, SUMMARY, recorded_drops
 from fedbench.records.run_directory import MODEL, TABLES, RunDirectory
 from fedbench.tracking.run import MlflowTracker
 from fedbench.training.scores import Scores
@@ -97,9 +97,18 @@ class ExperimentLoop:
 
     @classmethod
     def reopen(
-        cls, problem: Problem, path: Path, observers: Sequence[Observer], member: Membership = ALONE
+        cls,
+        problem: Problem,
+        path: Path,
+        observers: Sequence[Observer],
+        member: Membership = ALONE,
+        *,
+        has_summary: bool = True,
     ) -> "ExperimentLoop":
         """A run that goes on from its last checkpoint, or from its start if there is none.
+
+        Args:
+            has_summary: whether the run's `summary.json` is there, whole and its own.
 
         Raises:
             FedbenchError: the directory is not a run's, or another process writes there.
@@ -108,7 +117,7 @@ class ExperimentLoop:
         try:
             next_round = newest.next_round if newest else 0
             directory = RunDirectory.reopen(path, next_round, newest.directory if newest else None)
-            drops, notes = _recorded_drops(path, newest), _keep_what_was_there(directory, next_round)
+            drops, notes = _recorded_drops(path, newest), _keep_what_was_there(directory, next_round, has_summary)
         except BaseException:
             saving.release()
             raise
@@ -236,7 +245,7 @@ class ExperimentLoop:
             course.restore(checkpoint.state["course"])
             self._full = checkpoint.state["full"]
             if course.next_round != checkpoint.next_round or not isinstance(self._full, Costs):
-                raise ValueError(f"it stands before round {course.next_round}")
+                raise ValueError(f"it stands before round {course.next_round + 1}")
         except (LostActor, HeadGone):
             raise
         except Exception as error:  # whatever a state of another shape makes its owners raise
@@ -318,11 +327,17 @@ def _recorded_drops(path: Path, newest: Checkpoint | None) -> dict[int, frozense
         return dict(recorded_drops(newest.directory / CLIENTS)) if newest else {}
 
 
-def _keep_what_was_there(directory: RunDirectory, next_round: int) -> list[str]:
+def _keep_what_was_there(directory: RunDirectory, next_round: int, has_summary: bool) -> list[str]:
     """Set aside what the run will write anew and what cannot be had again; one line on it for each cause.
 
-    These are tables that differ from the checkpoint's, and, where there is no checkpoint, all that was recorded.
+    These are tables that differ from the checkpoint's, folders in place of files, and all that was recorded where there
+    is no checkpoint, or no summary to say that the run had not ended.
     """
+    directory.set_aside(directory.folders_in_place_of_files())
+    if not has_summary:
+        folder = directory.set_aside([SUMMARY, *TABLES, MODEL])
+        kept = f"; what was there is in {folder}" if folder else ""
+        return [f"{SUMMARY} was missing, damaged or another run's; written anew from the checkpoint{kept}"]
     if next_round:
         names = directory.differing_tables(next_round)
         folder = directory.set_aside(names)

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +14,12 @@ from fedbench.config.merge import merged, parse_overrides
 from fedbench.errors import ConfigError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.interrupt import stop_signal
+from fedbench.experiment.preparation import Preparation
 from fedbench.experiment.result import Result
-from fedbench.experiment.unedited import check_unedited
+from fedbench.experiment.unedited import recorded_start
 from fedbench.home import expanded
 from fedbench.records.observers import ALONE, Membership, Observer
-from fedbench.records.reader import load_description, load_events, load_start, recorded_drops
+from fedbench.records.reader import load_events, recorded_drops
 from fedbench.tracking.store import check_experiment_name, environment_store
 
 if TYPE_CHECKING:
@@ -63,7 +63,10 @@ def run(
         config = ExperimentConfig.load(config)
     _check_places(config)
     stopping = stop_signal() if should_stop is None else nullcontext(should_stop)
-    with stopping as stopped, prepared(config, warm, announce) as (problem, executor):
+    with (
+        stopping as stopped,
+        prepared(config, warm, announce, stopped if should_stop is None else _never) as (problem, executor),
+    ):
         from fedbench.experiment.loop import ExperimentLoop
 
         return ExperimentLoop.create(problem, observers, member).record(executor, stopped)
@@ -93,24 +96,26 @@ def resume(
         FedbenchError: nothing is left to do, another process writes there, or as for `run`.
     """
     path = expanded(directory)
-    recorded, summary = load_start(path)
-    if summary["status"] == "finished":
+    recorded, summary = recorded_start(path)
+    if summary is not None and summary["status"] == "finished":
         raise ConfigError(f"{path}: is finished; nothing is left to do")
-    check_unedited(path, recorded, summary)
     for text in overrides:
         if not is_local(text):
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
     config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
-    if changes := changed_parts(load_description(path).own_code, config.own_code()):
+    # Without a summary, the checkpoints know the content of the parts of one's own.
+    if summary is not None and (changes := changed_parts(summary.get("own_code") or {}, config.own_code())):
         raise ConfigError(
             f"{path}: its code is no longer what the run began with ({'; '.join(changes)}); bring that back, or run it "
             "anew"
         )
     _check_places(config)
-    with stop_signal() as should_stop, prepared(config, warm, announce) as (problem, executor):
+    with stop_signal() as should_stop, prepared(config, warm, announce, should_stop) as (problem, executor):
         from fedbench.experiment.loop import ExperimentLoop
 
-        return ExperimentLoop.reopen(problem, path, observers, member).record(executor, should_stop)
+        return ExperimentLoop.reopen(problem, path, observers, member, has_summary=summary is not None).record(
+            executor, should_stop
+        )
 
 
 def _check_places(config: ExperimentConfig) -> None:
@@ -130,20 +135,34 @@ def _check_places(config: ExperimentConfig) -> None:
         load_events(config.delays.replay)
 
 
+def _never() -> bool:
+    return False
+
+
 @contextmanager
 def prepared(
-    config: ExperimentConfig, warm: "WarmActors | None" = None, announce: Callable[[str], None] | None = None
+    config: ExperimentConfig,
+    warm: "WarmActors | None" = None,
+    announce: Callable[[str], None] | None = None,
+    interrupted: Callable[[], bool] = _never,
 ) -> "Iterator[tuple[Problem, Executor]]":
-    """The problem and an executor for it; Ray starts while data and model are being made ready."""
-    with ThreadPoolExecutor(1) as pool:
-        building = pool.submit(_build, config)
+    """The problem and an executor for it; Ray starts while data and model are being made ready.
+
+    Args:
+        config: the experiment.
+        warm, announce: as for `run`.
+        interrupted: whether the user wants nothing of it any more.
+
+    Raises:
+        KeyboardInterrupt: the user has interrupted before it was ready.
+    """
+    with Preparation(lambda: _build(config), interrupted) as building:
         if config.runtime.executor == "inline":
             executor = _inline(building.result())
         else:
             # What is missing or misspelt mostly shows at once; then there is no need to start Ray for it. A model or a
             # method from outside fedbench is first tried out.
-            wait([building], timeout=EARLY_ERRORS_OF_OWN_PARTS if config.own_code() else EARLY_ERRORS)
-            if building.done():
+            if building.is_done(EARLY_ERRORS_OF_OWN_PARTS if config.own_code() else EARLY_ERRORS):
                 building.result()
             if announce is not None:
                 announce(
@@ -151,6 +170,7 @@ def prepared(
                 )
             executor = _on_cluster(config, building, warm)
     try:
+        building.check_wanted()
         yield building.result(), executor
     finally:
         executor.close()
@@ -183,7 +203,7 @@ def _inline(problem: "Problem") -> "Executor":
     return InlineRoundExecutor(problem.spec, data, rows, problem.server, budget)
 
 
-def _on_cluster(config: ExperimentConfig, building: "Future[Problem]", warm: "WarmActors | None") -> "Executor":
+def _on_cluster(config: ExperimentConfig, building: "Preparation[Problem]", warm: "WarmActors | None") -> "Executor":
     from fedbench.engine.on_ray.actors import ActorCluster
     from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
     from fedbench.engine.on_ray.rounds import RayRoundExecutor

@@ -222,13 +222,13 @@ def count_rounds(config: ExperimentConfig, groups: int) -> int:
         ConfigError: `rounds: auto` without an end, or more rounds than the schedule has.
     """
     length = check_length(config.schedule, groups)
-    if config.rounds != "auto":
-        check_rounds(config.rounds)
+    if length is not None:
+        check_rounds(length, f"schedule.name={config.schedule.name}")
     if config.rounds == "auto":
         if length is None:
             raise ConfigError(f"rounds=auto: schedule.name={config.schedule.name} has no end; set rounds to a number")
-        check_rounds(length)
         return length
+    check_rounds(config.rounds, f"rounds={config.rounds}")
     if length is not None and config.rounds > length:
         raise ConfigError(
             f"rounds={config.rounds}: the schedule ends after {length} rounds with {groups} layer groups; "
@@ -330,16 +330,14 @@ def _cut_schedule(config: ExperimentConfig, layout: ParameterLayout, rounds: int
     if length is None or rounds >= length:
         return
     none = Feedback.none(layout)
-    visited = [
-        {
-            group
-            for r in range(first, last)
-            if (active := config.schedule.active(r, layout.groups, config.seed, none)).partial
-            for group in active.groups
-        }
-        for first, last in ((0, rounds), (rounds, length))
-    ]
-    left = [layout.group_names[group] for group in sorted(visited[1] - visited[0])]
+    before, after = set[int](), set[int]()
+    for r in range(length):
+        active = config.schedule.active(r, layout.groups, config.seed, none)
+        if active.partial:
+            (before if r < rounds else after).update(active.groups)
+        if len(before | after) == layout.groups:
+            break
+    left = [layout.group_names[group] for group in sorted(after - before)]
     never = f", so that {', '.join(left)} {'is' if len(left) == 1 else 'are'} never trained alone" if left else ""
     yield (
         f"rounds={rounds}: is less than the {length} rounds of schedule.name={config.schedule.name}{never}; "

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from fedbench.errors import ConfigError
+from fedbench.errors import ConfigError, TooCostly
 from fedbench.experiment.limits import expected_arrivals
 from fedbench.experiment.setup import Problem
 from fedbench.planning.schedules import Feedback
@@ -18,7 +18,8 @@ def check_work(problem: Problem) -> None:
     """Check the clients' work of the whole run against `runtime.max_tflop`, and the number of their steps.
 
     Raises:
-        ConfigError: it is more.
+        TooCostly: it is more FLOPs.
+        ConfigError: it is more steps.
     """
     steps = estimated_steps(problem)
     if steps is not None and steps > MOST_STEPS:
@@ -28,9 +29,11 @@ def check_work(problem: Problem) -> None:
         )
     tflop, most = estimated_tflop(problem), problem.config.runtime.max_tflop
     if tflop is not None and tflop > most:
-        raise ConfigError(
+        raise TooCostly(
             f"runtime.max_tflop={most:g}: the clients' work will be about {tflop:.3g} TFLOP; see fedbench cost, and "
-            "lower rounds, local.epochs or local.steps, clients or the model, or raise runtime.max_tflop"
+            "lower rounds, local.epochs or local.steps, clients or the model, or raise runtime.max_tflop",
+            tflop,
+            most,
         )
 
 

@@ -67,14 +67,22 @@ def load_run(directory: str | Path) -> tuple[dict[str, Any], pa.Table, pa.Table,
     raise AssertionError
 
 
-def load_start(directory: str | Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(configuration, summary) of a run, without its tables and without comparing the two.
+def load_config(directory: Path) -> dict[str, Any]:
+    """The configuration of a run as `config.yaml` has it, which may have been edited.
 
     Raises:
-        DataError: one of the files is missing, damaged or of another kind.
+        DataError: the file is missing, damaged or of another kind.
     """
-    path = Path(directory)
-    return _mapping(path / CONFIG, parse_yaml), _summary(path)[0]
+    return _mapping(directory / CONFIG, parse_yaml)
+
+
+def load_summary(directory: Path) -> dict[str, Any]:
+    """The summary of a run, without checksums; of one that goes on or was killed as for `load_run`.
+
+    Raises:
+        DataError: the file is missing, damaged or of another kind.
+    """
+    return _summary(directory)[0]
 
 
 def check_config(path: Path, config: Mapping[str, Any], summary: Mapping[str, Any]) -> None:
@@ -106,7 +114,7 @@ def _summary(path: Path) -> tuple[dict[str, Any], dict[str, str]]:
     if "status" not in summary:
         raise DataError(f"{file}: has no status; is this a run directory?")
     if recorded is not None and recorded != summary_checksum({**summary, CHECKSUMS: sums}):
-        raise DataError(f"{file}: is not as the run wrote it (its checksum differs); it was edited or damaged")
+        raise DataError(f"{file}: is not as the run wrote it (its checksum differs){_remedy(file)}")
     return summary, sums if isinstance(sums, dict) else {}
 
 
@@ -189,14 +197,21 @@ def _read(file: Path, parse: Callable[[bytes], T], sums: Mapping[str, str] | Non
         content = read_regular(file, follow=follow)
         expected = (sums or {}).get(file.name)
         if expected is not None and hashlib.sha256(content).hexdigest() != expected:
-            raise DataError(f"{file}: is not as the run wrote it (its checksum differs); it was edited or damaged")
+            raise DataError(f"{file}: is not as the run wrote it (its checksum differs){_remedy(file)}")
         return parse(content)
     except FileNotFoundError:
         raise DataError(f"{file}: is missing; is {file.parent} a run directory?") from None
     except DataError:
         raise
     except Exception as error:  # whatever a damaged file makes its reader raise
-        raise DataError(f"{file}: cannot be read: {_reason(error)}") from None
+        raise DataError(f"{file}: cannot be read: {_reason(error)}{_remedy(file)}") from None
+
+
+def _remedy(file: Path) -> str:
+    """What to do about a damaged file of a run directory, as the end of a sentence."""
+    if file.name not in (DESCRIPTION, PARTITION, SUMMARY, ROUNDS, CLIENTS, EVENTS):
+        return "; bring it back from a copy"
+    return f"; bring it back from a copy, or repeat the run with: fedbench run {file.parent / CONFIG}"
 
 
 def _reason(error: Exception) -> str:

@@ -180,6 +180,11 @@ class RunDirectory:
         except DataError:
             return None
 
+    def folders_in_place_of_files(self) -> list[str]:
+        """Names of the run's files in whose place there is a folder, which no file can be written over."""
+        files = (DESCRIPTION, PARTITION, SUMMARY, *TABLES, MODEL)
+        return [name for name in files if (self.path / name).is_dir() and not (self.path / name).is_symlink()]
+
     def set_aside(self, names: Sequence[str]) -> Path | None:
         """Move files of the directory into a new folder beside them; returns it, or None where there are none.
 

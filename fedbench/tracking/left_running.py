@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from fedbench.errors import DataError
 from fedbench.processes import has_ended
-from fedbench.records.reader import load_start
+from fedbench.records.reader import load_summary
 from fedbench.tracking.recording_key import RECORDING_TAG, key_file, read_key
 from fedbench.tracking.store import DIRECTORY_TAG
 
@@ -42,7 +42,7 @@ def _recorded_status(run: Any) -> str:
     directory = Path(run.data.tags.get(DIRECTORY_TAG, ""))
     with suppress(DataError):
         if read_key(key_file(directory)) == run.data.tags.get(RECORDING_TAG):
-            return str(load_start(directory)[1]["status"])
+            return str(load_summary(directory)["status"])
     return ""
 
 

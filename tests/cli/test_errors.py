@@ -26,6 +26,11 @@ BAD = {
         "data.partition.alpha=-0.5: must be greater than 0",
     ),
     "alpha left out": (("run", "data.partition=dirichlet"), "data.partition.alpha: must be set"),
+    "no deviation": (
+        ("run", "data.normalize={mean: 0.5, std: 0}"),
+        "data.normalize.std=0: must be greater than or equal",
+    ),
+    "a shift beyond the images": ((*INLINE, "data.augment.crop=9"), "data.augment.crop=9: more than the 8 pixels of"),
     "nobody takes part": (("run", "participation.fraction=0"), "participation.fraction=0: must be greater than 0"),
     "twice everybody": (("run", "participation.fraction=2"), "participation.fraction=2: must be less than or equal"),
     "more participants than clients": (

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from fedbench.config import yaml_text
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.merge import parse_overrides
-from fedbench.config.yaml_text import dump_yaml, name_of, parse_yaml
+from fedbench.config.yaml_text import YamlFault, dump_yaml, name_of, parse_yaml
 from fedbench.errors import ConfigError, FedbenchError
 from fedbench.studies.file import load_study
 from fedbench.suites.expand import expand
@@ -82,6 +83,36 @@ NASTY = {
     "tabs": "\tseed: 1",
     "merge of nothing": "<<: 3",
 }
+
+
+REASONS = {
+    "recursive anchor": "line 1: an anchor stands within itself",
+    "recursive list": "line 1: an anchor stands within itself",
+    "nested lists": "is nested more than 40 levels deep",
+    "very deep": "is nested more than 40 levels deep",
+    "long number": "line 1: a number of 5,000 characters",
+    "expanding anchors": "has more than 100,000 values with its anchors written out",
+    "anchors that nest": "is nested more than 40 levels deep",
+    "duplicate key": "line 2: the key 'seed' stands there twice",
+    "a list as a key": "line 1: a key must be a name",
+    "python": "line 1: .* is no kind of value here",
+    "NUL": r"holds the character U\+0000, which no text may have",
+}
+
+
+@pytest.mark.parametrize("what", REASONS)
+def test_each_limit_says_what_is_beyond_it(what: str) -> None:
+    nasty = NASTY | {
+        "anchors that nest": "\n".join(["a0: &a0 [x]", *(f"a{n}: &a{n} [*a{n - 1}]" for n in range(1, 50))]),
+    }
+    with pytest.raises(YamlFault, match=REASONS[what]):
+        parse_yaml(nasty[what])
+
+
+def test_a_long_text_is_given_up_before_it_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(yaml_text, "MOST_NODES", 100)
+    with pytest.raises(YamlFault, match=r"has more than 100 values$"):
+        parse_yaml("a: [" + "1, " * 250)
 
 
 def as_configuration(file: Path) -> Any:

@@ -17,6 +17,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError, DataError
 from fedbench.experiment.run import run
 from fedbench.records.reader import load_run
+from fedbench.records.recorded_run import read_run
 
 Damage = Callable[[Path], None]
 
@@ -230,6 +231,72 @@ def test_a_finished_runs_files_are_vouched_for_by_its_summary(recorded: Path, ru
         flipped(copied / name)
         with pytest.raises(DataError, match=rf"{name}: (is not as the run wrote it|cannot be read|holds no)"):
             load_run(copied)
+
+
+@pytest.mark.parametrize("name", ["rounds.parquet", "clients.parquet", "partition.parquet", "description.json"])
+def test_a_whole_file_of_another_run_is_no_file_of_this_one(name: str, recorded: Path, run_folder: Path) -> None:
+    copied = shutil.copytree(recorded / "whole", run_folder / "copy")
+    shutil.copy(recorded / "broken" / name, copied / name)
+    if name == "description.json":
+        (copied / name).write_text((copied / name).read_text().replace("digits", "letters"))
+    elif name == "partition.parquet":
+        pq.write_table(pq.read_table(copied / name).slice(1), copied / name)
+    with pytest.raises(DataError, match=rf"{name}: is not as the run wrote it .* or repeat the run with: fedbench run"):
+        read_run(copied)
+
+
+def test_a_run_without_a_usable_summary_goes_on_where_a_checkpoint_vouches_for_it(
+    broken: Path, recorded: Path, run_folder: Path
+) -> None:
+    other = json.loads((recorded / "whole" / "summary.json").read_text()) | {"config_hash": "0" * 16, "checksum": None}
+    for damage in ("flipped", "missing", "another run's", "a folder"):
+        directory = shutil.copytree(recorded / "broken", run_folder / damage)
+        file = directory / "summary.json"
+        file.unlink() if damage in ("missing", "a folder") else flipped(file)
+        if damage == "another run's":
+            file.write_text(json.dumps(other))
+        elif damage == "a folder":
+            file.mkdir()
+        before = files_of(directory)
+        resumed = resume(directory)
+        assert tables(directory) == tables(recorded / "whole")
+        assert read_run(directory).model_sha256 == read_run(recorded / "whole").model_sha256
+        (warning,) = (text for text in resumed.warnings if "summary.json was missing, damaged or another" in text)
+        assert str(directory / "set-aside-") in warning
+        kept = {Path(name).name: content for name, content in files_of(directory).items() if "set-aside" in name}
+        assert all(kept[name] == before[name] for name in ("rounds.parquet", "clients.parquet"))
+
+
+def test_a_finished_run_whose_summary_is_damaged_is_finished_again_from_its_checkpoint(
+    recorded: Path, run_folder: Path
+) -> None:
+    copied = shutil.copytree(recorded / "whole", run_folder / "whole")
+    flipped(copied / "summary.json")
+    before = files_of(copied)
+    resume(copied)
+    assert read_run(copied).status == "finished"
+    assert tables(copied) == tables(recorded / "whole")
+    kept = files_of(copied / "set-aside-1")
+    assert kept == {name: before[name] for name in kept}
+    assert kept.keys() == {"summary.json", "rounds.parquet", "clients.parquet", "model.safetensors"}
+
+
+def test_a_damaged_summary_without_a_checkpoint_is_refused_and_says_what_to_do(broken: Path) -> None:
+    shutil.rmtree(broken / "checkpoints")
+    flipped(broken / "summary.json")
+    before = files_of(broken)
+    with pytest.raises(DataError, match=r"summary\.json: .*; bring it back .* or repeat the run with: fedbench run"):
+        resume("broken")
+    assert files_of(broken) == before
+
+
+@pytest.mark.parametrize("name", ["description.json", "partition.parquet"])
+def test_what_describes_a_run_is_written_anew_when_it_goes_on(name: str, broken: Path, recorded: Path) -> None:
+    (broken / name).unlink()
+    (broken / name).mkdir()
+    assert resume("broken").summary["status"] == "finished"
+    assert tables(broken) == tables(recorded / "whole")
+    assert read_run(broken).description.class_names == read_run(recorded / "whole").description.class_names
 
 
 def test_a_run_that_is_in_the_way_is_never_written_over(recorded: Path, run_folder: Path) -> None:

@@ -312,3 +312,13 @@ def test_a_work_that_sends_nothing_leaves_no_trace(method: AsyncAlgorithm) -> No
     for mine, theirs in zip(with_it.model(), without.model(), strict=True):
         np.testing.assert_array_equal(mine, theirs)
     assert not with_it._sent
+
+
+def test_a_state_of_another_shape_is_not_taken_up() -> None:
+    state = server(Asgd()).state()
+    with pytest.raises(ValueError, match=r"statistics is float32 \[1\], not float32 \[2\]"):
+        server(Asgd()).restore({**state, "statistics": STATISTICS[:1]})
+    first, *others = state["machines"]
+    shorter = {name: value[:-1] if isinstance(value, np.ndarray) else value for name, value in first.items()}
+    with pytest.raises(ValueError, match=r"parameters is float32 \[2\], not float32 \[3\]"):
+        server(Asgd()).restore({**state, "machines": [shorter, *others]})

@@ -234,3 +234,21 @@ def test_rules_that_are_not_robust_average_the_running_statistics() -> None:
         one.finish()
         models.append(one.model()[1])
     np.testing.assert_array_equal(*models)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "fault"),
+    [
+        ("parameters", lambda array: array[:-1], r"parameters is float32 \[74\], not float32 \[75\]"),
+        ("parameters", lambda array: array.astype(np.float64), r"parameters is float64 \[75\], not float32"),
+        ("statistics", lambda array: array.tolist(), r"statistics is list, not float32 \[4\]"),
+    ],
+)
+def test_a_state_of_another_shape_is_not_taken_up(name: str, change: Callable[..., object], fault: str) -> None:
+    state = server(Full()).state()
+    state["vectors"] = {**state["vectors"], name: change(state["vectors"][name])}
+    fresh = server(Full())
+    before = fresh.model()[0].copy()
+    with pytest.raises(ValueError, match=fault):
+        fresh.restore(state)
+    assert np.array_equal(fresh.model()[0], before)
