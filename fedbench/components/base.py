@@ -29,7 +29,7 @@ LONGEST_SHOWN = 200
 
 
 class Checked(BaseModel):
-    """Values that are checked one by one: numbers are finite and decimal, in quotes or not; paths may begin with `~`."""
+    """Values that are checked singly: numbers are finite and decimal, in quotes or not; paths may begin with `~`."""
 
     @model_validator(mode="before")
     @classmethod
