@@ -108,7 +108,7 @@ def train_client(
     """
     device = model.vector.device
     objective = settings.objective
-    optimizer = settings.optimizer.make(model.activate(groups), lr_factor)
+    step = settings.optimizer.step_function(model.activate(groups), lr_factor)
     pieces = model.layout.ranges(groups)
     context = LocalContext(
         model, anchor, groups, pieces, settings.optimizer.lr * lr_factor, shared or {}, {} if state is None else state
@@ -138,7 +138,7 @@ def train_client(
             loss.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 objective.correct(context)
-            optimizer.step()
+            step()
             loss_sum += loss.detach().double() * len(positions)
             steps += 1
             samples += len(positions)

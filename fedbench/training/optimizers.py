@@ -6,6 +6,7 @@ tensors is therefore one tensor to it, and fused kernels make one pass.
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import TYPE_CHECKING, ClassVar, Self
 
 from pydantic import Field, model_validator
@@ -36,6 +37,15 @@ class Optimizer(Component):
     @abstractmethod
     def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
         """A new PyTorch optimizer over `parameters` (slices of the flat vector) with learning rate `lr * factor`."""
+
+    def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
+        """A function that makes one step with the gradients in `parameters`; it keeps the state between steps.
+
+        Its steps are those of the optimizer that `make` returns. fedbench's own optimizers call PyTorch's functional
+        forms, bit for bit the same: the classes of `torch.optim` import the compiler, which takes a process a second
+        that trains for less, and go through hooks in each step.
+        """
+        return self.make(parameters, factor).step
 
 
 class SGD(Optimizer):
@@ -75,6 +85,31 @@ class SGD(Optimizer):
             weight_decay=self.weight_decay,
             fused=True,
         )
+
+    def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
+        import torch
+        from torch.optim.sgd import sgd
+
+        lr = self.lr * factor
+        momenta: list[torch.Tensor | None] = [None] * len(parameters)
+        values: list[torch.Tensor] = list(parameters)
+
+        @torch.no_grad()
+        def step() -> None:
+            sgd(
+                values,
+                gradients(parameters),
+                momenta,
+                fused=True,
+                weight_decay=self.weight_decay,
+                momentum=self.momentum,
+                lr=lr,
+                dampening=0.0,
+                nesterov=self.nesterov,
+                maximize=False,
+            )
+
+        return step
 
 
 class Adam(Optimizer):
@@ -116,6 +151,37 @@ class Adam(Optimizer):
             fused=True,
         )
 
+    def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
+        import torch
+        from torch.optim.adam import adam
+
+        lr, (beta1, beta2) = self.lr * factor, self.betas
+        values: list[torch.Tensor] = list(parameters)
+        first, second = ([torch.zeros_like(value) for value in values] for _ in range(2))
+        counts = [torch.zeros((), dtype=torch.float32, device=value.device) for value in values]
+
+        @torch.no_grad()
+        def step() -> None:
+            adam(
+                values,
+                gradients(parameters),
+                first,
+                second,
+                [],
+                counts,
+                fused=True,
+                amsgrad=False,
+                beta1=beta1,
+                beta2=beta2,
+                lr=lr,
+                weight_decay=self.weight_decay,
+                eps=self.eps,
+                maximize=False,
+                decoupled_weight_decay=self.decoupled,
+            )
+
+        return step
+
 
 class AdamW(Adam):
     """Adam with decoupled weight decay (Loshchilov and Hutter, 2019), as torch.optim.AdamW."""
@@ -123,6 +189,11 @@ class AdamW(Adam):
     decoupled: ClassVar[bool] = True
     name: str = "adamw"
     weight_decay: float = Field(default=0.01, ge=0)
+
+
+def gradients(parameters: "list[torch.nn.Parameter]") -> "list[torch.Tensor]":
+    """The gradient of each parameter, all of which have been through a backward pass."""
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
 class LearningRate(Component):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from fedbench.data import digits
 from fedbench.data.digits import Digits
 from fedbench.data.holdout import hold_out
 from fedbench.errors import ConfigError
@@ -21,6 +22,14 @@ def test_the_digits_are_scikit_learns_scaled_to_bytes() -> None:
     original = np.rint(load_digits().images / 16 * 255).astype(np.uint8)
     assert sorted(image.tobytes() for image in together) == sorted(image.tobytes() for image in original)
     assert (together.min(), together.max()) == (0, 255)
+
+
+def test_they_are_the_same_where_the_file_is_not_in_its_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = digits.read_digits()
+    monkeypatch.setattr(digits, "FILE", ("nowhere",))
+    for mine, theirs in zip((images, labels), digits.read_digits(), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+        assert mine.dtype == theirs.dtype
 
 
 def test_a_fifth_of_each_class_is_held_out() -> None:

@@ -95,7 +95,10 @@ def test_frozen_groups_get_no_gradient_work() -> None:
     assert steps <= 4, "the graph ends at the classifier"
 
 
-@pytest.mark.parametrize("optimizer", [SGD(lr=0.05), SGD(lr=0.05, momentum=0.9, weight_decay=1e-3), Adam(), AdamW()])
+@pytest.mark.parametrize(
+    "optimizer",
+    [SGD(lr=0.05), SGD(lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3), Adam(weight_decay=1e-3), AdamW()],
+)
 @pytest.mark.parametrize("model", [CnnBatchNorm(width=8), ResNet8(width=8)])
 def test_a_client_trains_bit_for_bit_as_pytorchs_own_loop(
     data: tuple[torch.Tensor, torch.Tensor], optimizer: Optimizer, model: object
