@@ -2,9 +2,12 @@
 
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import ray
+from ray.exceptions import RayError
 from ray.util.placement_group import (
     PlacementGroup,
     placement_group,
@@ -28,6 +31,9 @@ START_TIMEOUT = 120.0
 
 START_TIMEOUT_PER_ACTOR = 10.0
 """Seconds to wait in addition for each further actor: actors of one machine slow each other down loading PyTorch."""
+
+ANSWER_TIMEOUT = 2.0
+"""Seconds in which an actor answers, after another was lost, to be kept: one that trains for longer is replaced."""
 
 RESERVE_TIMEOUT = 5.0
 """Seconds to wait for a placement group after a node is lost, before the nodes are counted again."""
@@ -208,11 +214,18 @@ class ActorCluster:
         return bool(placement_group_table(self._group)["state"] == "CREATED")
 
     def recreate(self) -> None:
-        """Create all client actors again: as many as were asked for, or fewer where there is less room now.
+        """Replace the actors that are lost or busy; where a node is lost or has come, create all client actors again.
+
+        There are then as many client actors as were asked for, or fewer where there is less room now.
 
         Raises:
             RunError: there is no room for a single actor within `START_TIMEOUT` seconds.
         """
+        if silent(list(self._servers.values()), ANSWER_TIMEOUT):
+            self.end_servers()
+        if self._revive():
+            return
+        self.end_servers()
         deadline = time.monotonic() + START_TIMEOUT
         while True:
             self.actor_count = min(self._most_actors, self._capacity())
@@ -223,6 +236,21 @@ class ActorCluster:
                 raise RunError(f"the cluster has lost its nodes: no place for an actor within {START_TIMEOUT:g} s")
             time.sleep(1.0)
         self.client_actors = [self._create_client(index) for index in range(self.actor_count)]
+
+    def _revive(self) -> bool:
+        """Create the client actors again that do not answer, each in its bundle; whether all of them answer then.
+
+        Starting an actor takes longer than many rounds, and a lost process is more frequent than a lost node.
+        """
+        if not self.is_placed() or self.could_grow():
+            return False
+        for index in silent(self.client_actors, ANSWER_TIMEOUT):
+            self.replace_client(index)
+        deadline = time.monotonic() + start_timeout(self.actor_count)
+        while silent(self.client_actors, 1.0):
+            if not self.is_placed() or time.monotonic() > deadline:
+                return False
+        return True
 
     def could_grow(self) -> bool:
         """Whether new nodes have brought room for more of the actors that were asked for."""
@@ -267,6 +295,20 @@ class ActorCluster:
         self._group = None
         if self._owns_ray:
             disconnect()
+
+
+def silent(actors: Sequence[Any], timeout: float) -> list[int]:
+    """Indices of the actors that have died or do not answer within `timeout` seconds."""
+    references = [actor.__ray_ready__.remote() for actor in actors]
+    if not references:
+        return []
+    ready, _ = ray.wait(references, num_returns=len(references), timeout=timeout)
+    answered = set()
+    for reference in ready:
+        with suppress(RayError):
+            ray.get(reference)
+            answered.add(reference)
+    return [index for index, reference in enumerate(references) if reference not in answered]
 
 
 def start_timeout(actors: int) -> float:

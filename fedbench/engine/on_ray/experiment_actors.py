@@ -107,13 +107,12 @@ class ActorExecutor:
             self._cluster.release()
 
     def rebuild(self) -> None:
-        """Start all actors again, as many as the cluster has room for now, in the state before the first round.
+        """Have all actors, as many as the cluster has room for now, in the state before the first round.
 
         Raises:
             RunError: they do not start.
         """
         self._waiter.wait_for_head()
-        self._cluster.end_servers()
         self._cluster.recreate()
         self._start()
 
