@@ -1,6 +1,5 @@
 """What several tests share: one local Ray, a cluster of three nodes, and where real data may lie."""
 
-import copy
 import os
 import secrets
 from collections import Counter
@@ -10,12 +9,13 @@ from pathlib import Path
 import pytest
 from command_line import Finished, in_this_process
 from local_cluster import LocalCluster
-from warm_pools import WarmPools
+from warm_pools import RESOURCE, WarmPools
 
 HERE = Path(__file__).parent
 IMPORTABLE = [str(HERE / "support"), str(HERE / "benchmarks")]
 
-CLUSTER = "cluster"
+SHARED = ("cluster", "warm_pools")
+"""Fixtures that take long to make: the tests that use one of them stay together."""
 SLOW_COST = 100
 """How much longer a slow test takes than another, roughly."""
 
@@ -32,15 +32,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Distributed, a file's tests stay together, and so do all on the cluster; what takes longest begins first."""
+    """Distributed, a file's tests stay together, and so do all on shared actors; what takes longest begins first."""
     if not hasattr(config, "workerinput"):
         return
     groups, costs = {}, Counter[str]()
     for item in items:
-        groups[item] = CLUSTER if CLUSTER in getattr(item, "fixturenames", ()) else item.nodeid.partition("::")[0]
+        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
+        groups[item] = shared[0] if shared else item.nodeid.partition("::")[0]
         costs[groups[item]] += SLOW_COST if item.get_closest_marker("slow") else 1
         item.add_marker(pytest.mark.xdist_group(groups[item]))
-    items.sort(key=lambda item: (groups[item] != CLUSTER, -costs[groups[item]], groups[item]))
+    items.sort(key=lambda item: (groups[item] not in SHARED, -costs[groups[item]], groups[item]))
 
 
 @pytest.fixture(scope="session")
@@ -53,7 +54,13 @@ def local_ray() -> Iterator[None]:
     path = os.pathsep.join([*IMPORTABLE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)  # not as a runtime environment: with one, no worker is started ahead
-        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level=logging.WARNING)
+        ray.init(
+            num_cpus=2,
+            resources={RESOURCE: 1},
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level=logging.WARNING,
+        )
     yield
     ray.shutdown()
 
@@ -66,7 +73,7 @@ def joined_ray(local_ray: None) -> dict[str, str]:
     return {"RAY_ADDRESS": ray.get_runtime_context().gcs_address, "RAY_AUTH_MODE": "token"}
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def warm_pools(local_ray: None) -> Iterator[WarmPools]:
     """Client actors that outlive a run, for tests that do not ask how actors start."""
     pools = WarmPools()
@@ -94,21 +101,6 @@ def flops_counted_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepFlops, "_count", remembered)
-        yield
-
-
-@pytest.fixture(scope="session")
-def digits_read_once() -> Iterator[None]:
-    """scikit-learn takes as long to read its digits as a round of a small run."""
-    import sklearn.datasets
-
-    digits = sklearn.datasets.load_digits()
-
-    def copies() -> object:
-        return type(digits)(**{name: copy.copy(value) for name, value in digits.items()})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sklearn.datasets, "load_digits", copies)
         yield
 
 
@@ -149,7 +141,6 @@ def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def call(
     run_folder: Path,
     flops_counted_once: None,
-    digits_read_once: None,
     no_figures: None,
     tmp_path_factory: pytest.TempPathFactory,
     monkeypatch: pytest.MonkeyPatch,

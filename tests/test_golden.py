@@ -99,7 +99,7 @@ def costs_of(summary: dict[str, Any]) -> dict[str, Any]:
     return {key: summary[key] for key in COUNTED}
 
 
-pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "digits_read_once", "no_figures")
+pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures")
 
 
 @pytest.mark.parametrize("name", GOLDEN)

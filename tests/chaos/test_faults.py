@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from disturbed import PRESET, SMALL, actors, fedbench_run, kill_at_work
+from disturbed import PRESET, SMALL, actors, fedbench_run
 from local_cluster import LocalCluster
 from mlflow_server import MlflowServer
 
@@ -16,7 +16,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.on_ray.experiment_actors import GROWTH_CHECK_INTERVAL
 from fedbench.experiment.run import run
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "digits_read_once", "no_figures")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "no_figures")]
 
 UNTRACKED = "tracking.enabled=false"
 FILL_STORES = """
@@ -44,50 +44,28 @@ def reference(folder: Path, *overrides: str) -> str:
     return str(run(config).summary["model_sha256"])
 
 
-def test_a_node_that_comes_is_used(cluster: LocalCluster, on_cluster: dict[str, str], tmp_path: Path) -> None:
-    added: list[int] = []
-    working: list[int] = []
-
-    def add() -> None:
-        added.append(cluster.add_node(cpus=1))
-        time.sleep(GROWTH_CHECK_INTERVAL)  # so that the run looks for nodes when it goes on
-
-    def look() -> None:
-        working.extend(actors(cluster, "ray::ClientActor", node=added[0]))
-
-    outcome = fedbench_run(
-        tmp_path,
-        on_cluster,
-        *SMALL,
-        *["data.clients=8", "rounds=30", UNTRACKED, "output.directory=run"],
-        events={3: add, 30: look},
-        standing_still={3},
-    )
-    cluster.kill_node(added[0])
-    assert outcome.status == 0, outcome.text
-    assert working, "the new node was left idle"
-    assert outcome.summary["model_sha256"] == reference(tmp_path, "data.clients=8", "rounds=30")
+@pytest.fixture(scope="module")
+def small_cluster() -> Iterator[LocalCluster]:
+    """Two nodes with small object stores; the head does not outlive the last test of this file."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_AUTH_MODE", "token")
+        with LocalCluster(nodes=2, cpus=1, object_store_memory=80_000_000) as small:
+            yield small
 
 
-def test_a_full_object_store_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_object_store_changes_nothing(small_cluster: LocalCluster, tmp_path: Path) -> None:
     options = ["model.width=64", "rounds=8"]
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    with LocalCluster(nodes=2, cpus=1, object_store_memory=80_000_000) as small:
-        environment = {**os.environ, **small.environment}
-        hog: list[subprocess.Popen[str]] = []
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", **small_cluster.environment}
+    hog: list[subprocess.Popen[str]] = []
 
-        def fill() -> None:
-            command = [sys.executable, "-c", FILL_STORES, "300"]
-            hog.append(
-                subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-            )
-            assert hog[0].stdout is not None
-            assert hog[0].stdout.readline() == "full\n"
+    def fill() -> None:
+        command = [sys.executable, "-c", FILL_STORES, "300"]
+        hog.append(subprocess.Popen(command, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True))
+        assert hog[0].stdout is not None
+        assert hog[0].stdout.readline() == "full\n"
 
-        outcome = fedbench_run(
-            tmp_path, environment, *SMALL, *options, UNTRACKED, "output.directory=run", events={3: fill}
-        )
-        hog[0].communicate("")
+    outcome = fedbench_run(tmp_path, environment, *SMALL, *options, UNTRACKED, "output.directory=run", events={3: fill})
+    hog[0].communicate("")
     assert outcome.status == 0, outcome.text
     assert outcome.summary["model_sha256"] == reference(tmp_path, *options)
 
@@ -104,12 +82,18 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(place)], check=True)
 
 
-def test_a_full_disk_costs_checkpoints_and_not_the_run(
+def test_a_run_outlives_a_full_disk_and_a_tracker_that_is_away_and_uses_a_node_that_comes(
     small_disk: Path, cluster: LocalCluster, on_cluster: dict[str, str], tmp_path: Path
 ) -> None:
-    filler = small_disk / "filler"
+    from mlflow import MlflowClient
 
-    def fill() -> None:
+    rounds, server, filler = 60, MlflowServer(tmp_path), small_disk / "filler"
+    server.start()
+    client = MlflowClient(server.uri)
+    added: list[int] = []
+    working: list[int] = []
+
+    def fill_disk() -> None:
         with filler.open("wb", buffering=0) as stream:
             try:
                 while True:
@@ -117,81 +101,58 @@ def test_a_full_disk_costs_checkpoints_and_not_the_run(
             except OSError:
                 pass
 
-    outcome = fedbench_run(
-        tmp_path,
-        on_cluster,
-        *SMALL,
-        *["rounds=30", UNTRACKED, f"output.directory={small_disk / 'run'}", "runtime.checkpoint_every=1"],
-        events={5: fill, 20: filler.unlink},
-    )
-    assert outcome.status == 0, outcome.text
-    assert outcome.summary["model_sha256"] == reference(tmp_path, "rounds=30")
-    assert outcome.summary["rounds"] == 30
-
-
-def test_what_mlflow_missed_arrives_later_and_once(
-    cluster: LocalCluster, on_cluster: dict[str, str], tmp_path: Path
-) -> None:
-    from mlflow import MlflowClient
-
-    rounds, server = 60, MlflowServer(tmp_path)
-    server.start()
-    client = MlflowClient(server.uri)
-
     def kill_once_in_use() -> None:
         while client.get_experiment_by_name("fedbench") is None:
             time.sleep(0.2)
         server.kill()
+
+    def add_node() -> None:
+        added.append(cluster.add_node(cpus=1))
+        time.sleep(GROWTH_CHECK_INTERVAL)  # so that the run looks for nodes when it goes on
 
     try:
         outcome = fedbench_run(
             tmp_path,
             on_cluster,
             *SMALL,
-            *[f"rounds={rounds}", f"tracking.mlflow_uri={server.uri}", "output.directory=run"],
-            events={10: kill_once_in_use, 40: server.start},
-            standing_still={40},
+            *["data.clients=8", f"rounds={rounds}", f"tracking.mlflow_uri={server.uri}"],
+            *[f"output.directory={small_disk / 'run'}", "runtime.checkpoint_every=1"],
+            events={
+                3: add_node,
+                8: fill_disk,
+                12: kill_once_in_use,
+                30: lambda: working.extend(actors(cluster, "ray::ClientActor", node=added[0])),
+                35: filler.unlink,
+                45: server.start,
+            },
+            standing_still={3, 45},
         )
         found = client.search_runs([client.get_experiment_by_name("fedbench").experiment_id])
         points = client.get_metric_history(found[0].info.run_id, "test/accuracy")
     finally:
         server.kill()
+        for index in added:
+            cluster.kill_node(index)
     assert outcome.status == 0, outcome.text
+    assert outcome.summary["rounds"] == rounds
+    assert outcome.summary["model_sha256"] == reference(tmp_path, "data.clients=8", f"rounds={rounds}")
+    assert working, "the new node was left idle"
+    # What MLflow missed has arrived later, and once.
     assert [point.step for point in sorted(points, key=lambda point: point.step)] == list(range(1, rounds + 1))
-    assert len(found) == 1
-    assert found[0].info.status == "FINISHED"
+    assert [run.info.status for run in found] == ["FINISHED"]
 
 
-def test_without_a_head_it_is_said_what_happened_and_how_to_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    with LocalCluster(nodes=2, cpus=1) as doomed:
-        environment = {**os.environ, **doomed.environment}
-        began = time.monotonic()
-        outcome = fedbench_run(
-            tmp_path,
-            environment,
-            *SMALL,
-            *["rounds=5000", UNTRACKED, "output.directory=run", "runtime.checkpoint_every=2"],
-            events={8: lambda: doomed.kill_node(0)},
-        )
+def test_without_a_head_it_is_said_what_happened_and_how_to_go_on(small_cluster: LocalCluster, tmp_path: Path) -> None:
+    environment = {**os.environ, "RAY_AUTH_MODE": "token", **small_cluster.environment}
+    began = time.monotonic()
+    outcome = fedbench_run(
+        tmp_path,
+        environment,
+        *SMALL,
+        *["rounds=5000", UNTRACKED, "output.directory=run", "runtime.checkpoint_every=2"],
+        events={8: lambda: small_cluster.kill_node(0)},
+    )
     assert outcome.status == 1
     assert outcome.lines[-2].startswith("error: the head of the cluster is gone: nothing has answered at ")
     assert outcome.lines[-1] == f"go on with: fedbench resume {tmp_path / 'run'}\n"
     assert time.monotonic() - began < 300
-
-
-def test_retries_used_up_end_the_run_with_exit_status_1(
-    cluster: LocalCluster, on_cluster: dict[str, str], tmp_path: Path
-) -> None:
-    outcome = fedbench_run(
-        tmp_path,
-        on_cluster,
-        *SMALL,
-        *["rounds=30", UNTRACKED, "output.directory=run", "runtime.max_retries=1", "runtime.checkpoint_every=2"],
-        events={number: lambda: kill_at_work(cluster, "ray::ClientActor") for number in (5, 15)},
-    )
-    assert outcome.status == 1
-    assert "runtime.max_retries=1" in outcome.lines[-2]
-    assert outcome.lines[-1] == f"go on with: fedbench resume {tmp_path / 'run'}\n"

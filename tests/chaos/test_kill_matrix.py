@@ -20,7 +20,7 @@ METHODS = {
     "moon": ("algorithm=moon", "model=cnn-bn"),
     "fedmr": ("algorithm=fedmr",),
     "median": ("algorithm=median",),
-    "node sums": ("runtime.combine=node",),
+    "scaffold, node sums": ("algorithm=scaffold", "server=fedadam", "runtime.combine=node"),
     "ormo": ("algorithm=ormo", "delays.concurrency=4", "delays.arrivals_per_round=8"),
     "fedbuff": (
         "algorithm=fedbuff",
@@ -37,10 +37,10 @@ METHODS = {
         "delays.arrivals_per_round=8",
     ),
 }
-QUICK = {("scaffold", "client"), ("ormo", "server"), ("node sums", "node")}
-"""What is tried every time; the rest with `-m exhaustive`."""
+QUICK = {("scaffold, node sums", "node"), ("ormo", "server")}
+"""What is tried every time; the rest with `-m exhaustive`. Processes that die are those of test_losses.py, too."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "digits_read_once", "no_figures")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "no_figures")]
 
 
 def lose_last_node(cluster: LocalCluster) -> None:

@@ -23,7 +23,7 @@ from fedbench.records.schema import ClientRecord, RoundRecord
 
 pytestmark = [
     pytest.mark.slow,
-    pytest.mark.usefixtures("run_folder", "flops_counted_once", "digits_read_once", "no_figures"),
+    pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures"),
 ]
 
 ROUNDS = 6
@@ -40,12 +40,12 @@ RUNS = {
 
 
 class Killer:
-    """Kills an actor's process after a round (an observer)."""
+    """Kills an actor's process after each of some rounds (an observer)."""
 
-    def __init__(self, executor: Executor, which: str, round_index: int) -> None:
+    def __init__(self, executor: Executor, which: str, rounds: Sequence[int]) -> None:
         self._executor: Any = executor
         self._which = which
-        self._round = round_index
+        self._rounds = rounds
         self.killed: list[int] = []
 
     def run_started(self, run: RunDescription) -> None:
@@ -54,7 +54,7 @@ class Killer:
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         import ray
 
-        if record.round == self._round:
+        if record.round in self._rounds:
             actor = self._executor._server if self._which == "server" else self._executor._cluster.client_actors[1]
             self.killed.append(ray.get(actor.__ray_call__.remote(process_of)))
             if record.round == ROUNDS - 1:
@@ -66,11 +66,11 @@ class Killer:
         pass
 
 
-def with_a_death(pools: WarmPools, which: str, round_index: int, *overrides: str) -> tuple[Result, Killer]:
+def with_deaths(pools: WarmPools, which: str, rounds: Sequence[int], *overrides: str) -> tuple[Result, Killer]:
     config = ExperimentConfig.load(None, [*SMALL, "runtime.actors=2", *overrides])
 
     def recorded(problem: Problem, executor: Executor) -> tuple[Result, Killer]:
-        killer = Killer(executor, which, round_index)
+        killer = Killer(executor, which, rounds)
         return ExperimentLoop.create(problem, [killer]).record(executor, lambda: False), killer
 
     return pools.prepared(config, recorded)
@@ -81,7 +81,7 @@ def with_a_death(pools: WarmPools, which: str, round_index: int, *overrides: str
 def test_an_actor_killed_at_any_point_changes_nothing(method: str, which: str, warm_pools: WarmPools) -> None:
     undisturbed = run(ExperimentConfig.load(None, [*SMALL, *RUNS[method], "runtime.executor=inline"]))
     point = int(generator(0, f"{method} {which}").integers(5))
-    result, killer = with_a_death(warm_pools, which, point, *RUNS[method])
+    result, killer = with_deaths(warm_pools, which, [point], *RUNS[method])
     assert len(killer.killed) == 1
     assert result.summary["model_sha256"] == undisturbed.summary["model_sha256"]
     assert result.summary["uplink_bytes"] == undisturbed.summary["uplink_bytes"]
@@ -93,7 +93,7 @@ def test_an_actor_killed_at_any_point_changes_nothing(method: str, which: str, w
 @pytest.mark.parametrize("which", ["client", "server"])
 def test_an_actor_killed_after_the_last_round_changes_nothing(which: str, warm_pools: WarmPools) -> None:
     undisturbed = run(ExperimentConfig.load(None, [*SMALL, *RUNS["fedmr"], "runtime.executor=inline"]))
-    result, killer = with_a_death(warm_pools, which, ROUNDS - 1, *RUNS["fedmr"])
+    result, killer = with_deaths(warm_pools, which, [ROUNDS - 1], *RUNS["fedmr"])
     assert len(killer.killed) == 1
     assert result.summary["status"] == "finished"
     assert result.summary["model_sha256"] == undisturbed.summary["model_sha256"]
@@ -101,5 +101,5 @@ def test_an_actor_killed_after_the_last_round_changes_nothing(which: str, warm_p
 
 
 def test_a_loss_without_retries_left_ends_the_run(warm_pools: WarmPools) -> None:
-    with pytest.raises(LostActor):
-        with_a_death(warm_pools, "server", 1, *RUNS["scaffold, fedadam"], "runtime.max_retries=0")
+    with pytest.raises(LostActor, match=r"runtime\.max_retries=1"):
+        with_deaths(warm_pools, "client", [1, 3], *RUNS["scaffold, fedadam"], "runtime.max_retries=1")

@@ -14,7 +14,7 @@ from fedbench.errors import RunError
 from fedbench.experiment.run import run
 from fedbench.planning.deadlines import Limit
 
-pytestmark = pytest.mark.usefixtures("flops_counted_once", "digits_read_once", "no_figures")
+pytestmark = pytest.mark.usefixtures("flops_counted_once", "no_figures")
 
 INLINE = ("runtime.executor=inline", "rounds=3")
 SGD = ("local.optimizer=sgd", "schedule=full", "model=small:TwoLayers")

@@ -29,7 +29,7 @@ from fedbench.randomness import torch_seed
 from fedbench.training.evaluation import score_batches
 from fedbench.training.scores import BatchScore
 
-pytestmark = pytest.mark.usefixtures("run_folder", "digits_read_once", "no_figures")
+pytestmark = pytest.mark.usefixtures("run_folder", "no_figures")
 
 # Shrinking would train many more networks to make a failure a little smaller.
 SETTINGS = settings(

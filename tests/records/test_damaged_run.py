@@ -124,7 +124,7 @@ def time_limit() -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-@pytest.mark.usefixtures("flops_counted_once", "digits_read_once", "no_figures")
+@pytest.mark.usefixtures("flops_counted_once", "no_figures")
 @pytest.mark.parametrize(("state", "name", "damage"), list(cases()))
 def test_a_damaged_file_is_refused_or_made_good(
     state: str,

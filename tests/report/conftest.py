@@ -31,7 +31,7 @@ class Interrupting:
 
 
 @pytest.fixture(scope="session")
-def recorded(flops_counted_once: None, digits_read_once: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(flops_counted_once: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of run directories: full-0 .. full-2, part-0 .. part-2, failed-3, interrupted-4, async-0."""
     root = tmp_path_factory.mktemp("recorded")
     cache = pytest.MonkeyPatch()

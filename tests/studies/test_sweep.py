@@ -23,7 +23,7 @@ from fedbench.studies.shared_study import REASON, open_study
 from fedbench.studies.storage import open_storage
 
 pytestmark = [
-    pytest.mark.usefixtures("local_ray", "here", "flops_counted_once", "digits_read_once"),
+    pytest.mark.usefixtures("local_ray", "here", "flops_counted_once"),
     pytest.mark.slow,
 ]
 

@@ -4,5 +4,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def quick_runs(flops_counted_once: None, digits_read_once: None, no_figures: None) -> None:
+def quick_runs(flops_counted_once: None, no_figures: None) -> None:
     """Nothing here looks at the figures of single runs."""

@@ -3,7 +3,6 @@
 import os
 import signal
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -15,8 +14,10 @@ import pyarrow.parquet as pq
 import pytest
 from arrival_runs import Followed, follow, followed
 from small import asynchronous, process_of
+from warm_pools import WarmPools
 
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.runtime import RuntimeSection
 from fedbench.engine.interfaces import EvaluationPhase
 from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.engine.on_ray.actors import ActorCluster
@@ -60,25 +61,16 @@ def inline(*overrides: str) -> Followed:
     return followed(asynchronous("runtime.executor=inline", "evaluation.batch_size=100", *overrides))
 
 
-@contextmanager
-def actors(count: int) -> Iterator[ActorCluster]:
-    made = ActorCluster(on_ray(f"runtime.actors={count}").runtime, cohort=2)
-    try:
-        yield made
-    finally:
-        made.close()
-
-
-@pytest.fixture(scope="module")
-def single(local_ray: None) -> Iterator[ActorCluster]:
+@pytest.fixture
+def single(warm_pools: WarmPools) -> Iterator[ActorCluster]:
     """Actors are made once for all runs; they forget everything when they are prepared for the next."""
-    with actors(1) as made:
+    with warm_pools.lent(RuntimeSection(actors=1)) as made:
         yield made
 
 
-@pytest.fixture(scope="module")
-def pair(local_ray: None) -> Iterator[ActorCluster]:
-    with actors(2) as made:
+@pytest.fixture
+def pair(warm_pools: WarmPools) -> Iterator[ActorCluster]:
+    with warm_pools.lent(RuntimeSection(actors=2)) as made:
         yield made
 
 
@@ -88,11 +80,7 @@ def follow_on(
 
     problem = build_problem(config, load_federation(config))
     data, rows = problem.federation.data, problem.federation.rows
-    executor = kind(cluster, problem.spec, data, rows, problem.arrival_server, config.runtime)
-    try:
-        return follow(problem, executor)
-    finally:
-        cluster.end_servers()
+    return follow(problem, kind(cluster, problem.spec, data, rows, problem.arrival_server, config.runtime))
 
 
 def plain_rows(done: Followed) -> list[str]:
@@ -199,10 +187,10 @@ def test_an_actor_that_dies_is_replaced_and_its_tasks_are_done_again(pair: Actor
     assert NOTICED == ["collecting", "scoring"]
 
 
-def test_with_what_clients_keep_a_dead_actor_ends_the_run(local_ray: None) -> None:
+def test_with_what_clients_keep_a_dead_actor_ends_the_run(single: ActorCluster) -> None:
     told = r"^the actor with the tasks of clients \[.*\] died, and with it the state of these clients: "
-    with actors(1) as doomed, pytest.raises(RunError, match=told):
-        follow_on(doomed, on_ray("delays.arrivals_per_round=8", "local.batchnorm=local"), Mortal)
+    with pytest.raises(RunError, match=told):
+        follow_on(single, on_ray("delays.arrivals_per_round=8", "local.batchnorm=local"), Mortal)
 
 
 def test_a_failure_is_told_with_its_round_and_traceback(pair: ActorCluster) -> None:

@@ -69,17 +69,15 @@ def test_a_sum_per_node_is_refused_where_single_updates_are_looked_at(algorithm:
 
 
 @pytest.mark.parametrize("where", ["head", "clients"])
-def test_the_server_is_where_it_is_wanted(where: str) -> None:
+def test_the_server_is_where_it_is_wanted(where: str, warm_pools: WarmPools) -> None:
     import ray
 
-    cluster = ActorCluster(RuntimeSection(actors=1, server=where), cohort=2)
-    try:
+    with warm_pools.lent(RuntimeSection(actors=1, server=where)) as cluster:
         server = cluster.create_server(Named, "a server")
         assert ray.get(server.read.remote()) == "a server"
         resources = ray.get(server.resources.remote())
         assert any(name.startswith("node:__internal_head__") for name in resources) == (where == "head")
-    finally:
-        cluster.close()
+        ray.kill(server)
 
 
 class Named:

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 from small import config
+from warm_pools import WarmPools
 
 from fedbench.engine.on_ray import rounds as ray_rounds
 from fedbench.errors import ConfigError
@@ -16,7 +17,7 @@ ONE_SLOW = (
     "data.partition=shards", "data.partition.shards_per_client=1", "data.clients=10", "rounds=2", "schedule=full",
     "algorithm=small:Slow", "local.epochs=null", "local.steps=2",
 )  # fmt: skip
-LATE = ("algorithm.seconds=13", "participation.round_deadline=12")
+LATE = ("algorithm.seconds=7", "participation.round_deadline=6")
 
 
 def rows(result: Result) -> list[dict[str, Any]]:
@@ -25,9 +26,9 @@ def rows(result: Result) -> list[dict[str, Any]]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray", "run_folder")
-def test_a_slow_client_is_dropped_recorded_and_the_record_gives_the_same_model_again() -> None:
-    result = run(config(*ONE_SLOW, *LATE, "runtime.actors=2"))
+@pytest.mark.usefixtures("run_folder")
+def test_a_slow_client_is_dropped_recorded_and_the_record_gives_the_same_model_again(warm_pools: WarmPools) -> None:
+    result = warm_pools.run(config(*ONE_SLOW, *LATE, "runtime.actors=2"))
     dropped = [row for row in rows(result) if row["status"] == "dropped"]
     assert {row["round"] for row in dropped} == {0, 1}
     assert all(row["uplink_bytes"] == 0 and row["flops"] == 0 and row["downlink_bytes"] > 0 for row in dropped)
@@ -40,11 +41,13 @@ def test_a_slow_client_is_dropped_recorded_and_the_record_gives_the_same_model_a
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray", "run_folder")
-def test_clients_that_never_come_back_are_given_up_with_their_actor(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.usefixtures("run_folder")
+def test_clients_that_never_come_back_are_given_up_with_their_actor(
+    monkeypatch: pytest.MonkeyPatch, warm_pools: WarmPools
+) -> None:
     monkeypatch.setattr(ray_rounds, "HANG_GRACE", 1.0)
-    hanging = ("algorithm.seconds=10000", "participation.round_deadline=5", "rounds=1")
-    result = run(config(*ONE_SLOW, *hanging, "runtime.actors=2"))
+    hanging = ("algorithm.seconds=10000", "participation.round_deadline=3", "rounds=1")
+    result = warm_pools.run(config(*ONE_SLOW, *hanging, "runtime.actors=2"))
     assert result.summary["status"] == "finished"
     assert 5 <= result.summary["dropped_clients"] < 10
     assert any("did not come back from their training" in warning for warning in result.warnings)

@@ -197,10 +197,9 @@ def test_a_round_in_which_all_are_rejected_ends_the_run(run_folder: Path) -> Non
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_what_raises_in_the_set_up_of_an_actor_is_told() -> None:
+def test_what_raises_in_the_set_up_of_an_actor_is_told(on_ray: OnRay) -> None:
     with pytest.raises(RunError, match="nothing left to minimise"):
-        run(few_cpus(1, "algorithm=small:Exhausted"))
+        on_ray(1, "algorithm=small:Exhausted")
 
 
 @pytest.mark.slow
@@ -275,7 +274,7 @@ def test_without_running_statistics_the_option_is_refused() -> None:
         inline(*perceptron, "rounds=2", "local.batchnorm=local")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.usefixtures("local_ray")
 def test_ten_actors_agree_too() -> None:
     overrides = ("data.clients=10", "rounds=3")

@@ -1,13 +1,13 @@
 """The data set is in a node's memory once, however many actors read it."""
 
+import sys
 from typing import Any
 
 import pytest
 from small import config
+from warm_pools import WarmPools
 
-from fedbench.experiment.run import prepared
-
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
+pytestmark = pytest.mark.slow
 
 
 def mapped_from(host: Any) -> list[tuple[str, str]]:
@@ -22,12 +22,31 @@ def mapped_from(host: Any) -> list[tuple[str, str]]:
     return found
 
 
-def test_actors_of_a_node_read_the_same_memory() -> None:
+def loaded(host: Any) -> set[str]:
+    """The modules of the process that calls it."""
+    return set(sys.modules)
+
+
+def test_actors_train_without_what_takes_long_to_import(warm_pools: WarmPools) -> None:
+    """PyTorch's compiler takes a second to import, and its optimizer classes import it."""
     import ray
 
-    with prepared(config("runtime.actors=2")) as (_, executor):
-        clients = executor._cluster.client_actors  # type: ignore[attr-defined]
-        first, second = ray.get([client.__ray_call__.remote(mapped_from) for client in clients])
+    def after_training(problem: Any, executor: Any) -> Any:
+        executor.train(executor.plan(0))
+        return ray.get([client.__ray_call__.remote(loaded) for client in executor._cluster.client_actors])
+
+    (modules,) = warm_pools.prepared(config("runtime.actors=1"), after_training)
+    assert "torch" in modules
+    assert not modules & {"torch._dynamo", "sympy", "sklearn", "pandas", "matplotlib", "mlflow", "optuna"}
+
+
+def test_actors_of_a_node_read_the_same_memory(warm_pools: WarmPools) -> None:
+    import ray
+
+    def places(problem: Any, executor: Any) -> Any:
+        return ray.get([client.__ray_call__.remote(mapped_from) for client in executor._cluster.client_actors])
+
+    first, second = warm_pools.prepared(config("runtime.actors=2"), places)
     assert len(first) == 3
     assert first == second
     for inode, permissions in first:

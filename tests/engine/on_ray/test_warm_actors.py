@@ -26,8 +26,8 @@ CHAIN = {
 }
 
 
-@pytest.fixture
-def warm() -> Iterator[WarmActors]:
+@pytest.fixture(scope="module")
+def warm(local_ray: None) -> Iterator[WarmActors]:
     actors = WarmActors()
     yield actors
     actors.close()

@@ -10,7 +10,7 @@ from fedbench.checkpoints.state import Tree
 from fedbench.errors import ConfigError
 from fedbench.experiment.run import prepared
 
-pytestmark = pytest.mark.usefixtures("flops_counted_once", "digits_read_once")
+pytestmark = pytest.mark.usefixtures("flops_counted_once")
 
 SMALL = (
     "rounds=4",

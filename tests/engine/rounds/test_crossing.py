@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 from small import HUGE, config
+from warm_pools import WarmPools
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.interfaces import Executor
@@ -377,18 +378,15 @@ TELLING = {
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("actors", [1, 2, 4])
-def test_one_model_whatever_the_cluster(actors: int) -> None:
+def test_one_model_whatever_the_cluster(actors: int, warm_pools: WarmPools) -> None:
     """Actors are made once for all methods; they forget everything when they are prepared for the next."""
-    from fedbench.engine.on_ray.actors import ActorCluster
     from fedbench.engine.on_ray.rounds import RayRoundExecutor
 
     sampled = ("data.clients=7", "participation.clients_per_round=4", "rounds=4")
-    on_ray = config(*SMALL, *sampled, *SGD, *TWO_STEPS, f"runtime.actors={actors}", "runtime.cpus_per_client=0.2")
-    cluster = ActorCluster(on_ray.runtime, cohort=4)
+    on_ray = config(*SMALL, *sampled, *SGD, *TWO_STEPS, f"runtime.actors={actors}", "runtime.cpus_per_client=0.1")
     differing = []
-    try:
+    with warm_pools.lent(on_ray.runtime) as cluster:
         for name, overrides in TELLING.items():
             problem, expected = followed(inline(*sampled, *overrides))
             data, rows = problem.federation.data, problem.federation.rows
@@ -396,8 +394,6 @@ def test_one_model_whatever_the_cluster(actors: int) -> None:
             for mine, theirs in zip(rounds_of(executor, problem.rounds), expected, strict=True):
                 same = mine.digest == theirs.digest and plain(mine) == plain(theirs)
                 differing += [] if same else [(name, mine.plan.round)]
-    finally:
-        cluster.close()
     assert not differing
 
 

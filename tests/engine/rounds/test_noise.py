@@ -147,7 +147,7 @@ def measured(problem: Problem, index: int = 0) -> float:
     )
 
 
-@pytest.mark.usefixtures("flops_counted_once", "digits_read_once")
+@pytest.mark.usefixtures("flops_counted_once")
 @pytest.mark.parametrize("combinations", [with_methods, with_parts])
 def test_the_noise_of_the_sum_is_z_times_what_one_client_can_change(combinations: Callable[[], Combinations]) -> None:
     pytest.importorskip("opacus")
@@ -164,20 +164,20 @@ def refusal(*overrides: str) -> str:
     return str(caught.value)
 
 
-@pytest.mark.usefixtures("flops_counted_once", "digits_read_once")
+@pytest.mark.usefixtures("flops_counted_once")
 def test_a_schedule_that_sums_a_group_over_fewer_clients_is_refused() -> None:
     pytest.importorskip("opacus")
     per_client = ("schedule=per-client", "schedule.warmup_rounds=1", "algorithm.weighting=uniform")
     assert "clients train different layer groups, so that round 2 has noise of only 0.566" in refusal(*per_client)
 
 
-@pytest.mark.usefixtures("flops_counted_once", "digits_read_once")
+@pytest.mark.usefixtures("flops_counted_once")
 def test_factors_after_clipping_are_refused() -> None:
     nova = ("algorithm=fednova", "server=fedavgm", "server.weighting=uniform")
     assert "multiplies clipped updates by factors of its own" in refusal(*nova)
 
 
-@pytest.mark.usefixtures("flops_counted_once", "digits_read_once")
+@pytest.mark.usefixtures("flops_counted_once")
 def test_all_reasons_are_named_at_once() -> None:
     text = refusal(
         "update.clip_norm=null",
