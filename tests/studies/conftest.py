@@ -24,8 +24,8 @@ def made_store(here: Path, empty_store: Path) -> None:
 
 
 @pytest.fixture
-def commands(here: Path, joined_ray: dict[str, str]) -> Iterator[Commands]:
-    """Commands in this folder, on the Ray of the tests; none outlives the test."""
-    started = Commands(here, **joined_ray)
+def commands(here: Path) -> Iterator[Commands]:
+    """Commands in this folder, as processes of their own; none outlives the test."""
+    started = Commands(here)
     yield started
     started.end()

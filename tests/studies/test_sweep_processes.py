@@ -26,12 +26,14 @@ def trials(folder: Path) -> list[FrozenTrial]:
         return []
 
 
-def test_a_study_that_two_processes_share_survives_a_kill_and_an_interrupt(commands: Commands, here: Path) -> None:
-    share_kill_interrupt_and_go_on(commands, here, lambda: trials(here))
+def test_a_study_that_two_processes_share_survives_a_kill_and_an_interrupt(
+    commands: Commands, call: Callable[..., Finished], here: Path
+) -> None:
+    share_kill_interrupt_and_go_on(commands, call, here, lambda: trials(here))
 
 
 @pytest.mark.usefixtures("made_store")
-def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(commands: Commands, here: Path) -> None:
+def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(call: Callable[..., Finished], here: Path) -> None:
     from mlflow import MlflowClient
 
     # Clients of a single class each, at which one of the two methods raises an exception.
@@ -39,7 +41,7 @@ def test_mlflow_shows_the_study_as_a_run_with_its_trials_below(commands: Command
     tracked += ["data.clients=10", "data.partition=shards", "data.partition.shards_per_client=1"]
     space = {"algorithm": {"type": "categorical", "choices": ["fedavg", "small:Faulty"]}}
     path = written(here, overrides=tracked, space=space, sampler="grid")
-    ended = commands.run("sweep", path.name)
+    ended = call("sweep", path.name, "--concurrency", "1")
     assert ended.status == 0, ended.stderr
     assert "best_accuracy" in ended.stdout
     assert "fedbench run runs/studies/small/best.yaml" in ended.stdout

@@ -1,8 +1,11 @@
 """One study through all that may happen to the processes that work on it."""
 
 import json
+import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 from command_line import Finished
@@ -13,14 +16,15 @@ from waiting import wait_until
 from fedbench.studies.shared_study import INTERRUPTED, counts
 
 LONGER = [*BASE, "rounds=12", "data.samples_per_client=200"]
+"""Of trials that take about a second, so that a signal finds one that runs."""
 PRUNER = {"name": "median", "n_startup_trials": 2}
 """With one, the processes that run trials write to the storage, too."""
 ENDED_WELL = {TrialState.COMPLETE, TrialState.PRUNED}
-TRIALS = 8
+TRIALS = 6
 
 
 def drivers(trials: list[FrozenTrial]) -> set[str]:
-    """The processes that have begun a trial."""
+    """The commands that have begun a trial."""
     return {trial.user_attrs["fedbench:driver"] for trial in trials if "fedbench:driver" in trial.user_attrs}
 
 
@@ -29,15 +33,44 @@ def done(trials: list[FrozenTrial]) -> int:
     return sum(trial.state.is_finished() for trial in trials)
 
 
+@contextmanager
+def interrupted_after(happens: Callable[[], None]) -> Iterator[None]:
+    """Interrupt the command that is called within, as Ctrl-C does, once `happens` has returned in a thread beside it.
+
+    A command that has ended before takes no harm, and neither does the test.
+    """
+
+    def happen_and_interrupt() -> None:
+        try:
+            happens()
+        finally:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    try:
+        with ThreadPoolExecutor(1) as beside:
+            happening = beside.submit(happen_and_interrupt)
+            yield
+        happening.result()
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def share_kill_interrupt_and_go_on(
-    commands: Commands, here: Path, trials: Callable[[], list[FrozenTrial]], *options: str
+    commands: Commands,
+    call: Callable[..., Finished],
+    here: Path,
+    trials: Callable[[], list[FrozenTrial]],
+    *options: str,
 ) -> list[Finished]:
-    """Two processes begin a study at once; one is killed, the other interrupted, a third one ends it.
+    """Two commands work on a study at once; one is killed, the other interrupted, a third one ends it.
 
     Asserts that every trial of the budget is run once, that what was begun is run again with its parameters, and that
     nothing is left to do afterwards.
 
     Args:
+        commands: starts the command that is killed, as a process of its own.
+        call: carries out the others in this process.
         trials: the trials as the storage has them now.
         options: of `fedbench sweep`.
 
@@ -46,22 +79,24 @@ def share_kill_interrupt_and_go_on(
     """
     path = written(here, overrides=LONGER, pruner=PRUNER, budget={"trials": TRIALS})
     command = ("sweep", path.name, "--concurrency", "1", *options)
-    killed, interrupted = (commands.start(*command) for _ in range(2))
-    wait_until(
-        lambda: len(drivers(trials())) == 2 and done(trials()) >= 2, "two processes have not finished two trials"
-    )
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
-    already = done(trials())
-    wait_until(lambda: done(trials()) > already, "the process that is left has not gone on")
-    interrupted.send_signal(signal.SIGINT)
-    stopped = commands.finish(interrupted)
+    killed = commands.start(*command)
+    wait_until(lambda: bool(drivers(trials())), "the command has not begun a trial")
+
+    def kill() -> None:
+        wait_until(lambda: len(drivers(trials())) == 2 and done(trials()) >= 2, "the two have not ended two trials")
+        killed.send_signal(signal.SIGKILL)
+        killed.communicate()
+        already = done(trials())
+        wait_until(lambda: done(trials()) > already, "the command that is left has not gone on")
+
+    with interrupted_after(kill):
+        stopped = call(*command)
     assert stopped.status == 130, stopped.stderr
     assert f"go on with: fedbench sweep {path.name} --concurrency 1" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     before = trials()
 
-    ended = commands.run(*command, "--json")
+    ended = call(*command, "--json")
     assert ended.status == 0, ended.stderr
     document = json.loads(ended.stdout)
     assert document["status"] == "finished"
@@ -82,7 +117,7 @@ def share_kill_interrupt_and_go_on(
             assert again[0].number > trial.number
     assert Path(document["best_files"][0]).is_file()
 
-    nothing_left = commands.run(*command)
+    nothing_left = call(*command)
     assert nothing_left.status == 0, nothing_left.stderr
     assert len(trials()) == len(after)
     return [stopped, ended, nothing_left]
