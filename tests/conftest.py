@@ -106,8 +106,10 @@ def flops_counted_once() -> Iterator[None]:
 
 @pytest.fixture
 def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than small runs."""
+    """Drawing takes longer than small runs, and embedding fonts longer than a report."""
     monkeypatch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
+    for name in ("chart_pdf", "heatmap_pdf"):
+        monkeypatch.setattr(f"fedbench.report.files.{name}", lambda picture: b"")
 
 
 @pytest.fixture(scope="session")

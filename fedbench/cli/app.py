@@ -264,6 +264,20 @@ def report(
     baseline: Annotated[
         str | None, typer.Option(help="Label of the method that others are measured against; else plain FedAvg.")
     ] = None,
+    columns: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the main table, by the names of --json, e.g. best_accuracy,total_bytes.", show_default=False
+        ),
+    ] = None,
+    label: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="METHOD=TEXT",
+            help="What a method is called everywhere, e.g. fedprox='FedProx (ours)'; may be given several times.",
+            show_default=False,
+        ),
+    ] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for the report; else report.", show_default=False)] = None,
     upload: Annotated[
         bool, typer.Option("--upload", help="No report: send to MLflow what it lacks of these runs.")
@@ -276,7 +290,8 @@ def report(
     from fedbench.report.markdown import document
 
     if upload:
-        for name, value in (("target", target), ("baseline", baseline), ("output", output)):
+        options = {"target": target, "baseline": baseline, "columns": columns, "output": output}
+        for name, value in (options | {"label": label[0] if label else None}).items():
             if value is not None:
                 raise ConfigError(f"--{name} {value}: has no effect with --upload; leave it out")
         if not runs:
@@ -288,9 +303,9 @@ def report(
         raise ConfigError(f"--mlflow-uri {mlflow_uri}: has no effect without --experiment or --upload")
     paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
     command = without_passwords(shlex.join(["fedbench", *sys.argv[1:]]))
-    comparison_report, files = report_on(
-        Wanted(paths, experiment, mlflow_uri, target, baseline, command), output or Path("report")
-    )
+    names = () if columns is None else tuple(name.strip() for name in columns.split(","))
+    wanted = Wanted(paths, experiment, mlflow_uri, target, baseline, tuple(label or ()), names, command)
+    comparison_report, files = report_on(wanted, output or Path("report"))
     if as_json:
         print_json(document(comparison_report) | {"files": files})
     else:

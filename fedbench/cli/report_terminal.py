@@ -5,8 +5,10 @@ from pathlib import Path
 
 from rich.table import Table
 
+from fedbench.cli.table_terminal import print_table
 from fedbench.cli.terminal import console, duration, results
 from fedbench.report.content import Report
+from fedbench.report.files import CHARTS
 from fedbench.report.shown_metrics import BYTES, FLOPS, fitting
 from fedbench.tables.numbers import PERCENT, Number
 from fedbench.tables.seed_statistics import Spread
@@ -23,6 +25,10 @@ def print_report(report: Report, files: Sequence[Path]) -> None:
     work = [method.spread("client_flops") for method in methods]
     sent = fitting(BYTES, [spread.mean for spread in traffic])
     worked = fitting(FLOPS, [spread.mean for spread in work])
+    if report.chosen_columns:
+        print_table(report.results)
+        _print_files(files)
+        return
     table = Table(box=None, padding=(0, 2, 0, 0))
     table.add_column("method", overflow="fold")
     for column in ("seeds", "best %", "final %", f"up + down {sent.unit}", f"work {worked.unit}", "time"):
@@ -37,8 +43,20 @@ def print_report(report: Report, files: Sequence[Path]) -> None:
             duration(method.spread("wall_seconds").mean),
         )
     results.print(table, markup=False, highlight=False)
+    _print_files(files)
+
+
+def _print_files(files: Sequence[Path]) -> None:
+    """A line for each file, and one for all charts."""
+    charts = [file for file in files if file.parent.name == CHARTS]
     for file in files:
-        results.print(f"{file.suffix.removeprefix('.'):<8}{file}", markup=False, highlight=False, soft_wrap=True)
+        if file not in charts:
+            results.print(f"{file.suffix.removeprefix('.'):<8}{file}", markup=False, highlight=False, soft_wrap=True)
+    if charts:
+        kinds = " and ".join(sorted({file.suffix.removeprefix(".").upper() for file in charts}, reverse=True))
+        count = len({file.stem for file in charts})
+        text = f"{'charts':<8}{charts[0].parent} ({count} as {kinds})"
+        results.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_uploaded(sent: Sequence[Mapping[str, str]]) -> None:

@@ -78,7 +78,7 @@ def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict
         (exit status, the JSON document).
     """
     from fedbench.cli.suite_progress import SuiteProgress
-    from fedbench.cli.suite_terminal import print_line, print_suite
+    from fedbench.cli.table_terminal import print_line, print_table
     from fedbench.cli.terminal import console
     from fedbench.suites.files import TABLE
     from fedbench.suites.run import run_suite, suite_folder
@@ -89,7 +89,7 @@ def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict
     folder = suite_folder(plan)
     document = outcomes.to_mapping() | {"directory": str(folder), "files": str(folder / TABLE)}
     if not as_json:
-        print_suite(outcomes.table())
+        print_table(outcomes.table())
         print_line(f"files: {folder / TABLE}")
     if outcomes.status == "interrupted":
         without = ", without --force: what it has run again is kept" if force else ""

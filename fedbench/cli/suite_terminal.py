@@ -1,43 +1,11 @@
-"""Prints a suite's table and its costs on the terminal."""
+"""Prints what a suite would cost on the terminal."""
 
 from rich.table import Table as Grid
 
+from fedbench.cli.table_terminal import print_line
 from fedbench.cli.terminal import results
 from fedbench.suites.dry_run import Foreseen, total_open
 from fedbench.suites.plan import Plan
-from fedbench.tables.table import Cell, Table
-
-
-def print_suite(table: Table) -> None:
-    """The table: means and deviations, the published figures below them."""
-    grid = Grid(box=None, padding=(0, 2, 0, 0), title=table.title, title_justify="left")
-    grid.add_column(table.corner, no_wrap=True)
-    for column in table.columns:
-        grid.add_column(column, justify="right", overflow="fold")
-    for label, cells in table.rows:
-        grid.add_row(label, *(_lines(table, cell) for cell in cells))
-    if table.banner:
-        print_line(table.banner)
-    results.print(grid, markup=False, highlight=False)
-    for number, note in enumerate(table.footnotes, 1):
-        print_line(f"[{number}] {note}")
-    for note in table.explanations:
-        print_line(note)
-
-
-def _lines(table: Table, cell: Cell) -> str:
-    """A cell without its published figure, which stands below it with the difference."""
-    footnote = table.footnote(cell)
-    mark = f" [{footnote}]" if footnote else ""
-    if cell.measured is None:
-        published = "" if cell.published is None else f"\npublished {cell.published_words}"
-        return f"{cell.shown}{mark}{published}"
-    spread, number = cell.measured, cell.number
-    text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
-    text += f" ({table.count(cell)})" if table.count(cell) else ""
-    if cell.published is None or cell.difference is None:
-        return text + mark
-    return f"{text}{mark}\n{cell.published_words}: {number.signed(cell.difference)}\n{cell.verdict}"
 
 
 def print_foreseen(plan: Plan, foreseen: list[Foreseen]) -> None:
@@ -70,8 +38,3 @@ def print_foreseen(plan: Plan, foreseen: list[Foreseen]) -> None:
         sent = f"{whole.uplink_bytes / 1e9:,.2f} GB up, {whole.downlink_bytes / 1e9:,.2f} GB down"
         words += f": {sent}, {whole.client_flops / 1e12:,.2f} TFLOP"
     print_line(words)
-
-
-def print_line(text: str) -> None:
-    """Write text to stdout unchanged."""
-    results.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -57,6 +57,7 @@ class ExperimentLoop:
         self._problem = problem
         self._directory = directory
         self._saving = saving
+        self._label = member.label
         self._tracker: MlflowTracker | None = None
         if config.tracking.enabled:
             tracking = config.tracking
@@ -142,7 +143,7 @@ class ExperimentLoop:
         began = time.perf_counter()
         history = self._directory.history()
         sent = sum(sum(history.column(name).to_pylist()) for name in ("uplink_bytes", "downlink_bytes"))
-        description = replace(describe(self._problem, self._directory.path), sent_bytes=sent)
+        description = replace(describe(self._problem, self._directory.path), sent_bytes=sent, label=self._label)
         for observer in self._observers:
             observer.run_started(description)
         try:

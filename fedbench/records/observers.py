@@ -27,6 +27,7 @@ class RunDescription:
         validation_samples: size of the validation split; 0: there is none.
         group_names: names of the layer groups, shallow to deep.
         own_code: {import path: digest of its content} of the parts of one's own that the run began with.
+        label: what the suite calls the run that it was made for; "" for others.
     """
 
     config: dict[str, Any]
@@ -46,6 +47,7 @@ class RunDescription:
     own_code: dict[str, str] = field(default_factory=dict)
     validation_samples: int = 0
     group_names: tuple[str, ...] = ()
+    label: str = ""
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,14 @@ class Membership:
         run_name: of the MLflow run; None: the method and the run directory's name.
         tags: further MLflow tags of the run.
         judge: called with the summary after the run; returns extra MLflow tags and metrics.
+        label: what the whole calls the run, without its seed; "": nothing of its own.
     """
 
     parent_run_id: str | None = None
     run_name: str | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
     judge: Callable[[Mapping[str, Any]], Verdict] | None = None
+    label: str = ""
 
 
 ALONE = Membership()

@@ -1,19 +1,20 @@
 """Recorded runs side by side: which count, as which methods, and what is wrong with the rest."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.merge import preset_names
-from fedbench.errors import ConfigError, DataError
+from fedbench.errors import DataError
 from fedbench.records.recorded_run import RecordedRun, Unusable, read_run
 from fedbench.records.run_lock import is_at_work
 from fedbench.report.caveats import Caveat, left_out, note, warn
+from fedbench.report.chosen_labels import Labels, relabelled, the_method
 from fedbench.report.fairness import remarks
-from fedbench.report.methods import Method, grouped, identity, labels, letters
+from fedbench.report.methods import Method, grouped, identity, letters
+from fedbench.report.methods import labels as descriptions
 
 
 @dataclass(frozen=True)
@@ -48,18 +49,7 @@ class Comparison:
         if label is None:
             plain = [method for method in self.methods if _is_plain_fedavg(method)]
             return (plain or list(self.methods))[0]
-        wanted = label.casefold()
-        exact = [
-            method
-            for method in self.methods
-            if wanted in (method.label.casefold(), method.letter.casefold(), method.title.casefold())
-        ]
-        near = exact or [method for method in self.methods if method.label.casefold().startswith(wanted)]
-        if len(near) == 1:
-            return near[0]
-        known = [method.label for method in self.methods]
-        fault = "is the beginning of several methods" if near else f"is no method here{did_you_mean(label, known)}"
-        raise ConfigError(f"--baseline {label}: {fault}; there are: {'; '.join(known)}")
+        return the_method(f"--baseline {label}", label, self.methods)
 
 
 def load(directories: Sequence[Path], sources: Sequence[str] | None = None) -> list[RecordedRun | Unusable]:
@@ -78,13 +68,18 @@ def load(directories: Sequence[Path], sources: Sequence[str] | None = None) -> l
     return runs
 
 
-def compare(runs: Sequence[RecordedRun | Unusable]) -> Comparison:
+def compare(
+    runs: Sequence[RecordedRun | Unusable], labels: Labels = (), titles: Mapping[str, str] | None = None
+) -> Comparison:
     """Group runs into methods; whatever cannot be averaged is left out and said.
 
     Args:
         runs: runs in any order, several seeds of several configurations.
+        labels: what methods are called instead of what tells them apart.
+        titles: {digest of a run: what it is called}; None or lacking: what the suite called it that made it.
 
     Raises:
+        ConfigError: a label that cannot be given.
         DataError: no run counts.
     """
     caveats = [left_out(f"{run.source}: {run.reason}") for run in runs if isinstance(run, Unusable)]
@@ -102,23 +97,26 @@ def compare(runs: Sequence[RecordedRun | Unusable]) -> Comparison:
         reasons = "; ".join(caveat.text for caveat in caveats[:3])
         raise DataError(f"none of the {len(runs)} runs can be compared: {reasons}")
     kept.sort(key=lambda method: identity(method[0][0]))  # wherever the runs were read from
-    names = _titled([counted for counted, _ in kept], labels([counted[0].settings for counted, _ in kept]))
+    described = descriptions([counted[0].settings for counted, _ in kept])
+    names = _titled([counted for counted, _ in kept], described, titles or {})
     by_label = sorted(zip(names, kept, strict=True), key=lambda method: method[0].casefold())
     for letter, (label, (counted, asked)) in zip(letters(), by_label, strict=False):
-        methods.append(Method(letter, label, counted, asked))
+        methods.append(Method(letter, label, counted, asked, label))
+    methods = relabelled(methods, labels)
     caveats += remarks(methods, readable)
     return Comparison(tuple(methods), tuple(sorted(caveats, key=lambda caveat: caveat.rank)), len(runs))
 
 
-def _titled(methods: Sequence[Sequence[RecordedRun]], described: Sequence[str]) -> list[str]:
+def _titled(methods: Sequence[Sequence[RecordedRun]], described: Sequence[str], titles: Mapping[str, str]) -> list[str]:
     """The labels of methods: the name that was given to all runs of a method and to no other, else the description.
 
     Args:
         methods: the runs of each method.
         described: a label for each, made of its settings.
+        titles: {digest of a run: its name}, where it is not the one that the run was recorded with.
     """
     not_given = {*preset_names(), ExperimentConfig.model_fields["name"].default}
-    names = [{run.name for run in runs} for runs in methods]
+    names = [{titles.get(run.digest) or run.description.label or run.name for run in runs} for runs in methods]
     uses = Counter(name for own in names for name in own)
     labels_shown = []
     for own, text in zip(names, described, strict=True):

@@ -16,7 +16,7 @@ from fedbench.report.compare import Comparison
 from fedbench.report.fairness import versions
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
-from fedbench.report.shown_metrics import default_target
+from fedbench.report.shown_metrics import PRINTED, chosen_columns, default_target
 from fedbench.report.svg_chart import Chart
 from fedbench.report.svg_heatmap import Heatmap
 from fedbench.tables.table import Table
@@ -53,6 +53,8 @@ class Report:
         baseline: the method that others are measured against.
         target: accuracy (0..1) of the table on what it took to reach it.
         results, differences, reached, settings, runs: tables; None where there is nothing to say.
+        printed_results: `results` with as many columns as a printed page holds, unless others were asked for.
+        chosen_columns: names of the columns that were asked for; (): none were.
         charts: accuracy against what was spent.
         chart_note: the meaning of lines and bands.
         partitions: pictures of the samples that each client holds.
@@ -67,6 +69,8 @@ class Report:
     baseline: Method
     target: float
     results: Table
+    printed_results: Table
+    chosen_columns: tuple[str, ...]
     differences: Table | None
     reached: Table
     settings: Table | None
@@ -80,12 +84,21 @@ class Report:
 
     @property
     def tables(self) -> tuple[Table, ...]:
-        """The tables of figures, which `table.csv` and `table.tex` hold."""
+        """The tables of figures, which `table.csv` holds."""
         return tuple(table for table in (self.results, self.differences, self.reached) if table is not None)
+
+    @property
+    def printed_tables(self) -> tuple[Table, ...]:
+        """The tables of figures, which `table.tex` holds."""
+        return tuple(table for table in (self.printed_results, self.differences, self.reached) if table is not None)
 
 
 def make_report(
-    comparison: Comparison, target: float | None = None, baseline: str | None = None, command: str = "fedbench report"
+    comparison: Comparison,
+    target: float | None = None,
+    baseline: str | None = None,
+    command: str = "fedbench report",
+    columns: Sequence[str] = (),
 ) -> Report:
     """The report on a comparison.
 
@@ -93,14 +106,15 @@ def make_report(
         target: accuracy (0..1) to be reached; None: 90 % of the worst method's best one.
         baseline: a method's label; None: FedAvg with full updates, else the first.
         command: the command that is named as having made it.
+        columns: names of the main table's columns, of `COLUMNS`; (): those that some method has.
 
     Raises:
-        ConfigError: no such baseline, or a target outside (0, 1].
+        ConfigError: no such baseline or column, or a target outside (0, 1].
     """
     if target is not None and not 0 < target <= 1:
         hint = f"; did you mean {target / 100:g}?" if 1 < target <= 100 else ""
         raise ConfigError(f"--target {target:g}: must be an accuracy above 0 and up to 1{hint}")
-    methods = comparison.methods
+    methods, asked = comparison.methods, chosen_columns(columns)
     against = comparison.baseline(baseline)
     aim = default_target(methods) if target is None else target
     origin = "The target is 90 % of the worst method's best accuracy." if target is None else "The target was given."
@@ -110,7 +124,9 @@ def make_report(
         comparison=comparison,
         baseline=against,
         target=aim,
-        results=results_table(methods),
+        results=results_table(methods, asked),
+        printed_results=results_table(methods, asked or chosen_columns(PRINTED)),
+        chosen_columns=tuple(columns),
         differences=paired_table(methods, against) if len(methods) > 1 else None,
         reached=reached_table(methods, aim, origin),
         settings=settings_table(methods),

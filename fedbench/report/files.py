@@ -1,15 +1,23 @@
 """The files of a report; each is replaced whole."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
-from fedbench.atomic_files import replace_text
+from fedbench.atomic_files import replace_text, replacing
 from fedbench.errors import ConfigError
-from fedbench.report.content import Report
+from fedbench.report.charts import AXES
+from fedbench.report.content import MOST_PARTITIONS, Report
 from fedbench.report.html import page
 from fedbench.report.markdown import markdown
+from fedbench.report.pdf_file import chart_pdf, heatmap_pdf
+from fedbench.report.svg_file import chart_svg, heatmap_svg
 from fedbench.tables import render
+from fedbench.tables.latex import latex
 
 PAGE, TEXT, CSV, LATEX = "report.html", "report.md", "table.csv", "table.tex"
+
+CHARTS = "charts"
+"""The folder of the charts, below the report's."""
 
 
 def write_report(report: Report, directory: Path) -> list[Path]:
@@ -19,7 +27,8 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         directory: made if it is not there; files of other names in it are left alone.
 
     Returns:
-        `report.html`, `report.md`, `table.csv`, `table.tex`.
+        `report.html`, `report.md`, `table.csv`, `table.tex`, and each chart as `charts/NAME.svg` and `charts/NAME.pdf`;
+        charts of an earlier report in this folder that this one does not have are removed.
 
     Raises:
         ConfigError: the directory cannot be written.
@@ -30,10 +39,28 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         PAGE: page(report),
         TEXT: markdown(report),
         CSV: "\n".join([head, *lines]) + "\n",
-        LATEX: "\n".join(render.latex(table) for table in report.tables),
+        LATEX: "\n".join(latex(table) for table in report.printed_tables),
     }
+    pictures = dict(_pictures(report))
+    known = [f"by-{axis.key}" for axis in AXES] + [f"partition-{number + 1}" for number in range(MOST_PARTITIONS)]
     try:
-        directory.mkdir(parents=True, exist_ok=True)
-        return [replace_text(directory / name, text) for name, text in contents.items()]
+        (directory / CHARTS).mkdir(parents=True, exist_ok=True)
+        written = [replace_text(directory / name, text) for name, text in contents.items()]
+        for stale in {f"{name}.{kind}" for name in known for kind in ("svg", "pdf")} - pictures.keys():
+            (directory / CHARTS / stale).unlink(missing_ok=True)
+        for name, content in pictures.items():
+            with replacing(directory / CHARTS / name) as temporary:
+                temporary.write_bytes(content)
+        return written + [directory / CHARTS / name for name in pictures]
     except OSError as error:
         raise ConfigError(f"--output {directory}: cannot be written: {error.strerror}; name another folder") from None
+
+
+def _pictures(report: Report) -> Iterator[tuple[str, bytes]]:
+    """(name of the file, content) of each chart."""
+    for chart in report.charts:
+        yield f"{chart.name}.svg", chart_svg(chart).encode()
+        yield f"{chart.name}.pdf", chart_pdf(chart)
+    for heatmap in report.partitions:
+        yield f"{heatmap.name}.svg", heatmap_svg(heatmap).encode()
+        yield f"{heatmap.name}.pdf", heatmap_pdf(heatmap)

@@ -7,6 +7,7 @@ from tempfile import TemporaryDirectory
 
 from fedbench.home import expanded
 from fedbench.records.recorded_run import RecordedRun, Unusable, run_directories
+from fedbench.report.chosen_labels import Labels
 from fedbench.report.compare import compare, load
 from fedbench.report.content import Report, make_report
 from fedbench.report.files import write_report
@@ -21,6 +22,8 @@ class Wanted:
         experiment: name of an MLflow experiment whose runs are read, too; None: none.
         mlflow_uri: the store of the experiment; None: the default one.
         target, baseline: as for `make_report`.
+        labels: as for `compare`.
+        columns: as for `make_report`.
         command: the command that is named as having made the report.
     """
 
@@ -29,6 +32,8 @@ class Wanted:
     mlflow_uri: str | None = None
     target: float | None = None
     baseline: str | None = None
+    labels: Labels = ()
+    columns: tuple[str, ...] = ()
     command: str = "fedbench report"
 
 
@@ -47,7 +52,8 @@ def report_on(wanted: Wanted, output: Path) -> tuple[Report, list[Path]]:
     """
     with TemporaryDirectory(prefix="fedbench-report-") as folder:
         runs = _read(wanted, Path(folder))
-        report = make_report(compare(runs), wanted.target, wanted.baseline, wanted.command)
+        comparison = compare(runs, wanted.labels)
+        report = make_report(comparison, wanted.target, wanted.baseline, wanted.command, wanted.columns)
         return report, write_report(report, expanded(output))
 
 

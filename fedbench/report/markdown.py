@@ -8,14 +8,14 @@ from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.content import Report
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import spent_until
-from fedbench.report.shown_metrics import TOTALS
+from fedbench.report.shown_metrics import COLUMNS
 from fedbench.tables import render
 from fedbench.tables.render import escaped_markdown
 from fedbench.tables.seed_statistics import Spread, paired
 
 
 def markdown(report: Report) -> str:
-    """The report without its charts."""
+    """The report, which shows the files of its charts."""
     parts = [f"# {escaped_markdown(report.title)}", escaped_markdown(" ".join(report.intro))]
     if report.comparison.caveats:
         lines = "\n".join(
@@ -23,6 +23,9 @@ def markdown(report: Report) -> str:
         )
         parts += ["## Read this first", lines]
     for table in (*report.tables, report.settings, report.runs):
+        if table is report.reached and report.charts:
+            pictures = [f"![{escaped_markdown(chart.title)}](charts/{chart.name}.svg)" for chart in report.charts]
+            parts += ["## Accuracy against what was spent", escaped_markdown(report.chart_note), *pictures]
         if table is not None:
             parts += [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
     parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
@@ -57,7 +60,7 @@ def _method(report: Report, method: Method) -> dict[str, Any]:
         "letter": method.letter,
         "seeds": list(method.seeds),
         "runs": [_run(run, report.target) for run in method.runs],
-        **{total.name: _spread(method.spread(total.name)) for total in TOTALS},
+        **{name: _spread(method.spread(name)) for name in COLUMNS},
         "against_baseline": None
         if method is against
         else {

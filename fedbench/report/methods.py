@@ -25,15 +25,22 @@ class Method:
 
     Attributes:
         letter: A, B, C, ...; names the method in charts and tables.
-        label: what tells it from the other methods of the comparison.
+        label: what it is called: what tells it from the other methods of the comparison, or what the user chose.
         runs: the runs that count, one a seed, by ascending seed.
         asked: the seeds of all its runs, also of those that do not count.
+        described: its label before the user chose another.
     """
 
     letter: str
     label: str
     runs: tuple[RecordedRun, ...]
     asked: tuple[int, ...]
+    described: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What options may call it."""
+        return self.letter, self.label, self.title, self.described, f"{self.letter}: {self.described}"
 
     @property
     def config(self) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from fedbench.tables.table import Cell, Table
 POINTS = Number(2, 100, "points", is_change=True)
 SHARE = ABOUT = Number(1, 100, "%")
 
-COSTS = (
-    "Bytes, work and virtual time are sums over all clients and rounds; paper's Comm. and Comp. count as FedPart's "
-    "Table 1 does (one client, uplink only, without BatchNorm statistics)."
+SUMS = "Bytes, work and virtual time are sums over all clients and rounds."
+PAPER = (
+    "Paper's Comm. and Comp. count as FedPart's Table 1 does: Comm. the uplink of all clients without BatchNorm "
+    "statistics, Comp. one client's work."
 )
 WALL = "Wall times hold for the machines, and the load on them, where the runs were made."
 
@@ -24,9 +25,14 @@ Spent = Mapping[str, float]
 """{metric: value} when a run first reached the target."""
 
 
-def results_table(methods: Sequence[Method]) -> Table:
-    """The figures of each method over its seeds."""
-    columns = [total for total in TOTALS if any(method.spread(total.name).n for method in methods)]
+def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = ()) -> Table:
+    """The figures of each method over its seeds.
+
+    Args:
+        methods: the rows.
+        asked: the columns; (): those of `TOTALS` that some method has.
+    """
+    columns = list(asked) or [total for total in TOTALS if any(method.spread(total.name).n for method in methods)]
     numbers = [
         total.number([value for method in methods for value in method.summaries(total.name).values()])
         for total in columns
@@ -38,9 +44,20 @@ def results_table(methods: Sequence[Method]) -> Table:
         )
         for method in methods
     )
-    headings = tuple(f"{total.heading} ({number.unit})" for total, number in zip(columns, numbers, strict=True))
-    notes = (how_chosen({run.chosen_on for method in methods for run in method.runs}), COSTS, WALL)
+    headings = tuple(_heading(total, number) for total, number in zip(columns, numbers, strict=True))
+    names = {column.name for column in columns}
+    explained = (
+        ({"best_accuracy"}, how_chosen({run.chosen_on for method in methods for run in method.runs})),
+        ({"uplink_bytes", "downlink_bytes", "total_bytes", "client_flops", "virtual_seconds"}, SUMS),
+        ({"paper_comm_gb", "paper_comp_tflop"}, PAPER),
+        ({"wall_seconds"}, WALL),
+    )
+    notes = tuple(note for shown_names, note in explained if names & shown_names)
     return Table("Accuracy and cost of each method", "method", headings, rows, notes, label="results")
+
+
+def _heading(shown_metric: ShownMetric, number: Number) -> str:
+    return f"{shown_metric.heading} ({number.unit})" if number.unit else shown_metric.heading
 
 
 def _total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:
@@ -111,10 +128,7 @@ def reached_table(methods: Sequence[Method], target: float, explanation: str) ->
     rows = tuple((method.title, tuple(_reached_cells(spent[method.letter], columns, numbers))) for method in methods)
     headings = (
         "seeds that reached it",
-        *(
-            f"{column.heading} ({number.unit})" if number.unit else column.heading
-            for column, number in zip(columns, numbers, strict=True)
-        ),
+        *(_heading(column, number) for column, number in zip(columns, numbers, strict=True)),
     )
     notes = [explanation, "What was spent by the end of the round that was first scored at the target or above."]
     if any(method.config.get("evaluation", {}).get("every", 1) != 1 for method in methods):

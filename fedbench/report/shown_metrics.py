@@ -4,6 +4,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fedbench.components.suggestions import did_you_mean
+from fedbench.errors import ConfigError
 from fedbench.records.metrics import METRICS, Metric
 from fedbench.report.methods import Method
 from fedbench.tables.numbers import PERCENT, Number
@@ -42,7 +44,7 @@ class ShownMetric:
         if unit == "fraction":
             return PERCENT
         if not unit:
-            return Number(1)
+            return Number(1) if self.name in ("rounds", "best_round") else Number.fitting(values)
         return fitting(SCALES.get(unit, ((unit, 1.0),)), values)
 
 
@@ -58,7 +60,17 @@ TOTALS = (
     ShownMetric("wall_seconds", "wall time"),
     ShownMetric("virtual_seconds", "virtual time"),
 )
-"""The figures of whole runs; one that no method has is left out."""
+"""The figures of whole runs that the main table shows where nothing else is asked for."""
+
+COLUMNS: dict[str, ShownMetric] = {metric.name: metric for metric in TOTALS} | {
+    name: ShownMetric(name, metric.meaning)
+    for name, metric in METRICS.items()
+    if metric.is_summarised and name not in {shown.name for shown in TOTALS}
+}
+"""Every figure of a whole run, by name: what the main table can show, and what the JSON document has."""
+
+PRINTED = ("best_accuracy", "final_accuracy", "total_bytes", "client_flops")
+"""What the main table shows on paper where nothing else is asked for: as much as one page's text holds."""
 
 SPENDINGS = (
     ShownMetric("rounds", "round"),
@@ -68,6 +80,21 @@ SPENDINGS = (
     ShownMetric("virtual_seconds", "virtual time"),
 )
 """What reaching a target accuracy costs."""
+
+
+def chosen_columns(names: Sequence[str]) -> tuple[ShownMetric, ...]:
+    """The columns of these names, in their order.
+
+    Raises:
+        ConfigError: a name is none of `COLUMNS`, or stands there twice.
+    """
+    for place, name in enumerate(names):
+        if name not in COLUMNS:
+            near = did_you_mean(name, COLUMNS).partition("; allowed")[0]
+            raise ConfigError(f"--columns {name}: no such figure{near}; there are: {', '.join(COLUMNS)}")
+        if name in names[:place]:
+            raise ConfigError(f"--columns {name}: stands there twice; name each figure once")
+    return tuple(COLUMNS[name] for name in names)
 
 
 def fitting(scales: Scales, values: Sequence[float]) -> Number:

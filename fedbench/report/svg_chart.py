@@ -5,23 +5,25 @@ legible on a light and on a dark page.
 """
 
 import itertools
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
 from fedbench.records.recorded_run import Values
 from fedbench.report.curves import AccuracyCurve
+from fedbench.report.palette import colour_of, dashes_of
 from fedbench.report.svg_axes import Scale, around, from_zero
 
 WIDTH, HEIGHT = 440, 310
 LEFT, RIGHT, TOP, BOTTOM = 46, 22, 12, 46
-COLOURS, DASHES = 7, 5
-"""The numbers of colours and dashes that the page knows; together they tell 35 lines apart."""
-
 MOST_DOTS = 40
 """Points of a line that are marked, and say their values when pointed at."""
 
 LETTER_HEIGHT = 14
+
+LEGEND_LETTERS = 58
+"""Letters of a line of the legend below a chart."""
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class Chart:
 
     def to_svg(self) -> str:
         """The `svg` element."""
-        x, y = self._scales()
+        x, y = self.scales()
         parts = [
             f'<svg class="chart" viewBox="0 0 {WIDTH} {HEIGHT}" role="img" '
             f'aria-labelledby="{self.name}-title {self.name}-desc">',
@@ -79,7 +81,17 @@ class Chart:
         parts += _letters(self.lines, x, y)
         return "\n".join([*parts, "</svg>"])
 
-    def _scales(self) -> tuple[Scale, Scale]:
+    @property
+    def legend(self) -> list[tuple[int | None, str]]:
+        """(style, text) of each line of a legend, in lines that are not wider than the chart; style None: goes on."""
+        rows: list[tuple[int | None, str]] = []
+        for line in self.lines:
+            first, *others = textwrap.wrap(f"{line.letter}: {line.label}", LEGEND_LETTERS) or [line.letter]
+            rows += [(line.style, first), *((None, other) for other in others)]
+        return rows
+
+    def scales(self) -> tuple[Scale, Scale]:
+        """The axes of what was spent, and of accuracy in percent, in places of the `svg` element."""
         highest = max(float(line.curve.x[-1]) for line in self.lines)
         low = min(float(line.curve.low.min()) for line in self.lines)
         high = max(float(line.curve.high.max()) for line in self.lines)
@@ -97,7 +109,7 @@ class Chart:
 
 def classes(style: int) -> str:
     """The CSS classes of the line number `style`: colours in turn, dashes in another turn, so that no two are alike."""
-    return f"c{style % COLOURS} d{(style + style // COLOURS) % DASHES}"
+    return f"c{colour_of(style)} d{dashes_of(style)}"
 
 
 def sample(style: int) -> str:
@@ -164,14 +176,21 @@ def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
 
 
 def _letters(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[str]:
-    """Each line's letter behind its end; where some would cover each other, they are stacked around their middle."""
+    for left, top, line in letter_places(lines, x, y):
+        yield f'<text class="letter {classes(line.style)}" x="{left:.1f}" y="{top:.1f}">{escape(line.letter)}</text>'
+
+
+def letter_places(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[tuple[float, float, Line]]:
+    """(left, bottom, line) of each line's letter behind its end; where some would cover each other, they are stacked.
+
+    Args:
+        lines: of one chart.
+        x, y: the chart's axes.
+    """
     ends = [_End(x.place(float(line.curve.x[-1])), y.place(100 * float(line.curve.mean[-1])), line) for line in lines]
     for column in _parted(sorted(ends, key=lambda end: end.x), lambda end: end.x, 1.2 * LETTER_HEIGHT):
         for height, end in _stacked(sorted(column, key=lambda end: end.y)):
-            yield (
-                f'<text class="letter {classes(end.line.style)}" x="{end.x + 5:.1f}" y="{height + 4.5:.1f}">'
-                f"{escape(end.line.letter)}</text>"
-            )
+            yield end.x + 5, height + 4.5, end.line
 
 
 @dataclass(frozen=True)

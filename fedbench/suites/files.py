@@ -7,6 +7,7 @@ from fedbench.atomic_files import replace_text
 from fedbench.suites.results import Outcomes
 from fedbench.tables import render
 from fedbench.tables.html import table_page
+from fedbench.tables.latex import latex
 
 TABLE = "table"
 """The folder of the files, below the suite's."""
@@ -25,7 +26,7 @@ def write_outputs(outcomes: Outcomes, folder: Path) -> list[Path]:
     texts = {
         "table.md": render.markdown(table),
         "table.html": table_page(table),
-        "table.tex": render.latex(table),
+        "table.tex": latex(table),
         "table.csv": render.csv(table),
         "suite.json": json.dumps(outcomes.to_mapping(), indent=2, ensure_ascii=False) + "\n",
     }

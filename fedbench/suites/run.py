@@ -232,7 +232,7 @@ class _Suite:
         tags = {"suite": self._plan.name, "row": run.row}
         if self._plan.label:
             tags["scale"] = self._plan.label
-        return Membership(self._parent.run_id, self._name(run), tags)
+        return Membership(self._parent.run_id, self._name(run), tags, label=run.label)
 
     def _name(self, run: Run) -> str:
         """The MLflow name of a run, the scale last: charts show first letters only, which must tell the runs apart."""
@@ -271,7 +271,8 @@ class _Suite:
         finished = (outcome.directory for outcome in self._whole.by_digest.values() if outcome.finished)
         directories = [directory for directory in finished if directory is not None]
         try:
-            report = make_report(compare(load(directories)), command=self._command())
+            titles = {digest: run.label for digest, run in self._whole.plan.runs.items()}
+            report = make_report(compare(load(directories), titles=titles), command=self._command())
             banner = self._whole.table().banner
             intro = (banner, *report.intro) if banner else report.intro
             write_report(replace(report, title=self._plan.file.title, intro=intro), self._folder / REPORT)

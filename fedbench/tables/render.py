@@ -1,4 +1,4 @@
-"""A `Table` written as Markdown, LaTeX and CSV; whatever its texts contain is escaped."""
+"""A `Table` written as Markdown and CSV; whatever its texts contain is escaped."""
 
 import csv as csv_format
 import io
@@ -12,35 +12,6 @@ CSV_COLUMNS = (
     "table", "row", "column", "text", "unit", "n", "mean", "std", "values",
     "published", "published_std", "difference", "within_interval", "note", "banner",
 )  # fmt: skip
-
-MOST_COLUMNS = 4
-WIDE = "; wider than a page's text: leave columns out, or use sidewaystable of the package rotating"
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "{": r"\{",
-    "}": r"\}",
-    "$": r"\$",
-    "&": r"\&",
-    "#": r"\#",
-    "_": r"\_",
-    "%": r"\%",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': "''",
-    "[": "{[}",  # after a row's end, a bracket or a star would be taken for its argument
-    "]": "{]}",
-    "*": "{*}",
-    "±": r"$\pm$",
-    "\N{MULTIPLICATION SIGN}": r"$\times$",
-    "≤": r"$\le$",
-    "≥": r"$\ge$",
-    "\N{MINUS SIGN}": "$-$",
-    "µ": r"$\mu$",
-}
 
 
 def markdown(table: Table) -> str:
@@ -56,28 +27,6 @@ def markdown(table: Table) -> str:
     lines += [f"- \\[{number}\\] {escaped_markdown(note)}" for number, note in enumerate(table.footnotes, 1)]
     lines += [f"- {escaped_markdown(note)}" for note in table.explanations]
     return "\n".join(lines).rstrip() + "\n"
-
-
-def latex(table: Table) -> str:
-    """A `table` environment with booktabs' rules; the preamble needs `\\usepackage{booktabs}`."""
-    head = " & ".join(_tex(text) for text in (table.corner, *table.columns))
-    lines = [
-        "% needs \\usepackage{booktabs}" + (WIDE if len(table.columns) > MOST_COLUMNS else ""),
-        r"\begin{table}",
-        r"\centering" + (r"\footnotesize" if len(table.columns) > MOST_COLUMNS else ""),
-        rf"\caption{{{_tex(table.title)}}}",
-        rf"\label{{tab:{slug(table)}}}",
-    ]
-    if table.banner:
-        lines.append(rf"\par\textbf{{{_tex(table.banner)}}}\par\medskip")
-    lines += [rf"\begin{{tabular}}{{l{'r' * len(table.columns)}}}", r"\toprule", rf"{head} \\", r"\midrule"]
-    for label, cells in table.rows:
-        lines.append(" & ".join([_tex(label), *(_tex_cell(table, cell) for cell in cells)]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}"]
-    notes = [rf"\textsuperscript{{{number}}} {_tex(note)}" for number, note in enumerate(table.footnotes, 1)]
-    notes += [_tex(note) for note in table.explanations]
-    lines += [rf"\par\smallskip{{\footnotesize {note}\par}}" for note in notes]
-    return "\n".join([*lines, r"\end{table}"]) + "\n"
 
 
 def csv(table: Table) -> str:
@@ -149,28 +98,3 @@ def escaped_markdown(text: str) -> str:
 
 def _pipes(cells: Iterable[str]) -> str:
     return f"| {' | '.join(cells)} |"
-
-
-def _tex(text: str) -> str:
-    escaped = "".join(LATEX.get(letter, letter) for letter in " ".join(text.split()))
-    return re.sub("-(?=-)", "-{}", escaped)  # two hyphens would become a dash
-
-
-def _tex_cell(table: Table, cell: Cell) -> str:
-    number, spread = cell.number, cell.measured
-    text = _tex(cell.shown)
-    if spread is not None:
-        deviation = rf" \pm {_tex_number(number.unsigned(spread.std))}" if spread.n > 1 else ""
-        text = f"${_tex_number(number.bare(spread.mean))}{deviation}$"
-    if count := table.count(cell):
-        text += f" ({_tex(count)})"
-    if published := published_and_verdict(cell):
-        text += rf" {{\footnotesize {_tex(published)}}}"
-    if (footnote := table.footnote(cell)) is not None:
-        text += rf"\textsuperscript{{{footnote}}}"
-    return text
-
-
-def _tex_number(text: str) -> str:
-    """In formulas a comma would be followed by a gap."""
-    return text.replace(",", "{,}")

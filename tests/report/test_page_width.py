@@ -29,6 +29,10 @@ def test_no_table_is_cut_at_1280_pixels_and_the_page_never(recorded: Path, tmp_p
             opened = launched.new_page(viewport={"width": width, "height": 900})
             opened.goto(file.as_uri())
             assert not opened.evaluate(PAGE_CUT)
+            (box,) = opened.query_selector_all("#results .scroll")
+            box.evaluate("box => box.scrollLeft = 200")
+            left = box.evaluate("box => box.querySelector('tbody th').getBoundingClientRect().left - box.offsetLeft")
+            assert left == pytest.approx(0, abs=2), "the names of the methods stay while a table scrolls"
             if width == 1280:
                 assert opened.evaluate(CUT) == 0
         launched.close()

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 from command_line import Finished, in_this_process
-from reading import Page, latex_rows, pipe_tables
+from reading import Page, latex_tables, pipe_tables
 from small import asynchronous
 
 from fedbench.config.experiment import ExperimentConfig
@@ -30,7 +30,9 @@ Call = Callable[..., Finished]
 
 
 @pytest.fixture
-def call(run_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Call:
+def call(
+    run_folder: Path, no_figures: None, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Call:
     """`call("report")` is `fedbench report` in the empty folder `run_folder`."""
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
@@ -51,20 +53,23 @@ def best(recorded: Path, name: str) -> list[float]:
     ]
 
 
-def test_the_command_writes_four_files_and_says_where(recorded: Path, call: Call, run_folder: Path) -> None:
+def test_the_command_writes_page_tables_and_charts_and_says_where(recorded: Path, call: Call, run_folder: Path) -> None:
     done = call("report", str(recorded))
     assert done.status == 0
     written = sorted(path.name for path in (run_folder / "report").iterdir())
-    assert written == ["report.html", "report.md", "table.csv", "table.tex"]
+    assert written == ["charts", "report.html", "report.md", "table.csv", "table.tex"]
     assert "report/report.html" in done.stdout
+    assert "report/charts (7 as SVG and PDF)" in done.stdout
     values = best(recorded, "full")
     assert f"{statistics.fmean(values):.2f} ± {statistics.stdev(values):.2f}" in done.stdout
     assert "left out: " in done.stderr
     assert "failed-3" in done.stderr
 
 
-def test_the_mean_in_every_file_is_that_of_the_finished_runs(recorded: Path, report: Report, tmp_path: Path) -> None:
-    html, markdown, table, latex = write_report(report, tmp_path / "out")
+def test_the_mean_in_every_file_is_that_of_the_finished_runs(
+    recorded: Path, report: Report, tmp_path: Path, no_figures: None
+) -> None:
+    html, markdown, table, latex, *_ = write_report(report, tmp_path / "out")
     values = best(recorded, "full")
     mean, deviation = f"{statistics.fmean(values):.2f}", f"{statistics.stdev(values):.2f}"
     results = Page(html.read_text()).root.all("table")[0]
@@ -77,10 +82,11 @@ def test_the_mean_in_every_file_is_that_of_the_finished_runs(recorded: Path, rep
     assert float(line["mean"]) == pytest.approx(statistics.fmean(values))
     assert [float(value) for value in line["values"].split()] == pytest.approx(values)
     tabulars = latex.read_text().split("% needs")[1:]
-    rows = [latex_rows(f"% needs{text}") for text in tabulars]
-    assert len(rows) == 3
-    assert any(rf"${mean} \pm {deviation}$" in cell for row in rows[0] for cell in row)
-    assert all(len({len(row) for row in tabular}) == 1 for tabular in rows)
+    tables = [latex_tables(f"% needs{text}") for text in tabulars]
+    assert len(tables) == 3
+    assert len(tables[0]) == 1, "the main table is one table of the figures that matter most"
+    assert any(rf"${mean} \pm {deviation}$" in cell for row in tables[0][0] for cell in row)
+    assert all(len({len(row) for row in part}) == 1 for parts in tables for part in parts)
 
 
 def test_the_page_needs_nothing_but_itself(report: Report) -> None:
@@ -126,7 +132,7 @@ def test_a_line_ends_where_the_mean_accuracy_does(recorded: Path, report: Report
     dots = [dot for dot in svg.all("circle") if dot.text.startswith(f"{line.letter}:")]
     assert len(dots) == 3
     place, height = (float(dots[-1].attributes[key] or "") for key in ("cx", "cy"))
-    x, y = chart._scales()
+    x, y = chart.scales()
     mean = statistics.fmean(
         100 * json.loads((recorded / f"full-{seed}" / "summary.json").read_text())["final_accuracy"]
         for seed in range(3)
@@ -231,6 +237,15 @@ def test_runs_in_the_default_folder_are_found_by_themselves(recorded: Path, call
     [
         (["--target", "70"], "--target 70: must be an accuracy above 0 and up to 1; did you mean 0.7?"),
         (["--baseline", "nonsense"], "--baseline nonsense: is no method here"),
+        (["--columns", "best_accuracy,speed"], "--columns speed: no such figure; there are: best_accuracy, "),
+        (["--columns", "rounds,rounds"], "--columns rounds: stands there twice; name each figure once"),
+        (["--label", "FedProx"], "--label FedProx: write METHOD=TEXT"),
+        (["--label", "moon=x"], "--label moon=x: is no method here; there are: fedavg, full; FedPart; ormo, full"),
+        (["--label", "fed=x"], "--label fed=x: is the beginning of several methods; there are: "),
+        (["--label", "A= "], "--label A= : the label is empty; write METHOD=TEXT"),
+        (["--label", "A=x", "--label", "fedavg=y"], "--label fedavg=y: fedavg, full is to be called 'x' already"),
+        (["--label", "A=FedPart"], "--label: A, B would all be called 'FedPart'"),
+        (["--upload", "--label", "A=x"], "--label A=x: has no effect with --upload"),
         (["--mlflow-uri", "sqlite:///x.db"], "has no effect without --experiment or --upload"),
         (["--upload", "--target", "0.5"], "--target 0.5: has no effect with --upload"),
         (["--output", "/dev/null/x"], "--output /dev/null/x: cannot be written"),
@@ -281,7 +296,7 @@ def test_the_shade_of_a_cell_is_the_clients_count_of_the_class() -> None:
         if "shade" in (path.attributes["class"] or "")
     }
     assert shades == {"s1": 1, "s4": 1, "s8": 1}
-    assert [text.text for text in cells.all("text")] == ["cat", "dog", "0", "1", "8", "1", "4"]
+    assert [text.text for text in cells.all("text")] == ["cat", "dog", "0", "1", "client", "8", "1", "4"]
 
 
 def test_a_run_on_the_wall_clock_is_reproduced_by_its_order_of_arrivals(tmp_path: Path) -> None:

@@ -8,10 +8,11 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from reading import Page, latex_rows, pipe_tables
+from reading import Page, latex_tables, pipe_tables
 
 from fedbench.tables import render
 from fedbench.tables.html import table_html
+from fedbench.tables.latex import latex
 from fedbench.tables.numbers import PERCENT, Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
@@ -78,18 +79,65 @@ def test_html_reads_back_cell_by_cell_with_scopes() -> None:
 
 
 def test_latex_is_balanced_with_a_cell_for_every_column() -> None:
-    rows = latex_rows(render.latex(TABLE))
+    first, second = latex_tables(latex(TABLE))
+    rows = [start + rest[1:] for start, rest in zip(first, second, strict=True)]
     assert [len(row) for row in rows] == [4, 4, 4, 4]
     assert rows[1][1].startswith(r"$91.00 \pm 1.00$")
     assert rows[1][2] == r"$1.23 \pm 0.00$"
     assert rows[2][2] == r"failed\textsuperscript{2}"
 
 
+def test_every_latex_table_is_as_narrow_as_a_page_in_the_letters_of_computer_modern() -> None:
+    words = ("not reached by 1 of 3 seeds", "-0.42 to 1.33 (without 0)", "none")
+    figures = [Cell(spread=Spread.of([value, 1.01 * value]), number=Number(2)) for value in (9.1, 123.4, 4567.8)]
+    published = Cell(spread=Spread.of([0.9, 0.91]), published=0.95, published_std=0.005, number=PERCENT, note="Why.")
+    wide = Table(
+        "Many columns",
+        "method",
+        tuple(f"accuracy of the {place}-th column (GFLOP)" for place in range(10)),
+        tuple(
+            (label, (*figures, published, *map(Cell, words), *figures))
+            for label in ("A: FedPart x FedProx mu=0.01, data.partition.alpha=0.5, sampler=uniform", "B: fedavg, full")
+        ),
+    )
+    for table in (TABLE, wide):
+        for part in re.findall(r"\\begin\{table\}.*?\\end\{table\}", latex(table), re.DOTALL):
+            assert width_in_points(part) <= 345
+    assert sum(len(rows[0]) - 1 for rows in latex_tables(latex(wide))) == 10
+
+
+def width_in_points(table: str) -> float:
+    """The least width of a LaTeX table in the 9 pt of `\\small`, with 3 pt on each side between two columns."""
+    import matplotlib
+    from matplotlib.ft2font import FT2Font
+
+    font = FT2Font(f"{matplotlib.get_data_path()}/fonts/ttf/cmr10.ttf")
+    font.set_size(9 * 1.03, 72)  # at 9 pt Computer Modern is a little wider than its 10 pt letters made smaller
+
+    def measured(tex: str) -> float:
+        small = r"\scriptsize" in tex
+        text = re.sub(r"\\(scriptsize|allowbreak\{\}|textsuperscript)", "", tex).replace(r"\pm", "+---")
+        font.set_text(re.sub(r"\\\w+\{\}|[\\{}$]", "", text).strip(), 0.0)
+        return font.get_width_height()[0] / 64 * (0.82 if small else 1)
+
+    body = re.search(r"\\toprule(.*)\\bottomrule", table, re.DOTALL)
+    assert body is not None
+    nested = r"\\(begin|end)\{tabular\}(\[[tb]\]\{@\{\}r@\{\}\})?"
+    marked = re.sub(nested, lambda match: "<>"[match[1] == "end"], body[1])
+    lines = re.sub("<(.*?)>", lambda match: match[1].replace("\\\\", "\n"), marked, flags=re.DOTALL)
+    rows = [re.split(r"(?<!\\)&", row.replace(r"\midrule", "")) for row in lines.split(r"\\") if "&" in row]
+    columns = [[max(map(measured, cell.strip().split("\n"))) for cell in column] for column in zip(*rows, strict=True)]
+    labels = [row[0] for row in rows]
+    if "tabularx" in table:
+        labels = [piece for label in labels for piece in re.split(r"\\allowbreak\{\}| ", label)]
+    return max(map(measured, labels)) + sum(6 + max(column) for column in columns[1:])
+
+
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="no pdflatex here")
 def test_latex_compiles(tmp_path: Path) -> None:
-    body = render.latex(TABLE)
+    body = latex(TABLE)
     (tmp_path / "t.tex").write_text(
-        "\\documentclass{article}\\usepackage{booktabs}\\begin{document}\n" + body + "\\end{document}\n"
+        "\\documentclass{article}\\usepackage{booktabs,tabularx}\\begin{document}\n" + body + "\\end{document}\n"
     )
     done = subprocess.run(
         ["pdflatex", "-halt-on-error", "-interaction=nonstopmode", "t.tex"],
@@ -116,12 +164,12 @@ def test_csv_keeps_every_value_in_full() -> None:
 
 
 def test_the_banner_stands_in_every_output() -> None:
-    for text in (render.markdown(TABLE), table_html(TABLE), render.latex(TABLE), render.csv(TABLE)):
+    for text in (render.markdown(TABLE), table_html(TABLE), latex(TABLE), render.csv(TABLE)):
         assert "scaled to 0.1 of the rounds and data" in text
 
 
 def test_footnotes_stand_once_each_in_every_output() -> None:
-    for text in (render.markdown(TABLE), table_html(TABLE), render.latex(TABLE)):
+    for text in (render.markdown(TABLE), table_html(TABLE), latex(TABLE)):
         assert text.count("seeds 1 and 2 failed") == 1
         assert text.count("no finite update") == 1
         assert "Last note" in text

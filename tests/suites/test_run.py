@@ -19,6 +19,7 @@ from fedbench.records.run_lock import RunLock
 from fedbench.suites.run import run_suite, suite_folder
 from fedbench.tables import render
 from fedbench.tables.html import table_html
+from fedbench.tables.latex import latex
 
 
 def test_cells_of_one_run_are_read_at_the_end_of_each_cycle(run_folder: Path) -> None:
@@ -113,7 +114,7 @@ def test_a_failing_cell_fails_alone_and_says_why(run_folder: Path) -> None:
     assert broken.shown == "failed"
     assert "nothing left to minimise" in broken.note
     assert table.banner == "1 of 3 runs failed."
-    for text in (render.markdown(table), table_html(table), render.csv(table), render.latex(table)):
+    for text in (render.markdown(table), table_html(table), render.csv(table), latex(table)):
         assert "nothing left to minimise" in text
 
 

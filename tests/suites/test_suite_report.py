@@ -5,6 +5,8 @@ from pathlib import Path
 from small_suites import BASE, plan_of, run, write_suite
 
 from fedbench.records.reader import load_run
+from fedbench.records.recorded_run import run_directories
+from fedbench.report.compare import compare, load
 
 REPORT = Path("runs/suites/tiny/report/report.html")
 ONE_COLUMN = [{"name": "best", "measure": "best_accuracy"}]
@@ -19,7 +21,24 @@ def test_a_suite_ends_with_a_report_that_has_its_title_and_its_charts(run_folder
     assert "<svg" in text
     assert "fedbench suite tiny" in text
     assert "--seeds 0" in text
-    assert {path.name for path in REPORT.parent.iterdir()} == {"report.html", "report.md", "table.csv", "table.tex"}
+    names = {"charts", "report.html", "report.md", "table.csv", "table.tex"}
+    assert {path.name for path in REPORT.parent.iterdir()} == names
+
+
+def test_reports_on_the_runs_of_a_suite_call_them_by_its_rows_and_columns(run_folder: Path) -> None:
+    first = write_suite(run_folder, rows=[{"name": "slow & sure"}], published=None)
+    run(plan_of(first, seeds="0"))
+    reported = compare(load(run_directories([REPORT.parent.parent])))
+    assert [method.label for method in reported.methods] == ["FedPart", "FNU"]
+    assert "B: FNU" in REPORT.read_text()
+    two_rows = [{"name": "few", "set": {"rounds": 1}}, {"name": "more", "set": {"rounds": 2}}]
+    second = write_suite(
+        run_folder, name="other", rows=two_rows, columns=ONE_COLUMN, base={**BASE, "schedule": {"name": "full"}},
+        published=None,
+    )  # fmt: skip
+    run(plan_of(second, seeds="0"))
+    compared = compare(load(run_directories([Path("runs/suites/other")])))
+    assert [method.label for method in compared.methods] == ["few", "more"]
 
 
 def test_a_report_on_a_smaller_suite_says_that_it_is_smaller(run_folder: Path) -> None:

@@ -86,8 +86,11 @@ class Page(HTMLParser):
         self._open[-1].children.append(data)
 
 
-def latex_rows(text: str) -> list[list[str]]:
-    """The rows of the one tabular of a LaTeX text, after checking that braces and environments are balanced."""
+def latex_tables(text: str) -> list[list[list[str]]]:
+    """The rows of each table of a LaTeX text, after checking that braces and environments are balanced.
+
+    Lines within a cell are joined by blanks.
+    """
     bare = re.sub(r"\\[\\{}%&$#_]", lambda match: "@@" if match[0] != "\\\\" else "\\\\", text)
     bare = re.sub(r"(?m)%.*$", "", bare)
     depth = 0
@@ -103,6 +106,12 @@ def latex_rows(text: str) -> list[list[str]]:
         else:
             assert opened.pop() == name
     assert not opened
-    (body,) = re.findall(r"\\begin\{tabular\}\{\w+\}(.*)\\end\{tabular\}", bare, re.DOTALL)
-    body = re.sub(r"\\(top|mid|bottom)rule", "", body)
-    return [[cell.strip() for cell in row.split("&")] for row in body.split(r"\\") if row.strip()]
+    bare = re.sub(
+        r"\\begin\{tabular\}\[[tb]\]\{@\{\}r@\{\}\}(.*?)\\end\{tabular\}",
+        lambda match: match[1].replace(r"\\", " "),
+        bare,
+        flags=re.DOTALL,
+    )
+    bodies = re.findall(r"\\begin\{tabularx?\}.*?@\{\}\}(.*?)\\end\{tabularx?\}", bare, re.DOTALL)
+    bodies = [re.sub(r"\\(top|mid|bottom)rule", "", body) for body in bodies]
+    return [[[cell.strip() for cell in row.split("&")] for row in body.split(r"\\") if row.strip()] for body in bodies]
