@@ -50,20 +50,22 @@ def test_what_is_no_regular_file_is_not_even_opened(tmp_path: Path) -> None:
     os.close(reader)
 
 
+@pytest.mark.parametrize("replace", [os.mkfifo, lambda path: path.symlink_to("other")], ids=["a pipe", "a link"])
 def test_a_file_that_is_replaced_while_it_is_looked_at_is_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    replace: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "file"
     file.write_text("whole")
+    (tmp_path / "other").write_text("another")
     check = regular_files.check_regular
 
     def check_then_replace(path: Path, *, follow: bool = False) -> None:
         check(path, follow=follow)
         path.unlink()
-        os.mkfifo(path)
+        replace(path)
 
     monkeypatch.setattr(regular_files, "check_regular", check_then_replace)
-    with pytest.raises(NotRegular, match="is a named pipe"):
+    with pytest.raises(OSError, match=r"is a named pipe, not a file|symbolic links"):
         open_regular(file)
 
 

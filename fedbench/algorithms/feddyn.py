@@ -53,7 +53,7 @@ class FedDyn(Algorithm):
     paper: ClassVar[str] = "Acar et al., ICLR 2021, arXiv 2111.04263"
     keeps: ClassVar[str] = "its last gradient estimate, one value per parameter"
     name: str = "feddyn"
-    alpha: float = Field(default=0.01, gt=0)
+    alpha: float = Field(default=0.01, gt=0, le=1e30)
 
     def objective(self) -> Objective:
         return Regularised(self.alpha)

@@ -81,7 +81,7 @@ class FedAdagrad(FedAvg):
     name: str = "fedadagrad"
     server_lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     beta1: float = Field(default=0.0, ge=0, lt=1)
-    tau: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    tau: float = Field(default=1e-3, gt=0, le=1e100)
 
     def rule(self) -> ServerRule:
         return Adagrad(self.server_lr, self.beta1, self.tau)
@@ -102,7 +102,7 @@ class FedAdam(FedAvg):
     server_lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.99, ge=0, lt=1)
-    tau: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    tau: float = Field(default=1e-3, gt=0, le=1e100)
 
     def rule(self) -> ServerRule:
         return Adam(self.server_lr, self.beta1, self.tau, self.beta2)

@@ -30,7 +30,7 @@ class FedProx(Algorithm):
 
     paper: ClassVar[str] = "Li et al., MLSys 2020, arXiv 1812.06127"
     name: str = "fedprox"
-    mu: float = Field(default=0.01, ge=0)
+    mu: float = Field(default=0.01, ge=0, le=1e30)
 
     def objective(self) -> Objective:
         return Proximal(self.mu) if self.mu else Objective()

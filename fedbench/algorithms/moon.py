@@ -75,7 +75,7 @@ class Moon(Algorithm):
     keeps: ClassVar[str] = "its last model"
     refuses: ClassVar[str] = "models without a classifier layer whose input is the features"
     name: str = "moon"
-    mu: float = Field(default=1.0, ge=0)
+    mu: float = Field(default=1.0, ge=0, le=1e30)
     temperature: float = Field(default=0.5, gt=0)
     reference: Reference = "own"
 

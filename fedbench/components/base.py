@@ -113,7 +113,9 @@ def _as_numbers(value: Any, annotation: Any, key: str) -> Any:
     if not isinstance(value, bool | str) or not {int, float} & options or {bool, str, Path, Any} & options:
         return value
     if isinstance(value, str):
-        if len(value) <= LONGEST_NUMBER and DECIMAL.fullmatch(value):
+        if DECIMAL.fullmatch(value):
+            if len(value) > LONGEST_NUMBER:
+                raise ValueError(f"{key}={value[:20]}...: a number of {len(value):,} characters")
             return int(value) if WHOLE.fullmatch(value) else float(value)
         if value in allowed or "_" not in value:
             return value

@@ -6,6 +6,9 @@ from pydantic import Field, model_validator
 
 from fedbench.components.base import Section
 
+SMALLEST_AMOUNT, LARGEST_AMOUNT = 1e-4, 1e9
+"""Bounds of the amount of a resource that one actor takes; Ray counts in ten-thousandths."""
+
 
 class RuntimeSection(Section):
     """The place and the manner in which the experiment runs; nothing here changes its result.
@@ -40,8 +43,8 @@ class RuntimeSection(Section):
     actors: int | None = Field(default=None, ge=1)
     clients_per_actor: int | None = Field(default=None, ge=1)
     gpus_per_client: float | None = Field(default=None, ge=0, le=1)
-    cpus_per_client: float = Field(default=1.0, gt=0)
-    resources: dict[str, Annotated[float, Field(gt=0, allow_inf_nan=False)]] = Field(default={})
+    cpus_per_client: float = Field(default=1.0, ge=SMALLEST_AMOUNT, le=LARGEST_AMOUNT)
+    resources: dict[str, Annotated[float, Field(ge=SMALLEST_AMOUNT, le=LARGEST_AMOUNT)]] = Field(default={})
     placement: Literal["pack", "spread"] = "pack"
     server: Literal["head", "clients"] = "head"
     combine: Literal["actor", "node"] = "actor"
@@ -58,6 +61,8 @@ class RuntimeSection(Section):
     def _every_option_has_an_effect(self) -> Self:
         if self.actors is not None and self.clients_per_actor is not None:
             raise ValueError(f"actors={self.actors} and clients_per_actor={self.clients_per_actor}: set one of the two")
+        if self.gpus_per_client is not None and 0 < self.gpus_per_client < SMALLEST_AMOUNT:
+            raise ValueError(f"gpus_per_client={self.gpus_per_client}: must be 0, or at least {SMALLEST_AMOUNT:g}")
         if builtin := [name for name in self.resources if name in ("CPU", "GPU")]:
             raise ValueError(f"resources.{builtin[0]}: has an option of its own; set {builtin[0].lower()}s_per_client")
         if self.executor == "inline":

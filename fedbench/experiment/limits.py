@@ -53,7 +53,7 @@ def check_memory(model: Model, task: Task) -> None:
             parameters = sum(parameter.numel() for parameter in model.build(task).parameters())
     except FedbenchError:  # building it in earnest says the same
         return
-    except (RuntimeError, TypeError) as error:  # a size that is no 64-bit number
+    except (RuntimeError, TypeError, OverflowError) as error:  # a size that is no 64-bit number
         raise ConfigError(
             f"model.name={model.name}: is too large to be laid out ({' '.join(str(error).split())[:100]}); choose a "
             "smaller model"

@@ -38,7 +38,7 @@ class TextTransformer(Model):
 
     name: str = "text-transformer"
     embedding: int = Field(200, gt=0, multiple_of=2)
-    layers: int = Field(3, gt=0)
+    layers: int = Field(3, gt=0, le=1000)
     heads: int = Field(2, gt=0)
     feedforward: int = Field(2, gt=0)
     dropout: float = Field(0.1, ge=0, lt=1)

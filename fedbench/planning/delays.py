@@ -43,7 +43,7 @@ class Gamma(Distribution):
     """
 
     name: str = "gamma"
-    cv: float = Field(default=0.25, gt=0, le=10)
+    cv: float = Field(default=0.25, ge=1e-6, le=10)
 
     def draw(self, rng: np.random.Generator) -> float:
         return max(rng.gamma(1 / self.cv**2, self.cv**2), 1e-9)
@@ -57,7 +57,7 @@ class LogNormal(Distribution):
     """
 
     name: str = "lognormal"
-    cv: float = Field(default=0.5, gt=0, le=10)
+    cv: float = Field(default=0.5, ge=1e-6, le=10)
 
     def draw(self, rng: np.random.Generator) -> float:
         variance = math.log1p(self.cv**2)

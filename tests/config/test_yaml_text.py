@@ -1,5 +1,6 @@
 """What a text in YAML means: in a configuration, an override, a suite and a study alike; and what is refused."""
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -107,6 +108,24 @@ def test_each_limit_says_what_is_beyond_it(what: str) -> None:
     }
     with pytest.raises(YamlFault, match=REASONS[what]):
         parse_yaml(nasty[what])
+
+
+@pytest.mark.parametrize("quote", ["", '"'])
+def test_a_number_has_at_most_100_characters_wherever_it_is_written(quote: str, tmp_path: Path) -> None:
+    number = f"{quote}0.{'1' * 99}{quote}"
+    file = tmp_path / "long.yaml"
+    file.write_text(f"local: {{optimizer: {{lr: {number}}}}}")
+    for source, overrides in ((file, []), (None, [f"local.optimizer.lr={number}"])):
+        with pytest.raises(ConfigError, match="a number of 101 characters"):
+            ExperimentConfig.load(source, overrides)
+
+
+def test_a_file_that_is_too_large_is_not_read(tmp_path: Path) -> None:
+    file = tmp_path / "large.yaml"
+    file.write_text("seed: 1\n")
+    os.truncate(file, 2**30)
+    with pytest.raises(ConfigError, match="has 1,073,741,824 bytes; at most 4,194,304 are read"):
+        ExperimentConfig.load(file)
 
 
 def test_a_long_text_is_given_up_before_it_is_read_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:

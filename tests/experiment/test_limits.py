@@ -23,6 +23,11 @@ ENDLESS = {
     "seconds": (asynchronous, "delays.seconds_per_round=1e300", "delays.seconds_per_round"),
     "no seconds": (asynchronous, "delays.seconds_per_round=1e-300", "no update would arrive"),
     "cycles": (config, "schedule.cycles=9000000000000000000", "schedule.name=sequential: asks for"),
+    "width beyond 64 bits": (
+        config,
+        "model.width=9000000000000000000",
+        "model.name=cnn-bn: is too large to be laid out",
+    ),
     "width": (config, "model.width=1000000", "model.name=cnn-bn: .* parameters need .* GB at least"),
 }
 
@@ -36,6 +41,23 @@ def test_what_would_never_end_is_refused_at_once(what: str) -> None:
     with pytest.raises(ConfigError, match=expected):
         run(endless)
     assert time.monotonic() - began < 30
+
+
+BEYOND = (
+    ("runtime.torch_threads=1025",), ("runtime.cpus_per_client=1e-300",), ("runtime.gpus_per_client=1e-300",),
+    ("runtime.resources={A100: 1e300}",), ("delays.concurrency=2147483648",),
+    ("data.normalize={mean: 0.5, std: 1e-300}",),
+    ("model=text-transformer", "model.layers=100000000"), ("algorithm=fedadam", "algorithm.tau=1e300"),
+    ("algorithm=feddyn", "algorithm.alpha=1e300"), ("algorithm=fedprox", "algorithm.mu=1e300"),
+    ("algorithm=moon", "algorithm.mu=1e300"), ("algorithm=ormo", "delays.distribution.cv=1e-300"),
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("overrides", BEYOND, ids=lambda overrides: overrides[-1])
+def test_a_value_with_which_nothing_can_be_computed_is_refused(overrides: tuple[str, ...]) -> None:
+    key, _, _ = overrides[-1].partition("=")
+    with pytest.raises(ConfigError, match=rf"^{key}.*(must be|more than data.clients=10)"):
+        ExperimentConfig.load(None, overrides)
 
 
 def test_more_rounds_than_can_be_recorded_are_refused() -> None:

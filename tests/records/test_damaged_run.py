@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from broken_runs import BreakAfter, Broken, load, tables
@@ -160,9 +161,10 @@ def test_a_damaged_file_is_refused_or_made_good(
     assert tables(directory) == tables(recorded / "whole")
     model = (directory / "model.safetensors").read_bytes()
     assert model == (recorded / "whole" / "model.safetensors").read_bytes()
-    first, *others = (
-        pq.read_table(place / "rounds.parquet").slice(0, 2)
-        for place in (recorded / state, directory, *directory.glob("set-aside-*"))
-        if (place / "rounds.parquet").is_file()
-    )
-    assert any(rounds.equals(first) for rounds in others), "with their wall-clock times"
+    first, places = rounds_in(recorded / state), (directory, *directory.glob("set-aside-*"))
+    assert any(rounds_in(place).equals(first) for place in places), "with their wall-clock times"
+
+
+def rounds_in(place: Path) -> pa.Table:
+    """The first two rounds of a table, which were recorded before every checkpoint."""
+    return pq.read_table(place / "rounds.parquet").slice(0, 2)
