@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from fedbench.atomic_files import sync, write_tensors
 from fedbench.checkpoints.state import Tree
 from fedbench.errors import DataError, RunError
-from fedbench.regular_files import kind_of, open_regular, read_regular
+from fedbench.system.atomic_files import sync, write_tensors
+from fedbench.system.regular_files import kind_of, open_regular, read_regular
 
 FORMAT = "fedbench checkpoint 3"
 ARRAYS, STATE, MANIFEST = "arrays.safetensors", "state.json", "manifest.json"

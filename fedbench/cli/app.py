@@ -13,9 +13,9 @@ from fedbench import __version__
 from fedbench.cli.entry import INTERRUPTED, interruptible, run_command
 from fedbench.components.named_code import refusing_foreign_code
 from fedbench.components.suggestions import did_you_mean
+from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError
-from fedbench.home import expanded
-from fedbench.passwords import without_passwords
+from fedbench.system.home import expanded
 
 LISTINGS = (
     "presets",

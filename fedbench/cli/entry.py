@@ -12,8 +12,8 @@ import typer
 
 from fedbench.cli.streams import unbreakable_streams
 from fedbench.components.named_code import look_in
+from fedbench.config.passwords import without_passwords
 from fedbench.errors import ClientFailure, FedbenchError
-from fedbench.passwords import without_passwords
 
 INTERRUPTED = 130
 """Exit status after an interrupt that was heeded, as shells report SIGINT."""

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
-from fedbench.home import expanded
+from fedbench.system.home import expanded
 
 DECIMAL = re.compile(r"[-+]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?")
 WHOLE = re.compile(r"[-+]?[0-9]+")

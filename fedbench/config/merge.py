@@ -12,7 +12,7 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.config.alias import without_alias
 from fedbench.config.yaml_text import YamlFault, is_yaml_file, parse_value, read_yaml
 from fedbench.errors import ConfigError
-from fedbench.home import expanded
+from fedbench.system.home import expanded
 
 PRESETS = Path(__file__).parent / "presets"
 

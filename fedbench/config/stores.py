@@ -2,7 +2,7 @@
 
 import os
 
-from fedbench.home import expanded_address
+from fedbench.system.home import expanded_address
 
 TRACKING_SCHEMES = ("sqlite", "postgresql", "mysql", "mssql", "http", "https", "databricks")
 """Schemes of the tracking URIs that MLflow takes."""

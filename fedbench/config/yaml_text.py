@@ -16,7 +16,7 @@ from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
 
 from fedbench.components.base import LONGEST_NUMBER
 from fedbench.errors import ConfigError
-from fedbench.regular_files import read_regular
+from fedbench.system.regular_files import read_regular
 
 SUFFIXES = (".yaml", ".yml", ".json")
 """Ends of the names of files with YAML, in small letters; JSON is YAML, too."""

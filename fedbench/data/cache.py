@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.errors import DataError
-from fedbench.home import expanded, home
+from fedbench.system.home import expanded, home
 
 Arrays = Mapping[str, npt.NDArray[Any]]
 

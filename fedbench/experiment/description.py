@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fedbench import __version__
-from fedbench.passwords import masked
+from fedbench.config.passwords import masked
 from fedbench.records.observers import RunDescription
 
 if TYPE_CHECKING:

@@ -17,9 +17,9 @@ from fedbench.experiment.interrupt import stop_signal
 from fedbench.experiment.preparation import Preparation
 from fedbench.experiment.result import Result
 from fedbench.experiment.unedited import recorded_start
-from fedbench.home import expanded
 from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import load_events, recorded_drops
+from fedbench.system.home import expanded
 from fedbench.tracking.store import check_experiment_name, environment_store
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ from fedbench.config.yaml_text import parse_yaml
 from fedbench.errors import DataError
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ARRIVAL_SCHEMA, CLIENT_SCHEMA, DROPPED, ROUND_SCHEMA
-from fedbench.regular_files import read_regular
+from fedbench.system.regular_files import read_regular
 
 T = TypeVar("T")
 

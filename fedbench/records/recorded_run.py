@@ -15,7 +15,6 @@ import pyarrow as pa
 
 from fedbench.config.identity import digest, method_settings
 from fedbench.errors import ConfigError, DataError
-from fedbench.home import expanded
 from fedbench.records.metrics import METRICS, chosen_on
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
@@ -30,6 +29,7 @@ from fedbench.records.reader import (
     load_run,
     recorded_checksums,
 )
+from fedbench.system.home import expanded
 
 Values = npt.NDArray[np.float64]
 

@@ -23,11 +23,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from fedbench.atomic_files import replacing, write_tensors
 from fedbench.config.identity import digest
 from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, DataError, RunError
-from fedbench.home import expanded, home
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CHECKSUMS,
@@ -51,7 +49,9 @@ from fedbench.records.schema import (
     ClientRecord,
     RoundRecord,
 )
-from fedbench.regular_files import open_regular
+from fedbench.system.atomic_files import replacing, write_tensors
+from fedbench.system.home import expanded, home
+from fedbench.system.regular_files import open_regular
 
 MODEL = "model.safetensors"
 PLOTS = "plots"

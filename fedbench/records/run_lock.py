@@ -11,7 +11,7 @@ from types import TracebackType
 from filelock import FileLock, Timeout
 
 from fedbench.errors import ConfigError
-from fedbench.regular_files import open_regular
+from fedbench.system.regular_files import open_regular
 
 LOCK = ".lock"
 

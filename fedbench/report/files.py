@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from fedbench.atomic_files import replace_text, replacing
 from fedbench.errors import ConfigError
 from fedbench.report.charts import AXES
 from fedbench.report.content import MOST_PARTITIONS, Report
@@ -11,6 +10,7 @@ from fedbench.report.html import page
 from fedbench.report.markdown import markdown
 from fedbench.report.pdf_file import chart_pdf, heatmap_pdf
 from fedbench.report.svg_file import chart_svg, heatmap_svg
+from fedbench.system.atomic_files import replace_text, replacing
 from fedbench.tables import render
 from fedbench.tables.latex import latex
 

@@ -5,12 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from fedbench.home import expanded
 from fedbench.records.recorded_run import RecordedRun, Unusable, run_directories
 from fedbench.report.chosen_labels import Labels
 from fedbench.report.compare import compare, load
 from fedbench.report.content import Report, make_report
 from fedbench.report.files import write_report
+from fedbench.system.home import expanded
 
 
 @dataclass(frozen=True)

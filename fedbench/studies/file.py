@@ -18,10 +18,10 @@ from fedbench.config.identity import OWN_CODE, portable
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.yaml_text import is_yaml_file, name_of
 from fedbench.errors import ConfigError
-from fedbench.home import expanded
 from fedbench.studies.metrics import ACCURACIES, CHOOSERS, OBJECTIVES, TO_TARGET
 from fedbench.studies.run_budget import RunBudget, check_equal_lengths
 from fedbench.studies.space import AnyParameter, Space, Values
+from fedbench.system.home import expanded
 
 SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
 """The folders of the studies that come with fedbench: in the installed package, or in the checkout."""

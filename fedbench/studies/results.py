@@ -12,12 +12,12 @@ import yaml
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-from fedbench.atomic_files import replacing
-from fedbench.passwords import masked
+from fedbench.config.passwords import masked
 from fedbench.studies.file import StudyFile
 from fedbench.studies.metrics import CHOOSERS, TO_TARGET
 from fedbench.studies.samplers import BOUNDS
 from fedbench.studies.shared_study import REASON, counts, finished
+from fedbench.system.atomic_files import replacing
 
 METRICS = "fedbench:metrics"
 DIRECTORIES = "fedbench:directories"

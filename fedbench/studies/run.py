@@ -10,10 +10,9 @@ import optuna
 from optuna.trial import FrozenTrial
 
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError, RunError
 from fedbench.experiment.interrupt import stop_signal, undisturbed
-from fedbench.home import expanded_address
-from fedbench.passwords import without_passwords
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import StudyFile
 from fedbench.studies.local_slot import LocalSlot, runs_here
@@ -34,6 +33,7 @@ from fedbench.studies.shared_study import FLOPS, KEY, REASON, SharedStudy, finis
 from fedbench.studies.storage import close_storage, is_storage_failure, open_storage, reason_of
 from fedbench.studies.trial_runner import Assignment, TrialOutcome
 from fedbench.studies.trial_slots import TrialSlots
+from fedbench.system.home import expanded_address
 from fedbench.tracking.parent_run import ParentRun
 
 POLL_SECONDS = 1.0

@@ -21,8 +21,8 @@ from optuna.storages import BaseStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from fedbench.errors import ConfigError
-from fedbench.processes import start_of
 from fedbench.studies.file import StudyFile
+from fedbench.system.processes import start_of
 
 DRIVER = "fedbench:driver"
 INTERRUPTED = "fedbench:interrupted"

@@ -8,8 +8,8 @@ from optuna.exceptions import StorageInternalError
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage, get_storage
 from optuna.storages.journal import JournalFileBackend
 
+from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError
-from fedbench.passwords import without_passwords
 
 POSTGRESQL = ("postgresql", "postgres")
 POSTGRESQL_DRIVERS = ("psycopg2", "psycopg")

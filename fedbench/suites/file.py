@@ -11,8 +11,8 @@ from fedbench.components.base import Section, explain
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.yaml_text import is_yaml_file, read_yaml
 from fedbench.errors import ConfigError
-from fedbench.home import expanded
 from fedbench.suites.cell_values import Measure
+from fedbench.system.home import expanded
 
 SUITES = Path(__file__).parent / "shipped"
 

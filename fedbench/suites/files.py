@@ -3,8 +3,8 @@
 import json
 from pathlib import Path
 
-from fedbench.atomic_files import replace_text
 from fedbench.suites.results import Outcomes
+from fedbench.system.atomic_files import replace_text
 from fedbench.tables import render
 from fedbench.tables.html import table_page
 from fedbench.tables.latex import latex

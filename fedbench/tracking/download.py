@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedbench.components.suggestions import did_you_mean
+from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError, DataError
-from fedbench.passwords import without_passwords
 from fedbench.records.reader import CLIENTS, CONFIG, DESCRIPTION, EVENTS, PARTITION, ROUNDS, SUMMARY
 from fedbench.tracking.recording_key import RECORDING_TAG, key_file, read_key
 from fedbench.tracking.store import (

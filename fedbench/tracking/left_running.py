@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fedbench.errors import DataError
-from fedbench.processes import has_ended
 from fedbench.records.reader import load_summary
+from fedbench.system.processes import has_ended
 from fedbench.tracking.recording_key import RECORDING_TAG, key_file, read_key
 from fedbench.tracking.store import DIRECTORY_TAG
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 PROCESS_TAG = "fedbench.process"
-"""The tag of a run that identifies the process which records it (`fedbench.processes`)."""
+"""The tag of a run that identifies the process which records it (`fedbench.system.processes`)."""
 
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 """MLflow's status for each of fedbench's; any other counts as failed."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING
 
-from fedbench.passwords import without_passwords
-from fedbench.processes import this_process
+from fedbench.config.passwords import without_passwords
+from fedbench.system.processes import this_process
 from fedbench.tracking.left_running import PROCESS_TAG, STATUS, mark_ended_runs
 from fedbench.tracking.recording_key import RECORDING_TAG
 from fedbench.tracking.retry_queue import Delivery

@@ -8,9 +8,9 @@ import errno
 import json
 from pathlib import Path
 
-from fedbench.atomic_files import replace_text
 from fedbench.records.reader import CHECKPOINTS
-from fedbench.regular_files import read_regular
+from fedbench.system.atomic_files import replace_text
+from fedbench.system.regular_files import read_regular
 
 RECORDING_TAG = "fedbench.recording"
 """The tag of an MLflow run that holds the key."""

@@ -5,7 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-from fedbench.passwords import without_passwords
+from fedbench.config.passwords import without_passwords
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from fedbench.config.identity import OWN_CODE, flattened
-from fedbench.passwords import without_passwords
+from fedbench.config.passwords import without_passwords
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import ClientRecord, RoundRecord

@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
 
+from fedbench.config.passwords import is_masked, without_passwords
 from fedbench.config.stores import fault_of_store
 from fedbench.errors import ConfigError
-from fedbench.home import expanded_address
-from fedbench.passwords import is_masked, without_passwords
 from fedbench.records.run_directory import in_a_ray_job, lasting_root
+from fedbench.system.home import expanded_address
 from fedbench.tracking.pages import ABOUT_THE_EXPERIMENT, NOTE
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from shared_studies import ENDED_WELL, LONGER, PRUNER, share_kill_interrupt_and_
 from small_studies import PATIENCE, Commands, run_study, written
 from waiting import wait_until
 
+from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError
-from fedbench.passwords import without_passwords
 from fedbench.studies.shared_study import counts
 from fedbench.studies.storage import close_storage, open_storage, with_driver
 

@@ -15,11 +15,11 @@ from optuna.trial import TrialState
 from small_studies import study
 
 from fedbench.errors import ConfigError
-from fedbench.processes import start_of
 from fedbench.studies.file import parse_study
 from fedbench.studies.samplers import make_pruner, make_sampler
 from fedbench.studies.shared_study import INTERRUPTED, SILENT_SECONDS, SharedStudy, counts, open_study
 from fedbench.studies.storage import open_storage
+from fedbench.system.processes import start_of
 
 
 def shared_study(folder: Path, trials: int | None, seed: int = 0) -> SharedStudy:

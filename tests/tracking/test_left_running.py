@@ -11,8 +11,8 @@ import pytest
 from mlflow import MlflowClient
 from samples import a_description
 
-from fedbench.processes import has_ended, this_process
 from fedbench.records.run_directory import RunDirectory
+from fedbench.system.processes import has_ended, this_process
 from fedbench.tracking.left_running import PROCESS_TAG
 from fedbench.tracking.mlflow_run import MlflowRun
 from fedbench.tracking.recording_key import keep_key, key_file
@@ -22,7 +22,7 @@ from fedbench.tracking.store import DIRECTORY_TAG, default_store, open_store
 @pytest.fixture(scope="module")
 def ended_process() -> str:
     """The identity of a process that has ended."""
-    program = "from fedbench.processes import this_process; print(this_process(), end='')"
+    program = "from fedbench.system.processes import this_process; print(this_process(), end='')"
     return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
 

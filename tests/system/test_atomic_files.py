@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedbench.atomic_files import replace_text, replacing, write_tensors
+from fedbench.system.atomic_files import replace_text, replacing, write_tensors
 
 WRITE = """
 import resource, signal, sys
 from pathlib import Path
 import numpy as np
-from fedbench.atomic_files import write_tensors
+from fedbench.system.atomic_files import write_tensors
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:

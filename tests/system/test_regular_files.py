@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from fedbench import regular_files
-from fedbench.regular_files import NotRegular, open_regular, read_regular
+from fedbench.system import regular_files
+from fedbench.system.regular_files import NotRegular, open_regular, read_regular
 
 
 def a_socket(path: Path) -> None:

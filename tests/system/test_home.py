@@ -10,10 +10,10 @@ from command_line import Finished
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.cache import cache_directory
 from fedbench.errors import ConfigError
-from fedbench.home import expanded, expanded_address
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import find_study
 from fedbench.suites.file import suite_path
+from fedbench.system.home import expanded, expanded_address
 
 TINY = ("rounds=1", "data.clients=2", "schedule=full", "runtime.executor=inline", "tracking.enabled=false")
 

@@ -1,0 +1,1 @@
+"""What fedbench asks of the operating system: whole and regular files, the home directory, processes."""
