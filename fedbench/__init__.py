@@ -1,7 +1,7 @@
 """fedbench: federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for.
 
-Everything that runs an experiment, and everything that a new algorithm, schedule, model, data set, partition or
-optimizer is written with, is imported from here:
+Everything that runs experiments, suites, studies and reports, and everything that a new algorithm, schedule, model,
+data set, partition or optimizer is written with, is imported from here (examples: README.md beside this file):
 
 >>> from fedbench import ExperimentConfig, run
 >>> result = run(ExperimentConfig.load("quickstart", ["rounds=3"]))  # doctest: +SKIP
@@ -16,17 +16,22 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
     from fedbench.algorithms.base import Algorithm, LocalContext, Objective, RoundUpdates, RuleContext, ServerRule
+    from fedbench.api.reports import WrittenReport, write_report
+    from fedbench.api.runs import resume, run
+    from fedbench.api.session import session
+    from fedbench.api.studies import run_study
+    from fedbench.api.suites import SuiteResult, run_suite
     from fedbench.config.experiment import ExperimentConfig
     from fedbench.data.base import Dataset, FederatedData, Split
     from fedbench.data.partition import Partition
     from fedbench.errors import ConfigError, DataError, FedbenchError, ModelError
     from fedbench.experiment.result import Result
-    from fedbench.experiment.run import resume, run
     from fedbench.models.base import LayerGroup, Model, Task
     from fedbench.planning.delays import Distribution
     from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
     from fedbench.protocol.compression import Compression
     from fedbench.protocol.model_pool import ModelPool
+    from fedbench.records.observers import Observer
     from fedbench.training.optimizers import LearningRate, Optimizer
 
 _MODULES = {
@@ -59,8 +64,15 @@ _MODULES = {
     "ServerRule": "algorithms.base",
     "Split": "data.base",
     "Task": "models.base",
-    "resume": "experiment.run",
-    "run": "experiment.run",
+    "SuiteResult": "api.suites",
+    "WrittenReport": "api.reports",
+    "Observer": "records.observers",
+    "resume": "api.runs",
+    "run": "api.runs",
+    "run_study": "api.studies",
+    "run_suite": "api.suites",
+    "session": "api.session",
+    "write_report": "api.reports",
 }
 """The module of each public name. It is imported when the name is first used: `import fedbench` loads nothing."""
 
@@ -85,6 +97,7 @@ __all__ = [
     "ModelError",
     "ModelPool",
     "Objective",
+    "Observer",
     "Optimizer",
     "Partition",
     "Result",
@@ -93,10 +106,16 @@ __all__ = [
     "Schedule",
     "ServerRule",
     "Split",
+    "SuiteResult",
     "Task",
+    "WrittenReport",
     "__version__",
     "resume",
     "run",
+    "run_study",
+    "run_suite",
+    "session",
+    "write_report",
 ]
 
 

@@ -14,7 +14,9 @@ from fedbench.planning import delays
 PUBLIC = {
     "__version__",
     # Running experiments
-    "ExperimentConfig", "Result", "resume", "run",
+    "ExperimentConfig", "Observer", "Result", "resume", "run", "session",
+    # Suites, studies, reports
+    "SuiteResult", "WrittenReport", "run_study", "run_suite", "write_report",
     # Methods
     "Algorithm", "ArrivalRule", "AsyncAlgorithm", "LocalContext", "ModelPool", "Objective", "RoundUpdates",
     "RuleContext", "ServerRule",

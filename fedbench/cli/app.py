@@ -193,15 +193,14 @@ def sweep(
 ) -> None:
     """Search over configurations with Optuna: many trials beside each other, or go on with a study."""
     from fedbench.cli.study_terminal import StudyProgress, print_study, to_document
-    from fedbench.cli.terminal import console, results
+    from fedbench.cli.terminal import console, print_warnings, results
     from fedbench.studies.file import load_study
     from fedbench.studies.run import sweep as run_study
 
     file = load_study(study, overrides or [], trials=trials, concurrency=concurrency, storage=storage)
     with redirect_stdout(sys.stderr):
         result = run_study(file, StudyProgress(console))
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    print_warnings(result.warnings)
     print_json(to_document(result)) if as_json else print_study(result, results)
     if result.status == "interrupted":
         arguments = sys.argv[sys.argv.index("sweep") + 1 :]
@@ -379,10 +378,9 @@ def list_(
 
 def conclude(result: Any, as_json: bool) -> None:
     """Show the result of a run; exit with the code for an interrupt if it was interrupted."""
-    from fedbench.cli.terminal import console, print_summary
+    from fedbench.cli.terminal import console, print_summary, print_warnings
 
-    for warning in result.warnings:
-        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+    print_warnings(result.warnings)
     if as_json:
         print_json(result.summary | {"directory": str(result.directory)})
     else:

@@ -12,8 +12,6 @@ from rich.table import Table
 from fedbench.studies.file import StudyFile
 from fedbench.studies.metrics import CHOOSERS
 from fedbench.studies.results import (
-    DIGESTS,
-    DIRECTORIES,
     METRICS,
     Trial,
     count_states,
@@ -25,6 +23,7 @@ from fedbench.studies.run import StudyResult
 from fedbench.studies.shared_study import REASON, counts
 from fedbench.studies.space import in_words, number
 from fedbench.studies.storage import with_driver
+from fedbench.studies.trial_rows import trial_row
 
 LONGEST_PARAMETERS = 80
 MOST_ROWS = 20
@@ -120,25 +119,10 @@ def to_document(result: StudyResult) -> dict[str, Any]:
         "directory": str(result.directory),
         "storage": result.storage,
         "objectives": [one.model_dump() for one in result.file.objectives],
-        "trials": [_trial_document(trial) for trial in result.study.get_trials(deepcopy=False)],
+        "trials": [trial_row(trial) for trial in result.study.get_trials(deepcopy=False)],
         "best": [trial.number for trial in result.best],
         "best_files": [str(path) for path in result.best_files],
         "warnings": list(result.warnings),
-    }
-
-
-def _trial_document(trial: Trial) -> dict[str, Any]:
-    return {
-        "number": trial.number,
-        "state": trial.state.name,
-        "counts": counts(trial),
-        "values": trial.values,
-        "parameters": trial.params,
-        "metrics": trial.user_attrs.get(METRICS, {}),
-        "feasible": is_feasible(trial),
-        "reason": trial.user_attrs.get(REASON),
-        "directories": trial.user_attrs.get(DIRECTORIES, []),
-        "model_sha256": trial.user_attrs.get(DIGESTS, []),
     }
 
 

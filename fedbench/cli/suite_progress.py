@@ -1,5 +1,6 @@
 """What a person sees while a suite runs: one line a run, and where the run stands, on a terminal at any moment."""
 
+import sys
 import time
 from collections.abc import Sequence
 from typing import Any, Self
@@ -16,7 +17,11 @@ SILENT_SECONDS = 60.0
 
 
 class SuiteProgress:
-    """Shows where a suite stands, and one line for each run that has ended. A `SuiteListener`."""
+    """Shows where a suite stands, and one line for each run that has ended. A `SuiteListener`.
+
+    Attributes:
+        warnings: the warnings so far.
+    """
 
     def __init__(self, screen: Console, runs: int) -> None:
         """Args:
@@ -29,6 +34,7 @@ class SuiteProgress:
         self._accuracy = ""
         self._rounds = 0
         self._last_said = time.monotonic()
+        self.warnings: list[str] = []
 
     def __enter__(self) -> Self:
         if self._status:
@@ -61,8 +67,13 @@ class SuiteProgress:
         self._last_said = time.monotonic()
         self._screen.print(line, markup=False, highlight=False, soft_wrap=True)
 
+    def show_traceback(self, text: str) -> None:
+        """Write a traceback to stderr."""
+        sys.stderr.write(text)
+
     def warn(self, line: str) -> None:
         """Print a warning, which stays."""
+        self.warnings.append(line)
         self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def run_started(self, run: RunDescription) -> None:

@@ -164,6 +164,12 @@ def gigaflop(count: float) -> str:
     return f"{count / 1e9:,.2f} GFLOP"
 
 
+def print_warnings(warnings: Sequence[str]) -> None:
+    """Print warnings to stderr, one a line."""
+    for warning in warnings:
+        console.print(f"warning: {warning}", style="yellow", markup=False, highlight=False, soft_wrap=True)
+
+
 def print_summary(result: "Result") -> None:
     """Print the closing summary of a run."""
     summary, full = result.summary, result.summary["full_updates"]

@@ -45,6 +45,16 @@ def own_code(values: object) -> dict[str, str]:
     return {part: content for part, content in identified.items() if content is not None}
 
 
+def source_digests(values: object) -> dict[str, str]:
+    """{own module: digest of its file} of the parts that nested plain values name, and of what these import.
+
+    They tell whether a process that has imported the modules would run what their files say now.
+    """
+    modules = {text.partition(":")[0] for text in _texts(values) if IMPORT_PATH.fullmatch(text)}
+    files = {name: file for module in modules for name, file in own_sources(module).items()}
+    return {name: hashlib.sha256(file.read_bytes()).hexdigest() for name, file in files.items()}
+
+
 def own_sources(module: str) -> dict[str, Path]:
     """{module: source file} of an own module and of the own modules that it imports, directly or through others.
 

@@ -8,6 +8,7 @@ from pathlib import PurePath
 from typing import Any
 
 from fedbench.components.catalogue import CONFIG_KEYS
+from fedbench.config.yaml_text import YamlFault, parse_value
 from fedbench.errors import ConfigError
 
 
@@ -24,7 +25,7 @@ def override_texts(overrides: Sequence[str] | Mapping[Any, Any]) -> list[str]:
             is no number, text, list or mapping.
 
     >>> override_texts({"data": {"clients": 4}, "schedule.name": "reverse"})
-    ['data.clients=4', 'schedule.name="reverse"']
+    ['data.clients=4', 'schedule.name=reverse']
     """
     if isinstance(overrides, str):
         raise ConfigError(f"{overrides}: overrides are a list of texts such as [{overrides!r}], or values by key")
@@ -50,7 +51,17 @@ def _texts(key: str, value: Any) -> list[str]:
     # A key such as {"my.tag": 1} is one name there, and would be two if it stood before the equals sign.
     if isinstance(value, dict) and value and all(name.isidentifier() for name in value):
         return [text for name, part in value.items() for text in _texts(f"{key}.{name}", part)]
+    if isinstance(value, str) and _is_read_as_it_stands(value):
+        return [f"{key}={value}"]
     return [f"{key}={_as_yaml(value)}"]
+
+
+def _is_read_as_it_stands(text: str) -> bool:
+    """Whether an override takes a text for just this text: not for a number, and without quotes."""
+    try:
+        return bool(parse_value(text) == text)
+    except YamlFault:
+        return False
 
 
 def _as_yaml(value: Any) -> str:

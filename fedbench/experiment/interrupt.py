@@ -4,7 +4,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
@@ -14,7 +14,18 @@ ECHO_SECONDS = 0.25
 `timeout`, for one, sends SIGTERM to its child and then to the process group, of which the child is a part.
 """
 
-_open_stop: threading.Event | None = None
+
+class _Stop(threading.Event):
+    """Set by the first signal.
+
+    Attributes:
+        number: the signal; None before it.
+    """
+
+    number: int | None = None
+
+
+_open_stop: _Stop | None = None
 """The event of the `stop_signal` that is open in the main thread."""
 
 
@@ -27,7 +38,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
     nothing changes.
     """
     global _open_stop
-    stop = threading.Event()
+    stop = _Stop()
     if threading.current_thread() is not threading.main_thread():
         yield stop.is_set
         return
@@ -43,6 +54,7 @@ def stop_signal() -> Iterator[Callable[[], bool]]:
         heeded = time.monotonic()
         if stop.is_set():
             raise KeyboardInterrupt
+        stop.number = number
         stop.set()
 
     previous = {number: signal.signal(number, heed) for number in SIGNALS}
@@ -67,6 +79,7 @@ def undisturbed() -> Iterator[None]:
 
     def pass_over(number: int, frame: object) -> None:
         if _open_stop is not None:
+            _open_stop.number = number
             _open_stop.set()
 
     previous = {number: signal.signal(number, pass_over) for number in SIGNALS}
@@ -75,3 +88,55 @@ def undisturbed() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
+
+
+class HeldSignal:
+    """Called, says whether a signal has come that is yet to be delivered.
+
+    Attributes:
+        hint: a note to the KeyboardInterrupt that Ctrl-C then raises: how to go on.
+    """
+
+    hint = ""
+
+    def __init__(self, has_come: Callable[[], bool]) -> None:
+        self._has_come = has_come
+
+    def __call__(self) -> bool:
+        return self._has_come()
+
+
+@contextmanager
+def delivered_afterwards() -> Iterator[HeldSignal]:
+    """Context in which the first SIGINT or SIGTERM is held back until what runs has ended at its round.
+
+    It is delivered when the context ends, so that Ctrl-C raises KeyboardInterrupt in the calling code, which may be a
+    loop over runs. Within another such context, or a `stop_signal`, that one delivers or heeds it.
+    """
+    is_inner = _open_stop is not None
+    with ExitStack() as signals:
+        has_come = signals.enter_context(stop_signal())
+        stop, held = _open_stop, HeldSignal(has_come)
+        try:
+            yield held
+        except KeyboardInterrupt:  # the second one
+            raise
+        except BaseException:
+            signals.close()
+            _deliver(stop, is_inner, held.hint)
+            raise
+        signals.close()
+        _deliver(stop, is_inner, held.hint)
+
+
+def _deliver(stop: _Stop | None, is_inner: bool, hint: str) -> None:
+    if is_inner or stop is None or stop.number is None:
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    try:
+        signal.raise_signal(stop.number)
+    except KeyboardInterrupt as interrupt:
+        if hint:
+            interrupt.add_note(hint)
+        raise

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from fedbench.records.schema import ClientRecord, RoundRecord
 
@@ -80,6 +80,7 @@ class Membership:
 ALONE = Membership()
 
 
+@runtime_checkable
 class Observer(Protocol):
     """Follows a run as it goes; what an observer does must neither stop nor slow the run."""
 

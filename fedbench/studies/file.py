@@ -260,7 +260,7 @@ class StudyFile(Section):
 
 
 def load_study(
-    source: str | Path,
+    source: str | Path | Mapping[str, Any],
     overrides: Sequence[str] = (),
     *,
     trials: int | None = None,
@@ -270,6 +270,7 @@ def load_study(
     """A study file, or a shipped study by name, with changes from the command line.
 
     Args:
+        source: name or path; or the values that a file would hold, with the study's name.
         overrides: "base=PRESET", "name=NAME" and "run_budget.KEY=NUMBER" of the study; everything else is of the base
             configuration. Another base makes another study, NAME-BASE, unless it is given a name.
         trials, concurrency, storage: in place of those of the file.
@@ -277,8 +278,11 @@ def load_study(
     Raises:
         ConfigError: one line with the key, the value and what is allowed.
     """
-    path = find_study(source)
-    values = {"name": name_of(path)} | read_source(path)
+    if isinstance(source, Mapping):
+        values = dict(source)
+    else:
+        path = find_study(source)
+        values = {"name": name_of(path)} | read_source(path)
     pairs = [(key, text) for key, _, text in (override.partition("=") for override in overrides)]
     own = {key: text for key, text in pairs if key in ("base", "name") or key.startswith("run_budget.")}
     if limits := {key.partition(".")[2]: text for key, text in own.items() if key.startswith("run_budget.")}:

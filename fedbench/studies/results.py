@@ -4,6 +4,7 @@ import csv
 import io
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -162,20 +163,36 @@ def draw_figures(study: optuna.Study, file: StudyFile, directory: Path) -> list[
     complete = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     if not complete:
         return []
-    import matplotlib
-
-    matplotlib.use("Agg")
     from optuna.visualization import matplotlib as drawn
 
     folder = directory / FIGURES
     folder.mkdir(parents=True, exist_ok=True)
     missing = []
-    for name, draw in _figures(study, file, drawn):
-        try:
-            _save(draw, folder / f"{name}.png")
-        except Exception as error:  # a figure is never worth a study; most want several trials
-            missing.append(f"{name}: {' '.join(str(error).split())}")
+    with _off_screen():
+        for name, draw in _figures(study, file, drawn):
+            try:
+                _save(draw, folder / f"{name}.png")
+            except Exception as error:  # a figure is never worth a study; most want several trials
+                missing.append(f"{name}: {' '.join(str(error).split())}")
     return missing
+
+
+@contextmanager
+def _off_screen() -> Iterator[None]:
+    """Context in which pyplot draws without a display; the caller's backend and open figures stay."""
+    import matplotlib.pyplot as plt
+
+    before, opened = plt.get_backend(), set(plt.get_fignums())
+    is_on_screen = before.lower() != "agg"
+    if is_on_screen:
+        plt.switch_backend("agg")
+    try:
+        yield
+    finally:
+        for number in set(plt.get_fignums()) - opened:
+            plt.close(number)
+        if is_on_screen:
+            plt.switch_backend(before)
 
 
 def _figures(study: optuna.Study, file: StudyFile, drawn: Any) -> Iterator[tuple[str, Callable[[], Any]]]:
@@ -207,11 +224,9 @@ def _save(draw: Callable[[], Any], path: Path) -> None:
 
     with warnings.catch_warnings(), plt.rc_context():
         warnings.simplefilter("ignore")  # Optuna calls its matplotlib figures experimental
-        try:
-            axes = draw()
-            figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
-            figure.set_size_inches(*FIGURE_INCHES)
-            with replacing(path) as temporary:
-                figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight", format="png")
-        finally:
-            plt.close("all")
+        axes = draw()
+        figure = (axes.flat[0] if hasattr(axes, "flat") else axes).figure
+        figure.set_size_inches(*FIGURE_INCHES)
+        with replacing(path) as temporary:
+            figure.savefig(temporary, dpi=DOTS_PER_INCH, bbox_inches="tight", format="png")
+        plt.close(figure)

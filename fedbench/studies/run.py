@@ -1,10 +1,11 @@
 """Running a study: trials are asked for, run beside each other, and told, until the budget is used up."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -35,6 +36,9 @@ from fedbench.studies.trial_runner import Assignment, TrialOutcome
 from fedbench.studies.trial_slots import TrialSlots
 from fedbench.system.home import expanded_address
 from fedbench.tracking.parent_run import ParentRun
+
+if TYPE_CHECKING:
+    import pandas
 
 POLL_SECONDS = 1.0
 RECOVER_SECONDS = 15.0
@@ -87,7 +91,25 @@ class StudyResult:
     best_files: list[Path] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
 
+    def frame(self) -> "pandas.DataFrame":
+        """The trials, one row each, as in `trials.csv`: state, objectives as `value:NAME`, parameters, metrics, run."""
+        import pandas
 
+        return pandas.read_csv(self.directory / TRIALS)
+
+
+@contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Context in which Optuna logs warnings alone; afterwards it logs as before."""
+    before = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    try:
+        yield
+    finally:
+        optuna.logging.set_verbosity(before)
+
+
+@_quiet_optuna()
 def sweep(file: StudyFile, listener: StudyListener) -> StudyResult:
     """Run a study, or go on with it; other processes may work on it at the same time.
 
@@ -97,7 +119,6 @@ def sweep(file: StudyFile, listener: StudyListener) -> StudyResult:
     Raises:
         FedbenchError: bad study or storage, a cluster without room (before any trial), or one of them that was lost.
     """
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
     directory = (runs_root() / "studies" / file.name).absolute()
     where = expanded_address(file.storage) if file.storage else str(directory / "journal.log")
     config = file.check()

@@ -11,7 +11,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from fedbench.components.named_code import Shipment
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.on_ray.actors import DEFAULT_GPU_FRACTION, node_resources
-from fedbench.engine.on_ray.connection import connect, disconnect
+from fedbench.engine.on_ray.connection import disconnect, join
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node
 from fedbench.errors import ConfigError, RunError
 from fedbench.studies.file import StudyFile
@@ -59,9 +59,7 @@ class RaySlots:
         Raises:
             ConfigError: not even one trial has room, or not as many as asked for.
         """
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            connect(config.runtime.address)
+        self._owns_ray = join(config.runtime.address)
         self._study = study
         self._storage = storage
         self._config = config

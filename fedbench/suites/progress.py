@@ -18,5 +18,8 @@ class SuiteListener(Observer, Protocol):
     def say(self, line: str) -> None:
         """Show a line that stays."""
 
+    def show_traceback(self, text: str) -> None:
+        """Show the traceback of a run that has failed."""
+
     def warn(self, line: str) -> None:
         """Show a warning."""

@@ -1,7 +1,6 @@
 """A suite run to its end: what is recorded is not run again, what was broken off goes on, what fails fails alone."""
 
 import shlex
-import sys
 import traceback
 import uuid
 from collections.abc import Callable
@@ -173,13 +172,13 @@ class _Suite:
         except FedbenchError as error:
             self._let_actors_go()
             if isinstance(error, ClientFailure):
-                sys.stderr.write(error.traceback or "".join(traceback.format_exception(error.__cause__)))
+                self._listener.show_traceback(error.traceback or "".join(traceback.format_exception(error.__cause__)))
             if isinstance(error, DataError):  # the others on this data would fail as it did
                 self._broken_data[data] = str(error)
             self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=str(error)))
         except Exception as error:  # a part of one's own may raise anything; the others can still be run
             self._let_actors_go()
-            traceback.print_exc()
+            self._listener.show_traceback(traceback.format_exc())
             reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
             self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=reason))
         else:

@@ -20,7 +20,7 @@ from fedbench.components.named_code import Shipment
 from fedbench.config.runtime import RuntimeSection
 from fedbench.engine.arrivals.client_host import ArrivalHost
 from fedbench.engine.on_ray.allocator import keep_freed_memory
-from fedbench.engine.on_ray.connection import connect, disconnect
+from fedbench.engine.on_ray.connection import disconnect, join
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server
@@ -99,9 +99,7 @@ class ActorCluster:
             ConfigError: the cluster has no room for the actors that the configuration asks for.
             RunError: no Ray answers at `runtime.address`, or the actors find no place in time.
         """
-        self._owns_ray = not ray.is_initialized()
-        if self._owns_ray:
-            connect(runtime.address)
+        self._owns_ray = join(runtime.address)
         self._group: PlacementGroup | None = None
         self._servers: dict[type, Any] = {}
         try:

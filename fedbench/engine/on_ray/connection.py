@@ -1,7 +1,9 @@
 """Joining a Ray cluster, or starting a local Ray, and leaving it again."""
 
+import atexit
 import logging
 import os
+import random
 import signal
 import socket
 import threading
@@ -10,8 +12,10 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
+from ray._private import gcs_pubsub, node
 from ray.exceptions import RayError
 
+from fedbench.engine.on_ray.lifetime import is_ray_kept
 from fedbench.errors import RunError
 
 PROBE_TIMEOUT = 5.0
@@ -19,6 +23,69 @@ PROBE_TIMEOUT = 5.0
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """The environment variable that Ray sets for what `ray job submit` starts."""
+
+
+_kept: tuple[str, str] | None = None
+"""What `_name_of_connection` gave for the local Ray that is kept until this process ends; None: none is."""
+
+
+def join(address: str | None) -> bool:
+    """Use the Ray that this process is connected to, or else `connect`.
+
+    A local Ray that is started within `ray_kept` stays for the next one who needs Ray, until the process ends. It is
+    left for a new one where it has died, or where a cluster is asked for.
+
+    Args:
+        address: as for `connect`.
+
+    Returns:
+        Whether the caller has to `disconnect` when it needs Ray no more.
+
+    Raises:
+        RunError: as for `connect`.
+    """
+    global _kept
+    if _kept is not None and (_wanted(address) != "local" or not _is_alive(_kept)):
+        end_kept()
+    if ray.is_initialized():
+        return False
+    connect(address)
+    if _wanted(address) != "local" or not is_ray_kept():
+        return True
+    _kept = _name_of_connection()
+    atexit.unregister(end_kept)
+    atexit.register(end_kept)
+    return False
+
+
+def end_kept() -> None:
+    """End the local Ray that is kept, if it is still what this process is connected to."""
+    global _kept
+    kept, _kept = _kept, None
+    if kept is not None and ray.is_initialized() and _name_of_connection() == kept:
+        disconnect()
+
+
+def _name_of_connection() -> tuple[str, str]:
+    """What tells the present connection from every other of this process: the address of its head, and its job."""
+    context = ray.get_runtime_context()
+    return str(context.gcs_address), str(context.get_job_id())
+
+
+def _is_alive(kept: tuple[str, str]) -> bool:
+    """Whether the Ray that was kept is still the one connected to, and its head accepts connections."""
+    if not ray.is_initialized() or _name_of_connection() != kept:
+        return False
+    host, _, port = kept[0].rpartition(":")
+    with suppress(OSError):
+        socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT).close()
+        return True
+    return False
+
+
+def _wanted(address: str | None) -> str:
+    """The address to connect to; "local" for a Ray of this machine."""
+    return address or os.environ.get("RAY_ADDRESS") or "local"
 
 
 def connect(address: str | None) -> None:
@@ -33,7 +100,7 @@ def connect(address: str | None) -> None:
     Raises:
         RunError: no cluster answers at the address, or no local Ray can be started.
     """
-    given = address or os.environ.get("RAY_ADDRESS") or "local"
+    given = _wanted(address)
     local = given == "local"
     options: dict[str, Any] = {"address": given}
     if local:
@@ -49,7 +116,7 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with _sigterm_blocked():  # child processes inherit it
+        with _sigterm_blocked(), _caller_undisturbed():  # child processes inherit what is blocked
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which ends the process at once
@@ -63,12 +130,12 @@ def disconnect() -> None:
     """Leave the cluster; end the local Ray that `connect` has started."""
     children: list[Any] = []
     with suppress(AttributeError):
-        node: Any = ray._private.worker._global_node
-        if node is not None:
-            children = _children(node)
-            end_all = node.kill_all_processes
+        local_node: Any = ray._private.worker._global_node
+        if local_node is not None:
+            children = _children(local_node)
+            end_all = local_node.kill_all_processes
             # Ray would wait a second for each process that does not heed SIGTERM.
-            node.kill_all_processes = lambda check_alive=True, allow_graceful=False, wait=False: end_all(
+            local_node.kill_all_processes = lambda check_alive=True, allow_graceful=False, wait=False: end_all(
                 check_alive=check_alive, allow_graceful=False, wait=wait
             )
     ray.shutdown()
@@ -154,6 +221,27 @@ class _Kept(list[str]):
 
     def extend(self, values: Iterable[str]) -> None:
         """Leave the list as it is."""
+
+
+@contextmanager
+def _caller_undisturbed() -> Iterator[None]:
+    """Context in which Ray is initialised: `breakpoint()` then opens what it opened before.
+
+    Ray draws names from Python's global generator. It is given one of its own: the caller's stays as it was, and a
+    model that is being built in another thread meanwhile draws the same numbers in every run.
+    """
+    hook = os.environ.get("PYTHONBREAKPOINT")
+    drawing: tuple[Any, ...] = (gcs_pubsub, node)
+    for module in drawing:
+        if getattr(module, "random", None) is random:
+            module.random = random.Random()
+    try:
+        yield
+    finally:
+        if hook is None:
+            os.environ.pop("PYTHONBREAKPOINT", None)
+        else:
+            os.environ["PYTHONBREAKPOINT"] = hook
 
 
 @contextmanager

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
     """Context in which several runs share one Ray connection and take over each other's actors.
 
-    A Ray that is already connected is used and stays connected afterwards.
+    A Ray that is already connected, or is kept (`lifetime.ray_kept`), stays connected afterwards.
 
     Yields:
         The actors to share; None with `runtime.executor=inline`.
@@ -25,18 +25,14 @@ def ray_session(runtime: RuntimeSection) -> "Iterator[WarmActors | None]":
     if runtime.executor == "inline":
         yield None
         return
-    import ray
-
-    from fedbench.engine.on_ray.connection import connect, disconnect
+    from fedbench.engine.on_ray.connection import disconnect, join
     from fedbench.engine.on_ray.warm_actors import WarmActors
 
-    was_connected = ray.is_initialized()
-    if not was_connected:
-        connect(runtime.address)
+    has_to_leave = join(runtime.address)
     warm = WarmActors()
     try:
         yield warm
     finally:
         warm.close()
-        if not was_connected:
+        if has_to_leave:
             disconnect()
