@@ -14,6 +14,7 @@ from rich.table import Table
 
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import DROPPED, ClientRecord, RoundRecord
+from fedbench.records.trained_groups import in_words, is_full
 
 if TYPE_CHECKING:
     from fedbench.data.convert import DataReport
@@ -120,14 +121,12 @@ class Progress:
 
 
 def _what(record: RoundRecord, group_names: Sequence[str]) -> str:
-    """Name what a round trained: the layer group by its name, where it was a single one."""
-    group = "several groups"
-    if record.group >= 0:
-        group = group_names[record.group] if record.group < len(group_names) else f"group {record.group}"
+    """Name what a round trained: layer groups by their names, or how many of them."""
+    group = "" if is_full(record) else in_words(record, group_names)
     if record.phase != "async":
-        return "full update" if record.phase == "full" else group
+        return group or "full update"
     arrivals = f"{record.clients:,} arrival{'' if record.clients == 1 else 's'}"
-    return f"{arrivals}  {group}" if record.group >= 0 else arrivals
+    return f"{arrivals}  {group}" if group else arrivals
 
 
 def _clock(record: RoundRecord) -> str:

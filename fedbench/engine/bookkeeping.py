@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from fedbench.accounting.costs import CostModel
@@ -67,6 +68,17 @@ def check_failures(reports: Sequence[ClientReport], round_index: int, budget: in
     if len(failed) > budget:
         first = failed[0]
         raise ClientFailure(first.client, round_index, first.error, first.traceback)
+
+
+def updates_by_group(groups: int, updates: Iterable[Sequence[int]]) -> tuple[int, ...]:
+    """For each of the model's layer groups, the number of updates that trained it.
+
+    Args:
+        groups: the number of layer groups.
+        updates: the layer groups of each accepted update.
+    """
+    counts = Counter(group for trained in updates for group in trained)
+    return tuple(counts[group] for group in range(groups))
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,8 @@ def check_accepted(round_index: int, reports: Sequence[ClientReport], remedy: st
 def too_few_updates(method: Algorithm, context: RuleContext, fewest: int) -> str:
     """The message for a layer group of which fewer updates come together than the server rule can do its work on."""
     return (
-        f"round {context.round + 1}: {context.participants} clients train layer group {context.groups[0] + 1}, and "
+        f"round {context.round + 1}: {context.participants} clients train layer group "
+        f"{context.layout.group_names[context.groups[0]]}, and "
         f"{method.name} with its options leaves nobody out of fewer than {fewest}; let more clients take part, or "
         "choose another rule"
     )

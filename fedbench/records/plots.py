@@ -6,6 +6,7 @@ is imported when a figure is asked for. The colours are told apart by colour-bli
 
 import itertools
 import textwrap
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -29,6 +30,12 @@ DOTS_PER_INCH = 150
 MOST_NUMBERED_CELLS = 200
 MOST_TICKS = 25
 MOST_BARS = 60
+FAINTEST = 0.15
+"""Opacity of a layer group that hardly any update of a round trained."""
+
+MOST_GROUPS, LONGEST_GROUP_NAME = 21, 18
+"""Layer groups that are named beside a strip, and letters of a name."""
+
 LETTERS_PER_INCH = 11
 """What an inch of a title holds."""
 
@@ -51,7 +58,7 @@ def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = N
         `accuracy_by_round`, `accuracy_by_traffic` (uplink plus downlink, MB of 10^6 bytes, cumulative) and
         `accuracy_by_compute` (client TFLOP, cumulative); `accuracy_by_time` and `accuracy_by_epochs` where the rounds
         have them; `staleness`, a histogram, where an update was accepted. Where layer groups are trained in turn, a
-        strip below shows which group each round trained.
+        strip below shows which groups each round trained, the darker the more of its updates.
     """
     traffic = np.asarray(METRICS["total_bytes"].by_round(rounds), np.float64) / 1e6
     compute = np.asarray(METRICS["client_flops"].by_round(rounds), np.float64) / 1e12
@@ -92,7 +99,9 @@ def partition_figure(run: RunDescription) -> "Figure":
     _label(cells, "x", [str(client) for client in range(clients)])
     _label(cells, "y", list(run.class_names))
     figure.colorbar(image, ax=cells, label="samples (white: none)", pad=0.02)
-    if counts.size <= MOST_NUMBERED_CELLS:
+    # A cell is about as wide as the figure without its margins has room for; a digit of 7 points is 4.5 points wide.
+    room = 72 * (figure.get_figwidth() - 2.2) / max(1, clients)
+    if counts.size <= MOST_NUMBERED_CELLS and 4.5 * len(str(counts.max(initial=0))) + 2 <= room:
         half = counts.max(initial=0) / 2  # from here on the shade is dark
         for (label, client), count in np.ndenumerate(counts):
             if count:
@@ -128,15 +137,15 @@ def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, b
 
     accuracy = 100 * _column(rounds, "test_accuracy")
     shown = np.isfinite(accuracy) & np.isfinite(x)
-    phases = rounds["phase"].to_pylist()
-    in_turn = "partial" in phases or bool((_column(rounds, "group") >= 0).any())
-    figure = _figure(width=7.0, height=5.0 if in_turn else 4.3)
+    shares = shares_by_group(rounds)
+    in_turn = not all(map(_is_full, shares))
+    height = min(2.6, max(0.9, 0.14 * len(run.group_names)))
+    figure = _figure(width=7.0, height=4.3 + (height if in_turn else 0))
     _title(figure, run.title)
     if in_turn:
-        axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4, 1])
+        axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4, height])
         edges = np.concatenate([x - 0.5, x[-1:] + 0.5]) if by_round else np.concatenate([[0.0], x])
-        _draw_schedule(strip, rounds, edges)
-        strip.set_ylabel(f"layer group\n(grey: {'several' if 'async' in phases else 'all'})", fontsize=8)
+        _draw_schedule(strip, shares, run.group_names, edges)
         lowest = strip
     else:
         axes = lowest = figure.subplots()
@@ -161,21 +170,65 @@ def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, b
     return figure
 
 
-def _draw_schedule(axes: "Axes", rounds: pa.Table, edges: Values) -> None:
-    """One bar per stretch of rounds with the same layer group; round i is as wide as edges[i] to edges[i + 1]."""
-    from matplotlib.ticker import MaxNLocator
+def shares_by_group(rounds: pa.Table) -> list[tuple[float, ...] | None]:
+    """For each round the share of its updates (0..1) that trained each layer group.
 
-    groups = [int(group) for group in rounds["group"].to_pylist()]
-    height = max(1, max(groups) + 1)
-    starts = [0, *(i for i in range(1, len(groups)) if groups[i] != groups[i - 1]), len(groups)]
-    for first, stop in itertools.pairwise(starts):
-        group, span = groups[first], (edges[first], edges[stop] - edges[first])
-        if group < 0:
-            axes.broken_barh([span], (-0.5, height), color=GREY, alpha=0.25, linewidth=0)
+    None where several groups were trained and it is not recorded which, in a run of an earlier version.
+
+    Args:
+        rounds: with `ROUND_SCHEMA`.
+    """
+    labels, recorded = rounds["group"].to_pylist(), rounds["group_clients"].to_pylist()
+    phases = rounds["phase"].to_pylist()
+    groups = max([1, *(len(counts) for counts in recorded if counts), *(label + 1 for label in labels)])
+    has_partial = "partial" in phases or any(label >= 0 for label in labels)
+    accepted = _column(rounds, "clients") - _column(rounds, "rejected_clients") - _column(rounds, "dropped_clients")
+    shares: list[tuple[float, ...] | None] = []
+    for phase, label, counts, updates in zip(phases, labels, recorded, accepted, strict=True):
+        if label >= 0:
+            shares.append(tuple(float(group == label) for group in range(groups)))
+        elif counts is not None and any(counts):
+            shares.append(tuple(min(1.0, count / max(updates, 1.0)) for count in counts))
         else:
-            axes.broken_barh([span], (group - 0.5, 1), color=ORANGE, linewidth=0)
-    axes.set_ylim(-0.5, height - 0.5)
-    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+            is_unknown = counts is None and phase != "full" and has_partial
+            shares.append(None if is_unknown else (1.0,) * groups)
+    return shares
+
+
+def _is_full(share: tuple[float, ...] | None) -> bool:
+    """Whether all updates trained all groups; updates of single groups, evenly spread, are at most half in each."""
+    return share is not None and min(share) == max(share) and (len(share) == 1 or share[0] > 0.5)
+
+
+def _draw_schedule(
+    axes: "Axes", shares: Sequence[tuple[float, ...] | None], group_names: Sequence[str], edges: Values
+) -> None:
+    """The layer groups of each round; round i is as wide as edges[i] to edges[i + 1].
+
+    Stretches of rounds with the same shares are one bar for each group, the darker the larger its share; rounds in
+    which all updates trained all groups are one grey bar, those of which it is not known a hatched one.
+    """
+    groups = max((len(share) for share in shares if share is not None), default=1)
+    largest = max((max(share) for share in shares if share is not None and not _is_full(share)), default=1.0)
+    starts = [0, *(i for i in range(1, len(shares)) if shares[i] != shares[i - 1]), len(shares)]
+    for first, stop in itertools.pairwise(starts):
+        share, span = shares[first], (edges[first], edges[stop] - edges[first])
+        if share is None:
+            axes.broken_barh([span], (-0.5, groups), facecolor="white", edgecolor=GREY, hatch="//", linewidth=0)
+        elif _is_full(share):
+            axes.broken_barh([span], (-0.5, groups), color=GREY, alpha=0.25, linewidth=0)
+        else:
+            for group, part in enumerate(share):
+                opacity = FAINTEST + (1 - FAINTEST) * part / largest
+                if part:
+                    axes.broken_barh([span], (group - 0.5, 1), color=ORANGE, alpha=opacity, linewidth=0)
+    axes.set_ylim(-0.5, groups - 0.5)
+    names = list(group_names) if len(group_names) == groups else [str(group + 1) for group in range(groups)]
+    most = LONGEST_GROUP_NAME
+    _label(axes, "y", [name if len(name) <= most else f"{name[: most - 1]}…" for name in names], MOST_GROUPS)
+    axes.tick_params(axis="y", labelsize=6)
+    unknown = ", hatched: several" if None in shares else ""
+    axes.set_ylabel(f"layer group\n(grey: all{unknown})", fontsize=8)
     _finish(axes)
 
 
@@ -234,9 +287,9 @@ def _finish(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
 
 
-def _label(axes: "Axes", which: Any, names: list[str]) -> None:
+def _label(axes: "Axes", which: Any, names: list[str], most: int = MOST_TICKS) -> None:
     """Name every row or column, or every n-th where there are many."""
-    ticks = range(0, len(names), _step(len(names), MOST_TICKS))
+    ticks = range(0, len(names), _step(len(names), most))
     getattr(axes, f"set_{which}ticks")(list(ticks), [names[i] for i in ticks])
 
 

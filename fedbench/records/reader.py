@@ -19,7 +19,7 @@ from fedbench.config.identity import digest
 from fedbench.config.yaml_text import parse_yaml
 from fedbench.errors import DataError
 from fedbench.records.observers import RunDescription
-from fedbench.records.schema import ARRIVAL_SCHEMA, CLIENT_SCHEMA, DROPPED, ROUND_SCHEMA
+from fedbench.records.schema import ADDED_LATER, ARRIVAL_SCHEMA, CLIENT_SCHEMA, DROPPED, ROUND_SCHEMA
 from fedbench.system.regular_files import read_regular
 
 T = TypeVar("T")
@@ -234,6 +234,9 @@ def _mapping(file: Path, parse: Callable[[str], Any], sums: Mapping[str, str] | 
 
 def _table(file: Path, schema: pa.Schema, sums: Mapping[str, str] | None = None, follow: bool = False) -> pa.Table:
     table = _read(file, _parquet, sums, follow)
+    for column in ADDED_LATER:
+        if column in schema.names and column not in table.column_names:
+            table = table.append_column(schema.field(column), pa.nulls(table.num_rows, schema.field(column).type))
     if missing := [column for column in schema.names if column not in table.column_names]:
         raise DataError(f"{file}: lacks the column {missing[0]}; it is not a run's table, or of another version")
     try:

@@ -1,5 +1,6 @@
 """What is recorded of a run: one row a round, one row a client and round, one summary; and who is told of it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -35,6 +36,7 @@ ROUND_SCHEMA = pa.schema(
         ("dropped_clients", pa.int32()),
         ("validation_loss", pa.float64()),
         ("validation_accuracy", pa.float64()),
+        ("group_clients", pa.list_(pa.int32())),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -47,7 +49,14 @@ sample of the training split; staleness_*: over the round's arrivals. Null for s
 
 dropped_clients: participants whose training had not ended by `participation.round_deadline`.
 
-validation_loss, validation_accuracy: of the global model on the validation split; null where there is no such split."""
+validation_loss, validation_accuracy: of the global model on the validation split; null where there is no such split.
+
+group, group_clients: layer groups are numbered from 0, in the order of `group_names` in `description.json`; group is
+the single one that a partial round trained, else -1. group_clients: for each layer group, the number of accepted
+updates that trained it; null in runs of earlier versions."""
+
+ADDED_LATER = ("group_clients",)
+"""Columns that tables of earlier versions lack; they are read as nulls."""
 
 CLIENT_SCHEMA = pa.schema(
     [
@@ -123,6 +132,7 @@ class RoundRecord:
     dropped_clients: int = 0
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    group_clients: Sequence[int] | None = None
 
     @property
     def choosing_accuracy(self) -> float | None:

@@ -13,8 +13,9 @@ Federated-learning experiments of fedbench.
 Each run is one experiment; a suite or a study is a run with its runs nested below. By round: `test/accuracy` (0..1),
 `validation/accuracy` where there is such a split (`best/accuracy` is then the test accuracy of the round that is best
 on it, else the largest test accuracy), `comm/uplink_mb` and `comm/downlink_mb` (cumulative, all clients),
-`compute/tflop` (cumulative, all clients), `paper/*` as the FedPart paper counts, `time/round_s`. Every run's
-configuration and tables are among its artifacts, with plots of accuracy against rounds, MB and TFLOP.
+`compute/tflop` (cumulative, all clients), `paper/*` as the FedPart paper counts, `time/round_s`. `schedule/group` is
+the number of the one layer group that a round trained, by the list in the run's tag `layer_groups`; -1: all or several.
+Every run's configuration and tables are among its artifacts, with plots of accuracy against rounds, MB and TFLOP.
 
 Tags tell what a run is: `algorithm`, `schedule`, `dataset`, `model`, `partition`, and `suite` or `study`. To see some
 runs only, search for `tags.algorithm = 'fedprox' and tags.partition = 'dirichlet'`; to average over seeds, group by a

@@ -15,6 +15,7 @@ from fedbench.config.passwords import without_passwords
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import ClientRecord, RoundRecord
+from fedbench.records.trained_groups import numbered
 from fedbench.tracking.mlflow_run import MlflowRun
 from fedbench.tracking.pages import NOTE, charts_fragment, name_of_run
 from fedbench.tracking.store import (
@@ -22,6 +23,7 @@ from fedbench.tracking.store import (
     LONGEST_DATASET_NAME,
     LONGEST_DIGEST,
     LONGEST_PARAMETER,
+    LONGEST_TAG,
     is_server,
     now,
     plain_name,
@@ -102,6 +104,8 @@ class MlflowTracker:
         """
         self._run = run
         tags = {**run.tags, **self._tags, DIRECTORY_TAG: run.directory, NOTE: run.note}
+        if run.group_names:
+            tags["layer_groups"] = numbered(run.group_names)[:LONGEST_TAG]
         if self._parent_run_id is not None:
             tags["mlflow.parentRunId"] = self._parent_run_id
         self.recording.open(self._run_name or name_of_run(run.tags, Path(run.directory)), tags)

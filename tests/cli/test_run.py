@@ -110,6 +110,8 @@ def test_the_run_directory_holds_every_file(quickstart: Quickstart) -> None:
     assert rounds.column_names[: len(DOCUMENTED_ROUND_COLUMNS)] == DOCUMENTED_ROUND_COLUMNS
     assert rounds["round"].to_pylist() == list(range(22))
     assert rounds["group"].to_pylist()[2:8] == [-1, -1, 0, 0, 1, 1]
+    full, first, second = (rounds["group_clients"].to_pylist()[index] for index in (2, 4, 6))
+    assert (full, first, second) == ([10] * 4, [10, 0, 0, 0], [0, 10, 0, 0])
     assert clients.schema.equals(CLIENT_SCHEMA)
     assert clients.num_rows == 220
 

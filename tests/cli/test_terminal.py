@@ -78,8 +78,8 @@ def test_a_line_of_an_asynchronous_round_tells_arrivals_clock_and_staleness(monk
 def test_the_group_that_all_arrivals_trained_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     rounds = [an_asynchronous_round(index, arrivals=1200, group=group) for index, group in enumerate((0, 2))]
     first, second = lines(monkeypatch, *rounds)
-    assert first.startswith("round 1/30  1,200 arrivals  group 0  accuracy 0.1000  loss 2.0000  ")
-    assert second.startswith("round 2/30  1,200 arrivals  group 2  accuracy 0.5500  loss 1.0000  ")
+    assert first.startswith("round 1/30  1,200 arrivals  group 1  accuracy 0.1000  loss 2.0000  ")
+    assert second.startswith("round 2/30  1,200 arrivals  group 3  accuracy 0.5500  loss 1.0000  ")
 
 
 def test_layer_groups_are_told_by_their_names_and_several_as_such() -> None:
@@ -90,7 +90,31 @@ def test_layer_groups_are_told_by_their_names_and_several_as_such() -> None:
         progress.round_finished(replace(a_round(1, group=0), group=-1), [])
     _, single, several = out.getvalue().splitlines()
     assert single.split("  ")[1] == "fc"
-    assert several.split("  ")[1] == "several groups"
+    assert several.split("  ")[1] == "several groups", "a run of an earlier version, which did not record them"
+
+
+@pytest.mark.parametrize(
+    ("phase", "counts", "words"),
+    [
+        ("partial", (2, 0, 1, 0, 0), "stem, fc"),
+        ("partial", (0, 1, 1, 0, 0), "a group with a long name, fc"),
+        ("partial", (0, 1, 1, 1, 0), "3 of 5 groups"),
+        ("partial", (1, 1, 1, 1, 1), "5 of 5 groups"),
+        ("full", (2, 2, 2, 2, 2), "full update"),
+        ("async", (2, 0, 0, 0, 0), "2 arrivals  stem"),
+        ("async", (1, 0, 1, 0, 0), "2 arrivals  stem, fc"),
+        ("async", (2, 2, 2, 2, 2), "2 arrivals"),
+        ("async", (1, 1, 1, 1, 1), "2 arrivals  5 of 5 groups"),
+        ("async", (0, 0, 0, 0, 0), "2 arrivals"),
+    ],
+)
+def test_several_layer_groups_are_listed_or_counted(phase: str, counts: tuple[int, ...], words: str) -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=40)) as progress:
+        names = ("stem", "a group with a long name", "fc", "another one", "last")
+        progress.run_started(replace(a_description(Path("run")), group_names=names))
+        progress.round_finished(replace(a_round(0), phase=phase, group_clients=counts), [])
+    assert f"round 1/10  {words:<11}  accuracy" in out.getvalue()
 
 
 def test_rounds_of_one_arrival_and_of_none_are_told_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +129,7 @@ def test_rounds_of_one_arrival_and_of_none_are_told_plainly(monkeypatch: pytest.
 def test_lines_of_synchronous_rounds_have_neither_clock_nor_staleness(monkeypatch: pytest.MonkeyPatch) -> None:
     assert lines(monkeypatch, a_round(0), a_round(1, group=3), a_round(2, evaluated=False)) == [
         "round 1/30  full update  accuracy 0.1000  loss 2.0000  4.00 MB",
-        "round 2/30  group 3      accuracy 0.5500  loss 1.0000  8.00 MB  1:52 left",
+        "round 2/30  group 4      accuracy 0.5500  loss 1.0000  8.00 MB  1:52 left",
         "round 3/30  full update  accuracy 0.5500  loss 0.6667  12.00 MB  1:48 left",
     ]
 

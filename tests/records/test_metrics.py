@@ -13,7 +13,7 @@ def rounds(accuracies: list[float | None], **columns: list[object]) -> pa.Table:
     for index, accuracy in enumerate(accuracies):
         row: dict[str, object] = dict.fromkeys(ROUND_SCHEMA.names, 0)
         row |= {"round": index, "phase": "full", "test_accuracy": accuracy, "virtual_seconds": None, "epochs": None}
-        row["validation_accuracy"] = None
+        row["validation_accuracy"] = row["group_clients"] = None
         rows.append(row | {name: values[index] for name, values in columns.items()})
     return pa.Table.from_pylist(rows, schema=ROUND_SCHEMA)
 

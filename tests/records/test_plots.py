@@ -121,11 +121,47 @@ def test_asynchronous_rounds_show_the_group_that_all_their_arrivals_trained(tmp_
         stretches = [bars.get_paths()[0].get_extents() for bars in strip.collections]
         np.testing.assert_allclose([(s.x0, s.x1) for s in stretches], list(pairwise(starts)))
         np.testing.assert_allclose([(s.y0, s.y1) for s in stretches], [(-0.5, 1.5), (-0.5, 0.5), (0.5, 1.5)])
-        assert "grey: several" in strip.get_ylabel()
+        assert "hatched: several" in strip.get_ylabel(), "a run of an earlier version, which did not record them"
+
+
+def test_rounds_that_trained_several_groups_show_each_by_its_share_of_the_updates(tmp_path: Path) -> None:
+    counts = [(4, 0, 0), (2, 2, 0), (2, 2, 0), (1, 1, 2), (4, 4, 4)]
+    rounds = table([replace(an_asynchronous_round(i), group_clients=each) for i, each in enumerate(counts)])
+    run = replace(a_description(tmp_path), group_names=("stem", "a layer of a network with a long name", "fc"))
+    _, strip = figures(rounds, run)["accuracy_by_round"].axes
+    bars = [(bar.get_paths()[0].get_extents(), bar.get_alpha()) for bar in strip.collections]
+    places = [(box.x0, box.x1, box.y0 + 0.5) for box, _ in bars]
+    assert places == [
+        (0.5, 1.5, 0),
+        (1.5, 3.5, 0),
+        (1.5, 3.5, 1),
+        (3.5, 4.5, 0),
+        (3.5, 4.5, 1),
+        (3.5, 4.5, 2),
+        (4.5, 5.5, 0),
+    ]
+    opacities = [alpha for _, alpha in bars]
+    assert opacities[:6] == pytest.approx([0.15 + 0.85 * share for share in (1, 0.5, 0.5, 0.25, 0.25, 0.5)])
+    assert bars[-1][0].height == 3, "a round of full updates is one grey bar"
+    assert [label.get_text() for label in strip.get_yticklabels()] == ["stem", "a layer of a netw…", "fc"]
+    assert "several" not in strip.get_ylabel()
+
+
+def test_a_run_of_full_updates_has_no_strip(tmp_path: Path) -> None:
+    rounds = table([replace(an_asynchronous_round(index), group_clients=(4, 4)) for index in range(3)])
+    assert len(figures(rounds, a_description(tmp_path))["accuracy_by_round"].axes) == 1
+
+
+@pytest.mark.parametrize(("samples", "numbered"), [(9, True), (123_456, False)])
+def test_numbers_of_a_partition_are_drawn_where_they_have_room(tmp_path: Path, samples: int, numbered: bool) -> None:
+    counts = tuple((samples, samples) for _ in range(90))
+    run = replace(a_description(tmp_path), client_class_counts=counts, class_names=("cat", "dog"))
+    cells = partition_figure(run).axes[1]
+    assert bool(cells.texts) == numbered
 
 
 def test_a_clock_that_counts_like_the_rounds_is_still_a_clock(tmp_path: Path) -> None:
-    rounds = table([replace(an_asynchronous_round(index, group=0), virtual_seconds=float(index)) for index in range(3)])
+    rounds = table([replace(an_asynchronous_round(index, group=1), virtual_seconds=float(index)) for index in range(3)])
     _, strip = figures(rounds, a_description(tmp_path))["accuracy_by_time"].axes
     (stretch,) = [bars.get_paths()[0].get_extents() for bars in strip.collections]
     assert (stretch.x0, stretch.x1) == (0, 2)

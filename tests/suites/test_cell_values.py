@@ -28,6 +28,7 @@ def history() -> pa.Table:
             "virtual_seconds": 3.0 * (number + 1),
             "train_loss": 1 / (number + 1),
             "epochs": None,
+            "group_clients": None,
             "validation_accuracy": None,
         }
         rows.append(row)

@@ -55,7 +55,7 @@ def record(tracker: MlflowTracker, directory: Path, rounds: int = 4, status: str
     recorder = RunDirectory.create("demo", 3, directory)
     observers = (recorder, tracker)
     for observer in observers:
-        observer.run_started(a_description(recorder.path))
+        observer.run_started(replace(a_description(recorder.path), group_names=("stem", "body", "fc")))
     for index in range(rounds):
         for observer in observers:
             observer.round_finished(
@@ -111,6 +111,7 @@ def test_a_run_is_found_again_through_mlflow(tmp_path: Path) -> None:
         "mlflow.note.content": "Four clients, **two** cycles.",
         "mlflow.parentRunId": "0" * 32,
         "fedbench.directory": str(path),
+        "layer_groups": "0: stem, 1: body, 2: fc",
     }
     assert expected.items() <= run.data.tags.items()
     (dataset_input,) = run.inputs.dataset_inputs

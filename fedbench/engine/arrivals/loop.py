@@ -10,7 +10,7 @@ from fedbench.accounting.totals import Costs, added
 from fedbench.checkpoints.state import Tree
 from fedbench.engine.arrivals.clocks import NEVER, Clock, TaskEnd
 from fedbench.engine.arrivals.plan import ArrivalPlan
-from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures, mean_loss
+from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures, mean_loss, updates_by_group
 from fedbench.engine.divergence import check_accepted, check_finite, remedy
 from fedbench.engine.interfaces import EvaluationPhase, TaskExecutor
 from fedbench.engine.messages import ClientReport, TaskOrder
@@ -77,6 +77,7 @@ class RoundInProgress:
         reports: the reports that arrived.
         downlink_bytes: bytes downloaded for the tasks that ended.
         full: cost of the same tasks had each been a full update.
+        trained: the layer groups of each update that was applied.
         waited: seconds that the loop waited for results.
     """
 
@@ -86,6 +87,7 @@ class RoundInProgress:
     reports: list[ClientReport] = field(default_factory=list)
     downlink_bytes: int = 0
     full: Costs = field(default_factory=Costs)
+    trained: list[tuple[int, ...]] = field(default_factory=list)
     waited: float = 0.0
 
     @property
@@ -350,6 +352,7 @@ class ArrivalLoop:
         factor = plan.learning_rate.factor(progress.round, plan.rounds)
         self._executor.apply(order.number, plan.lr * factor if plan.gradient else 1.0, report.steps)
         self._applied += 1
+        progress.trained.append(order.groups)
         changed = []
         for group in order.groups:
             self._updates[group] += 1
@@ -416,6 +419,7 @@ class ArrivalLoop:
             staleness_max=max(staleness, default=None),
             validation_loss=scores.validation_loss,
             validation_accuracy=scores.validation_accuracy,
+            group_clients=updates_by_group(len(self._groups), progress.trained),
         )
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.totals import added
 from fedbench.checkpoints.state import Tree
-from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss
+from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss, updates_by_group
 from fedbench.engine.divergence import check_accepted, check_finite
 from fedbench.engine.interfaces import RoundExecutor
 from fedbench.planning.deadlines import DroppedClients
@@ -122,6 +122,10 @@ class RoundLoop:
                     dropped_clients=sum(client.status == DROPPED for client in clients),
                     validation_loss=scores.validation_loss,
                     validation_accuracy=scores.validation_accuracy,
+                    group_clients=updates_by_group(
+                        costs.layout.groups,
+                        (groups for client, groups in zip(plan.cohort, plan.groups, strict=True) if client in accepted),
+                    ),
                 ),
                 clients,
             )
