@@ -137,8 +137,15 @@ class TorchvisionConstructor(Constructor):
             raise ModelError(
                 f"model.name={self.name}: torchvision's models need images with 3 channels, these are {what}"
             )
-        # Vision transformers are made for one image size; every other model has no such keyword.
-        return {"num_classes": task.classes, "image_size": task.input_shape[0]}
+        # Some transformers are made for one image size. GoogLeNet and Inception can leave out their auxiliary
+        # classifiers, which make the output in training a tuple. No other model has these keywords.
+        height, width, _ = task.input_shape
+        return {
+            "num_classes": task.classes,
+            "image_size": height,
+            "input_size": (height, width),
+            "aux_logits": False,
+        }
 
 
 def torchvision_constructor(name: str) -> Constructor:

@@ -9,7 +9,7 @@ from torch import nn
 from fedbench.components.catalogue import make_component
 from fedbench.errors import ConfigError, ModelError
 from fedbench.models.base import Model, Task
-from fedbench.models.groups import build_module
+from fedbench.models.groups import build_module, derive_layer_groups
 from fedbench.models.imported import ImportedModel
 
 CIFAR = Task("image", (32, 32, 3), 10)
@@ -130,6 +130,24 @@ def test_torchvision_by_name() -> None:
     assert module.get_submodule("classifier.2").p == 0.4
     assert module.get_parameter("classifier.3.weight").shape[0] == 10
     assert transformer.image_size == 32
+
+
+def test_torchvisions_auxiliary_classifiers_are_left_out_unless_asked_for() -> None:
+    task = Task("image", (64, 64, 3), 10)
+    for arguments, left_out in (({}, True), ({"aux_logits": True}, False)):
+        with torch.device("meta"):
+            module = torchvision("googlenet", init_weights=False, **arguments).build(task)
+        assert (module.aux1 is None) == left_out
+    message = r"forward returns GoogLeNetOutputs in training mode; a tensor \[N, classes\] is needed"
+    with pytest.raises(ModelError, match=message):
+        derive_layer_groups(module, task)
+
+
+def test_a_torchvision_model_for_images_of_another_size_says_so() -> None:
+    with pytest.raises(
+        ModelError, match=r"maxvit_t: cannot be built with .*input_size=\(32, 32\): .* not divisible by"
+    ):
+        torchvision("maxvit_t").build(CIFAR)
 
 
 @pytest.mark.parametrize(
