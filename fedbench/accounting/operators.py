@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode, conv_flop_count
 
 Shape = Sequence[int]
@@ -169,9 +170,14 @@ class UncountedOperators(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = getattr(func, "_overloadpacket", None)
         if packet is not None and packet not in self._counted:
             library, name = func.namespace, packet.__name__
-            if library not in OWN_NAMESPACES or name in WITHOUT_FORMULA:
+            if name in WITHOUT_FORMULA or (library not in OWN_NAMESPACES and _takes_tensors(args, kwargs)):
                 self.names.add(f"{library}.{name}")
         return func(*args, **(kwargs or {}))
+
+
+def _takes_tensors(*arguments: object) -> bool:
+    """Whether an operator computes on tensors; importing a library may ask it for its version, for instance."""
+    return any(isinstance(value, torch.Tensor) for value in tree_leaves(arguments))
 
 
 @contextmanager

@@ -8,9 +8,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from fedbench.accounting.flops import StepFlops
-from fedbench.accounting.operators import WITHOUT_FORMULA
+from fedbench.accounting.operators import FORMULAS, WITHOUT_FORMULA
 from fedbench.models.base import LayerGroup, Task
 
 N, SIDE, CLASSES = 3, 6, 2
@@ -212,6 +213,36 @@ def test_an_operator_counts_what_a_hand_counts(name: str, reads_values: bool) ->
         return
     assert counted.flops([0], N) == forward + hand["inputs"] + hand["state"] + first
     assert counted.flops([0, 1], N) == forward + hand["weights"] + hand["inputs"] + hand["state"] + first
+
+
+def zeros(*shape: int) -> Tensor:
+    return torch.zeros(shape, requires_grad=True)
+
+
+@pytest.mark.parametrize(
+    ("compute", "macs"),
+    [
+        (lambda: torch.mv(zeros(3, 4), zeros(4)), 3 * 4),
+        (lambda: torch.addmv(zeros(3), zeros(3, 4), zeros(4)), 3 * 4),
+        (lambda: torch.dot(zeros(7), zeros(7)), 7),
+        (lambda: torch.vdot(zeros(7), zeros(7)), 7),
+        (lambda: torch.addbmm(zeros(2, 4), zeros(5, 2, 3), zeros(5, 3, 4)), 5 * 2 * 3 * 4),
+        (lambda: torch.cdist(zeros(2, 3, 4), zeros(2, 5, 4), p=1), 2 * 3 * 5 * 4),
+        (lambda: torch.cdist(zeros(1, 3, 4), zeros(6, 5, 4), p=1), 6 * 3 * 5 * 4),
+        (lambda: torch.cdist(zeros(6, 3, 4), zeros(1, 5, 4), p=1), 6 * 3 * 5 * 4),
+    ],
+)
+def test_products_of_few_dimensions(compute: Callable[[], Tensor], macs: int) -> None:
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        compute()
+    assert counter.get_total_flops() == 2 * macs
+
+
+def test_each_gradient_of_distances_counts_as_the_distances() -> None:
+    first, second = zeros(2, 3, 4), zeros(2, 5, 4)
+    with FlopCounterMode(display=False, custom_mapping=FORMULAS) as counter:
+        torch.cdist(first, second, p=1).sum().backward()
+    assert counter.get_total_flops() == 3 * 2 * 2 * 3 * 5 * 4
 
 
 def test_an_embedding_is_a_look_up() -> None:

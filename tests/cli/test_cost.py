@@ -137,3 +137,5 @@ def test_work_that_no_figure_holds_is_named(call: Call, tmp_path: Path) -> None:
     arguments = ("data.dataset=digits", "data.clients=2", "model=fourier:Net", "rounds=1", "local.epochs=1")
     remark = "the client work leaves out aten._fft_c2c, whose FLOPs PyTorch's counter does not know"
     assert call("cost", *arguments).stdout.count(remark) == 1
+    ran = call("run", *arguments, "runtime.executor=inline", "tracking.enabled=false")
+    assert ran.stderr.count(f"warning: {remark}") == 1
