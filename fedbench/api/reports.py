@@ -1,8 +1,8 @@
 """A report from Python: recorded runs compared, written, and returned as pandas has them."""
 
 import shlex
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,10 +26,10 @@ class WrittenReport:
 
     Attributes:
         content: the report itself: tables, charts, what cannot be compared.
-        files: `report.html`, `report.md`, `table.csv`, `table.tex`.
+        files: `report.html`, `report.md`, `table.csv`, `table.tex`, and the charts as SVG and PDF.
     """
 
-    content: "Report"
+    content: "Report" = field(repr=False)
     files: tuple[Path, ...]
 
     @property
@@ -65,6 +65,8 @@ def write_report(
     mlflow_uri: str | None = None,
     target: float | None = None,
     baseline: str | None = None,
+    columns: Sequence[str] = (),
+    labels: Mapping[str, str] | None = None,
     output: str | Path = "report",
 ) -> WrittenReport:
     """Compare recorded runs: tables, charts, differences seed by seed, and what cannot be compared.
@@ -74,6 +76,8 @@ def write_report(
         experiment: an MLflow experiment whose runs are read, too; mlflow_uri: where it is.
         target: accuracy (0..1) to be reached; None: 90 % of the worst method's best.
         baseline: label of the method that others are measured against; None: plain FedAvg.
+        columns: of the main table, by the names of `WrittenReport.frame`; none: the usual ones.
+        labels: {method: what it is called everywhere}.
         output: the folder that is written to; made if it is not there.
 
     Raises:
@@ -91,8 +95,20 @@ def write_report(
         if not paths and experiment is None:
             raise ConfigError("runs=[]: name at least one run, or leave it out for the folder runs")
     options = {"--experiment": experiment, "--mlflow-uri": mlflow_uri, "--target": target, "--baseline": baseline}
+    options |= {"--columns": ",".join(columns) or None}
     given = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    given += [text for method, label in (labels or {}).items() for text in ("--label", f"{method}={label}")]
     command = without_passwords(shlex.join(["fedbench", "report", *map(str, paths), *given]))
+    wanted = Wanted(
+        paths=paths,
+        experiment=experiment,
+        mlflow_uri=mlflow_uri,
+        target=target,
+        baseline=baseline,
+        labels=labels or (),
+        columns=tuple(columns),
+        command=command,
+    )
     with arguments_named(), restored():
-        report, files = report_on(Wanted(paths, experiment, mlflow_uri, target, baseline, command), Path(output))
+        report, files = report_on(wanted, Path(output))
     return WrittenReport(report, tuple(files))

@@ -2,7 +2,7 @@
 
 import operator
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -40,7 +40,7 @@ class SuiteResult:
         warnings: what could not be recorded, or deserves a second look.
     """
 
-    outcomes: Outcomes
+    outcomes: Outcomes = field(repr=False)
     directory: Path
     warnings: tuple[str, ...]
 

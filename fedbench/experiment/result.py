@@ -29,6 +29,11 @@ class Result:
     warnings: tuple[str, ...]
     ui_command: str | None
 
+    def __repr__(self) -> str:
+        best = self.summary["best_accuracy"]
+        accuracy = "not evaluated" if best is None else f"best accuracy {best:.4f}"
+        return f"<Result: {self.summary['status']}, {self.summary['rounds']} rounds, {accuracy}, {self.directory}>"
+
     def frame(self) -> "pandas.DataFrame":
         """The history as a pandas DataFrame, one row a round; the column `round` counts from 0 as in the table."""
         return self.history.to_pandas()

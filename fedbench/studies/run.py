@@ -83,11 +83,11 @@ class StudyResult:
     """
 
     status: str
-    file: StudyFile
-    study: optuna.Study
+    file: StudyFile = field(repr=False)
+    study: optuna.Study = field(repr=False)
     directory: Path
     storage: str
-    best: list[FrozenTrial]
+    best: list[FrozenTrial] = field(repr=False)
     best_files: list[Path] = field(default_factory=list)
     warnings: tuple[str, ...] = ()
 

@@ -19,7 +19,7 @@ from fedbench import ExperimentConfig, FedbenchError
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ClientRecord, RoundRecord
 
-pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "digits_read_once", "no_figures")
+pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures")
 
 TINY = {
     "rounds": 3,

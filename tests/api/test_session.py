@@ -98,8 +98,8 @@ def test_a_session_without_actors_changes_nothing(run_folder: Path) -> None:
 
 
 TWO_RUNS = """
-import os, random, signal
-import ray, sklearn.datasets
+import os, signal
+import ray
 from fedbench import ExperimentConfig, run
 
 

@@ -14,7 +14,7 @@ from small_suites import WITHOUT, write_suite
 import fedbench
 from fedbench import ConfigError, ExperimentConfig, FedbenchError
 
-pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "digits_read_once", "no_figures")
+pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures")
 
 INLINE = {"runtime.executor": "inline", "tracking.enabled": False}
 
@@ -39,6 +39,7 @@ def test_a_suite_returns_its_cells_and_runs_and_prints_nothing(
 
     again = fedbench.run_suite(path, [*WITHOUT], seeds=[0], progress=True)
     assert list(again.runs()["reused"]) == [True, True]
+    assert len(repr(again)) < 600
     shown = capfd.readouterr()
     assert shown.out == ""
     assert shown.err.count("recorded before") == 2
@@ -101,6 +102,8 @@ def test_a_study_returns_its_trials_and_leaves_optuna_and_open_figures_alone(
     best = ExperimentConfig.load(result.best_files[0])
     assert best.local.optimizer.lr == result.best[0].params["local.optimizer.lr"]
 
+    assert len(repr(result)) < 600
+
     more = fedbench.run_study(study(), {"name": "small"}, trials=3, concurrency=1)
     assert len(more.frame()) == 3
 
@@ -128,19 +131,24 @@ def test_a_report_returns_the_runs_that_it_compares(run_folder: Path, capfd: pyt
         for name in ("fedavg", "feddyn")
         for seed in (0, 1)
     ]
-    report = fedbench.write_report(results, baseline="fedavg", target=0.5, output="compared")
+    report = fedbench.write_report(
+        results, baseline="fedavg", target=0.5, columns=["best_accuracy"], labels={"feddyn": "Dyn"}, output="compared"
+    )
     assert capfd.readouterr() == ("", "")
-    assert [file.name for file in report.files] == ["report.html", "report.md", "table.csv", "table.tex"]
+    assert [file.name for file in report.files][:4] == ["report.html", "report.md", "table.csv", "table.tex"]
     assert report.content.command.startswith("fedbench report ")
     frame = report.frame()
     assert list(frame["seed"]) == [0, 1, 0, 1]
     assert len(set(frame["method"])) == 2
+    assert frame["method"][2] == "Dyn"
     assert list(frame["final_accuracy"]) == [result.summary["final_accuracy"] for result in results]
     assert list(frame["total_bytes"]) == [
         result.summary["uplink_bytes"] + result.summary["downlink_bytes"] for result in results
     ]
     assert len(fedbench.write_report().frame()) == 4  # of the folder runs
     assert len(fedbench.write_report(results[0]).frame()) == 1
+    assert len(repr(report)) < 600
+    assert repr(results[0]).startswith("<Result: finished, 1 rounds, best accuracy 0.")
 
 
 @pytest.mark.parametrize(

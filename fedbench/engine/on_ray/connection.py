@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import ray
-from ray._private import gcs_pubsub, node
+from ray._private import external_storage, gcs_pubsub, node
 from ray.exceptions import RayError
 
 from fedbench.engine.on_ray.lifetime import is_ray_kept
@@ -231,7 +231,7 @@ def _caller_undisturbed() -> Iterator[None]:
     model that is being built in another thread meanwhile draws the same numbers in every run.
     """
     hook = os.environ.get("PYTHONBREAKPOINT")
-    drawing: tuple[Any, ...] = (gcs_pubsub, node)
+    drawing: tuple[Any, ...] = (external_storage, gcs_pubsub, node)
     for module in drawing:
         if getattr(module, "random", None) is random:
             module.random = random.Random()
