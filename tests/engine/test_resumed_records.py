@@ -245,6 +245,14 @@ def test_a_whole_file_of_another_run_is_no_file_of_this_one(name: str, recorded:
         read_run(copied)
 
 
+def test_a_figure_that_was_edited_in_a_summary_is_not_shown(recorded: Path, run_folder: Path) -> None:
+    copied = shutil.copytree(recorded / "whole", run_folder / "copy")
+    file = copied / "summary.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"best_accuracy": 0.99}))
+    with pytest.raises(DataError, match=r"summary\.json: is not as the run wrote it .* repeat the run with"):
+        read_run(copied)
+
+
 def test_a_run_without_a_usable_summary_goes_on_where_a_checkpoint_vouches_for_it(
     broken: Path, recorded: Path, run_folder: Path
 ) -> None:
