@@ -170,7 +170,6 @@ def prepared(
                 )
             executor = _on_cluster(config, building, warm)
     try:
-        building.check_wanted()
         yield building.result(), executor
     finally:
         executor.close()

@@ -95,6 +95,11 @@ def test_a_budget_that_outlasts_the_schedule_is_refused() -> None:
         affordable_rounds(config("rounds=auto", "model.width=4"), total_bytes=1e12)
 
 
+def test_a_budget_of_what_nobody_knows_beforehand_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"only rounds can be fixed here, since schedule\.name=importance follows"):
+        affordable_rounds(config("schedule=importance", "rounds=4", "model.width=4"), total_bytes=1e5)
+
+
 def test_trials_spend_alike_and_the_best_file_has_the_rounds_that_it_bought(local_ray: None, here: Path) -> None:
     budget = 0.05
     result = run_study(
