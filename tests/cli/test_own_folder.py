@@ -65,7 +65,10 @@ def test_actors_find_own_parts_and_no_file_that_has_the_name_of_a_library(
     folder_of_traps: Path, joined_ray: dict[str, str]
 ) -> None:
     marker = write_own_part(folder_of_traps)
-    overrides = ("rounds=1", "data.clients=2", "algorithm=own_half:Half", "tracking.enabled=false")
+    overrides = (
+        "rounds=1", "data.clients=2", "data.samples_per_client=40", "runtime.actors=1", "algorithm=own_half:Half",
+        "tracking.enabled=false",
+    )  # fmt: skip
     with start(folder_of_traps, "run", *overrides, **joined_ray) as process:
         _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
-from command_line import Finished, fedbench, start
+from command_line import Finished, start
 
 TINY = ("runtime.executor=inline", "data.clients=4", "model.width=4", "local.epochs=1")
 Call = Callable[..., Finished]
@@ -37,7 +37,7 @@ def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(
         assert any(line.startswith("round 13/") for line in process.stderr)
         process.send_signal(signal.SIGKILL)
     assert summary_of(folder / "killed")["status"] == "running"
-    resumed = fedbench(folder, "resume", "killed")
+    resumed = call("resume", "killed")
     assert resumed.status == 0, resumed.stderr
     whole = call("run", *run, "output.directory=whole", "tracking.enabled=false")
     assert whole.status == 0, whole.stderr
@@ -71,7 +71,10 @@ def test_a_run_on_ray_stops_at_the_end_of_its_round_when_it_is_told_to(
     """SIGTERM is what `ray job stop` sends."""
     folder = tmp_path / "here"
     folder.mkdir()
-    lasting = ("fedavg-digits", "rounds=100000", "runtime.actors=1", "data.clients=4", "tracking.enabled=false")
+    lasting = (
+        "fedavg-digits", "rounds=100000", "runtime.actors=1", "data.clients=2", "data.samples_per_client=40",
+        "tracking.enabled=false",
+    )  # fmt: skip
     with start(folder, "run", *lasting, "output.directory=stopped", **joined_ray) as process:
         assert process.stderr is not None
         assert any(line.startswith("round 2/100000") for line in process.stderr)

@@ -1,4 +1,4 @@
-"""Studies run to their end on one Ray: what is drawn, what is told, what is left behind."""
+"""Studies run to their end: what is drawn, what is told, what is left behind."""
 
 import csv
 import itertools
@@ -23,7 +23,7 @@ from fedbench.studies.shared_study import REASON, open_study
 from fedbench.studies.storage import open_storage
 
 pytestmark = [
-    pytest.mark.usefixtures("local_ray", "here", "flops_counted_once"),
+    pytest.mark.usefixtures("here", "flops_counted_once", "no_figures"),
     pytest.mark.slow,
 ]
 
@@ -41,9 +41,7 @@ def test_a_grid_visits_every_combination_of_a_conditional_space_once(here: Path)
         "algorithm.mu": {"type": "categorical", "choices": [0.1, 1.0], "when": {"algorithm": "fedprox"}},
         "local.batch_size": {"type": "int", "low": 16, "high": 32, "step": 16},
     }
-    listener = Silent()
-    result = run_study(listener, space=space, sampler="grid", budget={"trials": 100})
-    assert listener.slots == 2
+    result = run_study(space=space, sampler="grid", budget={"trials": 100}, concurrency=1)
     assert states(result) == ["COMPLETE"] * 6
     expected = [
         {"algorithm": algorithm} | ({"algorithm.mu": mu} if mu else {}) | {"local.batch_size": size}
@@ -89,29 +87,45 @@ def test_the_pareto_front_is_that_of_all_pairs_compared_and_each_of_its_files_ru
     assert again.summary["model_sha256"] == result.study.trials[chosen].user_attrs[DIGESTS][0]
 
 
-def test_best_yaml_gives_the_best_trials_model_again_on_ray_and_seeds_are_averaged(here: Path) -> None:
-    result = run_study(overrides=ON_RAY, seeds=[3, 4], budget={"trials": 2}, concurrency=1)
-    assert states(result) == ["COMPLETE"] * 2
-    for trial in result.study.trials:
+@pytest.mark.usefixtures("local_ray")
+def test_trials_beside_each_other_on_actors_fail_alone_and_are_heard_of_and_best_yaml_gives_the_best_model_again(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(study_module, "SILENT_SECONDS", 0.0)
+    monkeypatch.setattr(study_module, "POLL_SECONDS", 0.2)
+    space = {"algorithm": {"type": "categorical", "choices": ["fedavg", "small:Exhausted", "fedprox"]}}
+    listener = Silent()
+    result = run_study(
+        listener, space=space, sampler="grid", overrides=[*ON_RAY, "rounds=15", "evaluation.every=3"], seeds=[3, 4],
+        budget={"trials": 10}, concurrency=2,
+    )  # fmt: skip
+    assert listener.slots == 2
+    assert len(result.study.trials) == 3
+    complete = [trial for trial in result.study.trials if trial.state == TrialState.COMPLETE]
+    (failed,) = [trial for trial in result.study.trials if trial.state == TrialState.FAIL]
+    assert failed.params == {"algorithm": "small:Exhausted"}
+    assert "nothing left to minimise" in failed.user_attrs[REASON]
+    for trial in complete:  # their values are means over the seeds
+        assert REASON not in trial.user_attrs
         runs = [Path(directory) for directory in trial.user_attrs[DIRECTORIES]]
         assert [path.name for path in runs] == [f"trial-{trial.number:04d}-seed-{seed}" for seed in (3, 4)]
         accuracies = [yaml.safe_load((path / "summary.json").read_text())["best_accuracy"] for path in runs]
         assert trial.value == pytest.approx(sum(accuracies) / 2, abs=1e-12)
-    best = max(result.study.trials, key=lambda trial: trial.value)
-    again = run(ExperimentConfig.load(result.best_files[0]))
+
+    first, *lines = listener.lines
+    assert first == "starting the study small"
+    assert all(line.startswith("running: trial ") for line in lines)
+    stands = r"trial (\d) seed ([34]) round (\d+)/15( accuracy 0\.\d{4})?"
+    found = [re.findall(stands, line) for line in lines]
+    assert {trial for line in found for trial, *_ in line} >= {str(trial.number) for trial in complete}
+    for number in "012":
+        rounds = [(seed, int(done)) for line in found for trial, seed, done, _ in line if trial == number]
+        assert rounds == sorted(rounds)
+    assert all(accuracy for line in found for *_, done, accuracy in line if int(done) >= 3)
+
+    best = max(complete, key=lambda trial: trial.value)
+    again = run(ExperimentConfig.load(result.best_files[0], ["runtime.executor=inline", "runtime.actors=null"]))
     assert again.summary["model_sha256"] == best.user_attrs[DIGESTS][0] != best.user_attrs[DIGESTS][1]
-
-
-def test_a_trial_that_fails_fails_alone(here: Path) -> None:
-    space = {
-        "algorithm": {"type": "categorical", "choices": ["fedavg", "small:Exhausted", "fedprox"]},
-    }
-    result = run_study(space=space, sampler="grid", overrides=ON_RAY, budget={"trials": 10}, concurrency=1)
-    for trial in result.study.trials:
-        broken = trial.params["algorithm"] == "small:Exhausted"
-        assert trial.state == (TrialState.FAIL if broken else TrialState.COMPLETE)
-        assert ("nothing left to minimise" in trial.user_attrs.get(REASON, "")) == broken
-    assert len(result.study.trials) == 3
 
 
 def test_pruned_trials_stop_at_the_round_at_which_they_fall_behind(here: Path) -> None:
@@ -186,28 +200,11 @@ def test_a_study_by_the_same_name_about_something_else_is_refused(here: Path) ->
         run_study(storage="small.log", seeds=[1])
 
 
+@pytest.mark.usefixtures("local_ray")
 def test_more_trials_at_a_time_than_there_is_room_for_are_refused(here: Path) -> None:
     with pytest.raises(ConfigError, match=r"concurrency=3: .* have no room, 2 trials do"):
         run_study(concurrency=3)
     assert ray.is_initialized()
-
-
-def test_long_trials_are_heard_of_before_they_end(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study_module, "SILENT_SECONDS", 0.0)
-    monkeypatch.setattr(study_module, "POLL_SECONDS", 0.2)
-    listener = Silent()
-    overrides = [*BASE, "rounds=40", "evaluation.every=3"]
-    run_study(listener, overrides=overrides, seeds=[3, 4], budget={"trials": 2}, concurrency=2)
-    first, *listener.lines = listener.lines
-    assert first == "starting the study small"
-    assert all(line.startswith("running: trial ") for line in listener.lines)
-    stands = r"trial (\d) seed ([34]) round (\d+)/40( accuracy 0\.\d{4})?"
-    found = [re.findall(stands, line) for line in listener.lines]
-    assert {trial for line in found for trial, *_ in line} == {"0", "1"}
-    for number in "01":
-        rounds = [(seed, int(done)) for line in found for trial, seed, done, _ in line if trial == number]
-        assert rounds == sorted(rounds)
-    assert all(accuracy for line in found for *_, done, accuracy in line if int(done) >= 3)
 
 
 def test_a_trial_at_a_time_without_actors_needs_no_ray(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,8 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from command_line import Finished, fedbench, start, write_cifar10
+from command_line import Finished, start, write_cifar10
+from interrupted import interrupted_after
 from small_suites import BASE, TINY, WITHOUT, directories, write_suite
+from waiting import wait_until
 
 from fedbench.cli.suite import make_plan
 from fedbench.errors import DataError
@@ -44,7 +46,9 @@ def long_suite(run_folder: Path) -> str:
 
 
 @pytest.mark.slow
-def test_a_killed_suite_is_gone_on_with_by_the_same_command(long_suite: str, run_folder: Path) -> None:
+def test_a_killed_suite_is_gone_on_with_by_the_same_command(
+    long_suite: str, call: Call, run_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     command = ("suite", long_suite, "--json", "tracking.enabled=false")
     with start(run_folder, *command, stderr=subprocess.DEVNULL) as process:
         wait_for(process, lambda: bool(checkpoints("a-seed1")))
@@ -55,7 +59,7 @@ def test_a_killed_suite_is_gone_on_with_by_the_same_command(long_suite: str, run
     assert len(first) == 2
     assert json.loads((folder / "table" / "suite.json").read_text())["banner"] == "Incomplete: 1 of 2 runs."
 
-    again = fedbench(run_folder, *command)
+    again = call(*command)
     assert again.status == 0, again.stderr
     second = directories(folder)
     assert second.keys() == first.keys()
@@ -65,26 +69,27 @@ def test_a_killed_suite_is_gone_on_with_by_the_same_command(long_suite: str, run
 
     unbroken = run_folder / "unbroken"
     unbroken.mkdir()
-    alone = json.loads(fedbench(unbroken, *command, "--seeds", "1").stdout)
+    monkeypatch.chdir(unbroken)
+    alone = json.loads(call(*command, "--seeds", "1").stdout)
     assert alone["runs"][0]["model_sha256"] == document["runs"][1]["model_sha256"]
     assert alone["cells"][0]["values"]["1"] == document["cells"][0]["values"]["1"]
 
 
 @pytest.mark.slow
-def test_an_interrupt_ends_the_suite_with_a_checkpoint_and_the_table_so_far(long_suite: str, run_folder: Path) -> None:
+def test_an_interrupt_ends_the_suite_with_a_checkpoint_and_the_table_so_far(
+    long_suite: str, call: Call, run_folder: Path
+) -> None:
     command = ("suite", long_suite, "--json", "tracking.enabled=false")
-    with start(run_folder, *command) as process:
-        wait_for(process, lambda: bool(checkpoints("a-seed1")))
-        process.send_signal(signal.SIGINT)
-        stdout, stderr = process.communicate(timeout=240)
-    assert process.returncode == 130
-    assert "go on with the same command" in stderr
-    document = json.loads(stdout)
+    with interrupted_after(lambda: wait_until(lambda: bool(checkpoints("a-seed1")), "no checkpoint of the second run")):
+        stopped = call(*command)
+    assert stopped.status == 130
+    assert "go on with the same command" in stopped.stderr
+    document = json.loads(stopped.stdout)
     assert document["status"] == "interrupted"
     assert document["banner"] == "Incomplete: 1 of 2 runs."
     assert [run["status"] for run in document["runs"]] == ["finished", "interrupted"]
     assert "Incomplete: 1 of 2 runs" in (run_folder / "runs/suites/long/table/table.md").read_text()
-    again = fedbench(run_folder, *command)
+    again = call(*command)
     assert again.status == 0, again.stderr
     assert len(directories(run_folder / "runs/suites/long")) == 2
 

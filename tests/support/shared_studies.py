@@ -1,14 +1,12 @@
 """One study through all that may happen to the processes that work on it."""
 
 import json
-import os
 import signal
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 from command_line import Finished
+from interrupted import interrupted_after
 from optuna.trial import FrozenTrial, TrialState
 from small_studies import BASE, Commands, written
 from waiting import wait_until
@@ -31,29 +29,6 @@ def drivers(trials: list[FrozenTrial]) -> set[str]:
 def done(trials: list[FrozenTrial]) -> int:
     """The number of trials that have ended."""
     return sum(trial.state.is_finished() for trial in trials)
-
-
-@contextmanager
-def interrupted_after(happens: Callable[[], None]) -> Iterator[None]:
-    """Interrupt the command that is called within, as Ctrl-C does, once `happens` has returned in a thread beside it.
-
-    A command that has ended before takes no harm, and neither does the test.
-    """
-
-    def happen_and_interrupt() -> None:
-        try:
-            happens()
-        finally:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    before = signal.signal(signal.SIGINT, lambda number, frame: None)
-    try:
-        with ThreadPoolExecutor(1) as beside:
-            happening = beside.submit(happen_and_interrupt)
-            yield
-        happening.result()
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def share_kill_interrupt_and_go_on(
