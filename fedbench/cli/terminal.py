@@ -27,6 +27,9 @@ results = Console(width=None if sys.stdout.isatty() else 120)
 
 WIDEST_TABLE = 4
 
+MUCH_WORK = 100.0
+"""10^12 FLOP of clients from which a run says beforehand what it will need."""
+
 WIDE = 110
 """Columns from which a bar has room for an asynchronous run's clock and staleness."""
 
@@ -69,6 +72,8 @@ class Progress:
         if self._status:
             self._status.stop()
         self._say(f"{run.title}: {run.rounds} round{'s' if run.rounds > 1 else ''}, {run.directory}")
+        if (run.client_tflop or 0) >= MUCH_WORK:
+            self._say(f"the clients' work will be about {run.client_tflop:,.0f} TFLOP in all (see: fedbench cost)")
         if self._screen.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),

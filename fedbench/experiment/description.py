@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 def describe(problem: "Problem", directory: Path) -> RunDescription:
     """The run in words and plain values."""
     from fedbench.experiment.setup import pace
+    from fedbench.experiment.work import estimated_tflop
 
     config, data = problem.config, problem.federation.data
     names = {
@@ -55,6 +56,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         validation_samples=data.scored_rows.get("validation", 0),
         own_code=problem.own_code,
         group_names=problem.layout.group_names,
+        client_tflop=estimated_tflop(problem),
     )
 
 

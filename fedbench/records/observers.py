@@ -26,6 +26,7 @@ class RunDescription:
         sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
         validation_samples: size of the validation split; 0: there is none.
         group_names: names of the layer groups, shallow to deep.
+        client_tflop: about what all clients will compute, in 10^12 FLOP; None where nobody knows beforehand.
         own_code: {import path: digest of its content} of the parts of one's own that the run began with.
         label: what the suite calls the run that it was made for; "" for others.
     """
@@ -47,6 +48,7 @@ class RunDescription:
     own_code: dict[str, str] = field(default_factory=dict)
     validation_samples: int = 0
     group_names: tuple[str, ...] = ()
+    client_tflop: float | None = None
     label: str = ""
 
 

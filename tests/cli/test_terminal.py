@@ -50,6 +50,16 @@ def lines(
     return out.getvalue().splitlines()[1:]
 
 
+@pytest.mark.parametrize("tflop", [None, 99.0, 1234.5])
+def test_a_run_that_needs_much_work_says_so_before_its_first_round(tflop: float | None) -> None:
+    out = io.StringIO()
+    with Progress(Console(file=out, width=40)) as progress:
+        progress.run_started(replace(a_description(Path("run")), client_tflop=tflop))
+    said = [line for line in out.getvalue().splitlines() if "TFLOP" in line]
+    much = "the clients' work will be about 1,234 TFLOP in all (see: fedbench cost)"
+    assert said == ([much] if tflop == 1234.5 else [])
+
+
 def last_frame(record: RoundRecord, width: int) -> str:
     """What a terminal shows of a round."""
     out = io.StringIO()
