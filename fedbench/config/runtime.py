@@ -35,8 +35,8 @@ class RuntimeSection(Section):
         max_retries: Number of lost actors or nodes whose work is done again before the run is given up.
         checkpoint_every: Rounds from one checkpoint to the next. null: so often that checkpoints take less than 1 % of
             the time. An interrupted run leaves a checkpoint in any case.
-        max_tflop: The clients' work of a whole run, in 10^12 FLOP, above which `fedbench run` asks before it starts; where
-            there is no terminal, the run is refused.
+        max_tflop: The clients' work of a whole run, in 10^12 FLOP, above which a run asks on a
+            terminal before it starts, and is refused elsewhere.
     """
 
     executor: Literal["ray", "inline"] = "ray"
