@@ -303,7 +303,16 @@ def report(
     paths = tuple(runs or ()) or ((default_runs(),) if experiment is None else ())
     command = without_passwords(shlex.join(["fedbench", *sys.argv[1:]]))
     names = () if columns is None else tuple(name.strip() for name in columns.split(","))
-    wanted = Wanted(paths, experiment, mlflow_uri, target, baseline, tuple(label or ()), names, command)
+    wanted = Wanted(
+        paths,
+        experiment=experiment,
+        mlflow_uri=mlflow_uri,
+        target=target,
+        baseline=baseline,
+        labels=tuple(label or ()),
+        columns=names,
+        command=command,
+    )
     comparison_report, files = report_on(wanted, output or Path("report"))
     if as_json:
         print_json(document(comparison_report) | {"files": files})

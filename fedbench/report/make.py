@@ -1,7 +1,7 @@
 """`fedbench report`: from run directories or an experiment to the written report."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -28,6 +28,7 @@ class Wanted:
     """
 
     paths: tuple[Path, ...]
+    _: KW_ONLY
     experiment: str | None = None
     mlflow_uri: str | None = None
     target: float | None = None

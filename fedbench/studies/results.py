@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import optuna
 import yaml
 from optuna.study import StudyDirection
@@ -199,7 +200,7 @@ def _figures(study: optuna.Study, file: StudyFile, drawn: Any) -> Iterator[tuple
     names = [one.metric for one in file.objectives]
     if len(names) in (2, 3):
         yield "pareto_front", lambda: drawn.plot_pareto_front(study, target_names=names)
-    for place, name in enumerate(names):
+    for place, (name, direction) in enumerate(zip(names, study.directions, strict=True)):
         suffix = f"_{name}" if len(names) > 1 else ""
         target = (lambda trial, place=place: trial.values[place]) if len(names) > 1 else None
 
@@ -209,14 +210,35 @@ def _figures(study: optuna.Study, file: StudyFile, drawn: Any) -> Iterator[tuple
         def importance(name: str = name, target: Any = target) -> Any:
             return drawn.plot_param_importances(study, target=target, target_name=name)
 
-        def parallel(name: str = name, target: Any = target) -> Any:
-            return drawn.plot_parallel_coordinate(study, target=target, target_name=name)
+        def parallel(name: str = name, target: Any = target, direction: StudyDirection = direction) -> Any:
+            return best_darkest(drawn.plot_parallel_coordinate(study, target=target, target_name=name), direction)
 
         yield f"history{suffix}", history
         yield f"importance{suffix}", importance
         yield f"parallel_coordinates{suffix}", parallel
     if file.pruner is not None:
         yield "intermediate_values", lambda: drawn.plot_intermediate_values(study)
+
+
+def best_darkest(axes: Any, direction: StudyDirection) -> Any:
+    """Give the best trial the darkest line: Optuna gives it to the smallest value of any objective among several.
+
+    Args:
+        axes: what `plot_parallel_coordinate` returned.
+        direction: in which the objective is better.
+
+    Returns:
+        The same axes.
+    """
+    from matplotlib import colormaps
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import ListedColormap
+
+    visible = ListedColormap(colormaps["Blues"](np.linspace(0.25, 1.0, 256)))
+    for lines in axes.collections:
+        if isinstance(lines, LineCollection):
+            lines.set_cmap(visible if direction == StudyDirection.MAXIMIZE else visible.reversed())
+    return axes
 
 
 def _save(draw: Callable[[], Any], path: Path) -> None:
