@@ -50,7 +50,7 @@ FASHION = (
 
 def test_fedpart_learns_fashion_mnist(load: Load) -> None:
     """Three full and four partial rounds on 2,000 images: 0.56 after the full ones, 0.66 at the end; chance is 0.1."""
-    result = run(load("fedpart-fashion-mnist", "fashion-mnist", *FASHION))
+    result = run(load("fedpart-fashion-mnist", "fashion-mnist", *FASHION, "evaluation.every=3"))
     assert result.history["group"].to_pylist() == [-1, -1, -1, 0, 1, 2, 3]
     assert result.summary["final_accuracy"] > 0.5
     assert result.summary["final_accuracy"] > result.history["test_accuracy"][2].as_py()
@@ -68,9 +68,9 @@ def test_fedpart_learns_fashion_mnist(load: Load) -> None:
 
 def test_a_partial_round_changes_its_own_slice_alone(load: Load) -> None:
     """Two runs that differ in their last round only: what that round changed is its layer group."""
+    small = ("data.samples_per_client=100", "evaluation.every=5")
     first, second = (
-        load("fedpart-fashion-mnist", "fashion-mnist", *FASHION, f"rounds={rounds}", "data.samples_per_client=100")
-        for rounds in (4, 5)
+        load("fedpart-fashion-mnist", "fashion-mnist", *FASHION, *small, f"rounds={rounds}") for rounds in (4, 5)
     )
     problem = problem_of(second)
     before, after = (final_vector(run(config), problem) for config in (first, second))

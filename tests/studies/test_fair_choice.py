@@ -20,7 +20,7 @@ from fedbench.studies.file import load_study, parse_study, shipped_studies
 from fedbench.studies.metrics import ACCURACIES, CHOOSERS, lacking, measure
 from fedbench.studies.results import DIGESTS, DIRECTORIES, METRICS, remarks_on_choice
 
-pytestmark = pytest.mark.usefixtures("flops_counted_once")
+pytestmark = pytest.mark.usefixtures("flops_counted_once", "no_figures")
 
 VALIDATED = {"metric": "best_validation_accuracy", "direction": "maximize"}
 HELD = "data.validation_fraction=0.2"
@@ -100,7 +100,7 @@ def test_a_budget_of_what_nobody_knows_beforehand_is_refused() -> None:
         affordable_rounds(config("schedule=importance", "rounds=4", "model.width=4"), total_bytes=1e5)
 
 
-def test_trials_spend_alike_and_the_best_file_has_the_rounds_that_it_bought(local_ray: None, here: Path) -> None:
+def test_trials_spend_alike_and_the_best_file_has_the_rounds_that_it_bought(here: Path) -> None:
     budget = 0.05
     result = run_study(
         space=CYCLES | {"schedule.warmup_rounds": {"type": "categorical", "choices": [0, 5]}},
@@ -118,7 +118,7 @@ def test_trials_spend_alike_and_the_best_file_has_the_rounds_that_it_bought(loca
     assert again.summary["model_sha256"] == best.user_attrs[DIGESTS][0]
 
 
-def test_a_study_chooses_on_validation_and_reports_test_at_that_round(local_ray: None, here: Path) -> None:
+def test_a_study_chooses_on_validation_and_reports_test_at_that_round(here: Path) -> None:
     result = run_study(
         overrides=[*SMALL, "rounds=4", HELD],
         objectives=[VALIDATED],

@@ -151,13 +151,13 @@ def test_clock_and_staleness_of_asynchronous_rounds_are_metrics_where_a_round_ha
     assert "events.parquet" in {file.path for file in client.list_artifacts(tracker.run_id)}
 
 
+@pytest.mark.usefixtures("made_store")
 @pytest.mark.parametrize(("status", "expected"), [("interrupted", "KILLED"), ("failed", "FAILED"), ("?", "FAILED")])
 def test_how_a_run_ended_is_mlflows_status(tmp_path: Path, status: str, expected: str) -> None:
     from mlflow import MlflowClient
 
     tracker = MlflowTracker()
     record(tracker, tmp_path / "run", rounds=0, status=status)
-    assert (tmp_path / "mlflow.db").is_file()
     assert MlflowClient().get_run(tracker.run_id).info.status == expected
 
 
@@ -221,7 +221,7 @@ def test_nothing_is_doubled_when_answers_are_lost(tmp_path: Path, monkeypatch: p
     (tmp_path / "run" / "config.yaml").write_text("seed: 3")
     tracker.run_finished({"status": "finished"})
     assert tracker.warning is None
-    assert calls["log_batch"] == 4  # parameters and metrics, each twice
+    assert calls["log_batch"] == 6  # tags, parameters and metrics, each twice
     assert calls["create_run"] == 1  # found again
     assert calls["log_artifact"] == calls["log_inputs"] == calls["set_terminated"] == 2
     client = MlflowClient()
@@ -337,12 +337,19 @@ def test_a_ray_job_without_a_store_of_its_own_gets_one_that_stays(
     assert environment_store("http://there:5000") == "http://there:5000"
 
 
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[MlflowServer]:
-    server = MlflowServer(tmp_path)
-    server.start()
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MlflowServer]:
+    server = MlflowServer(tmp_path_factory.mktemp("server"))
     yield server
     server.kill()
+
+
+@pytest.fixture
+def server(served: MlflowServer) -> MlflowServer:
+    """A server that runs; a test may kill it."""
+    if served.process is None:
+        served.start()
+    return served
 
 
 @pytest.mark.slow
