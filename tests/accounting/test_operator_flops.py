@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.operators import FORMULAS, WITHOUT_FORMULA
@@ -318,6 +318,15 @@ class Deformable(nn.Module):
 def test_operators_with_work_that_is_not_counted_are_named(module: nn.Module, names: tuple[str, ...]) -> None:
     groups = [LayerGroup("all", tuple(key for key, _ in module.named_parameters()))]
     assert StepFlops(module, groups, IMAGES).uncounted == names
+
+
+def test_an_operator_that_a_user_has_told_the_formula_of_is_counted_and_no_longer_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(flop_registry, torch.ops.aten._fft_c2c, lambda *_, **__: 1000)
+    counted = StepFlops(Fourier(), [LayerGroup("head", ("head.weight", "head.bias"))], IMAGES)
+    assert counted.uncounted == ()
+    assert counted.forward_flops(N) == 1000 + 2 * N * 4 * PIXELS * CLASSES
 
 
 def test_every_name_without_a_formula_is_an_operator_of_pytorch() -> None:
