@@ -31,6 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.dist, config.option.loadscopereorder = "loadgroup", False
 
 
+@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Distributed, a file's tests stay together, and so do all on shared actors; what takes longest begins first."""
     if not hasattr(config, "workerinput"):
