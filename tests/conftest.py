@@ -1,10 +1,13 @@
 """What several tests share: one local Ray, a cluster of three nodes, and where real data may lie."""
 
 import os
+import re
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pytest
 from command_line import Finished, in_this_process
@@ -15,7 +18,7 @@ HERE = Path(__file__).parent
 IMPORTABLE = [str(HERE / "support"), str(HERE / "benchmarks")]
 
 SHARED = ("cluster", "warm_pools")
-"""Fixtures that take long to make: the tests that use one of them stay together."""
+"""Fixtures that take long to make: the files whose tests ask for one of them stay together."""
 SLOW_COST = 100
 """How much longer a slow test takes than another, roughly."""
 
@@ -25,23 +28,42 @@ os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """`pytest -n 2` distributes the groups below in the order below."""
-    if getattr(config.option, "dist", "no") == "load":
-        config.option.dist, config.option.loadscopereorder = "loadgroup", False
+@cache
+def group_of(file: str) -> str:
+    """The fixture of `SHARED` that the tests of a file ask for, or the file itself.
+
+    Args:
+        file: its path in the checkout.
+    """
+    text = (HERE.parent / file).read_text(encoding="utf-8")
+    asked = r"\b(on_)?{0}: (LocalCluster|WarmPools|dict\[)|usefixtures\(.*\"{0}\""
+    return next((name for name in SHARED if re.search(asked.format(name), text)), file)
 
 
-@pytest.hookimpl(tryfirst=True)  # pytest-xdist reads the marks in the same hook
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """`pytest -n 2` distributes the groups in the order below. Marks of groups do not reach pytest-xdist 3.8."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class ByGroup(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group_of(nodeid.partition("::")[0])
+
+    if config.option.dist != "load":
+        return None
+    config.option.loadscopereorder = False
+    return ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Distributed, a file's tests stay together, and so do all on shared actors; what takes longest begins first."""
     if not hasattr(config, "workerinput"):
         return
-    groups, costs = {}, Counter[str]()
+    files = {item.nodeid.partition("::")[0] for item in items}
+    group = {file: group_of(file) for file in files}
+    groups, costs = {item: group[item.nodeid.partition("::")[0]] for item in items}, Counter[str]()
     for item in items:
-        shared = [name for name in SHARED if name in getattr(item, "fixturenames", ())]
-        groups[item] = shared[0] if shared else item.nodeid.partition("::")[0]
         costs[groups[item]] += SLOW_COST if item.get_closest_marker("slow") else 1
-        item.add_marker(pytest.mark.xdist_group(groups[item]))
     items.sort(key=lambda item: (groups[item] not in SHARED, -costs[groups[item]], groups[item]))
 
 
