@@ -3,6 +3,7 @@
 import os
 import re
 import secrets
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -125,6 +126,14 @@ def flops_counted_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepFlops, "_count", remembered)
         yield
+
+
+@pytest.fixture
+def ctrl_c_heeded() -> Iterator[None]:
+    """Ctrl-C raises KeyboardInterrupt, as in a terminal; what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

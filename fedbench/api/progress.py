@@ -29,8 +29,8 @@ class RowObserver:
         """Nothing to hand on yet."""
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
-        """Hand the round on."""
-        self._take(dict(vars(record)))
+        """Hand the round on, as the table of rounds has it."""
+        self._take({name: list(value) if isinstance(value, tuple) else value for name, value in vars(record).items()})
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         """Nothing more to hand on."""

@@ -138,6 +138,7 @@ def send(number: int, at_round: int) -> Any:
     return take
 
 
+@pytest.mark.usefixtures("ctrl_c_heeded")
 def test_ctrl_c_ends_the_round_and_the_loop_around_the_run() -> None:
     begun, whole = [], fedbench.run(tiny())
 

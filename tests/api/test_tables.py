@@ -113,6 +113,7 @@ def test_an_unknown_study_is_refused() -> None:
         fedbench.run_study("nowhere")
 
 
+@pytest.mark.usefixtures("ctrl_c_heeded")
 def test_ctrl_c_ends_a_study_after_the_round(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:
         fedbench.run_study(study(), trials=4, concurrency=1, progress=lambda trial: signal.raise_signal(signal.SIGINT))

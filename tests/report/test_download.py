@@ -68,7 +68,7 @@ def test_an_experiment_is_read_from_directories_and_from_artifacts(recorded: Pat
     assert "MLflow run" in found[1].source
     assert found[1].directory is not None
     assert found[1].directory.is_relative_to(into)
-    (method,) = compare(_read(Wanted((), "digits", store), tmp_path / "again")).methods
+    (method,) = compare(_read(Wanted((), experiment="digits", mlflow_uri=store), tmp_path / "again")).methods
     assert method.seeds == (0, 1)
 
 
@@ -78,7 +78,7 @@ def test_another_run_in_the_place_of_a_recorded_one_is_not_taken_for_it(
     sent(recorded, "full-0", tmp_path / "a", store)
     shutil.rmtree(tmp_path / "a")
     shutil.copytree(recorded / "full-2", tmp_path / "a")
-    (found,) = _read(Wanted((), "digits", store), tmp_path / "fetched")
+    (found,) = _read(Wanted((), experiment="digits", mlflow_uri=store), tmp_path / "fetched")
     assert isinstance(found, RecordedRun)
     assert found.seed == 0
 
@@ -88,7 +88,7 @@ def test_a_run_without_files_anywhere_is_reported(recorded: Path, store: str, tm
     shutil.rmtree(tmp_path / "a")
     shutil.rmtree(tmp_path / "store" / "mlruns")
     with pytest.raises(DataError, match="MLflow has none of its files"):
-        compare(_read(Wanted((), "digits", store), tmp_path / "fetched"))
+        compare(_read(Wanted((), experiment="digits", mlflow_uri=store), tmp_path / "fetched"))
 
 
 def test_an_unknown_experiment_or_store_is_refused_and_not_made(recorded: Path, store: str, tmp_path: Path) -> None:
