@@ -22,6 +22,8 @@ SHARED = ("cluster", "warm_pools")
 """Fixtures that take long to make: the files whose tests ask for one of them stay together."""
 SLOW_COST = 100
 """How much longer a slow test takes than another, roughly."""
+MOST_SLOW = 12
+"""Of more slow tests in a file, each takes less: the file is marked for all of them together."""
 
 # For tests in this process and for what they start. For small tensors several threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -62,9 +64,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     files = {item.nodeid.partition("::")[0] for item in items}
     group = {file: group_of(file) for file in files}
-    groups, costs = {item: group[item.nodeid.partition("::")[0]] for item in items}, Counter[str]()
+    groups = {item: group[item.nodeid.partition("::")[0]] for item in items}
+    costs, slow = Counter[str](), Counter[str]()
     for item in items:
-        costs[groups[item]] += SLOW_COST if item.get_closest_marker("slow") else 1
+        slow[groups[item]] += item.get_closest_marker("slow") is not None
+        costs[groups[item]] += 1
+    for name, count in slow.items():
+        costs[name] += SLOW_COST * min(count, MOST_SLOW)
     items.sort(key=lambda item: (groups[item] not in SHARED, -costs[groups[item]], groups[item]))
 
 

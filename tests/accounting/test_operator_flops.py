@@ -14,6 +14,8 @@ from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.operators import FORMULAS, WITHOUT_FORMULA
 from fedbench.models.base import LayerGroup, Task
 
+pytestmark = pytest.mark.slow
+
 N, SIDE, CLASSES = 3, 6, 2
 PIXELS = SIDE * SIDE
 IMAGES = Task("image", (SIDE, SIDE, 4), CLASSES)

@@ -11,6 +11,8 @@ from command_line import Finished
 from fedbench.records.metrics import METRICS
 from fedbench.suites.cell_values import Absence, Measure, read
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Finished]
 
 

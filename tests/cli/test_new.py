@@ -14,6 +14,8 @@ from command_line import Finished
 
 from fedbench.cli.new import FILE_CHECKS, KINDS, TEMPLATES, class_name
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Finished]
 CHECKOUT = Path(__file__).parents[2]
 PYTHON_KINDS = [kind for kind in KINDS if kind not in FILE_CHECKS]

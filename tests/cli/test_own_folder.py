@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 from command_line import Finished, start
 
+pytestmark = pytest.mark.slow
+
 LIBRARIES = ("yaml", "queue", "pyarrow", "typer", "numpy", "ray", "torch", "psutil", "IPython", "orjson", "email")
 """Libraries that fedbench or its dependencies import, some of which may not be installed."""
 

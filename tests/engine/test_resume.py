@@ -15,7 +15,7 @@ from fedbench.errors import ConfigError
 from fedbench.experiment.run import run
 from fedbench.records.schema import ClientRecord, RoundRecord
 
-pytestmark = pytest.mark.usefixtures("run_folder")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder")]
 
 
 METHODS = {

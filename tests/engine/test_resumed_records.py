@@ -21,7 +21,7 @@ from fedbench.records.recorded_run import read_run
 
 Damage = Callable[[Path], None]
 
-pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures")]
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,8 @@ from command_line import Finished
 
 from fedbench.experiment.run import run
 
+pytestmark = pytest.mark.slow
+
 LIMIT = 60
 """Seconds after which a command is taken to hang."""
 

@@ -28,6 +28,8 @@ from fedbench.report.methods import labels as labels_of
 from fedbench.report.result_tables import results_table, spent_until
 from fedbench.report.shown_metrics import default_target
 
+pytestmark = pytest.mark.slow
+
 GOOD = [f"{method}-{seed}" for method in ("full", "part") for seed in range(3)]
 
 

@@ -26,6 +26,8 @@ from fedbench.report.files import write_report
 from fedbench.report.html import page
 from fedbench.report.svg_heatmap import MOST_CELLS, Heatmap
 
+pytestmark = pytest.mark.slow
+
 Call = Callable[..., Finished]
 
 

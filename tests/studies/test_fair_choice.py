@@ -20,7 +20,7 @@ from fedbench.studies.file import load_study, parse_study, shipped_studies
 from fedbench.studies.metrics import ACCURACIES, CHOOSERS, lacking, measure
 from fedbench.studies.results import DIGESTS, DIRECTORIES, METRICS, remarks_on_choice
 
-pytestmark = pytest.mark.usefixtures("flops_counted_once", "no_figures")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "no_figures")]
 
 VALIDATED = {"metric": "best_validation_accuracy", "direction": "maximize"}
 HELD = "data.validation_fraction=0.2"

@@ -21,6 +21,8 @@ from fedbench.tables import render
 from fedbench.tables.html import table_html
 from fedbench.tables.latex import latex
 
+pytestmark = pytest.mark.slow
+
 
 def test_cells_of_one_run_are_read_at_the_end_of_each_cycle(run_folder: Path) -> None:
     outcomes, lines = run(plan_of(write_suite(run_folder)))

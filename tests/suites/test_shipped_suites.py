@@ -10,6 +10,8 @@ from fedbench.suites.dry_run import foresee, total_open
 from fedbench.suites.file import suite_names
 from fedbench.suites.plan import Plan
 
+pytestmark = pytest.mark.slow
+
 SHIPPED = ("fedmr-cifar10", "fedpart-table1", "fedpart-table6", "fedpart-table7", "ormo-heterogeneity", "quickstart")
 
 DATA_SETS = ("cifar10", "cifar100", "tiny-imagenet")

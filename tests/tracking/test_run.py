@@ -21,6 +21,8 @@ from fedbench.records.schema import RoundRecord
 from fedbench.tracking.run import MlflowTracker, flatten
 from fedbench.tracking.store import environment_store, open_store
 
+pytestmark = pytest.mark.slow
+
 ROUND_METRICS = {
     "test/accuracy", "test/loss", "train/loss", "comm/uplink_mb", "comm/downlink_mb", "compute/tflop",
     "paper/comm_gb", "paper/comp_tflop", "schedule/group", "time/round_s",

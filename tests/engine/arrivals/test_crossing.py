@@ -18,6 +18,8 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import prepared, run
 from fedbench.experiment.setup import build_problem
 
+pytestmark = pytest.mark.slow
+
 METHODS = [name for name in BUILTIN["algorithm"] if issubclass(component_class("algorithm", name), AsyncAlgorithm)]
 SCHEDULES = {
     "full": (),

@@ -22,6 +22,8 @@ from fedbench.experiment.setup import Problem, build_problem
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.training.scores import BatchScore
 
+pytestmark = pytest.mark.slow
+
 OBJECTIVES = ("fedavg", "fedprox", "moon", "scaffold", "feddyn", "fednova")
 RULES = ("own", "fedavgm", "fedexp", "fedadam", "fedadagrad", "fedyogi", "median", "trimmed-mean", "fedmr")
 SCHEDULES = ("full", "sequential", "reverse", "random", "width", "importance", "per-client")

@@ -24,6 +24,8 @@ from fedbench.planning.schedules import Schedule
 from fedbench.protocol.exact_sum import decode
 from fedbench.protocol.message import PARAMETERS
 
+pytestmark = pytest.mark.slow
+
 Z, S = 0.8, 1e-3
 """The noise multiplier, and a clipping norm that every update exceeds."""
 
