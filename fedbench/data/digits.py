@@ -16,7 +16,7 @@ MAXIMUM = 16
 """Largest value in the data, whose pixels count the set pixels of blocks of 4x4."""
 
 FILE = ("datasets", "data", "digits.csv.gz")
-"""Where the digits are in scikit-learn's package: a row of 64 pixels and the label for each image."""
+"""The path of the digits in scikit-learn's package: a CSV file whose rows are 64 pixels and the label of an image."""
 
 
 class Digits(Dataset):

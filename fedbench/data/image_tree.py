@@ -17,7 +17,7 @@ SUFFIXES = frozenset(
         *(".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tga", ".tif", ".tiff", ".webp"),
     }
 )
-"""Of files that are read as images; `FOREIGN` hold images, too, and are refused; all other files are left alone."""
+"""Suffixes of the files that are read as images. Files with other suffixes are left alone, but for `FOREIGN`."""
 
 FOREIGN = frozenset(
     {
@@ -25,6 +25,7 @@ FOREIGN = frozenset(
         *(".nii", ".npy", ".npz", ".pt", ".psd", ".svg"),
     }
 )
+"""Suffixes of the files that hold images which are not read, and are refused."""
 
 TEST_FOLDERS = ("test", "val", "validation", "valid")
 ANNOTATIONS = "val_annotations.txt"

@@ -338,7 +338,7 @@ def class_counts(labels: IntArray, parts: Sequence[IntArray], classes: int) -> t
 
 
 def _capped_cuts(proportions: npt.NDArray[np.float64], totals: IntArray) -> IntArray:
-    """Where each class is cut, class after class, if a client that holds N / n rows gets no more of them.
+    """The rows at which each class is cut among the clients, if a client that holds N / n rows gets no more.
 
     Args:
         proportions: [K, n], drawn for each of K classes over n clients.

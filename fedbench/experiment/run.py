@@ -176,7 +176,7 @@ def prepared(
 
 
 def _ray_of(config: ExperimentConfig) -> str:
-    """Which Ray a run needs, in words."""
+    """The place of the Ray on which a run computes, in words."""
     address = config.runtime.address or os.environ.get("RAY_ADDRESS")
     return f"on the Ray cluster at {address}" if address else "on a Ray of this machine"
 

@@ -25,7 +25,7 @@ MOST_ROWS, MOST_LABELS = 400, 20
 
 @dataclass(frozen=True)
 class Grid:
-    """Where the cells of a picture lie, in places of the `svg` element.
+    """The places of a picture's cells, in units of its `svg` element.
 
     Attributes:
         left, top: of the first cell.

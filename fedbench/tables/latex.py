@@ -92,7 +92,7 @@ class _Column:
 
     @property
     def width(self) -> float:
-        """With the gap before it, in digits."""
+        """The width of the column and of the gap before it, in widths of a digit."""
         return GAP + max(block.width for block in (self.heading, *self.cells))
 
 

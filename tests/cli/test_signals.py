@@ -9,15 +9,21 @@ from pathlib import Path
 import pytest
 from command_line import start
 from mlflow import MlflowClient
+from waiting import wait_until
 
 from fedbench.cli.entry import with_notes
 from fedbench.experiment.interrupt import ECHO_SECONDS, stop_signal
 from fedbench.records.reader import load_run
 
 LONG_ROUNDS = (
-    "run", "rounds=100", "local.epochs=40", "data.clients=2", "schedule=full", "model.width=8",
-    "runtime.executor=inline", "output.directory=run",
+    "run", "rounds=100", "local.epochs=null", "local.steps=2", "schedule=full", "model.width=4",
+    "data.clients=10", "data.partition=shards", "data.partition.shards_per_client=1",
+    "algorithm=small:Slow", "algorithm.seconds=3", "runtime.executor=inline", "runtime.checkpoint_every=1",
+    "output.directory=run",
 )  # fmt: skip
+"""Rounds of 6 s, however fast the machine is: one client sleeps over each of its minibatches."""
+HEEDED_SECONDS = 2.0
+"""Seconds in which a busy machine hands on a signal; the next one is then not taken for its echo."""
 
 
 @pytest.mark.slow
@@ -27,8 +33,10 @@ def test_a_run_that_is_told_twice_to_end_says_so_everywhere(number: int, run_fol
     with start(run_folder, *LONG_ROUNDS) as process:
         assert process.stderr is not None
         assert any(line.startswith("round 1/") for line in process.stderr)
+        wait_until(lambda: any(run_folder.glob("run/checkpoints/*/manifest.json")), "no checkpoint of the first round")
+        time.sleep(HEEDED_SECONDS / 2)  # the second round has begun
         process.send_signal(number)
-        time.sleep(2 * ECHO_SECONDS)
+        time.sleep(HEEDED_SECONDS)
         for repeated in (number, signal.SIGTERM, signal.SIGINT):
             process.send_signal(repeated)
         stdout, stderr = process.communicate(timeout=60)
