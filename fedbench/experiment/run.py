@@ -162,12 +162,15 @@ def prepared(
         else:
             # What is missing or misspelt mostly shows at once; then there is no need to start Ray for it. A model or a
             # method from outside fedbench is first tried out.
-            if building.is_done(EARLY_ERRORS_OF_OWN_PARTS if config.own_code() else EARLY_ERRORS):
+            has_own_parts = bool(config.own_code())
+            if building.is_done(EARLY_ERRORS_OF_OWN_PARTS if has_own_parts else EARLY_ERRORS):
                 building.result()
             if announce is not None:
                 announce(
                     f"starting {config.name}: {config.model.name} on {config.data.dataset.name}, {_ray_of(config)}"
                 )
+            if has_own_parts:
+                building.result()  # they may draw from Python's global generator, and so does Ray when it starts
             executor = _on_cluster(config, building, warm)
     try:
         yield building.result(), executor

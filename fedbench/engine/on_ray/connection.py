@@ -227,8 +227,8 @@ class _Kept(list[str]):
 def _caller_undisturbed() -> Iterator[None]:
     """Context in which Ray is initialised: `breakpoint()` then opens what it opened before.
 
-    Ray draws names from Python's global generator. It is given one of its own: the caller's stays as it was, and a
-    model that is being built in another thread meanwhile draws the same numbers in every run.
+    Three of Ray's modules draw names from Python's global generator. They are given one of their own, so that the
+    caller's stays as it was but for what the compiled part of Ray draws.
     """
     hook = os.environ.get("PYTHONBREAKPOINT")
     drawing: tuple[Any, ...] = (external_storage, gcs_pubsub, node)
