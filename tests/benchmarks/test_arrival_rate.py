@@ -1,4 +1,4 @@
-"""Arrivals per second: what the server sustains by itself, and a whole run against a bare loop of gradients.
+"""Arrivals per second: what the server sustains by itself, and a whole run against bare loops of gradients.
 
 pytest tests/benchmarks -m benchmark -s
 """
@@ -6,10 +6,12 @@ pytest tests/benchmarks -m benchmark -s
 import os
 import statistics
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import numpy as np
 import pytest
-import torch
+from bare_gradients import BareGradients
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import VirtualClock
@@ -18,13 +20,17 @@ from fedbench.engine.arrivals.server import ArrivalServer
 from fedbench.engine.interfaces import ArrivalExecutor
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import prepared
-from fedbench.experiment.setup import build_problem
-from fedbench.models.groups import build_module
+from fedbench.experiment.setup import Problem, build_problem
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 
 PROCESSES = min(2, os.cpu_count() or 1)
 WORKERS = 16
+ARRIVALS = 160
+"""Arrivals of a round."""
+
+ROUNDS = 5
+"""Rounds that are measured, after one that warms up."""
 
 
 def config(*overrides: str) -> ExperimentConfig:
@@ -38,7 +44,7 @@ def config(*overrides: str) -> ExperimentConfig:
             "model=resnet20",
             "local.batch_size=8",
             "algorithm=ormo",
-            "delays.arrivals_per_round=80",
+            f"delays.arrivals_per_round={ARRIVALS}",
             f"runtime.actors={PROCESSES}",
             *overrides,
         ],
@@ -70,42 +76,64 @@ def test_what_the_server_sustains(method: str, capsys: pytest.CaptureFixture[str
         )
 
 
+@contextmanager
+def bare_loops(problem: Problem) -> Iterator[dict[str, BareGradients]]:
+    """{memory format: bare loops in two processes}, ended with the context."""
+    settings, task = problem.config, problem.federation.task
+    loops = {
+        name: BareGradients(
+            settings.model, task, settings.local.batch_size, PROCESSES, channels_last=name == "channels_last"
+        )
+        for name in ("contiguous", "channels_last")
+    }
+    try:
+        yield loops
+    finally:
+        for loop in loops.values():
+            loop.close()
+
+
 @pytest.mark.usefixtures("local_ray")
-def test_arrivals_against_a_bare_loop(capsys: pytest.CaptureFixture[str]) -> None:
-    """The bare loop computes the same gradients in this process alone; the run has as many processes as there are."""
-    settings = config()
-    with prepared(settings) as (problem, executor):
+def test_arrivals_against_bare_loops(capsys: pytest.CaptureFixture[str]) -> None:
+    """A round's arrivals and the same number of gradients in plain processes take turns.
+
+    The bare loops (`bare_gradients.py`) only compute: they send nothing to a server and wait for nothing. Of the two
+    memory formats the faster one counts. Tasks that are in flight at the end of a round are computed within the time of
+    that round, so that nothing of fedbench runs beside the bare loops; the round after it finds their results.
+
+    Printed beside the ratio: the share of the time in which an actor computes, of all actors together, which is what
+    the tasks' own seconds say, a core that an actor has to give to another process included.
+    """
+    settings = config(f"rounds={ROUNDS + 2}", "evaluation.every=1000")
+    with prepared(settings) as (problem, executor), bare_loops(problem) as bare:
         assert isinstance(executor, ArrivalExecutor)
         assert problem.arrivals is not None
-        module = build_module(settings.model, problem.federation.task, 0)
-        images = torch.rand(8, 3, 32, 32)
-        labels = torch.zeros(8, dtype=torch.long)
-
-        def bare(steps: int) -> float:
-            began = time.perf_counter()
-            for _ in range(steps):
-                module.zero_grad()
-                torch.nn.functional.cross_entropy(module(images), labels).backward()
-            return time.perf_counter() - began
-
-        torch.set_num_threads(1)
-        bare(5)
+        for loop in bare.values():
+            loop.seconds(2 * PROCESSES)
         clock = VirtualClock(settings.delays, settings.seed, WORKERS)
         rounds = ArrivalLoop(problem.arrivals, executor, clock, problem.costs).rounds(1000, lambda: False)
-        lines = []
-        for finished in rounds:
-            record = finished.record
-            busy = sum(client.seconds for client in finished.clients) / PROCESSES
-            lines.append((record, busy / record.clients, bare(40) / 40))
+        milliseconds: dict[str, list[float]] = {name: [] for name in ("fedbench", *bare)}
+        busy = []
+        for _ in range(ROUNDS + 1):
+            began = time.perf_counter()
+            finished = next(rounds)
+            executor.state()
+            seconds = time.perf_counter() - began
+            milliseconds["fedbench"].append(1e3 * seconds / ARRIVALS)
+            busy.append(sum(client.seconds for client in finished.clients) / PROCESSES / seconds)
+            for name, loop in bare.items():
+                milliseconds[name].append(1e3 * loop.seconds(ARRIVALS) / ARRIVALS)
     with capsys.disabled():
-        print(f"\nOrMo, ResNet-20, minibatches of 8, {WORKERS} workers on {PROCESSES} actors, rounds of 80 arrivals:")
-        for record, busy, step in lines[1:]:
-            seconds = record.wall_seconds - record.evaluation_seconds
-            each = seconds / record.clients
-            print(
-                f"  {1 / each:.1f} arrivals/s; an arrival {1e3 * each:.1f} ms, of which clients compute "
-                f"{1e3 * busy:.1f} ms; bare step {1e3 * step:.1f} ms in one process; "
-                f"ratio to {PROCESSES} such processes {each / (step / PROCESSES):.2f}; driver: dispatch "
-                f"{1e3 * record.dispatch_seconds / record.clients:.2f} ms, waiting "
-                f"{1e3 * record.training_seconds / record.clients:.2f} ms"
-            )
+        print(f"\nOrMo, ResNet-20, minibatches of 8, {WORKERS} workers on {PROCESSES} actors, {ARRIVALS} arrivals:")
+        for name, values in milliseconds.items():
+            print(f"  {name}: ms an arrival, min, median, max: {spread(values[1:])}")
+        ratios = [
+            mine / min(milliseconds[name][index] for name in bare)
+            for index, mine in enumerate(milliseconds["fedbench"])
+        ]
+        print(f"  ratio to the faster of the bare loops: {spread(ratios[1:])}; actors compute: {spread(busy[1:])}")
+
+
+def spread(values: Sequence[float]) -> str:
+    """Minimum, median and maximum."""
+    return f"{min(values):.2f} / {statistics.median(values):.2f} / {max(values):.2f}"
