@@ -88,6 +88,11 @@ class Objective:
     tracks: tuple[str, ...] = ()
     working_vectors: int = 0
 
+    @property
+    def corrects(self) -> bool:
+        """Whether the objective defines `correct`, for which every step's gradient is copied into one vector."""
+        return getattr(self.correct, "__func__", None) is not Objective.correct
+
     def begin(self, context: LocalContext) -> None:
         """Prepare for a client's training; called before its first step."""
 

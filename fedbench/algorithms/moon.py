@@ -100,8 +100,7 @@ class Contrastive(Objective):
         self._contrasts = False
         kept = (PREVIOUS, PREVIOUS_STATISTICS) if reference == "own" else (PREVIOUS,)
         self.keeps = kept if mu else ()
-        # Two models to compare with, each with the gradient vector that it does not use.
-        self.working_vectors = 4 if mu else 0
+        self.working_vectors = COMPARED_MODELS if mu else 0
 
     def idle_reason(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> str | None:
         """The reason, in one line, why the contrastive term cannot act while `groups` are active; None where it can."""

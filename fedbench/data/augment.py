@@ -1,5 +1,7 @@
 """Preparing a batch of stored pixels for a network: augmentation, scaling and normalisation."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -9,38 +11,52 @@ import torch
 from fedbench.data.augmentation import Augmentation
 
 
+@dataclass(frozen=True)
+class MinibatchDraws:
+    """Where the random parameters of several minibatches in one batch come from.
+
+    Attributes:
+        rng: the generator.
+        sizes: samples of the minibatches, which draw from it one after the other, as if each were prepared by itself.
+    """
+
+    rng: np.random.Generator
+    sizes: Sequence[int]
+
+
 def prepare(
     batch: torch.Tensor,
     augmentation: Augmentation | None,
     mean: tuple[float, ...] | None,
     std: tuple[float, ...] | None,
-    rng: np.random.Generator | None,
+    draws: np.random.Generator | MinibatchDraws | None,
 ) -> torch.Tensor:
     """Augment, scale to [0, 1] and normalise a batch of images.
 
-    The random parameters are drawn from `rng` with NumPy, and pixels are picked by index, so that the same generator
+    The random parameters are drawn with NumPy, and pixels are picked by index, so that the same generator
     gives the same pixels on every device.
 
     Args:
         batch: uint8 [B, H, W, C], contiguous; not changed.
         augmentation: the random changes; None: none.
         mean, std: mean and standard deviation per channel, in units of [0, 1]; both None: no normalisation.
-        rng: the random parameters are drawn from it; not touched unless the augmentation is active.
+        draws: the random parameters are drawn from it, as for one minibatch where it is a generator; not touched unless
+            the augmentation is active.
 
     Returns:
         float32 [B, C, H, W] in channels_last memory format, on the batch's device.
 
     Raises:
-        ValueError: an active augmentation without `rng`.
+        ValueError: an active augmentation without `draws`.
     """
     if augmentation is not None and augmentation.active:
-        if rng is None:
+        if draws is None:
             raise ValueError("an active augmentation needs a random generator")
         if augmentation.crop_border == "mean" and mean is not None and std is not None:
             _, shift = _scale_and_shift(mean, std, 1, batch.device)
             # A black pixel x = 0 is (x - mean) / std = shift once normalised, the mean itself is 0.
-            return augment(_normalised(batch, mean, std), augmentation, rng, black=shift).permute(0, 3, 1, 2)
-        batch = augment(batch, augmentation, rng)
+            return augment(_normalised(batch, mean, std), augmentation, draws, black=shift).permute(0, 3, 1, 2)
+        batch = augment(batch, augmentation, draws)
     if mean is None or std is None:
         return batch.to(torch.float32).div_(255).permute(0, 3, 1, 2)
     return _normalised(batch, mean, std).permute(0, 3, 1, 2)
@@ -54,25 +70,28 @@ def _normalised(batch: torch.Tensor, mean: tuple[float, ...], std: tuple[float, 
 
 
 def augment(
-    batch: torch.Tensor, augmentation: Augmentation, rng: np.random.Generator, black: torch.Tensor | None = None
+    batch: torch.Tensor,
+    augmentation: Augmentation,
+    draws: np.random.Generator | MinibatchDraws,
+    black: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Flip, rotate and crop every image of a batch by its own random parameters.
 
     Args:
         batch: [B, H, W, C], stored pixels or normalised ones.
         augmentation: the random changes.
-        rng: draws, in this order and only for the changes that are switched on: flips [B], angles [B] (degrees,
-            counter-clockwise), crop offsets [B, 2] (y, x).
+        draws: draws for each minibatch of size b, in this order and only for the changes that are switched on: flips
+            [b], angles [b] (degrees, counter-clockwise), crop offsets [b, 2] (y, x).
         black: [C], a black pixel in the units of the batch, which fills what a rotation leaves open; None: zeros. The
             border of the crop is zeros.
 
     Returns:
         [B, H, W, C] of the batch's type.
     """
-    count, _, _, channels = batch.shape
-    flips = rng.random(count) < 0.5 if augmentation.flip else None
-    angles = rng.uniform(-augmentation.rotate, augmentation.rotate, count) if augmentation.rotate else None
-    offsets = rng.integers(0, 2 * augmentation.crop + 1, (count, 2)) if augmentation.crop else None
+    channels = batch.shape[3]
+    if not isinstance(draws, MinibatchDraws):
+        draws = MinibatchDraws(draws, [len(batch)])
+    flips, angles, offsets = _parameters(augmentation, draws)
     index = _source_index(batch, flips, angles, offsets, augmentation.crop)
     # Two pixels behind the last one, for indices that fall outside the image: by the rotation, and by the crop.
     outside = batch.new_zeros(2, channels)
@@ -80,6 +99,28 @@ def augment(
         outside[0] = black
     pixels = torch.cat([batch.reshape(-1, channels), outside])
     return pixels.index_select(0, index.flatten()).view(batch.shape)
+
+
+def _parameters(
+    augmentation: Augmentation, draws: MinibatchDraws
+) -> tuple[npt.NDArray[np.bool_] | None, npt.NDArray[np.float64] | None, npt.NDArray[np.int64] | None]:
+    """The flips, angles and crop offsets of all minibatches, one minibatch after the other; None: switched off."""
+    rng = draws.rng
+    flips: list[npt.NDArray[np.bool_]] = []
+    angles: list[npt.NDArray[np.float64]] = []
+    offsets: list[npt.NDArray[np.int64]] = []
+    for size in draws.sizes:
+        if augmentation.flip:
+            flips.append(rng.random(size) < 0.5)
+        if augmentation.rotate:
+            angles.append(rng.uniform(-augmentation.rotate, augmentation.rotate, size))
+        if augmentation.crop:
+            offsets.append(rng.integers(0, 2 * augmentation.crop + 1, (size, 2)))
+    return (
+        np.concatenate(flips) if flips else None,
+        np.concatenate(angles) if angles else None,
+        np.concatenate(offsets) if offsets else None,
+    )
 
 
 def _source_index(

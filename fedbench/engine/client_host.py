@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import Objective
-from fedbench.data.augment import prepare
+from fedbench.data.augment import MinibatchDraws, prepare
 from fedbench.data.base import FederatedData, IntArray, Split
 from fedbench.engine.client_reports import dropped_report, failure_report
 from fedbench.engine.host_upload import HostUpload
@@ -33,7 +33,8 @@ from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.evaluation import recalibrate, score_batches
-from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, Transform, train_client
+from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, train_client
+from fedbench.training.prepared import Transform
 from fedbench.training.scores import BatchScore, EvaluationBatch, ScoredSplit
 
 
@@ -103,7 +104,7 @@ class ClientHost:
 
     def _make_transform(self, kind: str) -> Transform:
         if kind == "text":
-            return lambda batch, rng: batch.long()
+            return lambda batch, draws: batch.long()
         return partial(_prepare, self._spec)
 
     def train(
@@ -395,5 +396,5 @@ class ClientHost:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def _prepare(spec: HostSpec, batch: Tensor, rng: np.random.Generator | None) -> Tensor:
-    return prepare(batch, spec.augmentation if rng is not None else None, spec.mean, spec.std, rng)
+def _prepare(spec: HostSpec, batch: Tensor, draws: MinibatchDraws | None) -> Tensor:
+    return prepare(batch, spec.augmentation if draws is not None else None, spec.mean, spec.std, draws)

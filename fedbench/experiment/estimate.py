@@ -92,7 +92,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     layout, costs = problem.layout, problem.costs
     remarks.extend(work_left_out(costs.uncounted))
     objective = config.method.objective()
-    vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors
+    vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors + objective.corrects
     module = build_module(config.model, federation.task, 0)
     groups = derive_layer_groups(module, federation.task)
     largest = max(range(len(federation.sizes)), key=federation.sizes.__getitem__)

@@ -1,11 +1,13 @@
-"""A module whose parameters, gradients and running statistics are views into flat vectors.
+"""A module whose parameters and running statistics are views into flat vectors.
 
-Training then changes the vector in place: what a client sends is a slice of it, and an optimizer sees one tensor per
-contiguous run of active layer groups. The module's own Parameter objects and buffers stay what they are, and only their
-storage is replaced, so that a module which keeps a list of them (as `nn.LSTM` does) trains as any other.
+Training then changes the vector in place, and what a client sends is a slice of it. Gradients are what the backward
+pass makes, tensor by tensor; who needs them in one piece has them moved into a flat vector. The module's own Parameter
+objects and buffers stay what they are, and only their storage is replaced, so that a module which keeps a list of them
+(as `nn.LSTM` does) trains as any other.
 """
 
 from collections.abc import Iterable
+from functools import cached_property
 
 import torch
 from torch import Tensor, nn
@@ -24,7 +26,6 @@ class FlatModel:
         module: the network; its trainable parameters are views into `vector`.
         layout: the place of each parameter in the vectors.
         vector: float32 [layout.size], the parameters.
-        gradient: float32 [layout.size], the gradient; only the slices of the active groups are meaningful.
         statistics: float32 [layout.statistics_size], the running statistics and the other buffers that travel.
     """
 
@@ -39,12 +40,22 @@ class FlatModel:
         self.layout = layout
         self.module = module.to(device)
         self.vector = torch.empty(layout.size, device=device)
-        self.gradient = torch.zeros(layout.size, device=device)
         self.statistics = torch.empty(layout.statistics_size, device=device)
         self._parameters = self._bind_parameters()
         self._buffers = self._bind_statistics()
         in_vectors = [*self._parameters, *self._buffers]
         self._initial = InitialState(self.module, frozenset(id(tensor) for tensor in in_vectors))
+
+        self._active: list[tuple[TensorSlot, nn.Parameter]] = []
+
+    @cached_property
+    def gradient(self) -> Tensor:
+        """float32 [layout.size], the gradient as `collect_gradient` left it; meaningful in the active groups alone.
+
+        A backward pass leaves the gradient of each tensor in `parameter.grad`. Training that needs no more than these
+        never allocates this vector.
+        """
+        return torch.zeros_like(self.vector)
 
     def _bind_parameters(self) -> list[nn.Parameter]:
         parameters = dict(self.module.named_parameters())
@@ -105,23 +116,48 @@ class FlatModel:
         return next(name for name, piece in slots if not torch.equal(here[piece], there[piece]))
 
     def activate(self, groups: Iterable[int]) -> list[nn.Parameter]:
-        """Let only `groups` train.
+        """Let only `groups` train, and forget all gradients.
 
         Returns:
-            The parameters for an optimizer: one for each contiguous slice of `vector` that is active, with the slice of
-            `gradient` as its gradient.
+            The network's parameters that train, in the order of the layout.
         """
         active = frozenset(groups)
+        self._active = []
         for slot, parameter in zip(self.layout.slots, self._parameters, strict=True):
             trains = slot.group in active
             parameter.requires_grad_(trains)
-            parameter.grad = tensor_view(slot, self.gradient) if trains else None
+            parameter.grad = None
+            if trains:
+                self._active.append((slot, parameter))
+        return [parameter for _, parameter in self._active]
+
+    def slices(self, groups: Iterable[int]) -> list[nn.Parameter]:
+        """One parameter for each contiguous slice of `vector` that `groups` take, with that slice of `gradient`."""
         slices: list[nn.Parameter] = []
-        for piece in self.layout.ranges(active):
+        for piece in self.layout.ranges(groups):
             whole = nn.Parameter(self.vector[piece])
             whole.grad = self.gradient[piece]
             slices.append(whole)
         return slices
+
+    def complete_gradients(self) -> None:
+        """Give every parameter that trains a dense gradient: zeros where the backward pass did not reach it."""
+        for _, parameter in self._active:
+            gradient = parameter.grad
+            if gradient is None:
+                parameter.grad = torch.zeros_like(parameter)
+            elif gradient.layout is not torch.strided:
+                parameter.grad = torch.zeros_like(parameter).add_(gradient)
+
+    def collect_gradient(self) -> None:
+        """Move the gradients of the parameters that train, all of them dense, to their places in `gradient`.
+
+        The `grad` of each parameter is afterwards its view into that vector.
+        """
+        views = [tensor_view(slot, self.gradient) for slot, _ in self._active]
+        torch._foreach_copy_(views, [parameter.grad for _, parameter in self._active if parameter.grad is not None])
+        for (_, parameter), view in zip(self._active, views, strict=True):
+            parameter.grad = view
 
     def retention(self) -> Tensor:
         """The share of its value that each running statistic keeps in a training step.

@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
-from fedbench.training.local import Transform
+from fedbench.training.prepared import Transform
 from fedbench.training.scores import BatchScore, batch_borders
 from fedbench.training.seeding import seeded
 
@@ -40,7 +40,7 @@ def score_batches(
         inputs: uint8 [N, H, W, C] or int32 [N, L], the split's inputs, on the model's device.
         labels: int64 [N], its labels, on the model's device.
         batches: for each minibatch its borders [start, stop), or int64 [B], its row indices.
-        transform: turns stored inputs into what the module takes; called without a generator.
+        transform: turns stored inputs into what the module takes; called without augmentation.
         seed: seed of the experiment.
 
     Returns:
@@ -79,7 +79,7 @@ def recalibrate(
         model: the model; only the running statistics of its BatchNorm layers change.
         inputs: uint8 [N, H, W, C] or int32 [N, L], the training split's inputs, on the model's device.
         rows: int64, the rows to draw from; `RECALIBRATION_ROWS` of them are used, without augmentation.
-        transform: turns stored inputs into what the module takes; called without a generator.
+        transform: turns stored inputs into what the module takes; called without augmentation.
         seed: seed of the experiment.
     """
     sample = generator(seed, "recalibration").permutation(np.unique(rows))[:RECALIBRATION_ROWS]

@@ -6,9 +6,11 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import Objective
+from fedbench.data.augment import MinibatchDraws
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
-from fedbench.training.local import Transform
+from fedbench.training.backward import BackwardPass
+from fedbench.training.prepared import Transform
 from fedbench.training.seeding import seeded
 
 
@@ -48,19 +50,15 @@ def minibatch_gradient(
         The mean loss over the minibatch, without the penalty.
     """
     device = model.vector.device
-    model.activate(groups)
-    pieces = model.layout.ranges(groups)
-    for piece in pieces:
-        model.gradient[piece].zero_()
-    model.module.train()
+    backward = BackwardPass(model, Objective(), groups, bf16)
     chosen = torch.from_numpy(rows).to(device)
-    batch = transform(inputs.index_select(0, chosen), generator(seed, "augmentation", visit, client))
+    draws = MinibatchDraws(generator(seed, "augmentation", visit, client), [len(rows)])
+    batch = transform(inputs.index_select(0, chosen), draws)
     with seeded(device, torch_seed(seed, "dropout", visit, client)):
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-            loss = Objective().loss(model.module, batch, labels.index_select(0, chosen))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss = backward(batch, labels.index_select(0, chosen))
+    model.collect_gradient()
     model.collect_statistics()
     if weight_decay:
-        for piece in pieces:
+        for piece in model.layout.ranges(groups):
             model.gradient[piece].add_(model.vector[piece], alpha=weight_decay)
-    return float(loss.detach())
+    return float(loss)

@@ -2,7 +2,6 @@
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,12 +12,11 @@ from torch import Tensor
 from fedbench.algorithms.base import LocalContext, Objective
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
+from fedbench.training.backward import BackwardPass
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import Optimizer
+from fedbench.training.prepared import Transform, prepared_minibatches
 from fedbench.training.seeding import seeded
-
-Transform = Callable[[Tensor, np.random.Generator | None], Tensor]
-"""Turns a minibatch of stored inputs into what the module takes; a generator draws augmentations, None does without."""
 
 
 class OutOfTime(Exception):
@@ -66,6 +64,76 @@ class LocalResult:
     outgoing: dict[str, Tensor]
 
 
+class ClientTraining:
+    """One client's local training in one round: begun when it is made, then a step for each minibatch, then finished.
+
+    A step is the forward and the backward pass, the objective's change to the gradient, and the optimizer's update. It
+    waits for no device and moves nothing between host and device.
+    """
+
+    def __init__(
+        self,
+        model: FlatModel,
+        settings: LocalTraining,
+        *,
+        anchor: Tensor,
+        groups: tuple[int, ...],
+        lr_factor: float,
+        shared: dict[str, Tensor] | None = None,
+        state: dict[str, Tensor] | None = None,
+    ) -> None:
+        """Prepare model, objective and optimizer for a client; arguments as for `train_client`."""
+        self._model = model
+        self._objective = settings.objective
+        self._backward = BackwardPass(model, self._objective, groups, settings.bf16)
+        self._corrects = self._objective.corrects
+        self._collects = self._corrects or not settings.optimizer.elementwise
+        by_tensor = settings.optimizer.elementwise
+        trained = self._backward.parameters if by_tensor else model.slices(groups)
+        self._update = settings.optimizer.step_function(trained, lr_factor)
+        self._context = LocalContext(
+            model,
+            anchor,
+            groups,
+            model.layout.ranges(groups),
+            settings.optimizer.lr * lr_factor,
+            shared or {},
+            {} if state is None else state,
+        )
+        self._losses: list[Tensor] = []
+        self._sizes: list[int] = []
+        self._objective.begin(self._context)
+
+    def step(self, inputs: Tensor, labels: Tensor) -> None:
+        """Train on one minibatch.
+
+        Args:
+            inputs: the inputs as the module takes them.
+            labels: int64 [B].
+        """
+        self._losses.append(self._backward(inputs, labels))
+        self._sizes.append(len(labels))
+        if self._collects:
+            self._model.collect_gradient()
+        if self._corrects:
+            with torch.no_grad():
+                self._objective.correct(self._context)
+        self._update()
+
+    def finish(self) -> LocalResult:
+        """Bring the model's statistics and the client's state up to date; the only time that the losses are read."""
+        reads_gradient = type(self._objective).finish is not Objective.finish
+        if self._losses and reads_gradient and not self._collects:
+            self._model.collect_gradient()
+        self._model.collect_statistics()
+        with torch.no_grad():
+            self._objective.finish(self._context, len(self._losses))
+        losses = torch.stack(self._losses).double().tolist() if self._losses else []
+        total = sum(loss * size for loss, size in zip(losses, self._sizes, strict=True))
+        samples = max(sum(self._sizes), 1)
+        return LocalResult(len(losses), total / samples, self._context.passes, self._context.outgoing)
+
+
 def train_client(
     model: FlatModel,
     inputs: Tensor,
@@ -106,45 +174,21 @@ def train_client(
     Raises:
         OutOfTime: the deadline has passed.
     """
-    device = model.vector.device
-    objective = settings.objective
-    step = settings.optimizer.step_function(model.activate(groups), lr_factor)
-    pieces = model.layout.ranges(groups)
-    context = LocalContext(
-        model, anchor, groups, pieces, settings.optimizer.lr * lr_factor, shared or {}, {} if state is None else state
+    training = ClientTraining(
+        model, settings, anchor=anchor, groups=groups, lr_factor=lr_factor, shared=shared, state=state
     )
-    gradients = [model.gradient[piece] for piece in pieces]
-    order = generator(settings.seed, "minibatches", round_index, client)
+    positions = minibatches(
+        generator(settings.seed, "minibatches", round_index, client),
+        len(rows),
+        settings.batch_size,
+        epochs=settings.epochs,
+        steps=settings.steps,
+        smallest=model.smallest_batch,
+    )
     augmentation = generator(settings.seed, "augmentation", round_index, client)
-    loss_sum = torch.zeros((), dtype=torch.float64, device=device)
-    steps = samples = 0
-    model.module.train()
-    objective.begin(context)
-    with seeded(device, torch_seed(settings.seed, "dropout", round_index, client)):
-        for positions in minibatches(
-            order,
-            len(rows),
-            settings.batch_size,
-            epochs=settings.epochs,
-            steps=settings.steps,
-            smallest=model.smallest_batch,
-        ):
-            chosen = torch.from_numpy(rows[positions]).to(device)
-            batch = transform(inputs.index_select(0, chosen), augmentation)
-            for gradient in gradients:
-                gradient.zero_()
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.bf16):
-                loss = objective.loss(model.module, batch, labels.index_select(0, chosen))
-            loss.backward()  # type: ignore[no-untyped-call]
-            with torch.no_grad():
-                objective.correct(context)
-            step()
-            loss_sum += loss.detach().double() * len(positions)
-            steps += 1
-            samples += len(positions)
+    with seeded(model.vector.device, torch_seed(settings.seed, "dropout", round_index, client)):
+        for batch in prepared_minibatches(inputs, labels, rows, positions, transform, augmentation):
+            training.step(*batch)
             if time.monotonic() > until:
                 raise OutOfTime
-    model.collect_statistics()
-    with torch.no_grad():
-        objective.finish(context, steps)
-    return LocalResult(steps, float(loss_sum) / max(samples, 1), context.passes, context.outgoing)
+    return training.finish()

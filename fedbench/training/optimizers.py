@@ -1,7 +1,7 @@
 """Local optimizers and learning-rate schedules, as checked components over PyTorch's own.
 
-An optimizer is made again in every round, over the active slices of the flat parameter vector. A model of a hundred
-tensors is therefore one tensor to it, and fused kernels make one pass.
+An optimizer is made again in every round: over the network's own parameters where each value's step depends on nothing
+but that value's gradients, else over the active slices of the flat parameter vector.
 """
 
 import math
@@ -30,20 +30,36 @@ class Optimizer(Component):
     lr: float = Field(gt=0)
 
     @property
+    def elementwise(self) -> bool:
+        """Whether the step of each value depends on that value and its gradients alone.
+
+        Such an optimizer gets the tensors of the network, as in a plain PyTorch loop, and is spared the copy of their
+        gradients into the flat vector. What it computes over slices of the vector may differ in the last bit, since
+        vector instructions round otherwise than the single ones at the end of a tensor.
+        """
+        return False
+
+    @property
     @abstractmethod
     def slots(self) -> int:
         """Number of values that the optimizer keeps for each parameter, for the memory estimate."""
 
     @abstractmethod
     def make(self, parameters: "list[torch.nn.Parameter]", factor: float) -> "torch.optim.Optimizer":
-        """A new PyTorch optimizer over `parameters` (slices of the flat vector) with learning rate `lr * factor`."""
+        """A new PyTorch optimizer with learning rate `lr * factor`.
+
+        Args:
+            parameters: slices of the flat vector, each a run of active layer groups; an elementwise optimizer gets the
+                network's parameters.
+            factor: factor on the learning rate.
+        """
 
     def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
         """A function that makes one step with the gradients in `parameters`; it keeps the state between steps.
 
-        Its steps are those of the optimizer that `make` returns. fedbench's own optimizers call PyTorch's functional
-        forms, bit for bit the same: the classes of `torch.optim` import the compiler, which takes a process a second
-        that trains for less, and go through hooks in each step.
+        Its steps are those of the optimizer that `make` returns. fedbench's own optimizers call PyTorch's fused kernels
+        themselves, bit for bit the same: the classes of `torch.optim` import the compiler, which takes a process a
+        second that trains for less, and in each step go through hooks and sort the tensors by device.
         """
         return self.make(parameters, factor).step
 
@@ -86,28 +102,34 @@ class SGD(Optimizer):
             fused=True,
         )
 
+    @property
+    def elementwise(self) -> bool:
+        return type(self).step_function is SGD.step_function
+
     def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
         import torch
-        from torch.optim.sgd import sgd
 
-        lr = self.lr * factor
-        momenta: list[torch.Tensor | None] = [None] * len(parameters)
-        values: list[torch.Tensor] = list(parameters)
+        values = [parameter.detach() for parameter in parameters]
+        momenta = [torch.empty_like(value) for value in values] if self.momentum else []
+        lr, first_step = self.lr * factor, bool(momenta)
 
-        @torch.no_grad()
         def step() -> None:
-            sgd(
+            nonlocal first_step
+            if not values:
+                return
+            torch._fused_sgd_(
                 values,
                 gradients(parameters),
                 momenta,
-                fused=True,
                 weight_decay=self.weight_decay,
                 momentum=self.momentum,
                 lr=lr,
                 dampening=0.0,
                 nesterov=self.nesterov,
                 maximize=False,
+                is_first_step=first_step,
             )
+            first_step = False
 
         return step
 
@@ -151,33 +173,39 @@ class Adam(Optimizer):
             fused=True,
         )
 
+    @property
+    def elementwise(self) -> bool:
+        return type(self).step_function is Adam.step_function
+
     def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
         import torch
-        from torch.optim.adam import adam
 
         lr, (beta1, beta2) = self.lr * factor, self.betas
-        values: list[torch.Tensor] = list(parameters)
+        values = [parameter.detach() for parameter in parameters]
         first, second = ([torch.zeros_like(value) for value in values] for _ in range(2))
-        counts = [torch.zeros((), dtype=torch.float32, device=value.device) for value in values]
+        fused = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+        # One counter of steps serves all tensors: each is updated in each step.
+        count = torch.zeros((), dtype=torch.float32, device=values[0].device if values else None)
+        counts = [count] * len(values)
 
-        @torch.no_grad()
         def step() -> None:
-            adam(
+            if not values:
+                return
+            count.add_(1)
+            fused(
                 values,
                 gradients(parameters),
                 first,
                 second,
                 [],
                 counts,
-                fused=True,
                 amsgrad=False,
+                lr=lr,
                 beta1=beta1,
                 beta2=beta2,
-                lr=lr,
                 weight_decay=self.weight_decay,
                 eps=self.eps,
                 maximize=False,
-                decoupled_weight_decay=self.decoupled,
             )
 
         return step

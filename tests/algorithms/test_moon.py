@@ -142,6 +142,7 @@ def test_loss_and_gradient_equal_a_direct_computation_with_separate_models(
     model.activate(groups)
     loss = objective.loss(model.module, INPUTS, LABELS)
     loss.backward()
+    model.collect_gradient()
     torch.testing.assert_close(loss, expected)
     gradients = {name: parameter.grad.numpy() for name, parameter in local.named_parameters()}
     whole = torch.from_numpy(model.layout.flatten(gradients))

@@ -1,0 +1,102 @@
+"""The plain PyTorch training loop of somebody who knows what is fast: what fedbench's local step is measured against.
+
+The data lie ready as float32 (or int64 token ids), the optimizer is the fused one of `torch.optim`, gradients are set
+to None before each backward pass, and images and weights are contiguous or channels_last, whichever is faster.
+"""
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from fedbench.models.resnet import ResNet
+from fedbench.models.transformer import TransformerClassifier
+
+FORMATS = {"contiguous": torch.contiguous_format, "channels_last": torch.channels_last}
+"""Memory formats of images and weights, by name."""
+
+
+class PooledCnn(nn.Module):
+    """Three convolutions with max-pools and two linear layers, 155,690 parameters for 10 classes of 32x32x3."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 3, padding=1)
+        self.conv2 = nn.Conv2d(32, 64, 3, padding=1)
+        self.conv3 = nn.Conv2d(64, 64, 3, padding=1)
+        self.fc1 = nn.Linear(64 * 4 * 4, 96)
+        self.fc2 = nn.Linear(96, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = images
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            maps = nn.functional.max_pool2d(torch.relu(convolution(maps)), 2)
+        return self.fc2(torch.relu(self.fc1(maps.flatten(1))))
+
+
+class StridedCnn(nn.Module):
+    """Three 5x5 convolutions of stride 2 without pooling and one linear layer, 156,810 parameters for 10 classes."""
+
+    def __init__(self, num_classes: int = 10) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 32, 5, stride=2)
+        self.conv2 = nn.Conv2d(32, 64, 5, stride=2)
+        self.conv3 = nn.Conv2d(64, 64, 5, stride=2)
+        self.fc = nn.Linear(64, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = images
+        for convolution in (self.conv1, self.conv2, self.conv3):
+            maps = torch.relu(convolution(maps))
+        return self.fc(maps.flatten(1))
+
+
+def resnet8() -> nn.Module:
+    """The ResNet-8 of fedbench, 1,235,274 parameters for 10 classes."""
+    return ResNet(3, 64, (1, 1, 1), 10)
+
+
+def text_transformer(vocabulary: int, length: int, classes: int) -> nn.Module:
+    """The text transformer of fedbench in its standard size."""
+    return TransformerClassifier(
+        length, vocabulary, padding=0, sizes=(200, 3, 2, 2), dropout=0.1, classes=classes, readout="mean"
+    )
+
+
+class ExpertLoop:
+    """One client's model with its data.
+
+    Args:
+        module: the network.
+        inputs: uint8 [N, H, W, C] or int32 [N, L].
+        labels: int64 [N].
+        memory_format: one of `FORMATS`; of no meaning for text.
+        adam: whether the optimizer is Adam; otherwise it is SGD without momentum.
+    """
+
+    def __init__(
+        self, module: nn.Module, inputs: Tensor, labels: Tensor, memory_format: str, lr: float, adam: bool = False
+    ) -> None:
+        layout = FORMATS[memory_format]
+        if inputs.dtype == torch.uint8:
+            self._inputs = (inputs.permute(0, 3, 1, 2).float() / 255).contiguous(memory_format=layout)
+            self.module = module.to(memory_format=layout).train()
+        else:
+            self._inputs, self.module = inputs.long(), module.train()
+        self._labels = labels
+        self._lr, self._adam = lr, adam
+
+    def epoch(self, positions: np.ndarray, batch_size: int) -> float:
+        """Train with a new optimizer on the rows `positions` in their order, and return the mean loss."""
+        kind = torch.optim.Adam if self._adam else torch.optim.SGD
+        optimizer = kind(self.module.parameters(), lr=self._lr, fused=True)
+        losses = []
+        for chosen in torch.from_numpy(positions).split(batch_size):
+            optimizer.zero_grad(set_to_none=True)
+            loss = cross_entropy(
+                self.module(self._inputs.index_select(0, chosen)), self._labels.index_select(0, chosen)
+            )
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
