@@ -19,7 +19,7 @@ On a CPU as many as stay in its cache: on two cores of a Zen EPYC, preparing a m
 29 us by itself, 20 us among 8 (3 MB) and 43 us among 63 (25 MB).
 """
 
-OTHER_PREPARED_BYTES = 256 << 20
+OTHER_PREPARED_BYTES = 64 << 20
 """Bytes of prepared inputs on other kinds of devices: the whole work of most clients."""
 
 WIDENING = {torch.uint8: 4, torch.int32: 2}

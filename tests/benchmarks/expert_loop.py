@@ -51,6 +51,10 @@ class StridedCnn(nn.Module):
         return self.fc(maps.flatten(1))
 
 
+NETWORKS = {"pooled": PooledCnn, "strided": StridedCnn}
+"""Networks for CIFAR-10's shape, by name."""
+
+
 def resnet8() -> nn.Module:
     """The ResNet-8 of fedbench, 1,235,274 parameters for 10 classes."""
     return ResNet(3, 64, (1, 1, 1), 10)

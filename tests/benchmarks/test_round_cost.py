@@ -1,6 +1,6 @@
-"""What a round of fedbench costs beside the same round in plain PyTorch, and a partial round beside a full one.
+"""What a round of fedbench costs beside the same round of an expert's plain processes, and a partial beside a full one.
 
-Prints ratios of medians over rounds that alternate, so that a machine whose speed drifts slows both. Judges nothing:
+Prints ratios over rounds that alternate, so that a machine whose speed drifts slows both. Judges nothing:
 
     pytest tests/benchmarks -m benchmark -s
 """
@@ -13,6 +13,7 @@ from contextlib import contextmanager
 
 import pytest
 from bare_loop import BareLoop
+from expert_loop import FORMATS
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.interfaces import RoundExecutor
@@ -23,9 +24,10 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 
 PROCESSES = min(2, os.cpu_count() or 1)
 JOBS = {"10 clients x 2,000 images, batch 32": (10, 2000, 32), "50 clients x 50 images, batch 10": (50, 50, 10)}
+COMPONENTS = {"strided": "expert_loop:StridedCnn", "pooled": "expert_loop:PooledCnn"}
 
 
-def config(clients: int, samples: int, batch_size: int, *overrides: str) -> ExperimentConfig:
+def config(network: str, clients: int, samples: int, batch_size: int, *overrides: str) -> ExperimentConfig:
     return ExperimentConfig.load(
         None,
         [
@@ -33,7 +35,7 @@ def config(clients: int, samples: int, batch_size: int, *overrides: str) -> Expe
             "data.dataset=random_images:RandomImages",
             f"data.dataset.rows={clients * samples}",
             f"data.clients={clients}",
-            "model=bare_loop:BenchmarkCnn",
+            f"model={COMPONENTS[network]}",
             f"local.batch_size={batch_size}",
             "local.epochs=1",
             "local.optimizer.lr=0.05",
@@ -60,40 +62,49 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - began
 
 
+@contextmanager
+def bare_loops(problem: Problem, network: str, batch_size: int) -> Iterator[dict[str, BareLoop]]:
+    data = problem.federation.data.train
+    rows = [part.copy() for part in problem.federation.rows]
+    loops = {form: BareLoop(network, form, data.inputs, data.labels, rows, batch_size, PROCESSES) for form in FORMATS}
+    try:
+        yield loops
+    finally:
+        for loop in loops.values():
+            loop.close()
+
+
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("job", JOBS)
-def test_a_round_against_the_bare_loop(job: str, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("network", COMPONENTS)
+def test_a_round_against_the_bare_loop(network: str, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     clients, samples, batch_size = JOBS[job]
     repeats = 7 if samples > 500 else 25
-    with engine(config(clients, samples, batch_size)) as (problem, executor):
-        data = problem.federation.data.train
-        rows = [part.copy() for part in problem.federation.rows]
-        bare = BareLoop(data.inputs, data.labels, rows, batch_size, PROCESSES)
-        try:
-            pairs = []
-            for index in range(repeats + 2):
-                pairs.append(
-                    (
-                        seconds(lambda index=index: one_round(executor, index)),
-                        seconds(lambda index=index: bare.round(index)),
-                    )
-                )
-        finally:
-            bare.close()
-    ours, theirs = zip(*pairs[2:], strict=True)
-    ratios = sorted(own / other for own, other in pairs[2:])
+    with (
+        engine(config(network, clients, samples, batch_size)) as (problem, executor),
+        bare_loops(problem, network, batch_size) as loops,
+    ):
+        times: dict[str, list[float]] = {"fedbench": [], **{form: [] for form in loops}}
+        for index in range(repeats + 2):
+            times["fedbench"].append(seconds(lambda index=index: one_round(executor, index)))
+            for form, loop in loops.items():
+                times[form].append(seconds(lambda index=index, loop=loop: loop.round(index)))
+    measured = {name: of_loop[2:] for name, of_loop in times.items()}
+    fastest = min(loops, key=lambda form: statistics.median(measured[form]))
+    ratios = [own / other for own, other in zip(measured["fedbench"], measured[fastest], strict=True)]
+    rounds = ", ".join(f"{name} {statistics.median(of_loop):.3f}" for name, of_loop in measured.items())
     with capsys.disabled():
         print(
-            f"\n{job}, {PROCESSES} processes: fedbench {statistics.median(ours):.3f} s a round, bare loop "
-            f"{statistics.median(theirs):.3f} s; ratio {statistics.median(ratios):.2f} "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f} over {repeats} pairs)"
+            f"\n{network}, {job}, {PROCESSES} processes: s a round (median): {rounds}; ratio to {fastest}: "
+            f"min {min(ratios):.3f}, median {statistics.median(ratios):.3f}, max {max(ratios):.3f} of {repeats} rounds"
         )
 
 
 @pytest.mark.usefixtures("local_ray")
-def test_a_partial_round_against_a_full_one(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("network", COMPONENTS)
+def test_a_partial_round_against_a_full_one(network: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings = config(
-        10, 500, 32, "schedule=sequential", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1",
+        network, 10, 500, 32, "schedule=sequential", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1",
         "schedule.full_rounds_between_cycles=1", "schedule.cycles=6", "rounds=36",
     )  # fmt: skip
     with engine(settings) as (problem, executor):
@@ -106,7 +117,7 @@ def test_a_partial_round_against_a_full_one(capsys: pytest.CaptureFixture[str]) 
         full = layout.all_groups
         whole = statistics.median(times[full][1:])
         with capsys.disabled():
-            print("\npartial rounds against full ones (10 clients x 500 images, batch 32): share of time / of FLOPs")
+            print(f"\n{network}: partial rounds of 10 clients x 500 images, batch 32, against full ones: time / FLOPs")
             for groups in sorted(times, key=lambda groups: (len(groups) < 2, groups)):
                 if groups == full:
                     continue

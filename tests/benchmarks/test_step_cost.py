@@ -1,7 +1,7 @@
 """What a local step costs beside the same step of an expert's plain PyTorch loop, on one thread.
 
 Prints ratios of process times, from an interleaved run of the whole local training of one client (an epoch of 20
-minibatches: preparation and end are in it), over repeats. Judges nothing:
+minibatches of 32, or of 5 minibatches of 10: preparation and end are in it), over repeats. Judges nothing:
 
     pytest tests/benchmarks/test_step_cost.py -m benchmark -s
 """
@@ -28,7 +28,9 @@ from fedbench.training.optimizers import SGD, Adam, Optimizer
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 
-STEPS = 20
+STEPS = {32: 20, 10: 5}
+"""{batch size: minibatches of a client}."""
+
 ROWS = 2000
 VOCABULARY, LENGTH = 30_333, 64
 
@@ -103,18 +105,20 @@ def test_a_step_against_an_experts(name: str, batch_size: int, capsys: pytest.Ca
             anchor=start, groups=model.layout.all_groups, round_index=0, client=client, lr_factor=1.0,
         )  # fmt: skip
 
+    repeats = case.repeats if batch_size == 32 else 5 * case.repeats
     times: dict[str, list[float]] = {"fedbench": [], **{form: [] for form in experts}}
-    for repeat in range(case.repeats + 2):
-        rows = np.random.default_rng(repeat).permutation(ROWS)[: STEPS * batch_size]
+    for repeat in range(repeats + 2):
+        rows = np.random.default_rng(repeat).permutation(ROWS)[: STEPS[batch_size] * batch_size]
         times["fedbench"].append(seconds(lambda rows=rows, repeat=repeat: ours(repeat, rows)))
         for form, expert in experts.items():
             times[form].append(seconds(lambda rows=rows, expert=expert: expert.epoch(rows, batch_size)))
     measured = {loop: of_loop[2:] for loop, of_loop in times.items()}
     fastest = min(experts, key=lambda form: statistics.median(measured[form]))
     ratios = [own / other for own, other in zip(measured["fedbench"], measured[fastest], strict=True)]
-    steps = ", ".join(f"{loop} {1000 * statistics.median(of_loop) / STEPS:.3f}" for loop, of_loop in measured.items())
+    count = STEPS[batch_size]
+    steps = ", ".join(f"{loop} {1000 * statistics.median(spent) / count:.3f}" for loop, spent in measured.items())
     with capsys.disabled():
         print(
             f"\n{name}, batch {batch_size}: ms a step (median): {steps}; ratio to {fastest}: min {min(ratios):.3f}, "
-            f"median {statistics.median(ratios):.3f}, max {max(ratios):.3f} over {case.repeats} repeats"
+            f"median {statistics.median(ratios):.3f}, max {max(ratios):.3f} over {repeats} repeats"
         )
