@@ -105,7 +105,7 @@ def test_a_round_against_the_bare_loop(network: str, job: str, capsys: pytest.Ca
 def test_a_partial_round_against_a_full_one(network: str, capsys: pytest.CaptureFixture[str]) -> None:
     settings = config(
         network, 10, 500, 32, "schedule=sequential", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1",
-        "schedule.full_rounds_between_cycles=1", "schedule.cycles=6", "rounds=36",
+        "schedule.full_rounds_between_cycles=1", "schedule.cycles=6", "rounds=auto",
     )  # fmt: skip
     with engine(settings) as (problem, executor):
         times: dict[tuple[int, ...], list[float]] = {}

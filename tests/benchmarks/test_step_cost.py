@@ -18,6 +18,7 @@ import torch
 from expert_loop import FORMATS, ExpertLoop, PooledCnn, StridedCnn, resnet8, text_transformer
 from torch import nn
 
+from fedbench.accounting.flops import StepFlops
 from fedbench.algorithms.base import Objective
 from fedbench.data.augment import prepare
 from fedbench.models.base import Task
@@ -82,43 +83,101 @@ def to_module_input(text: bool) -> Transform:
     return lambda batch, draws: prepare(batch, None, None, None, draws)
 
 
+class Client:
+    """fedbench's local training of a client of one case."""
+
+    def __init__(self, case: Case, inputs: torch.Tensor, labels: torch.Tensor, batch_size: int) -> None:
+        task = Task("text", (LENGTH,), 4, VOCABULARY, 0) if case.text else Task("image", (32, 32, 3), 10)
+        module = case.build()
+        layer_groups = derive_layer_groups(module, task)
+        self.flops = StepFlops(module, layer_groups, task)
+        self.model = FlatModel(module, parameter_layout(module, layer_groups))
+        self._data = inputs, labels
+        self._start = self.model.vector.clone()
+        self._settings = LocalTraining(
+            case.optimizer, Objective(), batch_size, epochs=1, steps=None, bf16=False, seed=0
+        )
+        self._transform = to_module_input(case.text)
+
+    def train(self, number: int, rows: np.ndarray, groups: tuple[int, ...] | None = None) -> None:
+        train_client(
+            self.model, *self._data, rows, self._transform, self._settings, anchor=self._start,
+            groups=self.model.layout.all_groups if groups is None else groups, round_index=0, client=number,
+            lr_factor=1.0,
+        )  # fmt: skip
+
+
+def expert_loops(case: Case, inputs: torch.Tensor, labels: torch.Tensor) -> dict[str, ExpertLoop]:
+    adam = isinstance(case.optimizer, Adam)
+    forms = ["contiguous"] if case.text else FORMATS
+    return {form: ExpertLoop(case.build(), inputs, labels, form, case.optimizer.lr, adam) for form in forms}
+
+
+def in_words(ratios: list[float]) -> str:
+    return f"min {min(ratios):.3f}, median {statistics.median(ratios):.3f}, max {max(ratios):.3f}"
+
+
 @pytest.mark.parametrize("batch_size", [32, 10])
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_against_an_experts(name: str, batch_size: int, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
     case = CASES[name]
     inputs, labels = data(case.text)
-    task = Task("text", (LENGTH,), 4, VOCABULARY, 0) if case.text else Task("image", (32, 32, 3), 10)
-    experts = {
-        form: ExpertLoop(case.build(), inputs, labels, form, case.optimizer.lr, isinstance(case.optimizer, Adam))
-        for form in (["contiguous"] if case.text else FORMATS)
-    }
-    module = case.build()
-    model = FlatModel(module, parameter_layout(module, derive_layer_groups(module, task)))
-    start = model.vector.clone()
-    settings = LocalTraining(case.optimizer, Objective(), batch_size, epochs=1, steps=None, bf16=False, seed=0)
-    transform = to_module_input(case.text)
-
-    def ours(client: int, rows: np.ndarray) -> None:
-        train_client(
-            model, inputs, labels, rows, transform, settings,
-            anchor=start, groups=model.layout.all_groups, round_index=0, client=client, lr_factor=1.0,
-        )  # fmt: skip
-
+    experts, client = expert_loops(case, inputs, labels), Client(case, inputs, labels, batch_size)
+    count = STEPS[batch_size]
     repeats = case.repeats if batch_size == 32 else 5 * case.repeats
     times: dict[str, list[float]] = {"fedbench": [], **{form: [] for form in experts}}
     for repeat in range(repeats + 2):
-        rows = np.random.default_rng(repeat).permutation(ROWS)[: STEPS[batch_size] * batch_size]
-        times["fedbench"].append(seconds(lambda rows=rows, repeat=repeat: ours(repeat, rows)))
+        rows = np.random.default_rng(repeat).permutation(ROWS)[: count * batch_size]
+        times["fedbench"].append(seconds(lambda rows=rows, repeat=repeat: client.train(repeat, rows)))
         for form, expert in experts.items():
             times[form].append(seconds(lambda rows=rows, expert=expert: expert.epoch(rows, batch_size)))
     measured = {loop: of_loop[2:] for loop, of_loop in times.items()}
     fastest = min(experts, key=lambda form: statistics.median(measured[form]))
     ratios = [own / other for own, other in zip(measured["fedbench"], measured[fastest], strict=True)]
-    count = STEPS[batch_size]
     steps = ", ".join(f"{loop} {1000 * statistics.median(spent) / count:.3f}" for loop, spent in measured.items())
     with capsys.disabled():
         print(
-            f"\n{name}, batch {batch_size}: ms a step (median): {steps}; ratio to {fastest}: min {min(ratios):.3f}, "
-            f"median {statistics.median(ratios):.3f}, max {max(ratios):.3f} over {repeats} repeats"
+            f"\n{name}, batch {batch_size}: ms a step (median): {steps}; ratio to {fastest}: {in_words(ratios)} "
+            f"of {repeats}"
         )
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_partial_step_against_its_share_of_the_flops(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """The expert's partial step, with the other parameters frozen, says what that share costs in plain PyTorch."""
+    torch.set_num_threads(1)
+    case, batch_size = CASES[name], 32
+    inputs, labels = data(case.text)
+    expert = ExpertLoop(
+        case.build(), inputs, labels, "contiguous" if case.text else "channels_last", case.optimizer.lr,
+        isinstance(case.optimizer, Adam),
+    )  # fmt: skip
+    client = Client(case, inputs, labels, batch_size)
+    layout = client.model.layout
+    kinds = [layout.all_groups, *((group,) for group in range(layout.groups))]
+    names = {groups: {slot.name for slot in layout.slots if slot.group in groups} for groups in kinds}
+    ours: dict[tuple[int, ...], list[float]] = {groups: [] for groups in kinds}
+    theirs: dict[tuple[int, ...], list[float]] = {groups: [] for groups in kinds}
+    for repeat in range(case.repeats // 2 + 2):
+        rows = np.random.default_rng(repeat).permutation(ROWS)[: 10 * batch_size]
+        for groups in kinds:
+            work = partial(client.train, repeat, rows, groups)
+            ours[groups].append(seconds(work))
+            for key, parameter in expert.module.named_parameters():
+                parameter.requires_grad_(key in names[groups])
+            theirs[groups].append(seconds(lambda rows=rows: expert.epoch(rows, batch_size)))
+    whole, *parts = kinds
+    lines = []
+    for groups in parts:
+        share, of_expert = (
+            statistics.median(part / full for part, full in zip(spent[groups][2:], spent[whole][2:], strict=True))
+            for spent in (ours, theirs)
+        )
+        flops = client.flops.flops(groups, batch_size) / client.flops.flops(whole, batch_size)
+        lines.append(
+            f"  {layout.group_names[groups[0]]:<20} time {share:.3f} / FLOPs {flops:.3f} = {share / flops:.2f}; the "
+            f"expert's time {of_expert:.3f}"
+        )
+    with capsys.disabled():
+        print(f"\n{name}, batch {batch_size}: share of a full step (median of {case.repeats // 2})", *lines, sep="\n")
