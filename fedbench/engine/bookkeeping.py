@@ -167,15 +167,18 @@ def stale_for_task(
 ) -> tuple[int, ...]:
     """The parts that a host has to be sent for an asynchronous task; `held` is brought up to date in place.
 
+    A host that has computed a task of a later dispatch holds newer versions than the task started from: it is sent the
+    older ones again.
+
     Args:
         held: for each part, the version that the host holds; -1 where it holds none.
-        versions: for each part, the server's version.
+        versions: for each part, the server's version when the task was dispatched.
         groups: layer groups that the task trains.
         estimates: whether the method sends each worker an estimate of these groups, made for this worker alone, in
             place of the server's parameters. It is sent for every task, and the host then holds no server version.
     """
     estimated = set(groups) if estimates else set()
-    stale = tuple(part for part, version in enumerate(versions) if held[part] < version or part in estimated)
+    stale = tuple(part for part, version in enumerate(versions) if held[part] != version or part in estimated)
     for part in stale:
         held[part] = -1 if part in estimated else versions[part]
     return stale

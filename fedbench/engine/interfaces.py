@@ -121,12 +121,14 @@ class TaskExecutor(ABC):
     """
 
     @abstractmethod
-    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
-        """Begin a task on the current parameters.
+    def dispatch(self, order: TaskOrder, versions: tuple[int, ...], due: float) -> None:
+        """Begin a task on the current parameters. It may be computed later, on the parameters of now.
 
         Args:
             order: what to compute, and by which client.
-            versions: for each part, the server's version; a host is sent the parts of which it holds an older one.
+            versions: for each part, the server's version; a host is sent the parts of which it holds another one.
+            due: time of the clock at which the update will be collected, infinity where that is not known: of tasks
+                that wait for a place, the one that is due first is computed first.
         """
 
     @abstractmethod

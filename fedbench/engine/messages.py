@@ -236,6 +236,38 @@ class FinishedTask:
     report: ClientReport
 
 
+@dataclass
+class TaskSeconds:
+    """The parts of the time that a host spends on asynchronous tasks, in seconds.
+
+    Attributes:
+        load: taking over the parameters that were sent.
+        compute: computing the updates.
+        upload: checking the updates, clipping and compressing them, and preparing the answer.
+    """
+
+    load: float = 0.0
+    compute: float = 0.0
+    upload: float = 0.0
+
+
+@dataclass(frozen=True)
+class BatchReport:
+    """The outcome of the asynchronous tasks that a host was given in one call.
+
+    Attributes:
+        clients: one report for each task, in their order.
+        began: when the host began, in seconds of its machine's monotonic clock.
+        ended: when it had all updates.
+        spent: where the time between went.
+    """
+
+    clients: tuple[ClientReport, ...]
+    began: float
+    ended: float
+    spent: TaskSeconds
+
+
 @dataclass(frozen=True)
 class HostReport:
     """The outcome of a host's share of a round.

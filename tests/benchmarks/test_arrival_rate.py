@@ -8,6 +8,8 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,9 +19,10 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import VirtualClock
 from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.arrivals.server import ArrivalServer
-from fedbench.engine.interfaces import ArrivalExecutor
+from fedbench.engine.messages import BatchReport
+from fedbench.engine.on_ray.actors import ActorCluster
+from fedbench.engine.on_ray.arrivals import Batch, RayArrivalExecutor
 from fedbench.experiment.federation import load_federation
-from fedbench.experiment.run import prepared
 from fedbench.experiment.setup import Problem, build_problem
 
 pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
@@ -29,7 +32,7 @@ WORKERS = 16
 ARRIVALS = 160
 """Arrivals of a round."""
 
-ROUNDS = 5
+ROUNDS = 7
 """Rounds that are measured, after one that warms up."""
 
 
@@ -93,6 +96,63 @@ def bare_loops(problem: Problem) -> Iterator[dict[str, BareGradients]]:
             loop.close()
 
 
+class Timed(RayArrivalExecutor):
+    """Keeps the reports of its actors, and the seconds that the server took."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self.reports: list[tuple[int, BatchReport]] = []
+        self.server_seconds = 0.0
+        super().__init__(*arguments)
+
+    def _keep(self, batch: Batch, report: BatchReport) -> None:
+        super()._keep(batch, report)
+        self.reports.append((batch.actor, report))
+
+    def end_round(self) -> tuple[float, int]:
+        self._give_out()
+        self._send_steps()
+        self.server_seconds += sum(self._ask(self._pending))
+        return super().end_round()
+
+    def parts(self) -> tuple[list[float], dict[str, float]]:
+        """Of the reports since the last call.
+
+        Returns:
+            For each actor, the share of the time between the start of its first batch and the end of its last one in
+            which it had a task; and the milliseconds of a task by what they were spent on.
+        """
+        shares, waited, tasks = [], 0.0, 0
+        for actor in range(PROCESSES):
+            batches = [report for index, report in self.reports if index == actor]
+            idle = sum(later.began - earlier.ended for earlier, later in pairwise(batches))
+            shares.append(1 - idle / (batches[-1].ended - batches[0].began))
+            waited += idle
+            tasks += sum(len(report.clients) for report in batches)
+        seconds = {
+            "waiting for parameters": waited,
+            "load": sum(report.spent.load for _, report in self.reports),
+            "compute": sum(report.spent.compute for _, report in self.reports),
+            "upload": sum(report.spent.upload for _, report in self.reports),
+            "apply and send (in the server)": self.server_seconds,
+            "tasks in a batch": tasks / len(self.reports) * tasks / 1e3,
+        }
+        self.reports, self.server_seconds = [], 0.0
+        return shares, {name: 1e3 * value / tasks for name, value in seconds.items()}
+
+
+@contextmanager
+def timed(settings: ExperimentConfig) -> Iterator[tuple[Problem, Timed]]:
+    """The problem and an executor on new actors, ended with the context."""
+    problem = build_problem(settings, load_federation(settings))
+    data, rows = problem.federation.data, problem.federation.rows
+    cluster = ActorCluster(settings.runtime, WORKERS)
+    executor = Timed(cluster, problem.spec, data, rows, problem.arrival_server, settings.runtime)
+    try:
+        yield problem, executor
+    finally:
+        executor.close()
+
+
 @pytest.mark.usefixtures("local_ray")
 def test_arrivals_against_bare_loops(capsys: pytest.CaptureFixture[str]) -> None:
     """A round's arrivals and the same number of gradients in plain processes take turns.
@@ -101,26 +161,29 @@ def test_arrivals_against_bare_loops(capsys: pytest.CaptureFixture[str]) -> None
     memory formats the faster one counts. Tasks that are in flight at the end of a round are computed within the time of
     that round, so that nothing of fedbench runs beside the bare loops; the round after it finds their results.
 
-    Printed beside the ratio: the share of the time in which an actor computes, of all actors together, which is what
-    the tasks' own seconds say, a core that an actor has to give to another process included.
+    Printed beside the ratio: for each actor, the share of the time in which it has a task, from the first task of a
+    round to its last one, and where the time of a task goes. These are real seconds: where more processes want to run
+    than there are cores, they contain what an actor waits for a core.
     """
     settings = config(f"rounds={ROUNDS + 2}", "evaluation.every=1000")
-    with prepared(settings) as (problem, executor), bare_loops(problem) as bare:
-        assert isinstance(executor, ArrivalExecutor)
+    with timed(settings) as (problem, executor), bare_loops(problem) as bare:
         assert problem.arrivals is not None
         for loop in bare.values():
             loop.seconds(2 * PROCESSES)
         clock = VirtualClock(settings.delays, settings.seed, WORKERS)
         rounds = ArrivalLoop(problem.arrivals, executor, clock, problem.costs).rounds(1000, lambda: False)
         milliseconds: dict[str, list[float]] = {name: [] for name in ("fedbench", *bare)}
-        busy = []
+        busy: list[float] = []
+        spent: list[dict[str, float]] = []
         for _ in range(ROUNDS + 1):
             began = time.perf_counter()
-            finished = next(rounds)
-            executor.state()
+            next(rounds)
+            executor.compute_all()
             seconds = time.perf_counter() - began
             milliseconds["fedbench"].append(1e3 * seconds / ARRIVALS)
-            busy.append(sum(client.seconds for client in finished.clients) / PROCESSES / seconds)
+            shares, parts = executor.parts()
+            busy.append(min(shares))
+            spent.append(parts)
             for name, loop in bare.items():
                 milliseconds[name].append(1e3 * loop.seconds(ARRIVALS) / ARRIVALS)
     with capsys.disabled():
@@ -131,7 +194,11 @@ def test_arrivals_against_bare_loops(capsys: pytest.CaptureFixture[str]) -> None
             mine / min(milliseconds[name][index] for name in bare)
             for index, mine in enumerate(milliseconds["fedbench"])
         ]
-        print(f"  ratio to the faster of the bare loops: {spread(ratios[1:])}; actors compute: {spread(busy[1:])}")
+        print(f"  ratio to the faster of the bare loops: {spread(ratios[1:])}")
+        print(f"  share of the time in which the less busy actor computes: {spread(busy[1:])}")
+        print("  ms a task, medians:")
+        for name in spent[0]:
+            print(f"    {name}: {statistics.median(parts[name] for parts in spent[1:]):.2f}")
 
 
 def spread(values: Sequence[float]) -> str:

@@ -1,14 +1,16 @@
 """A client host that also runs the tasks of asynchronous experiments: a gradient, or the delta of local training."""
 
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fedbench.engine.bookkeeping import Stopwatch
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import failure_report
-from fedbench.engine.messages import ClientReport, TaskOrder
+from fedbench.engine.messages import BatchReport, ClientReport, TaskOrder, TaskSeconds
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
@@ -22,53 +24,74 @@ from fedbench.training.minibatches import epoch_sizes, nth_minibatch
 class ArrivalHost(ClientHost):
     """A `ClientHost` that runs asynchronous tasks, each on the parameters as they were when it was dispatched."""
 
-    def run_task(
-        self, order: TaskOrder, payload: Vector, state: ClientState | None = None
-    ) -> tuple[Vector, ClientReport]:
+    def run_tasks(
+        self,
+        orders: Sequence[TaskOrder],
+        payloads: Sequence[Vector],
+        arriving: Sequence[int] = (),
+        *states: ClientState,
+    ) -> tuple[tuple[Vector, ...], BatchReport]:
+        """Compute several updates, one after the other.
+
+        Args:
+            orders: the tasks.
+            payloads: for each order with stale parts, in their order: float32, the values of these parts, one after
+                the other.
+            arriving: clients whose state comes with the call, from the host that held it.
+            states: one state for each of `arriving`, in that order.
+
+        Returns:
+            The uploads, one for each order, and a report; an upload is what `run_task` returns.
+        """
+        began, spent = time.monotonic(), TaskSeconds()
+        self.put_states(dict(zip(arriving, states, strict=True)))
+        arrays, empty = iter(payloads), np.empty(0, np.float32)
+        uploads, reports = [], []
+        for order in orders:
+            upload, report = self.run_task(order, next(arrays) if order.stale else empty, spent)
+            uploads.append(upload)
+            reports.append(report)
+        return tuple(uploads), BatchReport(tuple(reports), began, time.monotonic(), spent)
+
+    def run_task(self, order: TaskOrder, payload: Vector, spent: TaskSeconds) -> tuple[Vector, ClientReport]:
         """Compute one update.
 
         Args:
             order: the task.
             payload: float32, the values of the order's stale parts, one after the other.
-            state: the client's state, where another host held it.
+            spent: the parts of the time that the task takes are added to it.
 
         Returns:
             The upload and a report. The upload is float32, the parts that the client sends: in the parameters the
             gradient, or (start - trained) of local training, and the client's running statistics. It is empty where
             the task failed or its update was rejected.
         """
-        started = time.perf_counter()
+        watch = Stopwatch()
         self.load(order.stale, payload)
+        spent.load += watch.lap()
         client, table, empty = order.client, self._spec.table, np.empty(0, np.float32)
-        if state is not None:
-            self._states[client] = state
         parts = table.uploaded(order.groups)
         try:
             samples, result, new_state, update = (
                 self._differentiate(order) if order.gradient else self._train_delta(order)
             )
+            spent.compute += watch.lap()
             message = self._values(parts, {PARAMETERS: update})
         except Exception as error:
             if order.on_failure == "raise":
                 raise
-            seconds = time.perf_counter() - started
-            return empty, failure_report(client, len(self._rows[client]), seconds, error)
+            return empty, failure_report(client, len(self._rows[client]), watch.total(), error)
         reference = np.zeros(table.values(parts), np.float32)
         accepted = message.shape == reference.shape and summable(message, reference)
         if accepted:
             rng = generator(self._spec.seed, "update", order.visit, client)
-            message = self._after_pipeline(parts, message, reference, new_state, rng, sign=-1.0)
-            accepted = summable(message, reference)
+            read = self._after_pipeline(parts, message, reference, new_state, rng, sign=-1.0)
+            accepted, message = read is message or summable(read, reference), read
         if accepted:
             self._states[client] = new_state
+        spent.upload += watch.lap()
         report = ClientReport(
-            client,
-            "ok" if accepted else "rejected",
-            samples,
-            result.steps,
-            result.loss,
-            time.perf_counter() - started,
-            result.passes,
+            client, "ok" if accepted else "rejected", samples, result.steps, result.loss, watch.total(), result.passes
         )
         return message if accepted else empty, report
 

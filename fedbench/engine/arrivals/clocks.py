@@ -45,7 +45,7 @@ class Clock(ABC):
     name: str
 
     @abstractmethod
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
         """Note that a task begins.
 
         Args:
@@ -55,7 +55,8 @@ class Clock(ABC):
             nbytes: bytes that it sends, down and up together.
 
         Returns:
-            Whether its update will arrive; False where its client drops out, so that it need not be computed.
+            The time of the clock at which its update will arrive, `NEVER` where that is not known beforehand. None
+            where its client drops out, so that it need not be computed.
 
         Raises:
             ConfigError: a replayed record has another client in this slot.
@@ -98,7 +99,7 @@ class VirtualClock(Clock):
         self._slow = delays.slow_clients(seed, clients)
         self._heap: list[TaskEnd] = []
 
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
         delays = self._delays
         rng = generator(self._seed, "service time", order.client, order.visit)
         seconds = delays.mean_seconds * delays.distribution.draw(rng) * share
@@ -110,7 +111,7 @@ class VirtualClock(Clock):
         if lost:
             seconds += delays.away_seconds
         heapq.heappush(self._heap, TaskEnd(now + seconds, order.number, lost))
-        return not lost
+        return None if lost else now + seconds
 
     def next(self, until: float) -> TaskEnd | None:
         if not self._heap or self._heap[0].seconds > until:
@@ -136,8 +137,8 @@ class WallClock(Clock):
         self._ready = ready
         self._began = time.perf_counter()
 
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
-        return True
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
+        return NEVER
 
     def next(self, until: float) -> TaskEnd | None:
         number = self._ready(max(0.0, until - self._now()))
@@ -170,24 +171,24 @@ class ReplayClock(Clock):
         self._path = path
         rows = load_events(path).select(["worker", "client", "arrived_seconds", "status"]).to_pylist()
         self._rows = deque(rows)
-        self._of_worker: dict[int, deque[tuple[int, bool]]] = {}
+        self._of_worker: dict[int, deque[tuple[int, float | None]]] = {}
         for row in rows:
             tasks_to_come = self._of_worker.setdefault(row["worker"], deque())
-            tasks_to_come.append((row["client"], row["status"] == "lost"))
+            tasks_to_come.append((row["client"], None if row["status"] == "lost" else row["arrived_seconds"]))
         self._in_flight: dict[int, TaskOrder] = {}
 
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> bool:
+    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
         self._in_flight[order.worker] = order
         tasks_to_come = self._of_worker.get(order.worker)
         if not tasks_to_come:
-            return True  # this task was still in flight when the recorded run ended
-        client, lost = tasks_to_come.popleft()
+            return NEVER  # this task was still in flight when the recorded run ended
+        client, arrives = tasks_to_come.popleft()
         if client != order.client:
             raise ConfigError(
                 f"delays.replay={self._path}: worker {order.worker} has client {client} there and {order.client} here; "
                 "replay it with the configuration of its own run (config.yaml beside it)"
             )
-        return not lost
+        return arrives
 
     def next(self, until: float) -> TaskEnd | None:
         if not self._rows and until < NEVER:

@@ -15,7 +15,7 @@ class DryRun(TaskExecutor):
         self._costs = costs
         self._in_flight: dict[int, TaskOrder] = {}
 
-    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
+    def dispatch(self, order: TaskOrder, versions: tuple[int, ...], due: float) -> None:
         self._in_flight[order.number] = order
 
     def ready(self, timeout: float) -> int | None:

@@ -14,7 +14,7 @@ from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec
 from fedbench.engine.bookkeeping import stale_for_task, stale_parts
 from fedbench.engine.client_reports import one_line
 from fedbench.engine.interfaces import ArrivalExecutor, EvaluationPhase
-from fedbench.engine.messages import ClientReport, FinishedTask, HostSpec, TaskOrder
+from fedbench.engine.messages import ClientReport, FinishedTask, HostSpec, TaskOrder, TaskSeconds
 from fedbench.errors import ClientFailure
 from fedbench.protocol.layout import Vector
 from fedbench.training.scores import evaluation_batches
@@ -52,12 +52,12 @@ class InlineArrivalExecutor(ArrivalExecutor):
         self._raised: dict[int, tuple[int, Exception]] = {}
         self._uploads: dict[int, Vector] = {}
 
-    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
+    def dispatch(self, order: TaskOrder, versions: tuple[int, ...], due: float) -> None:
         stale = stale_for_task(self._held, versions, order.groups, self._estimates)
         payload = self._server.send(order.number, order.worker, order.groups, stale)
         task = replace(order, stale=stale, on_failure="raise" if self._raises else "report")
         try:
-            self._finished[order.number] = FinishedTask(task, *self._host.run_task(task, payload))
+            self._finished[order.number] = FinishedTask(task, *self._host.run_task(task, payload, TaskSeconds()))
         except Exception as error:
             self._raised[order.number] = (order.client, error)
 

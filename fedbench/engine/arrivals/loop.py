@@ -265,12 +265,12 @@ class ArrivalLoop:
             client_flops=self._flops(self._groups, client, order.visit),
         )
         share = self._flops(groups, client, order.visit) / self._mean_full_flops
-        expected = self._clock.dispatched(order, self._now, share, down + up)
+        due = self._clock.dispatched(order, self._now, share, down + up)
         self._in_flight[order.number] = DispatchedTask(
-            order, self._applied, self._now, active, down, up, full, expected
+            order, self._applied, self._now, active, down, up, full, due is not None
         )
-        if expected:
-            self._executor.dispatch(order, self._ledger.versions)
+        if due is not None:
+            self._executor.dispatch(order, self._ledger.versions, due)
 
     def _draw(self, slot: int) -> int:
         """Draw an idle client uniformly; where there are as many clients as slots, each slot has its own client."""

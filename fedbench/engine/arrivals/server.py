@@ -5,6 +5,7 @@ tasks run and what they cost is decided in `fedbench.engine.arrivals.loop`; the 
 """
 
 import math
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from fedbench.algorithms.arrivals import Array, AsyncAlgorithm
 from fedbench.checkpoints.state import Tree, check_alike, writable
+from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, ServerStep
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS, PartTable
 
@@ -97,6 +99,11 @@ class ArrivalServer:
         Returns:
             float32, the values of `parts`, one after the other.
         """
+        self._fix(number, worker, groups)
+        return self.resend(number, parts)
+
+    def _fix(self, number: int, worker: int, groups: Sequence[int]) -> None:
+        """Keep the parameters that a task starts from; arguments as for `send`."""
         pulled = {group: self._machines[group].pull(worker) for group in groups}
         pieces: list[Array] = []
         for part in self._table.parts:
@@ -107,11 +114,35 @@ class ArrivalServer:
         self._sent[number] = SentParameters(
             tuple(pieces), {group: index for group, (_, index) in pulled.items()}, worker
         )
-        return self.resend(number, parts)
 
     def resend(self, number: int, parts: Sequence[int]) -> Vector:
         """float32, the values of `parts` that task `number` starts from, once more."""
         return _joined([self._sent[number].pieces[part] for part in parts])
+
+    def advance(
+        self, steps: Sequence[ServerStep], wanted: Sequence[tuple[int, Sequence[int]]], *batches: Sequence[Vector]
+    ) -> tuple[tuple[Vector, ...], float]:
+        """Take several steps in their order, then return the parameters of tasks: one call in place of many.
+
+        Args:
+            steps: what to do.
+            wanted: (number of a task, parts that its host has to be sent), for tasks whose parameters are fixed.
+            batches: the updates that steps refer to.
+
+        Returns:
+            For each of `wanted`, what `resend` returns; and the seconds that all of it took.
+        """
+        began = time.perf_counter()
+        for step in steps:
+            match step:
+                case SendStep():
+                    self._fix(step.number, step.worker, step.groups)
+                case ApplyStep():
+                    self.apply(step.number, batches[step.batch][step.place], step.lr, step.steps)
+                case ForgetStep():
+                    self.forget(step.number)
+        payloads = tuple(self.resend(number, parts) for number, parts in wanted)
+        return payloads, time.perf_counter() - began
 
     def apply(self, number: int, upload: Vector, lr: float, steps: int) -> None:
         """Apply the update of a task.

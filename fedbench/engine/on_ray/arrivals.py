@@ -1,8 +1,7 @@
-"""Asynchronous runs on a Ray cluster: one actor call for each task, its update passed to the server by reference."""
+"""Asynchronous runs on a Ray cluster: tasks go to actors in batches, their updates to the server by reference."""
 
 import math
 import time
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,46 +13,78 @@ from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec
+from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, ServerStep
+from fedbench.engine.arrivals.task_queue import TaskQueue, WaitingTask
 from fedbench.engine.bookkeeping import stale_for_task, stale_parts
 from fedbench.engine.interfaces import ArrivalExecutor, EvaluationPhase
-from fedbench.engine.messages import ClientReport, EvaluationReport, FinishedTask, HostSpec, TaskOrder
+from fedbench.engine.messages import (
+    BatchReport,
+    ClientReport,
+    EvaluationReport,
+    FinishedTask,
+    HostSpec,
+    TaskOrder,
+)
 from fedbench.engine.on_ray.actors import START_TIMEOUT, ActorCluster, ReusableServer
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
 from fedbench.errors import LostActor, RunError
+from fedbench.protocol.layout import Vector
 
 PLACEMENT_CHECK_INTERVAL = 2.0
 """Seconds between two checks of whether a replaced actor has a place."""
-
-NO_ACTOR = -1
-"""Actor of a task that was computed before the run was interrupted: its result comes from a checkpoint."""
 
 
 class ArrivalServerActor(ReusableServer, ArrivalServer):
     """The server of an asynchronous run in its own process, as a Ray actor."""
 
 
-@dataclass
-class SubmittedTask:
-    """A task that was submitted to an actor and is not yet collected.
+@dataclass(frozen=True)
+class Batch:
+    """Tasks that an actor was given in one call, and that it has not answered for.
+
+    Attributes:
+        actor: index of the actor.
+        tasks: the tasks, in the order in which it computes them.
+        uploads: reference to the parts that they send.
+        report: reference to the `BatchReport`.
+    """
+
+    actor: int
+    tasks: tuple[WaitingTask, ...]
+    uploads: Any
+    report: Any
+
+    @property
+    def clients(self) -> list[int]:
+        """The clients of the tasks."""
+        return [task.order.client for task in self.tasks]
+
+
+@dataclass(frozen=True)
+class ComputedTask:
+    """A task whose update has been computed and not yet applied.
 
     Attributes:
         order: the task.
-        actor: index of the actor, or `NO_ACTOR`.
-        report: reference to its `ClientReport`.
-        upload: reference to the parts that it sends.
+        report: the outcome of the task.
+        uploads: reference to the uploads of its batch.
+        place: place of its own upload among these.
     """
 
     order: TaskOrder
-    actor: int
-    report: Any
-    upload: Any
+    report: ClientReport
+    uploads: Any
+    place: int
 
 
 class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
     """Runs asynchronous tasks on client actors; each actor computes its tasks one after the other.
 
-    Ray executes the calls to the server in the order in which they were made, so that the driver need not wait for one
-    before it makes the next. An actor that dies is replaced, and its tasks are computed again on the same parameters.
+    Most tasks wait here, where `TaskQueue` keeps them in the order in which they are due. The server is told in one
+    call what has arrived and been dispatched since the call before, and returns the parameters of the batch that an
+    actor is given next. It takes its calls in the order in which they were made, so that the driver need not wait for
+    one before it makes the next. An actor that dies is replaced, and its tasks are computed again on the same
+    parameters.
     """
 
     def __init__(
@@ -72,17 +103,26 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
 
     def _start(self) -> None:
         super()._start()
-        self._tasks: dict[int, SubmittedTask] = {}
-        self._uploads: dict[int, Any] = {}
+        table = self._spec.table
+        self._queue = TaskQueue(
+            self._cluster.actor_count, table.nbytes(range(len(table.parts))), keep_home=self._spec.stateful
+        )
+        self._outstanding: list[Batch] = []
+        self._computed: dict[int, ComputedTask] = {}
+        self._arrived: dict[int, ComputedTask] = {}
+        self._steps: list[ServerStep] = []
+        self._uploads: list[Any] = []
         self._pending: list[Any] = []
         self._bytes = 0
 
     def state(self) -> Tree:
+        self.compute_all()
+        self._send_steps()
         server = self._ask(self._server.state.remote())
-        finished = {}
-        for number in sorted(self._tasks):
-            report = self._report(number)
-            finished[number] = FinishedTask(self._tasks[number].order, self._ask(self._tasks[number].upload), report)
+        finished = {
+            number: FinishedTask(task.order, self._ask(task.uploads)[task.place], task.report)
+            for number, task in sorted(self._computed.items())
+        }
         return {
             "server": server,
             "clients": self._client_states(),
@@ -98,86 +138,152 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         everything = tuple(range(len(self._spec.table.parts)))
         self._put_client_states(state["clients"], self._server.current.remote(everything))
         for number, task in state["finished"].items():
-            self._tasks[number] = SubmittedTask(task.order, NO_ACTOR, ray.put(task.report), ray.put(task.upload))
+            self._computed[number] = ComputedTask(task.order, task.report, ray.put((task.upload,)), 0)
         self._bytes = state.get("bytes", 0)
 
-    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
-        actor = self._choose_actor(order.client)
-        stale = stale_for_task(self._held[actor], versions, order.groups, self._estimates)
-        payload = self._server.send.remote(order.number, order.worker, order.groups, stale)
-        self._submit(replace(order, stale=stale), actor, payload, self._move_home(order.client, actor))
+    def model(self) -> tuple[Vector, Vector]:
+        self._send_steps()
+        return super().model()
 
-    def _choose_actor(self, client: int) -> int:
-        """The actor with the fewest tasks; among equals the client's last one, so that its state need not move."""
-        load = Counter(task.actor for task in self._tasks.values())
-        least = min(load[actor] for actor in range(self._cluster.actor_count))
-        home = self._home.get(client, client % self._cluster.actor_count)
-        return home if load[home] == least else next(a for a in range(self._cluster.actor_count) if load[a] == least)
+    def dispatch(self, order: TaskOrder, versions: tuple[int, ...], due: float) -> None:
+        self._steps.append(SendStep(order.number, order.worker, order.groups))
+        self._queue.add(WaitingTask(due, order.number, order, versions))
 
-    def _submit(self, order: TaskOrder, actor: int, payload: Any, state: Any) -> None:
-        """Call an actor for a task; `payload` and `state` are references to parameters and client state."""
-        self._bytes += self._spec.table.nbytes(order.stale)
-        upload, report = (
-            self._cluster.client_actors[actor].run_task.options(num_returns=2).remote(order, payload, state)
+    def _give_out(self) -> None:
+        """Give waiting tasks to the actors that have room for a batch."""
+        while (batch := self._queue.next_batch(self._home)) is not None:
+            self._submit(*batch)
+
+    def _submit(self, actor: int, tasks: tuple[WaitingTask, ...]) -> None:
+        """Call an actor for a batch of tasks, and the server for the parameters that they start from."""
+        orders, arriving = [], {}
+        for task in tasks:
+            stale = stale_for_task(self._held[actor], task.versions, task.order.groups, self._estimates)
+            self._bytes += self._spec.table.nbytes(stale)
+            orders.append(replace(task.order, stale=stale))
+            if (state := self._move_home(task.order.client, actor)) is not None:
+                arriving[task.order.client] = state
+        wanted = [(order.number, order.stale) for order in orders if order.stale]
+        payload = self._send_steps(wanted) if wanted else ()
+        uploads, report = (
+            self._cluster.client_actors[actor]
+            .run_tasks.options(num_returns=2)
+            .remote(orders, payload, tuple(arriving), *arriving.values())
         )
-        self._tasks[order.number] = SubmittedTask(order, actor, report, upload)
+        self._outstanding.append(Batch(actor, tasks, uploads, report))
+
+    def _send_steps(self, wanted: Sequence[tuple[int, tuple[int, ...]]] = ()) -> Any:
+        """Tell the server what has arrived and been dispatched.
+
+        Args:
+            wanted: (number of a task, parts), for the tasks whose parameters are needed.
+
+        Returns:
+            Reference to a tuple of the parameters of `wanted`.
+        """
+        if not self._steps and not wanted:
+            return None
+        payload, done = self._server.advance.options(num_returns=2).remote(self._steps, wanted, *self._uploads)
+        self._pending.append(done)
+        self._steps, self._uploads = [], []
+        return payload
 
     def ready(self, timeout: float) -> int | None:
         limit = min(timeout, self._runtime.round_timeout)
-        tasks = {task.report: number for number, task in sorted(self._tasks.items())}
-        done, _ = self._waiter.wait(list(tasks), limit)
-        if done:
-            return tasks[done[0]]
-        if math.isinf(timeout) or timeout > limit:
-            raise RunError(f"no update arrived within runtime.round_timeout={limit:g} s")
-        return None
+        until = time.monotonic() + limit
+        while True:
+            self._give_out()
+            if self._take_batch(0.0):
+                continue  # until all batches that have ended are here
+            if self._computed:
+                return min(self._computed)
+            if self._take_batch(until - time.monotonic()):
+                continue
+            if math.isinf(timeout) or timeout > limit:
+                raise RunError(f"no update arrived within runtime.round_timeout={limit:g} s")
+            return None
 
     def collect(self, number: int, round_index: int) -> ClientReport:
-        report = self._report(number)
-        task = self._tasks.pop(number)
-        self._uploads[number] = task.upload
-        if report.status == "ok":
+        while number not in self._computed:
+            self._wait_for_batch()
+        task = self._arrived[number] = self._computed.pop(number)
+        if task.report.status == "ok":
             table = self._spec.table
             self._bytes += table.nbytes(table.uploaded(task.order.groups))
-        return report
+        return task.report
 
-    def _report(self, number: int) -> ClientReport:
-        """Wait for a task's report; where its actor dies, replace the actor and wait again.
+    def compute_all(self) -> None:
+        """Wait until every task that was dispatched is computed."""
+        while self._queue or self._outstanding:
+            self._wait_for_batch()
+
+    def _wait_for_batch(self) -> None:
+        """Give waiting tasks out and wait until a batch has ended, or its actor is replaced.
 
         Raises:
-            FedbenchError: the task failed, took too long, or its actor cannot be replaced.
+            FedbenchError: the tasks failed or took too long, or their actor cannot be replaced.
         """
-        while True:
-            task = self._tasks[number]
-            try:
-                report: ClientReport = self._waiter.get(task.report, timeout=self._runtime.round_timeout)
-                return report
-            except RayActorError as error:
-                self._revive(task.actor, error)
-            except (RayError, GetTimeoutError) as error:
-                raise as_fedbench_error(error, f"the task of client {task.order.client}") from error
+        self._give_out()
+        if not self._take_batch(self._runtime.round_timeout):
+            raise as_fedbench_error(GetTimeoutError(), f"the tasks of clients {self._outstanding[0].clients}")
+
+    def _take_batch(self, timeout: float) -> bool:
+        """Take the results of one batch that has ended; where its actor has died, replace the actor.
+
+        Args:
+            timeout: seconds to wait for a batch to end.
+
+        Returns:
+            Whether a batch has ended in time.
+
+        Raises:
+            FedbenchError: the tasks failed, or their actor cannot be replaced.
+        """
+        if not self._outstanding:
+            return False
+        ended, _ = self._waiter.wait([batch.report for batch in self._outstanding], max(0.0, timeout))
+        if not ended:
+            return False
+        batch = next(batch for batch in self._outstanding if batch.report == ended[0])
+        try:
+            report: BatchReport = self._waiter.get(batch.report, timeout=self._runtime.round_timeout)
+        except RayActorError as error:
+            self._revive(batch.actor, error)
+            return True
+        except (RayError, GetTimeoutError) as error:
+            raise as_fedbench_error(error, f"the tasks of clients {batch.clients}") from error
+        self._outstanding.remove(batch)
+        self._queue.finished(batch.actor, report.ended - report.began)
+        self._keep(batch, report)
+        return True
+
+    def _keep(self, batch: Batch, report: BatchReport) -> None:
+        """Keep the results of a batch until they are collected."""
+        for place, (task, client_report) in enumerate(zip(batch.tasks, report.clients, strict=True)):
+            self._computed[task.number] = ComputedTask(task.order, client_report, batch.uploads, place)
 
     def _revive(self, actor: int, error: RayActorError) -> None:
-        """Replace a dead actor and submit again the tasks that were in flight there.
+        """Replace a dead actor and have the tasks that it was given wait for a place again.
 
         Raises:
             FedbenchError: too many actors died, clients have lost their state, or no new actor can be placed.
         """
-        lost = [task for _, task in sorted(self._tasks.items()) if task.actor == actor and not _is_done(task)]
+        lost = [batch for batch in self._outstanding if batch.actor == actor and not _is_done(batch)]
         self._restarts += 1
         if self._restarts > self._runtime.max_retries or self._spec.stateful:
-            clients = [task.order.client for task in lost]
+            clients = [client for batch in lost for client in batch.clients]
             what = f"the actor with the tasks of clients {clients} died"
             if self._spec.stateful:
                 what += ", and with it the state of these clients"
             raise as_fedbench_error(error, what) from error
         self._waiter.wait_for_head()
         self._replace_actor(actor)
-        everything = tuple(range(len(self._spec.table.parts)))
-        self._held[actor] = [-1] * len(everything)
-        for task in lost:
-            payload = self._server.resend.remote(task.order.number, everything)
-            self._submit(replace(task.order, stale=everything), actor, payload, None)
+        self._held[actor] = [-1] * len(self._spec.table.parts)
+        self._queue.lost(actor, len(lost))
+        for batch in lost:
+            self._outstanding.remove(batch)
+            for task in batch.tasks:
+                self._queue.add(task)
 
     def _replace_actor(self, actor: int) -> None:
         """Create a new actor in a dead one's place, and wait until it is set up.
@@ -197,13 +303,18 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
             raise as_fedbench_error(failure, "an actor could not be brought back") from failure
 
     def apply(self, number: int, lr: float, steps: int) -> None:
-        self._pending.append(self._server.apply.remote(number, self._uploads.pop(number), lr, steps))
+        task = self._arrived.pop(number)
+        if task.uploads not in self._uploads:
+            self._uploads.append(task.uploads)
+        self._steps.append(ApplyStep(number, self._uploads.index(task.uploads), task.place, lr, steps))
 
     def discard(self, number: int) -> None:
-        del self._uploads[number]
-        self._pending.append(self._server.forget.remote(number))
+        del self._arrived[number]
+        self._steps.append(ForgetStep(number))
 
     def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
+        self._give_out()
+        self._send_steps()
         while True:
             calls = {}
             for actor, client in enumerate(self._cluster.client_actors):
@@ -229,6 +340,8 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         return EvaluationPhase(tuple(score for report in reports for score in report.scores), {}, 0)
 
     def end_round(self) -> tuple[float, int]:
+        self._give_out()
+        self._send_steps()
         self._ask(self._pending)
         self._pending = []
         transport_bytes, self._bytes = self._bytes, 0
@@ -236,9 +349,9 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         return norm, transport_bytes
 
 
-def _is_done(task: SubmittedTask) -> bool:
-    """Whether the task's result is there, although its actor may be gone."""
-    return bool(ray.wait([task.report], timeout=0)[0]) and not _has_died(task.report)
+def _is_done(batch: Batch) -> bool:
+    """Whether the batch's results are there, although its actor may be gone."""
+    return bool(ray.wait([batch.report], timeout=0)[0]) and not _has_died(batch.report)
 
 
 def _has_died(reference: Any) -> bool:

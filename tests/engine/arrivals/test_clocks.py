@@ -34,7 +34,7 @@ def virtual(seed: int = 0, clients: int = 4, **delays: object) -> VirtualClock:
     return VirtualClock(DelaysSection(**delays), seed, clients)  # type: ignore[arg-type]
 
 
-def begin(clock: Clock, one: TaskOrder, now: float = 0.0, share: float = 1.0, nbytes: int = 0) -> bool:
+def begin(clock: Clock, one: TaskOrder, now: float = 0.0, share: float = 1.0, nbytes: int = 0) -> float | None:
     return clock.dispatched(one, now, share, nbytes)
 
 

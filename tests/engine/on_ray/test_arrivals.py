@@ -1,8 +1,9 @@
 """Asynchronous runs on Ray: the same run as in one process, whatever the cluster, and whoever dies."""
 
+import copy
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from functools import cache
 from pathlib import Path
@@ -18,13 +19,17 @@ from warm_pools import WarmPools
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.runtime import RuntimeSection
+from fedbench.engine.arrivals.clocks import make_clock
+from fedbench.engine.arrivals.loop import ArrivalLoop
+from fedbench.engine.arrivals.task_queue import WaitingTask
 from fedbench.engine.interfaces import EvaluationPhase
-from fedbench.engine.messages import ClientReport, TaskOrder
+from fedbench.engine.messages import TaskOrder
 from fedbench.engine.on_ray.actors import ActorCluster
 from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
 from fedbench.errors import ClientFailure, RunError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import build_problem
+from fedbench.protocol.layout import model_digest
 from fedbench.records.schema import ARRIVAL_SCHEMA
 
 pytestmark = pytest.mark.slow
@@ -138,45 +143,41 @@ NOTICED: list[str] = []
 
 
 class Mortal(RayArrivalExecutor):
-    """The actor that is given a task of FATAL stops there, and is dead when something is next asked of it.
+    """The actor that is given task 4 dies while the run waits for updates, and one more when the model is scored.
 
-    Tasks that it was given in the meantime are lost as well.
+    The batches that they were given are lost.
     """
-
-    FATAL = (4, 10)
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._stopped: tuple[int, int] | None = None
+        self._stopped: int | None = None
+        self._scorings = 0
 
-    def dispatch(self, order: TaskOrder, versions: tuple[int, ...]) -> None:
+    def _process(self, actor: int) -> int:
         import ray
 
-        if order.number in self.FATAL:
-            actor = self._choose_actor(order.client)
-            process = ray.get(self._cluster.client_actors[actor].__ray_call__.remote(process_of))
-            os.kill(process, signal.SIGSTOP)
-            self._stopped = actor, process
-        super().dispatch(order, versions)
+        process: int = ray.get(self._cluster.client_actors[actor].__ray_call__.remote(process_of))
+        return process
 
-    def collect(self, number: int, round_index: int) -> ClientReport:
-        import ray
+    def _submit(self, actor: int, tasks: tuple[WaitingTask, ...]) -> None:
+        if not NOTICED and any(task.number == 4 for task in tasks):
+            self._stopped = self._process(actor)
+            os.kill(self._stopped, signal.SIGSTOP)
+        super()._submit(actor, tasks)
 
-        task = self._tasks[number]
-        if self._stopped and task.actor == self._stopped[0] and not ray.wait([task.report], timeout=0)[0]:
-            self._die("collecting")
-        return super().collect(number, round_index)
+    def _take_batch(self, timeout: float) -> bool:
+        if self._stopped is not None and timeout > 0:
+            os.kill(self._stopped, signal.SIGKILL)
+            self._stopped = None
+            NOTICED.append("collecting")
+        return super()._take_batch(timeout)
 
     def evaluate(self, versions: tuple[int, ...]) -> EvaluationPhase:
-        if self._stopped:
-            self._die("scoring")
+        self._scorings += 1
+        if self._scorings == 2:
+            os.kill(self._process(0), signal.SIGKILL)
+            NOTICED.append("scoring")
         return super().evaluate(versions)
-
-    def _die(self, where: str) -> None:
-        assert self._stopped is not None
-        os.kill(self._stopped[1], signal.SIGKILL)
-        self._stopped = None
-        NOTICED.append(where)
 
 
 def test_an_actor_that_dies_is_replaced_and_its_tasks_are_done_again(pair: ActorCluster) -> None:
@@ -185,6 +186,75 @@ def test_an_actor_that_dies_is_replaced_and_its_tasks_are_done_again(pair: Actor
     overrides = ("delays.arrivals_per_round=8", *SEQUENTIAL, "algorithm=dana-zero")
     assert_alike(follow_on(pair, on_ray(*overrides), Mortal), inline(*overrides))
     assert NOTICED == ["collecting", "scoring"]
+
+
+MANY = ("data.clients=16", "data.samples_per_client=20", "delays.arrivals_per_round=37", "rounds=4")
+"""Enough tasks in flight for batches of several; a round ends in the middle of one."""
+
+SIZES: list[int] = []
+"""Tasks of the batches that actors were given."""
+
+
+class Sized(RayArrivalExecutor):
+    """Notes how many tasks each batch has."""
+
+    def _submit(self, actor: int, tasks: tuple[WaitingTask, ...]) -> None:
+        SIZES.append(len(tasks))
+        super()._submit(actor, tasks)
+
+
+def test_batches_of_several_tasks_give_the_run_that_one_process_gives(pair: ActorCluster) -> None:
+    SIZES.clear()
+    overrides = (*MANY, *SEQUENTIAL, "delays.distribution=lognormal", "delays.drop_rate=0.1")
+    assert_alike(follow_on(pair, on_ray(*overrides), Sized), inline(*overrides))
+    assert max(SIZES) > 1
+
+
+class LosesBatches(Sized):
+    """An actor that has been given a batch of several tasks late in the run dies."""
+
+    def _submit(self, actor: int, tasks: tuple[WaitingTask, ...]) -> None:
+        super()._submit(actor, tasks)
+        if not NOTICED and len(tasks) > 1 and tasks[0].number > 40:
+            self._cluster.client_actors[actor].__ray_call__.remote(end_process)
+            NOTICED.append("batch")
+
+
+def end_process(actor: object) -> None:
+    """End the process that an actor is, once it has done what it was asked before; to be called there."""
+    os._exit(1)
+
+
+def test_lost_batches_are_computed_again_on_the_parameters_of_their_tasks(pair: ActorCluster) -> None:
+    NOTICED.clear()
+    overrides = (*MANY, "algorithm=ormo")
+    assert_alike(follow_on(pair, on_ray(*overrides), LosesBatches), inline(*overrides))
+    assert NOTICED == ["batch"]
+
+
+@pytest.mark.parametrize("kept", [(), ("local.batchnorm=local",)], ids=["plain", "own statistics"])
+def test_a_checkpoint_in_the_middle_of_batches_goes_on_with_fewer_actors(
+    kept: tuple[str, ...], warm_pools: WarmPools
+) -> None:
+    config = on_ray(*MANY, *kept)
+    problem = build_problem(config, load_federation(config))
+    assert problem.arrivals is not None
+    saved: Any = None
+    for actors, rounds in ((2, 2), (1, 2)):
+        with warm_pools.lent(RuntimeSection(actors=actors)) as cluster:
+            data, rows = problem.federation.data, problem.federation.rows
+            executor = Sized(cluster, problem.spec, data, rows, problem.arrival_server, config.runtime)
+            loop = ArrivalLoop(problem.arrivals, executor, make_clock(config, executor.ready), problem.costs)
+            if saved is not None:
+                loop.restore(saved["loop"])
+                executor.restore(saved["executor"])
+            running = loop.rounds(config.evaluation.every, lambda: False)
+            for _ in range(rounds):
+                next(running)
+            assert executor._queue, "tasks wait when the checkpoint is written"
+            saved = copy.deepcopy({"loop": loop.state(), "executor": executor.state()})
+            digest = model_digest(*executor.model())
+    assert digest == inline(*MANY, *kept).digest
 
 
 def test_with_what_clients_keep_a_dead_actor_ends_the_run(single: ActorCluster) -> None:
@@ -209,10 +279,19 @@ MOVED: list[tuple[TaskOrder, Any, Any]] = []
 class Watched(RayArrivalExecutor):
     """Keeps hold of what goes to the actors and comes from them."""
 
-    def _submit(self, order: TaskOrder, actor: int, payload: Any, state: Any) -> None:
-        super()._submit(order, actor, payload, state)
-        assert actor == order.client, "one client for each"
-        MOVED.append((order, payload, self._tasks[order.number].upload))
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._payloads: list[Any] = []
+
+    def _submit(self, actor: int, tasks: tuple[WaitingTask, ...]) -> None:
+        super()._submit(actor, tasks)
+        (task,) = tasks
+        assert actor == task.order.client, "one client for each"
+        MOVED.append((task.order, self._payloads[-1], self._outstanding[-1].uploads))
+
+    def _send_steps(self, wanted: Sequence[tuple[int, tuple[int, ...]]] = ()) -> Any:
+        self._payloads.append(super()._send_steps(wanted))
+        return self._payloads[-1]
 
 
 def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(pair: ActorCluster) -> None:
@@ -232,7 +311,7 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(pair: A
 
 
 def size_of(reference: object) -> int:
-    """Bytes of an array as Ray stores it, without the envelope that every array has."""
+    """Bytes of the only array of a tuple as Ray stores it, without the envelope that every such tuple has."""
     import ray
     from ray._private.worker import global_worker
 
@@ -240,4 +319,5 @@ def size_of(reference: object) -> int:
         return int(global_worker.get_serialization_context().serialize(value).total_bytes)
 
     large = np.zeros(100_000, np.float32)
-    return stored(ray.get(reference)) - (stored(large) - large.nbytes)
+    (array,) = ray.get(reference)
+    return stored((array,)) - (stored((large,)) - large.nbytes)
