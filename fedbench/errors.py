@@ -63,6 +63,10 @@ class LostActor(RunError):
     """An actor, or what it held, is gone: what the run did since its last checkpoint can be done again."""
 
 
+class LostDevice(LostActor):
+    """The GPU of a process no longer computes: the process has to be replaced, and its work done again."""
+
+
 class HeadGone(RunError):
     """The head of the cluster no longer answers; everything on it is lost but what the run has written."""
 

@@ -111,7 +111,8 @@ class LocalSection(Section):
         batchnorm: Whether BatchNorm's running statistics, and other float buffers that the model saves, are sent and
             averaged like the parameters (aggregate), or stay with each client (local). null: aggregate, where the model
             has any.
-        precision: float32 throughout, or bf16 autocast of the forward pass.
+        precision: float32: all 24 bits, on GPUs too. tf32: on GPUs, convolutions and matrix products round their inputs
+            to 11 bits. bf16: the forward pass runs under bfloat16 autocast, all else in float32.
     """
 
     epochs: int | None = Field(default=None, ge=1)
@@ -120,7 +121,7 @@ class LocalSection(Section):
     optimizer: AnyOptimizer = Field(default=DEFAULTS["optimizer"], validate_default=True)
     lr_schedule: AnyLearningRate = Field(default=DEFAULTS["lr_schedule"], validate_default=True)
     batchnorm: Literal["aggregate", "local"] | None = None
-    precision: Literal["float32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16"] = "float32"
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -283,6 +284,8 @@ class ExperimentConfig(Section):
         actors, cohort = self.runtime.actors, self.participation.size(clients)
         if actors is not None and actors > cohort:
             raise ValueError(f"runtime.actors={actors}: more than the {cohort} clients of a round; the rest would idle")
+        if self.local.precision == "tf32" and self.runtime.device == "cpu":
+            raise ValueError("local.precision=tf32: has no effect with runtime.device=cpu; set float32")
         if self.evaluation.batchnorm == "aggregate" and self.local.batchnorm == "local":
             raise ValueError(
                 "evaluation.batchnorm=aggregate: local.batchnorm=local keeps the statistics with the clients; "

@@ -16,11 +16,14 @@ class RuntimeSection(Section):
     Attributes:
         executor: ray: on a Ray cluster. inline: in this process without Ray, which stops at the first failing client
             with its traceback.
+        device: cuda: on GPUs, or not at all. cpu: without GPUs. auto: on GPUs where there are any. A client actor that
+            has a share of a GPU never trains without it. GPUs and CPUs round differently, and so do different GPUs.
         address: Address of the Ray cluster to join. null: the cluster that this process belongs to, or else a new one
             on this machine.
         actors: Number of client actors; set actors or clients_per_actor. Both null: as many actors as fit.
         clients_per_actor: Clients of a round that share an actor; set actors or clients_per_actor.
-        gpus_per_client: Fraction of a GPU for each client actor. null: 0.25 where there are GPUs, else 0.
+        gpus_per_client: Fraction of a GPU for each client actor. null: equal shares, of which a GPU has as many as it
+            takes to seat all actors, and at most 4 unless actors or clients_per_actor ask for more; 0 without GPUs.
         cpus_per_client: CPUs for each client actor.
         resources: Ray's custom resources for each client actor, such as {A100: 0.25}.
         placement: Whether the actors are packed onto few nodes or spread over many.
@@ -40,6 +43,7 @@ class RuntimeSection(Section):
     """
 
     executor: Literal["ray", "inline"] = "ray"
+    device: Literal["auto", "cpu", "cuda"] = "auto"
     address: str | None = None
     actors: int | None = Field(default=None, ge=1)
     clients_per_actor: int | None = Field(default=None, ge=1)
@@ -64,6 +68,10 @@ class RuntimeSection(Section):
             raise ValueError(f"actors={self.actors} and clients_per_actor={self.clients_per_actor}: set one of the two")
         if self.gpus_per_client is not None and 0 < self.gpus_per_client < SMALLEST_AMOUNT:
             raise ValueError(f"gpus_per_client={self.gpus_per_client}: must be 0, or at least {SMALLEST_AMOUNT:g}")
+        if self.device == "cpu" and self.gpus_per_client:
+            raise ValueError(f"gpus_per_client={self.gpus_per_client} has no effect with device=cpu; leave one out")
+        if self.device == "cuda" and self.gpus_per_client == 0:
+            raise ValueError("device=cuda with gpus_per_client=0: give the actors a share of a GPU; leave one out")
         if builtin := [name for name in self.resources if name in ("CPU", "GPU")]:
             raise ValueError(f"resources.{builtin[0]}: has an option of its own; set {builtin[0].lower()}s_per_client")
         if self.executor == "inline":

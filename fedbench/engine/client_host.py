@@ -4,11 +4,10 @@ On a cluster a host runs inside a Ray actor that holds a fraction of a GPU. The 
 object. The code is the same in both cases.
 """
 
+import gc
 import math
-import os
 import resource
 import time
-import warnings
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -20,11 +19,22 @@ from torch import Tensor
 
 from fedbench.algorithms.base import Objective
 from fedbench.data.augment import MinibatchDraws, prepare
-from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.client_reports import dropped_report, failure_report
+from fedbench.engine.device import (
+    check_device,
+    choose_device,
+    configure_torch,
+    device_record,
+    explained,
+    memory_fraction,
+    release_memory,
+    retried_out_of_memory,
+)
+from fedbench.engine.device_rows import SHARE_FOR_ROWS, GatheredRows, RowsInPlace, host_tensors
 from fedbench.engine.host_upload import HostUpload
-from fedbench.engine.messages import ClientReport, EvaluationReport, HostOrder, HostReport, HostSpec
-from fedbench.errors import RunError
+from fedbench.engine.messages import ClientReport, DeviceRecord, EvaluationReport, HostOrder, HostReport, HostSpec
+from fedbench.errors import LostDevice, RunError
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.protocol.client_state import ClientState
@@ -43,23 +53,32 @@ class ClientHost:
 
     It holds the global parameters as far as it has received them, the model, and the state of every client that it
     trained last.
+
+    Attributes:
+        lost_device: why the device can no longer be used; "" while it can.
     """
 
-    def prepare(self, spec: HostSpec, data: FederatedData, rows: Sequence[IntArray]) -> str:
+    lost_device: str = ""
+
+    def prepare(self, spec: HostSpec, data: FederatedData, rows: Sequence[IntArray]) -> DeviceRecord:
         """Set the host up as before the first round; may be called again for another experiment.
 
         Args:
             spec: model, method and settings of the experiment.
-            data: the data set; read-only arrays are used in place on the CPU, and copied once to a GPU.
+            data: the data set; its arrays are used in place. A client's rows are copied to a GPU when it trains there.
             rows: for each client of the population, the indices of its rows in the training split.
 
         Returns:
-            The name of the device: "CPU", or that of the GPU.
+            What is recorded of the device.
+
+        Raises:
+            ConfigError: there is no GPU, or not enough of its memory, and the experiment needs it.
         """
+        self._release()
         self._spec = spec
         self._rows = rows
-        self._device = torch.device("cuda" if spec.gpu_fraction > 0 and torch.cuda.is_available() else "cpu")
-        self._configure_torch()
+        self._device = choose_device(spec)
+        configure_torch(spec, self._device)
         layout = spec.layout
         module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"))
         self._model = FlatModel(module, layout, self._device)
@@ -68,10 +87,11 @@ class ClientHost:
         self._on_host = {name: torch.from_numpy(vector) for name, vector in self._received.items()}
         self._global = {name: vector.to(self._device) for name, vector in self._on_host.items()}
         self._states: dict[int, ClientState] = {}
-        self._train = self._on_device(data.train)
-        self._scored: dict[ScoredSplit, tuple[Tensor, Tensor]] = {"test": self._on_device(data.test)}
+        self._train = host_tensors(data.train)
+        self._client_rows = self._make_client_rows(data)
+        self._scored: dict[ScoredSplit, tuple[Tensor, Tensor]] = {"test": host_tensors(data.test)}
         if data.validation is not None:
-            self._scored["validation"] = self._on_device(data.validation)
+            self._scored["validation"] = host_tensors(data.validation)
         self._transform = self._make_transform(data.kind)
         self._training = LocalTraining(
             optimizer=spec.optimizer,
@@ -82,25 +102,23 @@ class ClientHost:
             bf16=spec.bf16,
             seed=spec.seed,
         )
-        return torch.cuda.get_device_name() if self._device.type == "cuda" else "CPU"
+        return device_record(self._device)
 
-    def _configure_torch(self) -> None:
-        spec = self._spec
-        torch.set_num_threads(spec.torch_threads)
-        if self._device.type != "cuda":
-            return
-        torch.cuda.set_per_process_memory_fraction(min(1.0, spec.gpu_fraction))
-        if spec.deterministic:
-            os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-            torch.backends.cudnn.benchmark = False
-            torch.use_deterministic_algorithms(True)
+    def _release(self) -> None:
+        """Forget the experiment before this one, so that its data and model need not fit beside those of the next."""
+        device = vars(self).get("_device")
+        vars(self).clear()
+        if device is not None and device.type == "cuda":
+            gc.collect()  # a module and its hooks may refer to each other
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(device)
 
-    def _on_device(self, split: Split) -> tuple[Tensor, Tensor]:
-        with warnings.catch_warnings():
-            # PyTorch warns of read-only arrays; nothing here writes to them.
-            warnings.filterwarnings("ignore", message=".*not writable.*")
-            inputs, labels = torch.from_numpy(split.inputs), torch.from_numpy(split.labels)
-        return inputs.to(self._device), labels.to(self._device)
+    def _make_client_rows(self, data: FederatedData) -> RowsInPlace | GatheredRows:
+        if self._device.type == "cpu":
+            return RowsInPlace(data.train, self._rows)
+        total = torch.cuda.get_device_properties(self._device).total_memory
+        room = total * memory_fraction(self._spec.gpu_fraction, total)
+        return GatheredRows(data.train, self._rows, self._device, int(room * SHARE_FOR_ROWS))
 
     def _make_transform(self, kind: str) -> Transform:
         if kind == "text":
@@ -158,9 +176,10 @@ class ClientHost:
         except OutOfTime:
             return dropped_report(client, samples, time.perf_counter() - started)
         except Exception as error:
+            self.check_device(error)
             if order.on_failure == "raise":
                 raise
-            return failure_report(client, samples, time.perf_counter() - started, error)
+            return failure_report(client, samples, time.perf_counter() - started, explained(error))
         seconds = time.perf_counter() - started
         reference = self._reference(parts)
         accepted = values.shape == reference.shape and summable(values, reference)
@@ -215,6 +234,8 @@ class ClientHost:
     ) -> tuple[LocalResult, ClientState]:
         """Train one client, and return its new state without storing it.
 
+        Where the GPU's memory does not suffice, it is cleared of all that is not needed, and the client trains again.
+
         Args:
             groups: the layer groups that it trains.
             round_index: the round, or the client's visit in an asynchronous run; seeds minibatches and dropout.
@@ -224,6 +245,30 @@ class ClientHost:
         Raises:
             OutOfTime: the deadline passed.
         """
+        return retried_out_of_memory(
+            lambda: self._attempt(client, groups, round_index, lr_factor, until), self._free_memory
+        )
+
+    def _free_memory(self) -> None:
+        self._client_rows.release()
+        release_memory(self._device)
+
+    def check_device(self, error: Exception) -> None:
+        """Find out whether an error has left the device unusable.
+
+        Raises:
+            LostDevice: it has; `lost_device` says so from then on.
+        """
+        try:
+            check_device(error, self._device)
+        except LostDevice as lost:
+            self.lost_device = str(lost)
+            raise
+
+    def _attempt(
+        self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float
+    ) -> tuple[LocalResult, ClientState]:
+        """One attempt at what `_train_one` does; arguments, result and errors as there."""
         self._reset_parameters()
         self._set_statistics(self._start_statistics(client))
         old_state = self._states.get(client, ClientState())
@@ -234,8 +279,7 @@ class ClientHost:
         }
         result = train_client(
             self._model,
-            *self._train,
-            self._rows[client],
+            *self._client_rows.of(client),
             self._transform,
             self._training,
             anchor=self._global[PARAMETERS],
@@ -390,9 +434,12 @@ class ClientHost:
         return ClientState({STATISTICS: self._spec.statistics})
 
     def peak_memory(self) -> int:
-        """Largest memory use of this process so far, in bytes: resident memory, or allocations on its GPU."""
+        """Largest memory use in bytes: resident memory of this process so far, or what it took of its GPU.
+
+        On a GPU it is what PyTorch has held since the experiment began, without the context of CUDA.
+        """
         if self._device.type == "cuda":
-            return torch.cuda.max_memory_allocated()
+            return torch.cuda.max_memory_reserved(self._device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedbench.checkpoints.state import Tree
-from fedbench.engine.messages import ClientReport, RoundOutcome, RoundPlan, TaskOrder
+from fedbench.engine.messages import ClientReport, DeviceRecord, RoundOutcome, RoundPlan, TaskOrder
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector
@@ -51,6 +51,10 @@ class Executor(ABC):
     @abstractmethod
     def model(self) -> tuple[Vector, Vector]:
         """The global parameters and the global running statistics, both float32."""
+
+    @abstractmethod
+    def devices(self) -> list[DeviceRecord]:
+        """What is recorded of the devices that clients train on, one entry for each process that trains."""
 
     @abstractmethod
     def peak_memory(self) -> list[int]:

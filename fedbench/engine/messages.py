@@ -17,6 +17,26 @@ from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.optimizers import Optimizer
 from fedbench.training.scores import BatchScore
 
+Precision = Literal["float32", "tf32", "bf16"]
+"""The numbers that a network is computed in, as `local.precision` says."""
+
+
+@dataclass(frozen=True)
+class DeviceRecord:
+    """What is recorded of the device that a host computes on.
+
+    Attributes:
+        name: "CPU", or the name of the GPU.
+        cuda: version of CUDA; None on a CPU.
+        cudnn: version of cuDNN; None on a CPU.
+        tf32: whether convolutions and matrix products round their inputs to TF32.
+    """
+
+    name: str
+    cuda: str | None = None
+    cudnn: int | None = None
+    tf32: bool = False
+
 
 @dataclass(frozen=True)
 class HostSpec:
@@ -33,7 +53,7 @@ class HostSpec:
         batch_size: samples of a training minibatch.
         epochs: local epochs of a round; None where `steps` is set.
         steps: local minibatches of a round; None where `epochs` is set.
-        bf16: whether the forward pass runs under bfloat16 autocast.
+        precision: the numbers that the network is computed in.
         keeps_statistics: whether each client keeps its own running statistics (`local.batchnorm=local`).
         update: clipping, noise and compression of an update before it is sent.
         weight_decay: L2 penalty that a client adds to the gradient that it sends; 0 where the server does.
@@ -45,7 +65,8 @@ class HostSpec:
         seed: seed of the experiment.
         torch_threads: CPU threads of PyTorch.
         deterministic: whether a GPU must use deterministic kernels.
-        gpu_fraction: share of a GPU that this host may use; 0 runs on the CPU.
+        device: cpu, cuda (refused where there is none), or auto: a GPU where this process finds one.
+        gpu_fraction: share of the GPU's memory that this host may use, where it has a GPU.
     """
 
     model: Model
@@ -58,7 +79,7 @@ class HostSpec:
     batch_size: int
     epochs: int | None
     steps: int | None
-    bf16: bool
+    precision: Precision
     keeps_statistics: bool
     update: UpdatePipeline
     weight_decay: float
@@ -70,7 +91,13 @@ class HostSpec:
     seed: int
     torch_threads: int
     deterministic: bool
+    device: Literal["auto", "cpu", "cuda"]
     gpu_fraction: float
+
+    @property
+    def bf16(self) -> bool:
+        """Whether the forward pass runs under bfloat16 autocast."""
+        return self.precision == "bf16"
 
     @property
     def stateful(self) -> bool:

@@ -6,7 +6,7 @@ Importing this module loads PyTorch.
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.engine.divergence import check_model, remedy
 from fedbench.engine.interfaces import ArrivalExecutor, Executor, RoundExecutor
+from fedbench.engine.messages import DeviceRecord
 from fedbench.engine.rounds.loop import RoundLoop
 from fedbench.errors import DataError, FedbenchError, HangingClients, HeadGone, LostActor, RunError, UnusableCheckpoint
 from fedbench.experiment.checkpointing import Saving
@@ -25,7 +26,7 @@ from fedbench.experiment.description import describe
 from fedbench.experiment.interrupt import undisturbed
 from fedbench.experiment.result import Result
 from fedbench.experiment.setup import Problem
-from fedbench.experiment.summary import named_tensors, near_chance, privacy_warning, summarise
+from fedbench.experiment.summary import mixed_devices, named_tensors, near_chance, privacy_warning, summarise
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
@@ -78,6 +79,7 @@ class ExperimentLoop:
         self._earlier_seconds = 0.0
         self._notes: list[str] = []
         self._last_scores: Scores | None = None
+        self._devices: tuple[DeviceRecord, ...] = ()
         self._drops = DroppedClients(config.participation.round_deadline)
         if config.participation.replay is not None:
             self._drops.decided |= recorded_drops(config.participation.replay)
@@ -170,6 +172,7 @@ class ExperimentLoop:
             summary = self._summarise("interrupted" if stopped else "finished", began)
             summary["model_sha256"] = model_digest(vector, statistics)
             summary["peak_actor_bytes"] = max(peaks, default=None)
+            summary["devices"] = [asdict(device) for device in self._devices]
             self._finish(summary)
         return Result(
             summary=summary,
@@ -208,6 +211,7 @@ class ExperimentLoop:
         self, executor: Executor, should_stop: Callable[[], bool], checkpoint: Checkpoint | None
     ) -> tuple[bool, tuple[Vector, Vector]]:
         course = self._course(executor)
+        self._devices = tuple(dict.fromkeys([*self._devices, *executor.devices()]))
         self._full = Costs()
         if checkpoint is not None:
             self._take_up(checkpoint, executor, course)
@@ -310,6 +314,7 @@ class ExperimentLoop:
         tracker = self._tracker.warning if self._tracker else None
         recorded = [
             *self._problem.remarks,
+            *mixed_devices(self._devices),
             *self._saving.refused,
             *self._notes,
             self._directory.warning,

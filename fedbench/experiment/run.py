@@ -213,7 +213,8 @@ def _on_cluster(config: ExperimentConfig, building: "Preparation[Problem]", warm
     cluster = warm.lend(config.runtime, config.slots()) if warm else ActorCluster(config.runtime, config.slots())
     try:
         problem = building.result()
-        spec = replace(problem.spec, gpu_fraction=cluster.gpus_each)
+        # An actor with a share of a GPU uses it or refuses; one without leaves GPUs alone, even where it sees them.
+        spec = replace(problem.spec, device="cuda" if cluster.gpus_each else "cpu", gpu_fraction=cluster.gpus_each)
         data, rows = problem.federation.data, problem.federation.rows
         if problem.arrivals is not None:
             return RayArrivalExecutor(cluster, spec, data, rows, problem.arrival_server, config.runtime)

@@ -54,7 +54,7 @@ class Problem:
         costs: of clients and rounds.
         rounds: number of rounds.
         cohort_size: participants of a round.
-        spec: for client hosts, without their share of a GPU.
+        spec: for client hosts, as the only process on their device.
         server: what the server is made from, where there are rounds.
         arrivals: an asynchronous run, apart from where it runs; None where there are rounds.
         own_code: the content of the parts of one's own, as it was when the problem was built.
@@ -167,7 +167,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         batch_size=local.batch_size,
         epochs=local.round_epochs,
         steps=local.steps,
-        bf16=local.precision == "bf16",
+        precision=local.precision,
         keeps_statistics=keeps_statistics,
         update=update,
         weight_decay=0.0 if config.asynchronous and config.asynchronous.decays_at_server else _weight_decay(config),
@@ -179,7 +179,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         seed=config.seed,
         torch_threads=config.runtime.torch_threads,
         deterministic=config.runtime.deterministic,
-        gpu_fraction=0.0,
+        device=config.runtime.device,
+        gpu_fraction=1.0,
     )
     server = ServerSpec(
         table=table,

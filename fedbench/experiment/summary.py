@@ -1,6 +1,6 @@
 """What a run came to, as `summary.json` states it, and what a user should be warned of."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,6 +8,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fedbench.accounting.totals import Costs, total
+from fedbench.engine.messages import DeviceRecord
 from fedbench.experiment.description import versions
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
@@ -119,6 +120,19 @@ def near_chance(problem: Problem, summary: dict[str, Any]) -> Iterator[str]:
     best = summary["best_accuracy"]
     if summary["status"] == "finished" and best is not None and best < CHANCE_FACTOR * chance:
         yield f"the best accuracy, {best:.1%}, is close to chance ({chance:.1%}): look at lr and rounds"
+
+
+def mixed_devices(devices: Sequence[DeviceRecord]) -> Iterator[str]:
+    """A warning where clients trained on devices that differ, each of which rounds in its own way."""
+    if len(devices) > 1:
+        kinds = ", ".join(
+            device.name if device.cuda is None else f"{device.name} (CUDA {device.cuda}, cuDNN {device.cudnn})"
+            for device in devices
+        )
+        yield (
+            f"clients trained on devices that differ ({kinds}): which client trained where decides the "
+            "last bits of the result; choose one kind by runtime.resources or runtime.device"
+        )
 
 
 def named_tensors(problem: Problem, vector: Vector, statistics: Vector) -> dict[str, npt.NDArray[np.generic]]:

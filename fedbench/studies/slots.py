@@ -10,9 +10,9 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from fedbench.components.named_code import Shipment
 from fedbench.config.experiment import ExperimentConfig
-from fedbench.engine.on_ray.actors import DEFAULT_GPU_FRACTION, node_resources
+from fedbench.engine.on_ray.actors import node_resources
 from fedbench.engine.on_ray.connection import disconnect, join
-from fedbench.engine.on_ray.placement import count_actors, fitting_on_node
+from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
 from fedbench.errors import ConfigError, RunError
 from fedbench.studies.file import StudyFile
 from fedbench.studies.trial_runner import Assignment, Surroundings, TrialOutcome, TrialRunner
@@ -184,8 +184,7 @@ def count_slots(study: StudyFile, config: ExperimentConfig, most: int | None, he
     else:
         nodes = node_resources()
         present = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in set().union(*nodes)}
-        default = DEFAULT_GPU_FRACTION if present.get("GPU") else 0.0
-        gpus_each = default if runtime.gpus_per_client is None else runtime.gpus_per_client
+        gpus_each = gpu_share(runtime, int(present.get("GPU", 0)), config.slots())
         takes = {"CPU": runtime.cpus_per_client} | ({"GPU": gpus_each} if gpus_each else {}) | runtime.resources
         room = sum(fitting_on_node(node, takes) for node in nodes)
         each = count_actors(

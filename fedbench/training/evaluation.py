@@ -37,8 +37,8 @@ def score_batches(
 
     Args:
         model: the model.
-        inputs: uint8 [N, H, W, C] or int32 [N, L], the split's inputs, on the model's device.
-        labels: int64 [N], its labels, on the model's device.
+        inputs: uint8 [N, H, W, C] or int32 [N, L], the split's inputs, in host memory or on the model's device.
+        labels: int64 [N], its labels, in the same place.
         batches: for each minibatch its borders [start, stop), or int64 [B], its row indices.
         transform: turns stored inputs into what the module takes; called without augmentation.
         seed: seed of the experiment.
@@ -46,6 +46,7 @@ def score_batches(
     Returns:
         One score for each minibatch.
     """
+    device = model.vector.device
     model.module.eval()
     statistics = model.statistics.clone()
     scores = []
@@ -56,7 +57,8 @@ def score_batches(
             else:
                 rows = torch.from_numpy(batch).to(labels.device)
                 chosen_inputs, chosen_labels = inputs.index_select(0, rows), labels.index_select(0, rows)
-            with seeded(model.vector.device, torch_seed(seed, "evaluation", int(batch[0]))):
+            chosen_inputs, chosen_labels = chosen_inputs.to(device), chosen_labels.to(device)
+            with seeded(device, torch_seed(seed, "evaluation", int(batch[0]))):
                 outputs = model.module(transform(chosen_inputs, None))
             loss = cross_entropy(outputs, chosen_labels, reduction="sum")
             correct = (outputs.argmax(1) == chosen_labels).sum()
@@ -77,7 +79,8 @@ def recalibrate(
 
     Args:
         model: the model; only the running statistics of its BatchNorm layers change.
-        inputs: uint8 [N, H, W, C] or int32 [N, L], the training split's inputs, on the model's device.
+        inputs: uint8 [N, H, W, C] or int32 [N, L], the training split's inputs, in host memory or on the
+            model's device.
         rows: int64, the rows to draw from; `RECALIBRATION_ROWS` of them are used, without augmentation.
         transform: turns stored inputs into what the module takes; called without augmentation.
         seed: seed of the experiment.
@@ -91,7 +94,8 @@ def recalibrate(
         for index, batch in enumerate(_chunks(sample)):
             for layer in layers:
                 layer.momentum = 1.0 / (index + 1)
-            model.module(transform(inputs.index_select(0, torch.from_numpy(batch).to(inputs.device)), None))
+            chosen = inputs.index_select(0, torch.from_numpy(batch).to(inputs.device))
+            model.module(transform(chosen.to(model.vector.device), None))
     for layer, momentum in zip(layers, momenta, strict=True):
         layer.momentum = momentum
     model.collect_statistics()

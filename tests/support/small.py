@@ -27,6 +27,7 @@ def config(*overrides: str) -> ExperimentConfig:
             "local.epochs=1",
             *([] if "schedule=full" in overrides else ["schedule.warmup_rounds=1", "schedule.rounds_per_group=1"]),
             "tracking.enabled=false",
+            "runtime.device=cpu",
             *overrides,
         ],
     )
@@ -45,6 +46,7 @@ def asynchronous(*overrides: str) -> ExperimentConfig:
             "local.batch_size=16",
             "local.optimizer.lr=0.05",
             "tracking.enabled=false",
+            "runtime.device=cpu",
             *model,
             *(f"algorithm={name}" for name in algorithm),
             *overrides,

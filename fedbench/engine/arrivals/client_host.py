@@ -10,6 +10,7 @@ from torch import Tensor
 from fedbench.engine.bookkeeping import Stopwatch
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import failure_report
+from fedbench.engine.device import explained
 from fedbench.engine.messages import BatchReport, ClientReport, TaskOrder, TaskSeconds
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
@@ -78,9 +79,10 @@ class ArrivalHost(ClientHost):
             spent.compute += watch.lap()
             message = self._values(parts, {PARAMETERS: update})
         except Exception as error:
+            self.check_device(error)
             if order.on_failure == "raise":
                 raise
-            return empty, failure_report(client, len(self._rows[client]), watch.total(), error)
+            return empty, failure_report(client, len(self._rows[client]), watch.total(), explained(error))
         reference = np.zeros(table.values(parts), np.float32)
         accepted = message.shape == reference.shape and summable(message, reference)
         if accepted:
@@ -116,14 +118,16 @@ class ArrivalHost(ClientHost):
             The minibatch's samples, the result, the client's new state, and the gradient: float32 [P], meaningful in
             the groups of the order.
         """
-        spec, rows = self._spec, self._rows[order.client]
+        spec = self._spec
+        inputs, labels, rows = self._client_rows.of(order.client)
         self._reset_parameters()
         self._set_statistics(self._start_statistics(order.client))
         sizes = epoch_sizes(len(rows), spec.batch_size, self._model.smallest_batch)
         chosen = rows[nth_minibatch(spec.seed, order.client, order.visit, len(rows), sizes)]
         loss = minibatch_gradient(
             self._model,
-            *self._train,
+            inputs,
+            labels,
             chosen,
             self._transform,
             groups=order.groups,

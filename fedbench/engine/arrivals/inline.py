@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import NoReturn
 
 import numpy as np
-import torch
 
 from fedbench.checkpoints.state import Tree
 from fedbench.data.base import FederatedData, IntArray
@@ -13,8 +12,9 @@ from fedbench.engine.arrivals.client_host import ArrivalHost
 from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec
 from fedbench.engine.bookkeeping import stale_for_task, stale_parts
 from fedbench.engine.client_reports import one_line
+from fedbench.engine.device import TorchSettings
 from fedbench.engine.interfaces import ArrivalExecutor, EvaluationPhase
-from fedbench.engine.messages import ClientReport, FinishedTask, HostSpec, TaskOrder, TaskSeconds
+from fedbench.engine.messages import ClientReport, DeviceRecord, FinishedTask, HostSpec, TaskOrder, TaskSeconds
 from fedbench.errors import ClientFailure
 from fedbench.protocol.layout import Vector
 from fedbench.training.scores import evaluation_batches
@@ -39,14 +39,14 @@ class InlineArrivalExecutor(ArrivalExecutor):
         self._raises = max_failed_clients == 0
         self._estimates = server.method.estimates
         self._data, self._rows, self._server_spec = data, rows, server
-        self._threads = torch.get_num_threads()
+        self._settings = TorchSettings()
         self.rebuild()
         self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
 
     def rebuild(self) -> None:
         self._server = ArrivalServer(self._server_spec)
         self._host = ArrivalHost()
-        self._host.prepare(self._spec, self._data, self._rows)
+        self._device = self._host.prepare(self._spec, self._data, self._rows)
         self._held = [-1] * len(self._spec.table.parts)
         self._finished: dict[int, FinishedTask] = {}
         self._raised: dict[int, tuple[int, Exception]] = {}
@@ -109,8 +109,11 @@ class InlineArrivalExecutor(ArrivalExecutor):
     def model(self) -> tuple[Vector, Vector]:
         return self._server.model()
 
+    def devices(self) -> list[DeviceRecord]:
+        return [self._device]
+
     def peak_memory(self) -> list[int]:
         return [self._host.peak_memory()]
 
     def close(self) -> None:
-        torch.set_num_threads(self._threads)
+        self._settings.restore()

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -19,12 +19,13 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 from fedbench.components.named_code import Shipment
 from fedbench.config.runtime import RuntimeSection
 from fedbench.engine.arrivals.client_host import ArrivalHost
+from fedbench.engine.device import explained
 from fedbench.engine.on_ray.allocator import keep_freed_memory
 from fedbench.engine.on_ray.connection import disconnect, join
-from fedbench.engine.on_ray.placement import count_actors, fitting_on_node
+from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server
-from fedbench.errors import ConfigError, RunError
+from fedbench.errors import ConfigError, LostDevice, RunError
 
 START_TIMEOUT = 120.0
 """Seconds to wait for a placement group, or for one actor to start."""
@@ -38,9 +39,6 @@ ANSWER_TIMEOUT = 2.0
 RESERVE_TIMEOUT = 5.0
 """Seconds to wait for a placement group after a node is lost, before the nodes are counted again."""
 
-DEFAULT_GPU_FRACTION = 0.25
-"""Share of a GPU for each client actor where the cluster has GPUs and `runtime.gpus_per_client` is not set."""
-
 HEAD, HEAD_SHARE = "node:__internal_head__", 0.0001
 """Ray's own resource of the head node, and the amount of it that places an actor there."""
 
@@ -50,6 +48,29 @@ class ClientActor(ArrivalHost):
 
     def __init__(self) -> None:
         keep_freed_memory()
+
+    def train(self, *arguments: Any) -> Any:
+        return self._watched(super().train, *arguments)
+
+    def run_tasks(self, *arguments: Any) -> Any:
+        return self._watched(super().run_tasks, *arguments)
+
+    def evaluate(self, *arguments: Any) -> Any:
+        return self._watched(super().evaluate, *arguments)
+
+    def _watched(self, work: Callable[..., Any], *arguments: Any) -> Any:
+        """What `work` returns.
+
+        Raises:
+            LostDevice: it has failed with an error after which this process can no longer use its GPU.
+        """
+        try:
+            return work(*arguments)
+        except Exception as error:
+            self.check_device(error)
+            if (clear := explained(error)) is not error:
+                raise clear from error
+            raise
 
     def node(self) -> str:
         """Ray's id of the node that the actor runs on."""
@@ -122,9 +143,8 @@ class ActorCluster:
         while True:
             nodes = node_resources()
             present = {kind: sum(node.get(kind, 0.0) for node in nodes) for kind in set().union(*nodes)}
-            default_gpus = DEFAULT_GPU_FRACTION if present.get("GPU") else 0.0
-            self.gpus_each = default_gpus if runtime.gpus_per_client is None else runtime.gpus_per_client
             try:
+                self.gpus_each = gpu_share(runtime, int(present.get("GPU", 0)), cohort)
                 return count_actors(
                     cohort=cohort,
                     actors=runtime.actors,
@@ -296,8 +316,8 @@ class ActorCluster:
 
 
 def silent(actors: Sequence[Any], timeout: float) -> list[int]:
-    """Indices of the actors that have died or do not answer within `timeout` seconds."""
-    references = [actor.__ray_ready__.remote() for actor in actors]
+    """Indices of the actors that have died, have lost their GPU, or do not answer within `timeout` seconds."""
+    references = [actor.__ray_call__.remote(check_usable) for actor in actors]
     if not references:
         return []
     ready, _ = ray.wait(references, num_returns=len(references), timeout=timeout)
@@ -307,6 +327,16 @@ def silent(actors: Sequence[Any], timeout: float) -> list[int]:
             ray.get(reference)
             answered.add(reference)
     return [index for index, reference in enumerate(references) if reference not in answered]
+
+
+def check_usable(actor: object) -> None:
+    """To be called in an actor's process.
+
+    Raises:
+        LostDevice: it has lost its GPU.
+    """
+    if lost := getattr(actor, "lost_device", ""):
+        raise LostDevice(lost)
 
 
 def start_timeout(actors: int) -> float:

@@ -21,7 +21,7 @@ from fedbench.checkpoints.state import Tree
 from fedbench.components.named_code import Shipment
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
-from fedbench.engine.messages import HostSpec
+from fedbench.engine.messages import DeviceRecord, HostSpec
 from fedbench.engine.on_ray.actors import ActorCluster, start_timeout
 from fedbench.engine.on_ray.liveness import ResultWaiter
 from fedbench.errors import FedbenchError, LostActor, RunError
@@ -81,7 +81,7 @@ class ActorExecutor:
         timeout = start_timeout(self._cluster.actor_count)
         self._server, server_ready = self._cluster.start_server(self._server_class, self._server_spec)
         try:
-            self.devices: list[str] = self._waiter.get(
+            self._devices: list[DeviceRecord] = self._waiter.get(
                 [client.prepare.remote(*self._shared) for client in self._cluster.client_actors], timeout
             )
             self._waiter.get(server_ready, timeout)
@@ -92,6 +92,10 @@ class ActorExecutor:
         """The global parameters and the global running statistics, both float32."""
         model: tuple[Vector, Vector] = self._ask(self._server.model.remote())
         return model
+
+    def devices(self) -> list[DeviceRecord]:
+        """The device of each client actor."""
+        return self._devices
 
     def peak_memory(self) -> list[int]:
         """Peak memory in bytes, one entry for each client actor that is still alive."""

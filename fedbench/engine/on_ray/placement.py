@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from fedbench.config.runtime import SMALLEST_AMOUNT, RuntimeSection
 from fedbench.errors import ConfigError
 
 Resources = Mapping[str, float]
@@ -41,6 +42,39 @@ def assign(
         queues[chosen].append(client)
         load[chosen] += sizes[client]
     return tuple(tuple(queue) for queue in queues)
+
+
+MOST_ACTORS_PER_GPU = 4
+"""Client actors that share a GPU at most, where the configuration does not ask for a number of actors."""
+
+
+def gpu_share(runtime: RuntimeSection, gpus: int, cohort: int) -> float:
+    """The fraction of a GPU that each client actor takes: as configured, or the same for all and as large as fits.
+
+    Args:
+        runtime: the device, the share and the number of actors that the configuration asks for.
+        gpus: GPUs of the whole cluster.
+        cohort: participants of a round.
+
+    Raises:
+        ConfigError: actors have to have GPUs, and there are none.
+
+    >>> gpu_share(RuntimeSection(actors=5), gpus=2, cohort=40)
+    0.3333
+    """
+    if runtime.gpus_per_client is not None:
+        return runtime.gpus_per_client
+    if runtime.device == "cpu":
+        return 0.0
+    if not gpus:
+        if runtime.device == "cuda":
+            raise ConfigError(
+                "runtime.device=cuda: Ray knows of no GPU on any node; set runtime.device=cpu, or add one"
+            )
+        return 0.0
+    asked = runtime.actors or (-(-cohort // runtime.clients_per_actor) if runtime.clients_per_actor else None)
+    each = -(-(asked or min(cohort, MOST_ACTORS_PER_GPU * gpus)) // gpus)
+    return max(SMALLEST_AMOUNT, int(10_000 / each) / 10_000)  # as finely as Ray counts
 
 
 def count_actors(

@@ -1,8 +1,8 @@
 """Actors that outlive an experiment, for the next experiment with the same needs; PyTorch is already loaded in them.
 
 Starting actors takes longer than a small experiment. `ClientHost.prepare` and `ReusableServer.reset` set them up again
-for each experiment, so that its result is that of fresh actors. Only `peak_actor_bytes` counts from the start of the
-process.
+for each experiment, so that its result is that of fresh actors. Only the `peak_actor_bytes` of actors on CPUs counts
+from the start of the process.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ import ray
 from ray.exceptions import GetTimeoutError, RayError
 
 from fedbench.config.runtime import RuntimeSection
-from fedbench.engine.on_ray.actors import ActorCluster, start_timeout
+from fedbench.engine.on_ray.actors import ActorCluster, check_usable, start_timeout
 
 NOT_ABOUT_ACTORS = frozenset(
     {
@@ -59,7 +59,7 @@ class WarmActors:
     def _alive(cluster: ActorCluster) -> bool:
         try:
             ray.get(
-                [actor.__ray_ready__.remote() for actor in cluster.all_actors()],
+                [actor.__ray_call__.remote(check_usable) for actor in cluster.all_actors()],
                 timeout=start_timeout(cluster.actor_count),
             )
         except (RayError, GetTimeoutError):

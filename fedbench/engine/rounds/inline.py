@@ -2,15 +2,14 @@
 
 from collections.abc import Sequence
 
-import torch
-
 from fedbench.checkpoints.state import Tree
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import one_line
+from fedbench.engine.device import TorchSettings
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
-from fedbench.engine.messages import HostSpec, RoundOutcome, RoundPlan
+from fedbench.engine.messages import DeviceRecord, HostSpec, RoundOutcome, RoundPlan
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.errors import ClientFailure
@@ -38,14 +37,14 @@ class InlineRoundExecutor(RoundExecutor):
         self._max_failed = max_failed_clients
         self._sizes = [len(part) for part in rows]
         self._data, self._rows, self._server_spec = data, rows, server
-        self._threads = torch.get_num_threads()
+        self._settings = TorchSettings()
         self.rebuild()
         self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
 
     def rebuild(self) -> None:
         self._server = make_server(self._server_spec)
         self._host = ClientHost()
-        self._host.prepare(self._spec, self._data, self._rows)
+        self._device = self._host.prepare(self._spec, self._data, self._rows)
         self._held = [-1] * len(self._server.versions())
 
     def plan(self, round_index: int) -> RoundPlan:
@@ -109,11 +108,14 @@ class InlineRoundExecutor(RoundExecutor):
     def model(self) -> tuple[Vector, Vector]:
         return self._server.model()
 
+    def devices(self) -> list[DeviceRecord]:
+        return [self._device]
+
     def peak_memory(self) -> list[int]:
         return [self._host.peak_memory()]
 
     def close(self) -> None:
-        torch.set_num_threads(self._threads)
+        self._settings.restore()
 
 
 def make_server(spec: ServerSpec) -> Server:

@@ -208,7 +208,7 @@ def test_more_than_the_cluster_has_is_refused() -> None:
     with pytest.raises(ConfigError, match="5 actors x 1 CPU = 5 CPUs asked, 2 present"):
         run(config("runtime.actors=5"))
     with pytest.raises(ConfigError, match=r"0\.5 GPU.*0 present"):
-        run(config("runtime.gpus_per_client=0.5"))
+        run(config("runtime.device=auto", "runtime.gpus_per_client=0.5"))
 
 
 def test_one_client_taking_part_is_centralised_training() -> None:

@@ -1,0 +1,188 @@
+"""The device that a client host computes on: which it is, how PyTorch is set for it, and when it is lost."""
+
+import os
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from fedbench.engine.messages import DeviceRecord, HostSpec
+from fedbench.errors import ConfigError, LostDevice
+
+Result = TypeVar("Result")
+
+CONTEXT_BYTES = 700 << 20
+"""Memory of a GPU that each process takes beside what PyTorch allocates there: the context of CUDA, about half a GB,
+and the workspaces of its libraries."""
+
+SMALLEST_ROOM = 256 << 20
+"""Memory of a GPU below which nothing is worth training on it."""
+
+OUT_OF_MEMORY_SIGNS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
+"""Texts by which errors that are no `torch.OutOfMemoryError` say that a GPU has no memory left."""
+
+
+def choose_device(spec: HostSpec) -> torch.device:
+    """The device that a host has to compute on.
+
+    Raises:
+        ConfigError: it is to be a GPU, or the precision needs one, and this process finds no CUDA.
+    """
+    finds_cuda = spec.device != "cpu" and torch.cuda.is_available()
+    if spec.device == "cuda" and not finds_cuda:
+        built = "finds no usable GPU" if torch.version.cuda else "was built without CUDA"
+        raise ConfigError(
+            f"runtime.device=cuda: PyTorch {torch.__version__} {built} on {os.uname().nodename}; mend that, or set "
+            "runtime.device=cpu to train without GPUs"
+        )
+    if spec.precision == "tf32" and not finds_cuda:
+        raise ConfigError("local.precision=tf32: only GPUs compute in TF32, and this run is on a CPU; set float32")
+    return torch.device("cuda" if finds_cuda else "cpu")
+
+
+def memory_fraction(share: float, total: int) -> float:
+    """The fraction of a GPU's memory that one process may allocate, when each leaves room for the context of CUDA.
+
+    Args:
+        share: share of the GPU that each of its processes has.
+        total: bytes of the GPU's memory.
+
+    Raises:
+        ConfigError: so many processes leave each other no memory.
+
+    >>> round(memory_fraction(0.25, 24 << 30), 4)
+    0.2215
+    """
+    processes = max(1, int(1 / share + 1e-9))
+    room = total - processes * CONTEXT_BYTES
+    if room * share < SMALLEST_ROOM:
+        raise ConfigError(
+            f"runtime.gpus_per_client={share:g}: {processes} processes on a GPU of {total / 2**30:.1f} GiB leave each "
+            f"less than {SMALLEST_ROOM >> 20} MiB beside its context of {CONTEXT_BYTES >> 20} MiB; give each more"
+        )
+    return min(1.0, share) * room / total
+
+
+class TorchSettings:
+    """PyTorch's settings of this process as they are now, to be put back after a run."""
+
+    def __init__(self) -> None:
+        self._threads = torch.get_num_threads()
+        self._deterministic = torch.are_deterministic_algorithms_enabled()
+        self._fills = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+        self._benchmark = torch.backends.cudnn.benchmark
+        self._convolutions_in_tf32 = torch.backends.cudnn.allow_tf32
+        self._products = torch.get_float32_matmul_precision()
+
+    def restore(self) -> None:
+        """Put the settings back."""
+        torch.set_num_threads(self._threads)
+        torch.use_deterministic_algorithms(self._deterministic)
+        torch.utils.deterministic.fill_uninitialized_memory = self._fills  # type: ignore[attr-defined]
+        torch.backends.cudnn.benchmark = self._benchmark
+        torch.backends.cudnn.allow_tf32 = self._convolutions_in_tf32
+        torch.set_float32_matmul_precision(self._products)
+
+
+def configure_torch(spec: HostSpec, device: torch.device) -> None:
+    """Set PyTorch up for a host: threads, and on a GPU its precision, deterministic kernels and share of memory.
+
+    Raises:
+        ConfigError: the host's share of the GPU is too small.
+    """
+    torch.set_num_threads(spec.torch_threads)
+    if device.type == "cuda":
+        set_precision(spec.precision)
+        set_determinism(spec.deterministic)
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(memory_fraction(spec.gpu_fraction, total), device)
+
+
+def set_precision(precision: str) -> None:
+    """Set the precision of convolutions and matrix products on a GPU; PyTorch's own default mixes the two.
+
+    Args:
+        precision: float32 and bf16: what is computed in float32 has all of its 24 bits. tf32: convolutions and matrix
+            products round their inputs to 11 bits.
+    """
+    rounds = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = rounds
+    torch.set_float32_matmul_precision("high" if rounds else "highest")
+
+
+def set_determinism(deterministic: bool) -> None:
+    """Choose between kernels that give the same bits each time, and any kernels."""
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.backends.cudnn.benchmark = False
+    torch.use_deterministic_algorithms(deterministic)
+    # With it each new tensor is filled by a kernel of its own, though no kernel here reads what it has not written.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+
+
+def device_record(device: torch.device) -> DeviceRecord:
+    """What is recorded of a device."""
+    if device.type != "cuda":
+        return DeviceRecord("CPU")
+    return DeviceRecord(
+        torch.cuda.get_device_name(device),
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version(),  # type: ignore[no-untyped-call]
+        tf32=torch.backends.cudnn.allow_tf32,
+    )
+
+
+def release_memory(device: torch.device) -> None:
+    """Give memory of a GPU that no tensor uses back, so that whatever comes next finds it in one piece."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU had no memory left; it can be used on."""
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
+
+
+def retried_out_of_memory(attempt: Callable[[], Result], release: Callable[[], None]) -> Result:
+    """What `attempt` returns; where a GPU has no memory left it is called once more after `release`."""
+    try:
+        return attempt()
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+    # Outside of the handler, where the traceback no longer holds the tensors of the first attempt.
+    release()
+    return attempt()
+
+
+def check_device(error: BaseException, device: torch.device) -> None:
+    """Find out whether an error has left the device unusable, as a failed assertion in a CUDA kernel does.
+
+    Raises:
+        LostDevice: it has. Whatever this process does on the GPU from now on fails, too.
+    """
+    if isinstance(error, LostDevice):
+        raise error
+    lost = isinstance(error, torch.AcceleratorError) and not is_out_of_memory(error)
+    if not lost and device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            lost = True
+    if lost:
+        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise LostDevice(f"a process has lost its GPU: {first_line}") from error
+
+
+def explained(error: Exception) -> Exception:
+    """The error, with the option that helps added to its text where it is about determinism or a GPU's memory."""
+    if "use_deterministic_algorithms" in str(error):
+        return RuntimeError(f"{error} (set runtime.deterministic=false to allow it: results may then differ)")
+    if is_out_of_memory(error):
+        return RuntimeError(
+            f"{error} (tried twice; set a smaller local.batch_size, or fewer processes on each GPU by a larger "
+            "runtime.gpus_per_client)"
+        )
+    return error

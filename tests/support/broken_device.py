@@ -1,0 +1,51 @@
+"""Methods whose first minibatch ever fails as on a GPU. Importable by path: "broken_device:Name"."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from fedbench.algorithms.base import Algorithm, Objective
+
+
+class Short(Algorithm):
+    """FedAvg that runs out of a GPU's memory once.
+
+    Attributes:
+        mark: file that says that it has.
+    """
+
+    name: str = "broken_device:Short"
+    mark: Path
+
+    def objective(self) -> Objective:
+        return FailsOnce(self.mark, torch.OutOfMemoryError("CUDA out of memory"))
+
+
+class Dead(Algorithm):
+    """FedAvg in which a kernel's assertion fails once, after which a process can no longer use its GPU.
+
+    Attributes:
+        mark: file that says that it has.
+    """
+
+    name: str = "broken_device:Dead"
+    mark: Path
+
+    def objective(self) -> Objective:
+        return FailsOnce(self.mark, torch.AcceleratorError("CUDA error: device-side assert triggered"))
+
+
+class FailsOnce(Objective):
+    """Raises an error where a file is not there yet, and writes it."""
+
+    def __init__(self, mark: Path, error: Exception) -> None:
+        self._mark = mark
+        self._error = error
+
+    def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        loss = super().loss(module, inputs, labels)
+        if not self._mark.exists():
+            self._mark.touch()
+            raise self._error
+        return loss
