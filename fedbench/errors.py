@@ -68,7 +68,7 @@ class LostDevice(LostActor):
 
 
 class HeadGone(RunError):
-    """The head of the cluster no longer answers; everything on it is lost but what the run has written."""
+    """Ray no longer answers: the head of the cluster, or the daemon of this machine. What the run has written stays."""
 
 
 class HangingClients(LostActor):

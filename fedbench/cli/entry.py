@@ -81,5 +81,5 @@ def with_notes(line: str, error: BaseException) -> str:
     raised: BaseException | None = error
     while raised is not None:
         notes += getattr(raised, "__notes__", [])
-        raised = raised.__context__
+        raised = raised.__cause__ if raised.__suppress_context__ else raised.__context__
     return "\n".join([line, *dict.fromkeys(notes)]) + "\n"

@@ -11,6 +11,7 @@ from fedbench.components.own_code import changed_parts
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import is_local
 from fedbench.config.merge import merged, parse_overrides
+from fedbench.config.runtime import RuntimeSection
 from fedbench.errors import ConfigError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.interrupt import stop_signal
@@ -166,9 +167,8 @@ def prepared(
             if building.is_done(EARLY_ERRORS_OF_OWN_PARTS if has_own_parts else EARLY_ERRORS):
                 building.result()
             if announce is not None:
-                announce(
-                    f"starting {config.name}: {config.model.name} on {config.data.dataset.name}, {_ray_of(config)}"
-                )
+                what = f"{config.model.name} on {config.data.dataset.name}"
+                announce(f"starting {config.name}: {what}, {where_it_runs(config.runtime)}")
             if has_own_parts:
                 building.result()  # they may draw from Python's global generator, and so does Ray when it starts
             executor = _on_cluster(config, building, warm)
@@ -178,9 +178,11 @@ def prepared(
         executor.close()
 
 
-def _ray_of(config: ExperimentConfig) -> str:
-    """The place of the Ray on which a run computes, in words."""
-    address = config.runtime.address or os.environ.get("RAY_ADDRESS")
+def where_it_runs(runtime: RuntimeSection) -> str:
+    """The place of a run, in words."""
+    if runtime.executor == "inline":
+        return "in this process"
+    address = runtime.address or os.environ.get("RAY_ADDRESS")
     return f"on the Ray cluster at {address}" if address else "on a Ray of this machine"
 
 

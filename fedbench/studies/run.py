@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.passwords import without_passwords
-from fedbench.errors import ConfigError, RunError
+from fedbench.errors import ConfigError, HeadGone, RunError
 from fedbench.experiment.interrupt import stop_signal, undisturbed
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import StudyFile
@@ -164,6 +164,8 @@ def _work_on(
             try:
                 status = Driver(file, shared, slots, directory, parent, listener).run(should_stop)
             except BaseException as error:
+                if isinstance(error, HeadGone):
+                    error.add_note("go on with the same command")
                 with undisturbed():
                     parent.close("interrupted" if isinstance(error, KeyboardInterrupt) else "failed")
                 raise

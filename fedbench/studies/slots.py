@@ -12,6 +12,7 @@ from fedbench.components.named_code import Shipment
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.on_ray.actors import node_resources
 from fedbench.engine.on_ray.connection import disconnect, join
+from fedbench.engine.on_ray.liveness import ResultWaiter, ray_answers
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
 from fedbench.errors import ConfigError, RunError
 from fedbench.studies.file import StudyFile
@@ -65,6 +66,7 @@ class RaySlots:
         self._config = config
         self._deaths = 0
         self._here = ray.get_runtime_context().get_node_id()
+        self._waiter = ResultWaiter()
         try:
             self.count = count_slots(study, config, most, self._here)
             self._slots = [self._start() for _ in range(self.count)]
@@ -119,8 +121,9 @@ class RaySlots:
         """Trials that have ended, waiting so long for the first; runners that died are made anew meanwhile.
 
         Raises:
-            FedbenchError: runners cannot be started.
+            FedbenchError: runners cannot be started, or Ray does not answer any more.
         """
+        self._waiter.check()
         awaited = {slot.awaited: slot for slot in self._slots if slot.awaited is not None}
         ready, _ = ray.wait(list(awaited), num_returns=1, timeout=seconds) if awaited else ([], [])
         for reference in ready:
@@ -149,17 +152,19 @@ class RaySlots:
         reason = str(error).strip().splitlines()[-1 if not isinstance(error, RayActorError) else 0]
         if slot.number is None and self._deaths >= MOST_DEATHS:
             raise RunError(f"the processes that run trials do not start: {reason}") from error
+        self._waiter.wait_for_head()
         ray.kill(slot.actor)
         self._slots[self._slots.index(slot)] = self._start()
         return TrialOutcome("failed", {}, 0.0, (), (), f"its process died: {reason}")
 
     def close(self) -> None:
         """End the runners; may be called twice."""
-        closing = [slot.actor.close.remote() for slot in self._slots]
-        with suppress(RayError, GetTimeoutError):
-            ray.get(closing, timeout=CLOSE_TIMEOUT)
-        for slot in self._slots:
-            ray.kill(slot.actor)
+        if ray_answers():
+            closing = [slot.actor.close.remote() for slot in self._slots]
+            with suppress(RayError, GetTimeoutError):
+                ray.get(closing, timeout=CLOSE_TIMEOUT)
+            for slot in self._slots:
+                ray.kill(slot.actor)
         self._slots = []
         if self._owns_ray:
             disconnect()

@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 from fedbench.config.experiment import OutputSection
 from fedbench.config.identity import is_local
 from fedbench.engine.on_ray.session import ray_session
-from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError
+from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError, HeadGone
 from fedbench.experiment.interrupt import stop_signal, undisturbed
 from fedbench.experiment.result import Result
 from fedbench.experiment.run import resume as resume_run
 from fedbench.experiment.run import run as run_experiment
+from fedbench.experiment.run import where_it_runs
 from fedbench.records.observers import Membership, Observer
 from fedbench.records.run_directory import runs_root
 from fedbench.records.run_lock import RunLock
@@ -115,8 +116,9 @@ class _Suite:
                 self._run_all(should_stop)
             except KeyboardInterrupt:  # the second one
                 self._listener.say("interrupted at once")
-            except FedbenchError:
-                self._parent.close("failed")
+            except Exception:
+                with undisturbed():
+                    self._parent.close("failed")
                 raise
         with undisturbed():
             self._write()
@@ -131,7 +133,9 @@ class _Suite:
     def _run_all(self, should_stop: Callable[[], bool]) -> None:
         known = set(self._outcomes.by_digest)
         with ExitStack() as session:
-            if known < self._plan.runs.keys():
+            if to_do := len(self._plan.runs) - len(known):
+                runs = f"{to_do} of {len(self._plan.runs)} runs"
+                self._listener.say(f"starting {self._plan.name}: {runs}, {where_it_runs(self._runtime)}")
                 self._open_parent()
                 self._warm = session.enter_context(ray_session(self._runtime))
             for number, digest in enumerate(self._plan.runs, 1):
@@ -176,6 +180,10 @@ class _Suite:
             if isinstance(error, DataError):  # the others on this data would fail as it did
                 self._broken_data[data] = str(error)
             self._keep(run.digest, Outcome("failed", self._found_directory(run), reason=str(error)))
+            if isinstance(error, HeadGone):  # the runs that follow would fail as it did
+                lost = HeadGone(str(error))
+                lost.add_note("go on with the same command")
+                raise lost from None
         except Exception as error:  # a part of one's own may raise anything; the others can still be run
             self._let_actors_go()
             self._listener.show_traceback(traceback.format_exc())

@@ -3,6 +3,7 @@
 mlflow is imported where it is used, which is in a background thread: the import takes seconds of a core.
 """
 
+import getpass
 import os
 import re
 import tempfile
@@ -41,6 +42,9 @@ MLFLOW_SETTINGS = {
 }
 """MLflow's settings by environment variable, for those that the environment does not set."""
 
+NO_HOME = "/nonexistent"
+"""A home directory that holds nothing, as systems give it to users without one."""
+
 LASTING_ERRORS = frozenset(
     {
         "BAD_REQUEST",
@@ -75,6 +79,15 @@ def connect(uri: str) -> "MlflowClient":
 def _configure_mlflow() -> None:
     for name, value in MLFLOW_SETTINGS.items():
         os.environ.setdefault(name, value)
+    # A user without a name or a home, as in many containers: MLflow would refuse every run for the lack of either.
+    try:
+        getpass.getuser()
+    except (KeyError, OSError):
+        os.environ["LOGNAME"] = f"uid-{os.getuid()}"
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = NO_HOME
 
 
 def open_store(uri: str, experiment: str) -> "tuple[MlflowClient, str]":

@@ -84,6 +84,7 @@ def test_an_interrupt_ends_the_suite_with_a_checkpoint_and_the_table_so_far(
         stopped = call(*command)
     assert stopped.status == 130
     assert "go on with the same command" in stopped.stderr
+    assert stopped.stderr.startswith("starting long: 2 of 2 runs, in this process\n")
     document = json.loads(stopped.stdout)
     assert document["status"] == "interrupted"
     assert document["banner"] == "Incomplete: 1 of 2 runs."

@@ -22,6 +22,7 @@ from fedbench.engine.arrivals.client_host import ArrivalHost
 from fedbench.engine.device import explained
 from fedbench.engine.on_ray.allocator import keep_freed_memory
 from fedbench.engine.on_ray.connection import disconnect, join
+from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server
@@ -305,11 +306,15 @@ class ActorCluster:
             self.close()
 
     def close(self) -> None:
-        """End all actors, give their resources back, and end a local Ray that this object has started."""
-        if ray.is_initialized():
+        """End all actors, give their resources back, and end a local Ray that this object has started.
+
+        Of a Ray that does not answer any more nothing is asked.
+        """
+        if ray_answers():
             self.end_servers()
-        if self._group is not None and ray.is_initialized():
-            remove_placement_group(self._group)
+            if self._group is not None:
+                remove_placement_group(self._group)
+        self._servers.clear()
         self._group = None
         if self._owns_ray:
             disconnect()

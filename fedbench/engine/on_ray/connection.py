@@ -21,6 +21,9 @@ from fedbench.errors import RunError
 PROBE_TIMEOUT = 5.0
 """Seconds in which the head of a cluster must accept a connection, and then answer on it."""
 
+RECONNECT_SECONDS = "300"
+"""Seconds for which Ray itself tries to reach a head that is gone; `HEAD_TIMEOUT` is what fedbench waits."""
+
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """The environment variable that Ray sets for what `ray job submit` starts."""
 
@@ -112,6 +115,9 @@ def connect(address: str | None) -> None:
         _check_address(given)
     if IN_A_JOB not in os.environ:
         options["job_config"] = _without_search_path()
+    # Ray would end this process, wherever it is, so many seconds after the head of the cluster has died.
+    os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", RECONNECT_SECONDS)
+    ray._private.worker._worker_logs_enabled = False  # of its daemons, whose last words Ray would print
     # Ray would print errors of calls whose results nobody waits for any more after fedbench's own last line.
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     handler = signal.getsignal(signal.SIGTERM)

@@ -29,6 +29,9 @@ from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.training.scores import EvaluationBatch, evaluation_batches
 
+PEAK_TIMEOUT = 4.0
+"""Seconds in which an actor must say how much memory it has taken."""
+
 GROWTH_CHECK_INTERVAL = 10.0
 """Seconds between two checks of whether the cluster has grown."""
 
@@ -101,14 +104,14 @@ class ActorExecutor:
         """Peak memory in bytes, one entry for each client actor that is still alive."""
         peaks: list[int] = []
         for reference in [client.peak_memory.remote() for client in self._cluster.client_actors]:
-            with suppress(LostActor):  # the model is complete: nothing needs to be computed again
-                peaks.append(self._ask(reference))
+            # The model is complete, whatever has befallen the cluster: nothing needs to be computed again.
+            with suppress(RunError, RayError, GetTimeoutError):
+                peaks.append(self._waiter.get(reference, PEAK_TIMEOUT))
         return peaks
 
     def close(self) -> None:
         """Release all resources; may be called twice."""
-        if not self._waiter.head_is_gone:
-            self._cluster.release()
+        self._cluster.release()
 
     def rebuild(self) -> None:
         """Have all actors, as many as the cluster has room for now, in the state before the first round.

@@ -24,6 +24,7 @@ from fedbench.engine.messages import (
 )
 from fedbench.engine.on_ray.actors import ActorCluster, PoolServerActor, ServerActor
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
+from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.node_sum import NodeSum
 from fedbench.engine.on_ray.placement import assign
 from fedbench.engine.rounds.server import ServerSpec
@@ -79,7 +80,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         self._node_sums = {}
 
     def close(self) -> None:
-        if not self._waiter.head_is_gone:
+        if ray_answers():
             self._end_node_sums()
         super().close()
 
