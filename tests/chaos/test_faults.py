@@ -153,6 +153,6 @@ def test_without_a_head_it_is_said_what_happened_and_how_to_go_on(small_cluster:
         events={8: lambda: small_cluster.kill_node(0)},
     )
     assert outcome.status == 1
-    assert outcome.lines[-2].startswith("error: the head of the cluster is gone: nothing has answered at ")
+    assert outcome.lines[-2].startswith("error: the head of the cluster is gone: nothing ")
     assert outcome.lines[-1] == f"go on with: fedbench resume {tmp_path / 'run'}\n"
     assert time.monotonic() - began < 300

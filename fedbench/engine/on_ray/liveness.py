@@ -112,11 +112,7 @@ class ResultWaiter:
             HeadGone: its last answer is more than `HEAD_TIMEOUT` seconds ago, or the daemon has ended.
         """
         if (socket_name := ended_daemon()) is not None:
-            disconnect()  # before Ray finds that its daemon has ended, and ends this process
-            raise HeadGone(
-                f"Ray's daemon of this machine (raylet) has ended: nothing answers at {socket_name}; "
-                "it was killed, or the memory ran out"
-            )
+            raise self._end_of_ray(socket_name)
         try:
             contact_head(self._address)
         except OSError as error:
@@ -128,6 +124,28 @@ class ResultWaiter:
                 f"({error.strerror or error})"
             ) from None
         return time.monotonic()
+
+    def _end_of_ray(self, socket_name: str) -> HeadGone:
+        """Leave a Ray whose daemon on this machine has ended, before Ray finds out and ends this process.
+
+        Args:
+            socket_name: where the daemon listened.
+
+        Returns:
+            The error that says whether the head is gone as well.
+        """
+        try:
+            contact_head(self._address)
+        except OSError as error:
+            reason = error.strerror or error
+            gone = HeadGone(f"the head of the cluster is gone: nothing answers at {self._address} ({reason})")
+        else:
+            gone = HeadGone(
+                f"Ray's daemon of this machine (raylet) has ended: nothing answers at {socket_name}; "
+                "it was killed, or the memory ran out"
+            )
+        disconnect()
+        return gone
 
 
 def contact_head(address: str) -> None:
