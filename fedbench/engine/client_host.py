@@ -20,6 +20,7 @@ from torch import Tensor
 from fedbench.algorithms.base import Objective
 from fedbench.data.augment import MinibatchDraws, prepare
 from fedbench.data.base import FederatedData, IntArray
+from fedbench.engine.client_message import MessageMemory, message_values
 from fedbench.engine.client_reports import dropped_report, failure_report
 from fedbench.engine.device import (
     check_device,
@@ -86,6 +87,7 @@ class ClientHost:
         self._received[STATISTICS][:] = spec.statistics
         self._on_host = {name: torch.from_numpy(vector) for name, vector in self._received.items()}
         self._global = {name: vector.to(self._device) for name, vector in self._on_host.items()}
+        self._messages = MessageMemory(spec.table, self._received)
         self._states: dict[int, ClientState] = {}
         self._train = host_tensors(data.train)
         self._client_rows = self._make_client_rows(data)
@@ -172,7 +174,8 @@ class ClientHost:
         until = math.inf if order.seconds is None else time.monotonic() + order.seconds
         try:
             result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor, until)
-            values = self._values(parts, {PARAMETERS: self._model.vector, **result.outgoing})
+            trained = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **result.outgoing}
+            values = self._messages.values(parts, trained)
         except OutOfTime:
             return dropped_report(client, samples, time.perf_counter() - started)
         except Exception as error:
@@ -181,12 +184,14 @@ class ClientHost:
                 raise
             return failure_report(client, samples, time.perf_counter() - started, explained(error))
         seconds = time.perf_counter() - started
-        reference = self._reference(parts)
-        accepted = values.shape == reference.shape and summable(values, reference)
-        if accepted:
-            rng = generator(self._spec.seed, "update", order.round, client)
-            values = self._after_pipeline(parts, values, reference, state, rng)
-            accepted = upload.add(index, parts, values, reference)
+        reference = self._messages.reference(parts)
+        accepted = values.shape == reference.shape
+        if accepted and not self._spec.update.changes_nothing:
+            accepted = summable(values, reference)
+            if accepted:
+                rng = generator(self._spec.seed, "update", order.round, client)
+                values = self._after_pipeline(parts, values, reference, state, rng)
+        accepted = accepted and upload.add(index, parts, values, reference)
         if accepted:
             self._states[client] = state
         status = "ok" if accepted else "rejected"
@@ -312,6 +317,7 @@ class ClientHost:
         """
         table = self._spec.table
         table.scatter(payload, self._received, stale)
+        self._messages.forget()
         if self._device.type == "cuda":
             for part in (table.parts[index] for index in stale):
                 self._global[part.channel][part.piece].copy_(self._on_host[part.channel][part.piece])
@@ -335,18 +341,6 @@ class ClientHost:
         state = self._states.get(client)
         return self._spec.statistics if state is None else state.arrays.get(STATISTICS, self._spec.statistics)
 
-    def _reference(self, parts: tuple[int, ...]) -> Vector:
-        """The server's values of a message's parts, from which an update is measured.
-
-        Zeros in the method's further channels: clients send what is to be added to these, not new values.
-        """
-        table = self._spec.table
-        message = table.gather(self._received, parts).copy()
-        for part, segment in table.segments(parts, parts):
-            if part.channel in table.channels:
-                message[segment] = 0
-        return message
-
     def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:
         """A client's message: the values of `parts`, float32, one after the other.
 
@@ -355,10 +349,7 @@ class ClientHost:
             outgoing: {channel: tensor} for the parameters and the method's further channels; the running statistics
                 are those of the model.
         """
-        vectors = {STATISTICS: self._model.statistics, **outgoing}
-        pieces = [vectors[part.channel][part.piece] for part in (self._spec.table.parts[index] for index in parts)]
-        values: Vector = torch.cat(pieces).cpu().numpy()
-        return values
+        return message_values(self._spec.table, parts, {STATISTICS: self._model.statistics, **outgoing})
 
     def evaluate(
         self,

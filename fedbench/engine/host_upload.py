@@ -24,7 +24,8 @@ class HostUpload:
         self._order = order
         self._union = table.uploaded(order.union)
         self._total = np.zeros(table.values(self._union) if order.combine else 0, np.int64)
-        self._messages: list[Vector] = [np.empty(0, np.float32)]
+        self._messages = np.empty(0, np.float32)
+        self._filled = 0
 
     def add(self, index: int, parts: tuple[int, ...], values: Vector, reference: Vector) -> bool:
         """Add one client's update.
@@ -32,7 +33,8 @@ class HostUpload:
         Args:
             index: the client's position in the order.
             parts: the parts that the client sends.
-            values: float32 [n], the values of these parts after local training.
+            values: float32 [n], the values of these parts after local training. An order for a single client is
+                answered with this very array, so that it must not change before the answer has been sent.
             reference: float32 [n], the values before it.
 
         Returns:
@@ -43,10 +45,23 @@ class HostUpload:
             # The same test as for a sum, so that acceptance does not depend on which clients share an actor.
             accepted = summable(values, reference, LARGEST_UPDATE / max(scale, 1.0))
             if accepted:
-                self._messages.append(values)
+                self._keep(values)
             return accepted
         return add_message(self._total, self._union, self._table, parts, values, reference, weight, scale)
 
+    def _keep(self, values: Vector) -> None:
+        """Append a message to those that will be sent."""
+        order, table = self._order, self._table
+        if len(order.clients) == 1:
+            self._messages, self._filled = values, len(values)
+            return
+        if not self._filled:
+            whole = sum(table.values(table.uploaded(groups)) for groups in order.groups)
+            self._messages = np.empty(whole, np.float32)
+        stop = self._filled + len(values)
+        self._messages[self._filled : stop] = values
+        self._filled = stop
+
     def content(self) -> npt.NDArray[np.int64] | Vector:
         """The exact sum (int64), or the accepted messages one after the other (float32)."""
-        return self._total if self._order.combine else np.concatenate(self._messages)
+        return self._total if self._order.combine else self._messages[: self._filled]

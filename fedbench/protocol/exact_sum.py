@@ -36,9 +36,16 @@ _ROUNDS_BELOW = 2.0**50
 _CHUNK = 1 << 15
 """Number of values processed at a time, so that the float64 intermediates stay in the cache."""
 
+_CERTAINLY = 1 - 2.0**-20
+"""Factor on a limit below which float64 and float32 arithmetic agree that it is kept."""
+
 
 def accumulate(
-    total: FixedPoint, values: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], weight: float
+    total: FixedPoint,
+    values: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.float32],
+    weight: float,
+    limit: float = LARGEST_UPDATE,
 ) -> bool:
     """Add round(weight * (values - reference) * 2**40), ties to even, to `total` in place.
 
@@ -47,23 +54,68 @@ def accumulate(
         values: float32 [n], the values that a client arrived at.
         reference: float32 [n], the values that it started from.
         weight: w_k, the client's weight in [0, 1], times further factors if there are any.
+        limit: the largest |update| to accept, at most `LARGEST_UPDATE`.
 
     Returns:
-        False, with `total` unchanged, when an update is not finite or larger than `LARGEST_UPDATE`.
+        False, with `total` unchanged, when an update is not finite or larger than `limit`.
     """
-    factor = weight * SCALE  # w_k 2**40
-    small = summable(values, reference, min(LARGEST_UPDATE, _ROUNDS_BELOW / max(factor, 1.0)))
-    if not small and not summable(values, reference):
-        return False
-    updates, references = np.empty((2, min(_CHUNK, len(total))))
+    buffers = np.empty((2, min(_CHUNK, len(total))))
     for start in range(0, len(total), _CHUNK):
         piece = slice(start, start + _CHUNK)
-        update, subtrahend = updates[: len(total[piece])], references[: len(total[piece])]
-        update[...], subtrahend[...] = values[piece], reference[piece]
+        term = _term(values[piece], reference[piece], weight * SCALE, limit, buffers)
+        if term is None:
+            retract(total[:start], values[:start], reference[:start], weight)
+            return False
+        chunk = total[piece]
+        chunk += term
+    return True
+
+
+def retract(
+    total: FixedPoint, values: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], weight: float
+) -> None:
+    """Take from `total` what `accumulate` has added to it for the same values, reference and weight."""
+    buffers = np.empty((2, min(_CHUNK, len(total))))
+    for start in range(0, len(total), _CHUNK):
+        piece = slice(start, start + _CHUNK)
+        term = _term(values[piece], reference[piece], weight * SCALE, LARGEST_UPDATE, buffers)
+        assert term is not None
+        chunk = total[piece]
+        chunk -= term
+
+
+def _term(
+    values: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.float32],
+    factor: float,
+    limit: float,
+    buffers: npt.NDArray[np.float64],
+) -> FixedPoint | None:
+    """round(factor * (values - reference)) for n values, ties to even; the memory may be that of `buffers`.
+
+    Args:
+        values: float32 [n], x_k.
+        reference: float32 [n], r.
+        factor: w_k 2**40.
+        limit: the largest |update| to accept.
+        buffers: float64 [2, at least n], overwritten.
+
+    Returns:
+        None when an update is not finite or larger than `limit`.
+    """
+    update, subtrahend = buffers[:, : len(values)]
+    update[...], subtrahend[...] = values, reference
+    with np.errstate(invalid="ignore"):
         update -= subtrahend  # x_k - r, in float64
         update *= factor
-        total[piece] += _rounded(update) if small else np.rint(update, out=update).astype(np.int64)
-    return True
+        # One test for the range of the update and for that of `_rounded`; what does not pass is looked at closely.
+        bound = min(_ROUNDS_BELOW, limit * _CERTAINLY * factor)
+        if factor >= 1.0 and update.max() <= bound and update.min() >= -bound:
+            return _rounded(update)
+    if not summable(values, reference, limit):
+        return None
+    term: FixedPoint = np.rint(update, out=update).astype(np.int64)
+    return term
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> FixedPoint:

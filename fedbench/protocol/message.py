@@ -94,12 +94,13 @@ class PartTable:
             position += self.sizes[part]
         return [(self.parts[part], slice(starts[part], starts[part] + self.sizes[part])) for part in parts]
 
-    def gather(self, vectors: Mapping[str, Vector], parts: Sequence[int]) -> Vector:
+    def gather(self, vectors: Mapping[str, Vector], parts: Sequence[int], memory: Vector | None = None) -> Vector:
         """A message: the values of `parts`, one after the other.
 
         Args:
             vectors: {channel: float32 vector}.
             parts: numbers of the parts.
+            memory: float32, at least as long as the message, for a copy; None: a copy takes new memory.
 
         Returns:
             float32; a view into a vector where the parts lie there as one piece, else a copy.
@@ -111,7 +112,11 @@ class PartTable:
             else:
                 pieces.append((part.channel, part.piece))
         arrays = [vectors[channel][piece] for channel, piece in pieces]
-        return arrays[0] if len(arrays) == 1 else np.concatenate([*arrays, np.empty(0, np.float32)])
+        if len(arrays) == 1:
+            return arrays[0]
+        if memory is None:
+            memory = np.empty(self.values(parts), np.float32)
+        return np.concatenate([*arrays, np.empty(0, np.float32)], out=memory[: self.values(parts)])
 
     def scatter(self, message: Vector, vectors: Mapping[str, Vector], parts: Sequence[int]) -> None:
         """Write a message in the order of `gather` into the vectors' places of `parts`."""

@@ -7,7 +7,7 @@ import numpy as np
 
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.compression import Compression
-from fedbench.protocol.exact_sum import LARGEST_UPDATE, FixedPoint, accumulate, summable
+from fedbench.protocol.exact_sum import LARGEST_UPDATE, FixedPoint, accumulate, retract
 from fedbench.protocol.layout import BYTES_PER_VALUE, Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
 from fedbench.protocol.privacy import clip, gaussian_noise
@@ -29,6 +29,11 @@ class UpdatePipeline:
     clip_norm: float | None
     noise_std: float
     compression: Compression
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether the server reads every update as the client computed it."""
+        return self.clip_norm is None and not self.noise_std and self.compression.lossless
 
     @property
     def keeps_residual(self) -> bool:
@@ -59,7 +64,7 @@ class UpdatePipeline:
         Returns:
             float32 [n]; `values` itself where nothing is to be done.
         """
-        if self.clip_norm is None and not self.noise_std and self.compression.lossless:
+        if self.changes_nothing:
             return values
         message = values.copy()
         channels = dict.fromkeys(part.channel for part, _ in table.segments(parts, parts))
@@ -139,12 +144,26 @@ def add_message(
     Returns:
         False, with `total` unchanged, when the update cannot be summed.
     """
+    limit = LARGEST_UPDATE / max(scale, 1.0)
     if tuple(parts) == tuple(union) and scale == 1.0:
-        return accumulate(total, values, reference, weight)
-    if not summable(values, reference, LARGEST_UPDATE / max(scale, 1.0)):
-        return False
-    sources, targets = table.segments(parts, parts), table.segments(parts, union)
-    for (part, source), (_, target) in zip(sources, targets, strict=True):
-        factor = weight * scale if part.channel == PARAMETERS else weight
-        accumulate(total[target], values[source], reference[source], factor)
+        return accumulate(total, values, reference, weight, limit)
+    added: list[tuple[slice, slice, float]] = []
+    for channel, source, target in _runs(table, parts, union):
+        factor = weight * scale if channel == PARAMETERS else weight
+        if not accumulate(total[target], values[source], reference[source], factor, limit):
+            for earlier_target, earlier_source, earlier_factor in added:
+                retract(total[earlier_target], values[earlier_source], reference[earlier_source], earlier_factor)
+            return False
+        added.append((target, source, factor))
     return True
+
+
+def _runs(table: PartTable, parts: Sequence[int], union: Sequence[int]) -> list[tuple[str, slice, slice]]:
+    """The fewest pieces of one channel each that lie in one piece in both messages: (channel, in parts, in union)."""
+    runs: list[tuple[str, slice, slice]] = []
+    for (part, source), (_, target) in zip(table.segments(parts, parts), table.segments(parts, union), strict=True):
+        if runs and (runs[-1][0], runs[-1][2].stop) == (part.channel, target.start):
+            _, first_source, first_target = runs.pop()
+            source, target = slice(first_source.start, source.stop), slice(first_target.start, target.stop)
+        runs.append((part.channel, source, target))
+    return runs

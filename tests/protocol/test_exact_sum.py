@@ -5,8 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+import torch
 
-from fedbench.protocol.exact_sum import LARGEST_UPDATE, SCALE, accumulate, decode
+from fedbench.protocol.exact_sum import LARGEST_UPDATE, SCALE, accumulate, decode, retract
 
 SIZE = 40_000
 
@@ -93,3 +94,30 @@ def test_updates_of_all_magnitudes_are_rounded_once(weight: float) -> None:
         total = np.zeros(1, np.int64)
         assert accumulate(total, np.array([value]), np.zeros(1, np.float32), weight)
         assert total[0] == round(float(value) * factor)
+
+
+@pytest.mark.parametrize("weight", [2.0**-30, 0.3, 1.0])
+def test_pytorch_computes_the_same_bits_from_the_whole_vectors(updates: np.ndarray, weight: float) -> None:
+    reference = np.random.default_rng(4).normal(size=SIZE).astype(np.float32)
+    total = np.zeros(SIZE, np.int64)
+    assert accumulate(total, updates[0], reference, weight)
+    differences = torch.from_numpy(updates[0]).double() - torch.from_numpy(reference).double()
+    np.testing.assert_array_equal(total, (differences * (weight * SCALE)).round().to(torch.int64).numpy())
+
+
+@pytest.mark.parametrize("weight", [0.0, 2.0**-45, 0.3, 1.0])
+@pytest.mark.parametrize("limit", [LARGEST_UPDATE, 1.0, 1.0 / 3.0])
+def test_the_limit_is_that_of_float32_updates(weight: float, limit: float) -> None:
+    edge = np.float32(limit)
+    for value in (np.nextafter(edge, np.float32(0)), edge, np.nextafter(edge, np.float32(np.inf))):
+        total, zero = np.zeros(1, np.int64), np.zeros(1, np.float32)
+        accepted = accumulate(total, np.array([-value]), zero, weight, limit)
+        assert accepted == bool(np.abs(np.array([value])).max() <= limit)
+
+
+def test_what_was_added_can_be_taken_back(updates: np.ndarray) -> None:
+    total = summed(updates, [0.5] * 12, [0, 1])
+    before, zero = total.copy(), np.zeros(SIZE, np.float32)
+    assert accumulate(total, updates[2], zero, 1 / 3)
+    retract(total, updates[2], zero, 1 / 3)
+    np.testing.assert_array_equal(total, before)

@@ -16,12 +16,14 @@ from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext
 from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.engine.divergence import too_few_updates
 from fedbench.engine.messages import RoundOutcome, RoundPlan
+from fedbench.engine.rounds.averaging import average_groups, averages, changes, mean_update
 from fedbench.engine.rounds.normalisation import normalisers, scale_correction
+from fedbench.engine.rounds.rule_result import check_norms, checked
 from fedbench.errors import RunError
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
-from fedbench.protocol.exact_sum import FixedPoint, decode
+from fedbench.protocol.exact_sum import FixedPoint
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline, add_message
@@ -100,10 +102,13 @@ class Server:
         plan = self._make_plan(round_index)
         self._plan = plan
         self._union = self._table.uploaded(plan.active.groups)
-        self._reference = self._table.gather(self._vectors, self._union).copy()
-        for part, segment in self._table.segments(self._union, self._union):
-            if part.channel in self._table.channels:
-                self._reference[segment] = 0
+        # Perhaps a view: the vectors change when the round is closed, not before.
+        self._reference = self._table.gather(self._vectors, self._union)
+        if self._table.channels:
+            self._reference = self._reference.copy()
+            for part, segment in self._table.segments(self._union, self._union):
+                if part.channel in self._table.channels:
+                    self._reference[segment] = 0
         self._total = np.zeros(len(self._reference), np.int64)
         self._messages = {}
         self._accepted = []
@@ -200,19 +205,15 @@ class Server:
         self._accepted.sort()
         factors = normalisers(plan, self._accepted)
         groups = tuple(group for group in plan.active.groups if group in factors)
-        before = self._vectors[PARAMETERS].copy()
+        norms: dict[int, float] = {}
         with global_generators_seeded(torch_seed(self._spec.seed, "server rule", plan.round)):
             for context in self._contexts(plan, groups):
-                self._apply_rule(plan, context, factors)
+                norms |= self._apply_rule(plan, context, factors)
         if -1 in (part.group for part in self._table.parts):
             statistics = self._vectors[STATISTICS]
             update = self._statistics_update(factors)
             statistics[:] = (statistics.astype(np.float64) + update).astype(np.float32)
         self._ledger.changed(self._table.uploaded(groups), plan.round)
-        norms = {}
-        for group in groups:
-            piece = self._layout.slices[group]
-            norms[group] = float(np.linalg.norm(self._vectors[PARAMETERS][piece].astype(np.float64) - before[piece]))
         self._feedback = self._feedback.after(plan.active, groups, norms, self._layout)
         norm = math.sqrt(sum(value**2 for value in norms.values()))
         return RoundOutcome(norm, len(self._accepted), self._ledger.versions)
@@ -237,11 +238,34 @@ class Server:
         for subset in [groups] if together else [(group,) for group in groups]:
             yield RuleContext(self._layout, subset, plan.round, counts[subset[0]], population, seed)
 
-    def _apply_rule(self, plan: RoundPlan, context: RuleContext, factors: dict[int, float]) -> None:
-        """Replace parameters and further channels in the context's groups by what the rule makes of them."""
+    def _apply_rule(self, plan: RoundPlan, context: RuleContext, factors: dict[int, float]) -> dict[int, float]:
+        """Replace parameters and further channels in the context's groups by what the rule makes of them.
+
+        Returns:
+            {group: L2 norm of the change of its parameters}.
+        """
         parameters, groups = self._vectors[PARAMETERS], context.groups
-        before = self._layout.gather(parameters, groups).astype(np.float64)
         needs = self._rule.needs(plan.round)
+        if needs == "mean" and averages(self._rule):
+            pieces = self._pieces(PARAMETERS, groups, factors)
+            after, norms = average_groups(parameters, self._total, pieces, self._layout)
+            check_norms(norms, self._rule_name(plan.round))
+        else:
+            after = self._combined(plan, context, factors, needs)
+            norms = changes(after, parameters, groups, self._layout)
+        self._layout.scatter(after, parameters, groups)
+        for channel in self._table.channels:
+            previous = self._layout.gather(self._vectors[channel], groups).astype(np.float64)
+            changed = self._rule.combine_channel(previous, self._mean_update(channel, groups, factors), context)
+            self._layout.scatter(
+                checked(changed, previous, self._rule_name(plan.round)), self._vectors[channel], groups
+            )
+        return norms
+
+    def _combined(self, plan: RoundPlan, context: RuleContext, factors: dict[int, float], needs: Needs) -> Vector:
+        """float32, the parameters of the context's groups as the rule makes them, one group after the other."""
+        groups = context.groups
+        before = self._layout.gather(self._vectors[PARAMETERS], groups).astype(np.float64)
         if needs not in get_args(Needs):
             raise RunError(f"{self._rule_name(plan.round)}: needs returned {needs!r}; allowed: mean, updates, round")
         if needs == "round":
@@ -253,33 +277,7 @@ class Server:
             after = self._rule.combine_each(before, *singles, context)
         else:
             after = self._rule.combine(before, self._mean_update(PARAMETERS, groups, factors), context)
-        self._layout.scatter(self._checked(after, before, context), parameters, groups)
-        for channel in self._table.channels:
-            previous = self._layout.gather(self._vectors[channel], groups).astype(np.float64)
-            changed = self._rule.combine_channel(previous, self._mean_update(channel, groups, factors), context)
-            self._layout.scatter(self._checked(changed, previous, context), self._vectors[channel], groups)
-
-    def _checked(self, after: object, before: Values, context: RuleContext) -> Vector:
-        """The array that a rule returned, checked and rounded to float32.
-
-        Args:
-            after: the rule's return value.
-            before: float64 [n], the values that the rule was given.
-
-        Raises:
-            RunError: it is not a float array of shape [n], or has values that are not finite.
-        """
-        name = self._rule_name(context.round)
-        shape = after.shape if isinstance(after, np.ndarray) else type(after).__name__
-        if not isinstance(after, np.ndarray) or after.shape != before.shape or after.dtype.kind != "f":
-            dtype = f" of {after.dtype}" if isinstance(after, np.ndarray) else ""
-            raise RunError(f"{name} returned {shape}{dtype}; it must return float64 {before.shape}, as it was given")
-        with np.errstate(over="ignore"):
-            rounded = after.astype(np.float32)
-        if not np.isfinite(rounded).all():
-            why = "not finite" if not np.isfinite(after).all() else "beyond the range of float32"
-            raise RunError(f"{name} returned values that are {why}; lower its learning rate, or look at the rule")
-        return rounded
+        return checked(after, before, self._rule_name(plan.round))
 
     def _rule_name(self, round_index: int) -> str:
         """The round, the class of the rule and the method, for an error message."""
@@ -296,6 +294,12 @@ class Server:
 
     def _mean_update(self, channel: str, groups: tuple[int, ...], factors: dict[int, float]) -> Values:
         """float64 [n], the weighted mean update of a channel in `groups`, one group after the other."""
+        return mean_update(self._total, tuple(self._pieces(channel, groups, factors).values()))
+
+    def _pieces(
+        self, channel: str, groups: tuple[int, ...], factors: dict[int, float]
+    ) -> dict[int, tuple[slice, float]]:
+        """{group: place in the round's sum, and the factor that makes a mean of it}, in the order of the sum."""
         plan, spec = self._plan, self._spec
         assert plan is not None
         rescaling = dict.fromkeys(groups, 1.0)
@@ -304,13 +308,11 @@ class Server:
                 group: scale_correction(plan, self._accepted, group, spec.algorithm, spec.sizes, spec.local)
                 for group in groups
             }
-        return np.concatenate(
-            [
-                decode(self._total[segment], factors[part.group] * rescaling[part.group])
-                for part, segment in self._table.segments(self._union, self._union)
-                if part.channel == channel and part.group in groups
-            ]
-        )
+        return {
+            part.group: (segment, factors[part.group] * rescaling[part.group])
+            for part, segment in self._table.segments(self._union, self._union)
+            if part.channel == channel and part.group in groups
+        }
 
     def _statistics_update(self, factors: dict[int, float]) -> Values:
         """float64 [n], the update of the running statistics from those of the accepted clients.
