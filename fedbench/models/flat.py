@@ -43,10 +43,11 @@ class FlatModel:
         self.statistics = torch.empty(layout.statistics_size, device=device)
         self._parameters = self._bind_parameters()
         self._buffers = self._bind_statistics()
+        self._owners = [self.module.get_submodule(slot.name.rpartition(".")[0]) for slot in layout.statistics]
         in_vectors = [*self._parameters, *self._buffers]
         self._initial = InitialState(self.module, frozenset(id(tensor) for tensor in in_vectors))
 
-        self._active: list[tuple[TensorSlot, nn.Parameter]] = []
+        self._active: list[tuple[int, nn.Parameter]] = []
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -56,6 +57,11 @@ class FlatModel:
         never allocates this vector.
         """
         return torch.zeros_like(self.vector)
+
+    @cached_property
+    def _gradient_views(self) -> list[Tensor]:
+        """For each slot of the layout, its place in `gradient`."""
+        return [tensor_view(slot, self.gradient) for slot in self.layout.slots]
 
     def _bind_parameters(self) -> list[nn.Parameter]:
         parameters = dict(self.module.named_parameters())
@@ -84,9 +90,8 @@ class FlatModel:
         Raises:
             ModelError: such a tensor has another shape than at the start.
         """
-        for slot, bound in zip(self.layout.statistics, self._buffers, strict=True):
-            path, _, leaf = slot.name.rpartition(".")
-            owner = self.module.get_submodule(path)
+        for slot, owner, bound in zip(self.layout.statistics, self._owners, self._buffers, strict=True):
+            leaf = slot.name.rpartition(".")[2]
             current = owner._buffers.get(leaf)
             if current is bound:
                 continue
@@ -123,12 +128,12 @@ class FlatModel:
         """
         active = frozenset(groups)
         self._active = []
-        for slot, parameter in zip(self.layout.slots, self._parameters, strict=True):
+        for index, (slot, parameter) in enumerate(zip(self.layout.slots, self._parameters, strict=True)):
             trains = slot.group in active
             parameter.requires_grad_(trains)
             parameter.grad = None
             if trains:
-                self._active.append((slot, parameter))
+                self._active.append((index, parameter))
         return [parameter for _, parameter in self._active]
 
     def slices(self, groups: Iterable[int]) -> list[nn.Parameter]:
@@ -154,7 +159,7 @@ class FlatModel:
 
         The `grad` of each parameter is afterwards its view into that vector.
         """
-        views = [tensor_view(slot, self.gradient) for slot, _ in self._active]
+        views = [self._gradient_views[index] for index, _ in self._active]
         torch._foreach_copy_(views, [parameter.grad for _, parameter in self._active if parameter.grad is not None])
         for (_, parameter), view in zip(self._active, views, strict=True):
             parameter.grad = view

@@ -5,6 +5,7 @@ and does nothing but zero_grad(set_to_none), forward, backward: it sends no grad
 """
 
 import multiprocessing
+import os
 import time
 from multiprocessing.connection import Connection
 from typing import Any
@@ -12,8 +13,12 @@ from typing import Any
 import torch
 from torch.nn.functional import cross_entropy
 
+from fedbench.engine.on_ray.allocator import keep_freed_memory
 from fedbench.models.base import Model, Task
 from fedbench.models.groups import build_module
+
+RAY_WORKER_NICENESS = 15
+"""Niceness that Ray gives its workers (its default). A bare process has it, too: a busy machine slows both alike."""
 
 MINIBATCHES = 16
 """Minibatches that a process takes in turn."""
@@ -21,6 +26,8 @@ MINIBATCHES = 16
 
 def worker(pipe: Connection, model: Model, task: Task, batch_size: int, channels_last: bool) -> None:
     """Compute as many gradients as each message says, and answer when they are there; None ends the process."""
+    os.nice(RAY_WORKER_NICENESS)
+    keep_freed_memory()
     torch.set_num_threads(1)
     memory_format = torch.channels_last if channels_last else torch.contiguous_format
     module = build_module(model, task, 0).to(memory_format=memory_format)  # type: ignore[call-overload]
