@@ -5,6 +5,7 @@ training loop is that of `expert_loop`; parameters cross the processes as plain 
 """
 
 import multiprocessing
+import os
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from typing import Any
@@ -14,6 +15,9 @@ import torch
 from expert_loop import NETWORKS, ExpertLoop
 
 Arrays = list[np.ndarray]
+
+RAY_WORKER_NICENESS = 15
+"""Niceness that Ray gives its workers (its default). A bare process has it, too: a busy machine slows both alike."""
 
 
 def worker(
@@ -36,6 +40,7 @@ def worker(
         clients: for each client its rows of `images`.
         batch_size: samples of a minibatch.
     """
+    os.nice(RAY_WORKER_NICENESS)
     torch.set_num_threads(1)
     loop = ExpertLoop(NETWORKS[network](), torch.from_numpy(images), torch.from_numpy(labels), memory_format, lr=0.05)
     parameters = [parameter.detach() for parameter in loop.module.parameters()]
