@@ -1,7 +1,8 @@
 """Federated averaging as an expert would write it in plain PyTorch: what fedbench's rounds are measured against.
 
 One process per core with one thread, each with its clients' images ready as float32 in the faster memory format; the
-training loop is that of `expert_loop`; parameters cross the processes as plain arrays, one sum a process.
+training loop is that of `expert_loop`; parameters cross the processes as plain arrays, one sum a process. The C
+library's allocator keeps freed memory, as it does in fedbench's actors.
 """
 
 import multiprocessing
@@ -13,6 +14,8 @@ from typing import Any
 import numpy as np
 import torch
 from expert_loop import NETWORKS, ExpertLoop
+
+from fedbench.engine.on_ray.allocator import keep_freed_memory
 
 Arrays = list[np.ndarray]
 
@@ -41,6 +44,7 @@ def worker(
         batch_size: samples of a minibatch.
     """
     os.nice(RAY_WORKER_NICENESS)
+    keep_freed_memory()
     torch.set_num_threads(1)
     loop = ExpertLoop(NETWORKS[network](), torch.from_numpy(images), torch.from_numpy(labels), memory_format, lr=0.05)
     parameters = [parameter.detach() for parameter in loop.module.parameters()]

@@ -79,7 +79,7 @@ def bare_loops(problem: Problem, network: str, batch_size: int) -> Iterator[dict
 @pytest.mark.parametrize("network", COMPONENTS)
 def test_a_round_against_the_bare_loop(network: str, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     clients, samples, batch_size = JOBS[job]
-    repeats = 7 if samples > 500 else 25
+    repeats = 5 if samples > 500 else 25
     with (
         engine(config(network, clients, samples, batch_size)) as (problem, executor),
         bare_loops(problem, network, batch_size) as loops,

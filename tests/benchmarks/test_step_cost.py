@@ -1,7 +1,8 @@
 """What a local step costs beside the same step of an expert's plain PyTorch loop, on one thread.
 
 Prints ratios of process times, from an interleaved run of the whole local training of one client (an epoch of 20
-minibatches of 32, or of 5 minibatches of 10: preparation and end are in it), over repeats. Judges nothing:
+minibatches of 32, or of 5 minibatches of 10: preparation and end are in it), over repeats. The allocator keeps freed
+memory for both, as in fedbench's actors. Judges nothing:
 
     pytest tests/benchmarks/test_step_cost.py -m benchmark -s
 """
@@ -21,6 +22,7 @@ from torch import nn
 from fedbench.accounting.flops import StepFlops
 from fedbench.algorithms.base import Objective
 from fedbench.data.augment import prepare
+from fedbench.engine.on_ray.allocator import keep_freed_memory
 from fedbench.models.base import Task
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import derive_layer_groups, parameter_layout
@@ -121,6 +123,7 @@ def in_words(ratios: list[float]) -> str:
 @pytest.mark.parametrize("name", CASES)
 def test_a_step_against_an_experts(name: str, batch_size: int, capsys: pytest.CaptureFixture[str]) -> None:
     torch.set_num_threads(1)
+    keep_freed_memory()
     case = CASES[name]
     inputs, labels = data(case.text)
     experts, client = expert_loops(case, inputs, labels), Client(case, inputs, labels, batch_size)
@@ -147,6 +150,7 @@ def test_a_step_against_an_experts(name: str, batch_size: int, capsys: pytest.Ca
 def test_a_partial_step_against_its_share_of_the_flops(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The expert's partial step, with the other parameters frozen, says what that share costs in plain PyTorch."""
     torch.set_num_threads(1)
+    keep_freed_memory()
     case, batch_size = CASES[name], 32
     inputs, labels = data(case.text)
     expert = ExpertLoop(
