@@ -25,7 +25,7 @@ MINIBATCHES = 16
 
 
 def worker(pipe: Connection, model: Model, task: Task, batch_size: int, channels_last: bool) -> None:
-    """Compute as many gradients as each message says, and answer when they are there; None ends the process."""
+    """Compute as many gradients as each message says, and answer when they are there."""
     os.nice(RAY_WORKER_NICENESS)
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -34,7 +34,8 @@ def worker(pipe: Connection, model: Model, task: Task, batch_size: int, channels
     module.train()
     images = [torch.rand(batch_size, 3, 32, 32).contiguous(memory_format=memory_format) for _ in range(MINIBATCHES)]
     labels = [torch.randint(0, 10, (batch_size,)) for _ in range(MINIBATCHES)]
-    while (count := pipe.recv()) is not None:
+    while True:
+        count = pipe.recv()
         for number in range(count):
             module.zero_grad(set_to_none=True)
             cross_entropy(module(images[number % MINIBATCHES]), labels[number % MINIBATCHES]).backward()
@@ -73,6 +74,7 @@ class BareGradients:
 
     def close(self) -> None:
         """End the processes."""
-        for pipe, process in zip(self._pipes, self._processes, strict=True):
-            pipe.send(None)
+        for process in self._processes:
+            process.kill()
+        for process in self._processes:
             process.join()

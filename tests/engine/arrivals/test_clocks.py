@@ -52,8 +52,8 @@ def test_two_workers_of_which_one_is_three_times_slower() -> None:
     (slow,) = delays.slow_clients(seed=0, clients=2)
     fast = 1 - slow
     clock = VirtualClock(delays, seed=0, clients=2)
-    assert begin(clock, order(0, fast))
-    assert begin(clock, order(1, slow))
+    assert begin(clock, order(0, fast)) == 2.0
+    assert begin(clock, order(1, slow)) == 6.0
     assert clock.next(NEVER) == TaskEnd(2.0, 0)
     begin(clock, order(2, fast, 1), now=2.0)
     assert clock.next(NEVER) == TaskEnd(4.0, 2)
@@ -242,15 +242,15 @@ def log(path: Path, rows: Sequence[tuple[int, int, float, str]] = ROWS) -> Path:
 def test_a_replay_follows_the_log(tmp_path: Path) -> None:
     clock = ReplayClock(log(tmp_path), "wall")
     assert clock.name == "wall"
-    assert not begin(clock, order(0, 0)), "it was lost there"
-    assert begin(clock, order(1, 1))
+    assert begin(clock, order(0, 0)) is None, "it was lost there"
+    assert begin(clock, order(1, 1)) == 0.5
     assert clock.next(0.4) is None
     assert clock.next(0.6) == TaskEnd(0.5, 1)
-    assert begin(clock, order(2, 2, worker=1))
+    assert begin(clock, order(2, 2, worker=1)) == 1.0
     assert clock.next(NEVER) == TaskEnd(0.75, 0, lost=True)
-    assert begin(clock, order(3, 3, worker=0))
+    assert begin(clock, order(3, 3, worker=0)) == 4.0
     assert clock.next(NEVER) == TaskEnd(1.0, 2)
-    assert begin(clock, order(4, 7, worker=1)), "in flight when the recorded run ended"
+    assert begin(clock, order(4, 7, worker=1)) == NEVER, "in flight when the recorded run ended"
     assert clock.next(NEVER) == TaskEnd(4.0, 3)
 
 

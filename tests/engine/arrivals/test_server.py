@@ -12,6 +12,7 @@ from fedbench.algorithms.dana import DanaZero
 from fedbench.algorithms.ormo import OrMo
 from fedbench.components.catalogue import BUILTIN, component_class, make_component
 from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec
+from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.message import PartTable
 
@@ -292,6 +293,39 @@ def test_the_norm_is_of_the_change_since_the_last_round() -> None:
     one.send(2, 0, (2,), ())
     one.apply(2, upload((2,), 0.5), 1.0, 1)
     assert one.end_round() == pytest.approx(1.0)
+
+
+@every_method
+def test_many_steps_in_one_call_are_those_steps_one_by_one(method: AsyncAlgorithm) -> None:
+    """Parameters are those of the dispatch, whatever is applied after it in the same call."""
+    rng = np.random.default_rng(0)
+    uploads = [rng.normal(size=LAYOUT.size + 2).astype(np.float32) for _ in range(3)]
+    every = (0, 1, 2)
+    single, several = server(method, 3), server(method, 3)
+    for number in range(3):
+        single.send(number, number, every, EVERYTHING)
+    single.apply(1, uploads[0], 0.1, 1)
+    sent = single.send(3, 1, every, EVERYTHING)
+    single.forget(0)
+    partly = single.send(4, 0, every, (1, 3))
+    single.apply(2, uploads[2], 0.2, 1)
+    several.advance([SendStep(number, number, every) for number in range(3)], ())
+    payloads, seconds = several.advance(
+        [
+            ApplyStep(1, 1, 0, 0.1, 1),
+            SendStep(3, 1, every),
+            ForgetStep(0),
+            SendStep(4, 0, every),
+            ApplyStep(2, 0, 1, 0.2, 1),
+        ],
+        [(4, (1, 3)), (3, EVERYTHING)],
+        (uploads[1], uploads[2]),
+        (uploads[0],),
+    )
+    assert seconds > 0
+    assert [payload.tobytes() for payload in payloads] == [partly.tobytes(), sent.tobytes()]
+    assert [state(machine) for machine in single._machines] == [state(machine) for machine in several._machines]
+    assert single.model()[1].tobytes() == several.model()[1].tobytes()
 
 
 @every_method

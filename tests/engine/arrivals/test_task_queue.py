@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedbench.engine.arrivals.task_queue import BATCH_BYTES, BATCHES_PER_ACTOR, TaskQueue, WaitingTask
+from fedbench.engine.bookkeeping import stale_for_task
 from fedbench.engine.messages import TaskOrder
 
 TASK_SECONDS = 0.01
@@ -169,3 +170,11 @@ def test_whatever_is_held_there_is_room_for_two_batches_each(actors: int) -> Non
         waiting.add(task(number, number))
     given_to = [actor for actor, _ in everything(waiting)]
     assert sorted(given_to) == sorted(list(range(actors)) * BATCHES_PER_ACTOR)
+
+
+def test_a_host_that_holds_newer_parameters_is_sent_those_of_a_task_dispatched_before() -> None:
+    held = [-1, -1]
+    assert stale_for_task(held, (5, 7), (0, 1), estimates=False) == (0, 1)
+    assert stale_for_task(held, (5, 7), (0, 1), estimates=False) == ()
+    assert stale_for_task(held, (4, 7), (0, 1), estimates=False) == (0,)
+    assert held == [4, 7]
