@@ -18,7 +18,7 @@ To write another method, write one file:
 and is run with `fedbench run algorithm=mypkg.half:HalfStep`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -92,6 +92,16 @@ class Objective:
     def corrects(self) -> bool:
         """Whether the objective defines `correct`, for which every step's gradient is copied into one vector."""
         return getattr(self.correct, "__func__", None) is not Objective.correct
+
+    def variant(self) -> Hashable | None:
+        """After `begin`: distinguishes training steps that do different things, for steps captured as CUDA graphs.
+
+        A captured step is repeated for other clients. `loss` and `correct` must then read what differs between clients
+        from the tensors of the context or from tensors of the objective that stay where they are. None, which is what
+        this class answers for a method that changes the step: no step is captured.
+        """
+        changes = self.corrects or type(self).loss is not Objective.loss
+        return None if changes else ()
 
     def begin(self, context: LocalContext) -> None:
         """Prepare for a client's training; called before its first step."""

@@ -27,7 +27,7 @@ participant sends 4 (n + s) and receives 4 bytes for every value that changed si
 stay where they are.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -76,9 +76,16 @@ class Regularised(Objective):
 
     def __init__(self, alpha: float) -> None:
         self._alpha = alpha
+        self._dual: Tensor | None = None
+
+    def begin(self, context: LocalContext) -> None:
+        self._dual = context.state.get(DUAL)
+
+    def variant(self) -> Hashable | None:
+        return self._dual is not None if type(self) is Regularised else None
 
     def correct(self, context: LocalContext) -> None:
-        model, dual = context.model, context.state.get(DUAL)
+        model, dual = context.model, self._dual
         # gradient + alpha (w - theta) - lambda_k
         for piece in context.pieces:
             gradient = model.gradient[piece].add_(model.vector[piece] - context.anchor[piece], alpha=self._alpha)

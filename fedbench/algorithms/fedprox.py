@@ -14,6 +14,7 @@ Bytes: FedAvg's. With n parameters in the active groups and s running statistics
 participant sends 4 (n + s) and receives 4 bytes for every value that changed since it last downloaded.
 """
 
+from collections.abc import Hashable
 from typing import ClassVar
 
 from pydantic import Field
@@ -45,6 +46,9 @@ class Proximal(Objective):
 
     def __init__(self, mu: float) -> None:
         self._mu = mu
+
+    def variant(self) -> Hashable | None:
+        return () if type(self) is Proximal else None
 
     def correct(self, context: LocalContext) -> None:
         model = context.model

@@ -35,6 +35,7 @@ Bytes: FedAvg's. With n parameters in the active groups and s running statistics
 participant sends 4 (n + s) and receives 4 bytes for every value that changed since it last downloaded.
 """
 
+from collections.abc import Hashable
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
@@ -149,6 +150,9 @@ class Contrastive(Objective):
             _copy_buffers(model.module, compared.module)
             compared.vector.copy_(vector)
             compared.statistics.copy_(running)
+
+    def variant(self) -> Hashable | None:
+        return self._contrasts if type(self) is Contrastive else None
 
     def loss(self, module: "nn.Module", inputs: "Tensor", labels: "Tensor") -> "Tensor":
         if not self._contrasts:

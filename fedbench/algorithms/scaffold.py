@@ -29,7 +29,7 @@ sends 4 (2 n + s) and receives 4 bytes for every parameter, statistic and value 
 downloaded: twice FedAvg's bytes, except for the statistics.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from fedbench.algorithms.base import Algorithm, LocalContext, Objective
@@ -80,18 +80,26 @@ class Controlled(Objective):
     keeps: tuple[str, ...] = (CONTROL,)
     tracks: tuple[str, ...] = (CONTROL,)
     working_vectors: int = 3
+    _difference: "Tensor | None" = None
 
     def begin(self, context: LocalContext) -> None:
+        from torch import empty_like, sub
+
         # c - c_i, which does not change during the local steps
-        self._corrections = [
-            _control(context.shared, context, piece) - _control(context.state, context, piece)
-            for piece in context.pieces
-        ]
+        if self._difference is None:
+            self._difference = empty_like(context.anchor)
+        for piece in context.pieces:
+            control, client_control = (_control(kept, context, piece) for kept in (context.shared, context.state))
+            sub(control, client_control, out=self._difference[piece])
+
+    def variant(self) -> Hashable | None:
+        return () if type(self) is Controlled else None
 
     def correct(self, context: LocalContext) -> None:
         # Eq. 3: g_i(y_i) + c - c_i
-        for piece, correction in zip(context.pieces, self._corrections, strict=True):
-            context.model.gradient[piece].add_(correction)
+        assert self._difference is not None
+        for piece in context.pieces:
+            context.model.gradient[piece].add_(self._difference[piece])
 
     def finish(self, context: LocalContext, steps: int) -> None:
         from torch import zeros_like

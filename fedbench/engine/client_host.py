@@ -8,8 +8,9 @@ import gc
 import math
 import resource
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Generator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -22,12 +23,14 @@ from fedbench.data.augment import MinibatchDraws, prepare
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.client_message import MessageMemory, message_values
 from fedbench.engine.client_reports import dropped_report, failure_report
+from fedbench.engine.client_slots import ClientSlot, local_training, recorder
 from fedbench.engine.device import (
     check_device,
     choose_device,
     configure_torch,
     device_record,
     explained,
+    is_out_of_memory,
     memory_fraction,
     release_memory,
     retried_out_of_memory,
@@ -43,10 +46,29 @@ from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import generator, torch_seed
+from fedbench.training.captured import Record
 from fedbench.training.evaluation import recalibrate, score_batches
-from fedbench.training.local import LocalResult, LocalTraining, OutOfTime, train_client
+from fedbench.training.local import LocalResult, OutOfTime, train_client, training_steps
 from fedbench.training.prepared import Transform
 from fedbench.training.scores import BatchScore, EvaluationBatch, ScoredSplit
+from fedbench.training.slots import Finished, interleaved
+
+
+@dataclass(frozen=True)
+class TrainedClient:
+    """A client that has trained and is not yet part of an upload.
+
+    Attributes:
+        result: of its local training.
+        state: what it keeps.
+        values: float32 [n], its message.
+        seconds: duration of its training.
+    """
+
+    result: LocalResult
+    state: ClientState
+    values: Vector
+    seconds: float
 
 
 class ClientHost:
@@ -95,15 +117,8 @@ class ClientHost:
         if data.validation is not None:
             self._scored["validation"] = host_tensors(data.validation)
         self._transform = self._make_transform(data.kind)
-        self._training = LocalTraining(
-            optimizer=spec.optimizer,
-            objective=spec.algorithm.objective(),
-            batch_size=spec.batch_size,
-            epochs=spec.epochs,
-            steps=spec.steps,
-            bf16=spec.bf16,
-            seed=spec.seed,
-        )
+        self._training = local_training(spec)
+        self._slots: list[ClientSlot] = []
         return device_record(self._device)
 
     def _release(self) -> None:
@@ -151,7 +166,10 @@ class ClientHost:
             self._states[client] = state
         upload = HostUpload(self._spec.table, order)
         reports: list[ClientReport] = []
-        for index in range(len(order.clients)):
+        interleaves = self._spec.slots > 1 and len(order.clients) > 1 and not order.own_starts
+        if interleaves:
+            reports += self._serve_interleaved(order, upload)
+        for index in () if interleaves else range(len(order.clients)):
             if order.own_starts:
                 self.load(order.stale, starts[index])
             reports.append(self._serve(order, index, upload))
@@ -160,7 +178,7 @@ class ClientHost:
         busy = time.perf_counter() - began
         report = HostReport(
             clients=tuple(reports),
-            load_seconds=busy - sum(report.seconds for report in reports),
+            load_seconds=0.0 if interleaves else busy - sum(report.seconds for report in reports),
             busy_seconds=busy,
             state_bytes=sum(state.nbytes for state in states),
         )
@@ -176,6 +194,7 @@ class ClientHost:
             result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor, until)
             trained = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **result.outgoing}
             values = self._messages.values(parts, trained)
+            trained_client = TrainedClient(result, state, values, time.perf_counter() - started)
         except OutOfTime:
             return dropped_report(client, samples, time.perf_counter() - started)
         except Exception as error:
@@ -183,7 +202,13 @@ class ClientHost:
             if order.on_failure == "raise":
                 raise
             return failure_report(client, samples, time.perf_counter() - started, explained(error))
-        seconds = time.perf_counter() - started
+        return self._accept(order, index, upload, trained_client)
+
+    def _accept(self, order: HostOrder, index: int, upload: HostUpload, trained: "TrainedClient") -> ClientReport:
+        """Add a trained client's update to the upload; its new state is stored only if the update is accepted."""
+        client = order.clients[index]
+        result, state, values = trained.result, trained.state, trained.values
+        parts = self._spec.table.uploaded(order.groups[index])
         reference = self._messages.reference(parts)
         accepted = values.shape == reference.shape
         if accepted and not self._spec.update.changes_nothing:
@@ -195,7 +220,80 @@ class ClientHost:
         if accepted:
             self._states[client] = state
         status = "ok" if accepted else "rejected"
-        return ClientReport(client, status, samples, result.steps, result.loss, seconds, result.passes)
+        samples = len(self._rows[client])
+        return ClientReport(client, status, samples, result.steps, result.loss, trained.seconds, result.passes)
+
+    def _serve_interleaved(self, order: HostOrder, upload: HostUpload) -> list[ClientReport]:
+        """Train the order's clients in the host's slots, and add their updates to the upload in the order's order."""
+        while len(self._slots) < min(self._spec.slots, len(order.clients)):
+            self._slots.append(ClientSlot(self._spec, self._device, self._recorder()))
+        jobs = [partial(self._work, order, index) for index in range(len(order.clients))]
+        ended: dict[int, Finished[TrainedClient]] = {}
+        reports: list[ClientReport] = []
+        for finished in interleaved(jobs, self._slots[: len(jobs)]):
+            if finished.error is not None and is_out_of_memory(finished.error):
+                self._free_memory()
+                (finished,) = interleaved([jobs[finished.index]], self._slots[:1])
+            ended[finished.index] = finished
+            while (following := ended.pop(len(reports), None)) is not None:
+                reports.append(self._end(order, upload, following))
+            if any(report.status == "failed" for report in reports) and order.on_failure == "stop":
+                break
+        return reports
+
+    def _end(self, order: HostOrder, upload: HostUpload, finished: "Finished[TrainedClient]") -> ClientReport:
+        """The report of a client that has trained in a slot, whose update is added to the upload."""
+        if finished.outcome is not None:
+            return self._accept(order, finished.index, upload, finished.outcome)
+        client, error = order.clients[finished.index], finished.error
+        assert error is not None
+        samples = len(self._rows[client])
+        if isinstance(error, OutOfTime):
+            return dropped_report(client, samples, order.seconds or 0.0)
+        self.check_device(error)
+        if order.on_failure == "raise":
+            raise error
+        return failure_report(client, samples, 0.0, explained(error))
+
+    def _recorder(self) -> Record | None:
+        """How the slots record training steps; None: not at all."""
+        return recorder(self._device)
+
+    def _work(self, order: HostOrder, index: int, slot: ClientSlot) -> "Generator[None, None, TrainedClient]":
+        """Train one client in a slot, step by step; its new state is not stored."""
+        client, started = order.clients[index], time.perf_counter()
+        settings = slot.training
+        until = math.inf if order.seconds is None else time.monotonic() + order.seconds
+        slot.begin(
+            self._global[PARAMETERS],
+            self._start_statistics(client),
+            torch_seed(self._spec.seed, "dropout", order.round, client),
+        )
+        old_state = self._states.get(client, ClientState())
+        kept = {name: old_state.arrays[name] for name in settings.objective.keeps if name in old_state.arrays}
+        tensors = slot.place(kept)
+        result = yield from training_steps(
+            slot.model,
+            *self._client_rows.of(client),
+            self._transform,
+            settings,
+            anchor=slot.anchor,
+            groups=order.groups[index],
+            round_index=order.round,
+            client=client,
+            lr_factor=order.lr_factor,
+            shared={name: self._global[name] for name in settings.objective.channels},
+            state=tensors,
+            until=until,
+            randomness=nullcontext(),
+            captured=slot.steps,
+        )
+        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
+        state = self._new_state(slot.model, old_state, arrays)
+        parts = self._spec.table.uploaded(order.groups[index])
+        sent = {PARAMETERS: slot.model.vector, STATISTICS: slot.model.statistics, **result.outgoing}
+        values = message_values(self._spec.table, parts, sent)
+        return TrainedClient(result, state, values, time.perf_counter() - started)
 
     def _after_pipeline(
         self,
@@ -296,16 +394,18 @@ class ClientHost:
             state=tensors,
             until=until,
         )
-        return result, self._new_state(old_state, {name: tensor.cpu().numpy() for name, tensor in tensors.items()})
+        return result, self._new_state(
+            self._model, old_state, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        )
 
-    def _new_state(self, old_state: ClientState, arrays: dict[str, Vector]) -> ClientState:
+    def _new_state(self, model: FlatModel, old_state: ClientState, arrays: dict[str, Vector]) -> ClientState:
         """A client's state after training: the old one with `arrays` replaced, and its own running statistics.
 
         Running statistics are part of the state only where clients keep them (`local.batchnorm=local`).
         """
         state = ClientState(dict(old_state.arrays) | arrays)
         if self._spec.keeps_statistics and self._spec.layout.statistics_size:
-            state.arrays[STATISTICS] = self._model.statistics.cpu().numpy().copy()
+            state.arrays[STATISTICS] = model.statistics.cpu().numpy().copy()
         return state
 
     def load(self, stale: tuple[int, ...], payload: Vector) -> None:

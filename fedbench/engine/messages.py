@@ -66,6 +66,7 @@ class HostSpec:
         torch_threads: CPU threads of PyTorch.
         deterministic: whether a GPU must use deterministic kernels.
         device: cpu, cuda (refused where there is none), or auto: a GPU where this process finds one.
+        slots: clients that train at the same time in one host, a step of one after the other.
         gpu_fraction: share of the GPU's memory that this host may use, where it has a GPU.
     """
 
@@ -93,6 +94,7 @@ class HostSpec:
     deterministic: bool
     device: Literal["auto", "cpu", "cuda"]
     gpu_fraction: float
+    slots: int = 1
 
     @property
     def bf16(self) -> bool:

@@ -181,6 +181,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         deterministic=config.runtime.deterministic,
         device=config.runtime.device,
         gpu_fraction=1.0,
+        slots=config.runtime.slots,
     )
     server = ServerSpec(
         table=table,

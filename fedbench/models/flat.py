@@ -134,6 +134,11 @@ class FlatModel:
             parameter.grad = None
             if trains:
                 self._active.append((index, parameter))
+        return self.trained
+
+    @property
+    def trained(self) -> list[nn.Parameter]:
+        """The network's parameters that train, in the order of the layout."""
         return [parameter for _, parameter in self._active]
 
     def slices(self, groups: Iterable[int]) -> list[nn.Parameter]:

@@ -2,6 +2,8 @@
 
 import math
 import time
+from collections.abc import Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,10 +15,14 @@ from fedbench.algorithms.base import LocalContext, Objective
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.backward import BackwardPass
+from fedbench.training.captured import CapturedSteps
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import Optimizer
 from fedbench.training.prepared import Transform, prepared_minibatches
 from fedbench.training.seeding import seeded
+
+STEPS_AHEAD = 16
+"""Steps that are given to a GPU before it is waited for, where a client has a deadline."""
 
 
 class OutOfTime(Exception):
@@ -81,8 +87,13 @@ class ClientTraining:
         lr_factor: float,
         shared: dict[str, Tensor] | None = None,
         state: dict[str, Tensor] | None = None,
+        captured: CapturedSteps | None = None,
     ) -> None:
-        """Prepare model, objective and optimizer for a client; arguments as for `train_client`."""
+        """Prepare model, objective and optimizer for a client; arguments as for `train_client`.
+
+        Args:
+            captured: records the steps, and repeats them; None: each is done as it is.
+        """
         self._model = model
         self._objective = settings.objective
         self._backward = BackwardPass(model, self._objective, groups, settings.bf16)
@@ -90,7 +101,10 @@ class ClientTraining:
         self._collects = self._corrects or not settings.optimizer.elementwise
         by_tensor = settings.optimizer.elementwise
         trained = self._backward.parameters if by_tensor else model.slices(groups)
-        self._update = settings.optimizer.step_function(trained, lr_factor)
+        if captured is None:
+            self._update = settings.optimizer.step_function(trained, lr_factor)
+        else:
+            self._update = captured.update(settings.optimizer, groups, trained, lr_factor)
         self._context = LocalContext(
             model,
             anchor,
@@ -103,6 +117,9 @@ class ClientTraining:
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
         self._objective.begin(self._context)
+        variant = self._objective.variant()
+        self._key = None if variant is None else (groups, variant)
+        self._captured = captured
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
         """Train on one minibatch.
@@ -111,14 +128,23 @@ class ClientTraining:
             inputs: the inputs as the module takes them.
             labels: int64 [B].
         """
-        self._losses.append(self._backward(inputs, labels))
+        if self._captured is None:
+            loss = self._compute(inputs, labels)
+        else:
+            loss = self._captured.step(self._compute, self._key, self._update, inputs, labels)
+        self._losses.append(loss)
         self._sizes.append(len(labels))
+
+    def _compute(self, inputs: Tensor, labels: Tensor) -> Tensor:
+        """What a step computes; returns the loss."""
+        loss = self._backward(inputs, labels)
         if self._collects:
             self._model.collect_gradient()
         if self._corrects:
             with torch.no_grad():
                 self._objective.correct(self._context)
         self._update()
+        return loss
 
     def finish(self) -> LocalResult:
         """Bring the model's statistics and the client's state up to date; the only time that the losses are read."""
@@ -174,8 +200,53 @@ def train_client(
     Raises:
         OutOfTime: the deadline has passed.
     """
+    steps = training_steps(
+        model, inputs, labels, rows, transform, settings, anchor=anchor, groups=groups, round_index=round_index,
+        client=client, lr_factor=lr_factor, shared=shared, state=state, until=until,
+        randomness=seeded(model.vector.device, torch_seed(settings.seed, "dropout", round_index, client)),
+    )  # fmt: skip
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            result: LocalResult = end.value
+            return result
+
+
+def training_steps(
+    model: FlatModel,
+    inputs: Tensor,
+    labels: Tensor,
+    rows: npt.NDArray[np.int64],
+    transform: Transform,
+    settings: LocalTraining,
+    *,
+    anchor: Tensor,
+    groups: tuple[int, ...],
+    round_index: int,
+    client: int,
+    lr_factor: float,
+    shared: dict[str, Tensor] | None,
+    state: dict[str, Tensor] | None,
+    until: float,
+    randomness: AbstractContextManager[None],
+    captured: CapturedSteps | None = None,
+) -> Generator[None, None, LocalResult]:
+    """The same, as a generator that yields after each step and returns the result.
+
+    Args:
+        randomness: the context in which all steps are made.
+        captured: as for `ClientTraining`.
+    """
     training = ClientTraining(
-        model, settings, anchor=anchor, groups=groups, lr_factor=lr_factor, shared=shared, state=state
+        model,
+        settings,
+        anchor=anchor,
+        groups=groups,
+        lr_factor=lr_factor,
+        shared=shared,
+        state=state,
+        captured=captured,
     )
     positions = minibatches(
         generator(settings.seed, "minibatches", round_index, client),
@@ -186,9 +257,17 @@ def train_client(
         smallest=model.smallest_batch,
     )
     augmentation = generator(settings.seed, "augmentation", round_index, client)
-    with seeded(model.vector.device, torch_seed(settings.seed, "dropout", round_index, client)):
-        for batch in prepared_minibatches(inputs, labels, rows, positions, transform, augmentation):
+    device, batches = (
+        model.vector.device,
+        prepared_minibatches(inputs, labels, rows, positions, transform, augmentation),
+    )
+    with randomness:
+        for number, batch in enumerate(batches, 1):
             training.step(*batch)
-            if time.monotonic() > until:
-                raise OutOfTime
+            if until < math.inf:
+                if device.type == "cuda" and number % STEPS_AHEAD == 0:
+                    torch.cuda.current_stream(device).synchronize()  # else the steps are begun, and not yet made
+                if time.monotonic() > until:
+                    raise OutOfTime
+            yield
     return training.finish()

@@ -7,7 +7,7 @@ but that value's gradients, else over the active slices of the flat parameter ve
 import math
 from abc import abstractmethod
 from collections.abc import Callable
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from pydantic import Field, model_validator
 
@@ -15,6 +15,47 @@ from fedbench.components.base import Component
 
 if TYPE_CHECKING:
     import torch
+
+
+class ReusableStep:
+    """An optimizer's step over fixed tensors, which begins anew for each client and can be captured in a graph.
+
+    Attributes:
+        variant: distinguishes steps that launch different kernels: whether it is the first.
+    """
+
+    variant: bool = False
+
+    def __init__(self, parameters: "list[torch.nn.Parameter]", lr: float) -> None:
+        """Keep the parameters; `lr` is the learning rate before a client's factor on it."""
+        import torch
+
+        self._parameters = parameters
+        self._values = [parameter.detach() for parameter in parameters]
+        self._base_lr = lr
+        self._on_gpu = bool(self._values) and self._values[0].device.type == "cuda"
+        # A number would become a part of a graph. On a GPU the learning rate is always read from there, so that a step
+        # rounds it in the same way with and without a graph.
+        self._lr: Any = torch.empty((), device=self._values[0].device) if self._on_gpu else lr
+
+    def reset(self, factor: float) -> None:
+        """Begin a client's training, with the learning rate times `factor`."""
+        if self._on_gpu:
+            self._lr.fill_(self._base_lr * factor)
+        else:
+            self._lr = self._base_lr * factor
+
+    @property
+    def tensors(self) -> "list[torch.Tensor]":
+        """Everything that a step changes beside the parameters."""
+        return []
+
+    def stepped(self) -> None:
+        """Take notice of a step that was done by a graph."""
+
+    def __call__(self) -> None:
+        """Do one step with the gradients of the parameters."""
+        raise NotImplementedError
 
 
 class Optimizer(Component):
@@ -107,31 +148,51 @@ class SGD(Optimizer):
         return type(self).step_function is SGD.step_function
 
     def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
+        step = SgdStep(self, parameters)
+        step.reset(factor)
+        return step
+
+
+class SgdStep(ReusableStep):
+    """A step of `SGD`."""
+
+    def __init__(self, settings: SGD, parameters: "list[torch.nn.Parameter]") -> None:
         import torch
 
-        values = [parameter.detach() for parameter in parameters]
-        momenta = [torch.empty_like(value) for value in values] if self.momentum else []
-        lr, first_step = self.lr * factor, bool(momenta)
+        super().__init__(parameters, settings.lr)
+        self._momenta = [torch.zeros_like(value) for value in self._values] if settings.momentum else []
+        self._step = torch._fused_sgd_
+        self._options: dict[str, Any] = {
+            "weight_decay": settings.weight_decay,
+            "momentum": settings.momentum,
+            "dampening": 0.0,
+            "nesterov": settings.nesterov,
+            "maximize": False,
+        }
 
-        def step() -> None:
-            nonlocal first_step
-            if not values:
-                return
-            torch._fused_sgd_(
-                values,
-                gradients(parameters),
-                momenta,
-                weight_decay=self.weight_decay,
-                momentum=self.momentum,
-                lr=lr,
-                dampening=0.0,
-                nesterov=self.nesterov,
-                maximize=False,
-                is_first_step=first_step,
-            )
-            first_step = False
+    def reset(self, factor: float) -> None:
+        super().reset(factor)
+        self.variant = bool(self._momenta)
 
-        return step
+    @property
+    def tensors(self) -> "list[torch.Tensor]":
+        return self._momenta
+
+    def stepped(self) -> None:
+        self.variant = False
+
+    def __call__(self) -> None:
+        if not self._values:
+            return
+        self._step(
+            self._values,
+            gradients(self._parameters),
+            self._momenta,
+            lr=self._lr,
+            is_first_step=self.variant,
+            **self._options,
+        )
+        self.variant = False
 
 
 class Adam(Optimizer):
@@ -178,37 +239,56 @@ class Adam(Optimizer):
         return type(self).step_function is Adam.step_function
 
     def step_function(self, parameters: "list[torch.nn.Parameter]", factor: float) -> Callable[[], object]:
+        step = AdamStep(self, parameters)
+        step.reset(factor)
+        return step
+
+
+class AdamStep(ReusableStep):
+    """A step of `Adam` or `AdamW`."""
+
+    def __init__(self, settings: Adam, parameters: "list[torch.nn.Parameter]") -> None:
         import torch
 
-        lr, (beta1, beta2) = self.lr * factor, self.betas
-        values = [parameter.detach() for parameter in parameters]
-        first, second = ([torch.zeros_like(value) for value in values] for _ in range(2))
-        fused = torch._fused_adamw_ if self.decoupled else torch._fused_adam_
+        super().__init__(parameters, settings.lr)
+        self._first, self._second = ([torch.empty_like(value) for value in self._values] for _ in range(2))
         # One counter of steps serves all tensors: each is updated in each step.
-        count = torch.zeros((), dtype=torch.float32, device=values[0].device if values else None)
-        counts = [count] * len(values)
+        self._count = torch.empty((), device=self._values[0].device if self._values else None)
+        self._counts = [self._count] * len(self._values)
+        self._step = torch._fused_adamw_ if settings.decoupled else torch._fused_adam_
+        beta1, beta2 = settings.betas
+        self._options: dict[str, Any] = {
+            "amsgrad": False,
+            "beta1": beta1,
+            "beta2": beta2,
+            "weight_decay": settings.weight_decay,
+            "eps": settings.eps,
+            "maximize": False,
+        }
 
-        def step() -> None:
-            if not values:
-                return
-            count.add_(1)
-            fused(
-                values,
-                gradients(parameters),
-                first,
-                second,
-                [],
-                counts,
-                amsgrad=False,
-                lr=lr,
-                beta1=beta1,
-                beta2=beta2,
-                weight_decay=self.weight_decay,
-                eps=self.eps,
-                maximize=False,
-            )
+    def reset(self, factor: float) -> None:
+        super().reset(factor)
+        for tensor in self.tensors:
+            tensor.zero_()
 
-        return step
+    @property
+    def tensors(self) -> "list[torch.Tensor]":
+        return [*self._first, *self._second, self._count]
+
+    def __call__(self) -> None:
+        if not self._values:
+            return
+        self._count.add_(1)
+        self._step(
+            self._values,
+            gradients(self._parameters),
+            self._first,
+            self._second,
+            [],
+            self._counts,
+            lr=self._lr,
+            **self._options,
+        )
 
 
 class AdamW(Adam):

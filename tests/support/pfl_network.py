@@ -1,4 +1,4 @@
-"""The network of pfl-research's benchmark on CIFAR-10. Importable by path: "pfl_network:PflCnn"."""
+"""Networks with dropout: that of pfl-research's benchmark on CIFAR-10, and a small one. Importable by path."""
 
 import torch
 from torch import Tensor, nn
@@ -36,3 +36,15 @@ class PooledConvolutions(nn.Module):
         pooled = self.dropout1(nn.functional.max_pool2d(maps, 2)).flatten(1)
         logits: Tensor = self.fc2(self.dropout2(torch.relu(self.fc1(pooled))))
         return logits
+
+
+class SmallDropout(Model):
+    """One hidden layer with dropout, for images of any size."""
+
+    name: str = "pfl_network:SmallDropout"
+
+    def build(self, task: Task) -> nn.Module:
+        height, width, channels = task.input_shape
+        return nn.Sequential(
+            nn.Flatten(), nn.Linear(height * width * channels, 8), nn.ReLU(), nn.Dropout(), nn.Linear(8, task.classes)
+        )

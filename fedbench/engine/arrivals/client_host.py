@@ -137,5 +137,5 @@ class ArrivalHost(ClientHost):
             client=order.client,
             visit=order.visit,
         )
-        new_state = self._new_state(self._states.get(order.client, ClientState()), {})
+        new_state = self._new_state(self._model, self._states.get(order.client, ClientState()), {})
         return len(chosen), LocalResult(1, loss, 0, {}), new_state, self._model.gradient

@@ -18,6 +18,7 @@ NOT_ABOUT_ACTORS = frozenset(
         "address",
         "executor",
         "combine",
+        "slots",
         "torch_threads",
         "max_failed_clients",
         "round_timeout",

@@ -53,20 +53,21 @@ class InlineRoundExecutor(RoundExecutor):
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         trained, reports = leave_out(plan.cohort, limit, self._sizes)
         load_seconds = busy_seconds = 0.0
-        for client in trained:
+        together = self._spec.slots > 1 and not plan.own_starts
+        for clients in [tuple(trained)] if together else [(client,) for client in trained]:
             stale = self._start_parts() if plan.own_starts else self._bring_up_to_date()
             order = plan.order(
-                (client,),
+                clients,
                 stale=stale,
                 combine=False,
-                on_failure="continue" if self._max_failed else "raise",
+                on_failure="continue" if self._max_failed else "stop" if together else "raise",
                 seconds=limit.seconds,
             )
-            payload = self._server.starts((client,)) if plan.own_starts else self._server.payload(stale)
+            payload = self._server.starts(clients) if plan.own_starts else self._server.payload(stale)
             try:
                 upload, report = self._host.train(order, payload)
             except Exception as error:
-                raise ClientFailure(client, plan.round, one_line(error), "") from error
+                raise ClientFailure(clients[0], plan.round, one_line(error), "") from error
             reports += report.clients
             check_failures(reports, plan.round, self._max_failed)
             self._server.receive(upload, accepted_clients(report.clients))

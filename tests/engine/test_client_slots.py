@@ -1,0 +1,61 @@
+"""Clients that train at the same time in slots leave the model of clients that train one after the other.
+
+A "graph" is here the recorded step itself, called again: what it reads and writes is what a CUDA graph would.
+"""
+
+import pytest
+from small import config
+
+from fedbench import run
+from fedbench.engine import client_host
+from fedbench.experiment.result import Result
+from fedbench.training.captured import CalledStep
+
+INLINE = ("runtime.executor=inline", "rounds=3")
+
+VARIANTS: dict[str, tuple[str, ...]] = {
+    "fedavg": (),
+    "momentum": ("local.optimizer=sgd", "local.optimizer.momentum=0.9", "local.lr_schedule=cosine"),
+    "adam": ("local.optimizer=adam", "local.epochs=2"),
+    "ragged": ("data.partition=quantity", "data.partition.alpha=1.0", "local.epochs=2"),
+    "fedprox": ("algorithm=fedprox", "algorithm.mu=0.1"),
+    "scaffold": ("algorithm=scaffold", "local.optimizer=sgd"),
+    "feddyn": ("algorithm=feddyn", "participation.clients_per_round=4"),
+    "moon": ("algorithm=moon", "model=cnn-bn", "model.width=4"),
+    "local-statistics": ("local.batchnorm=local", "model=cnn-bn", "model.width=4"),
+    "fedmr": ("algorithm=fedmr",),
+    "augmented": ("data.augment.flip=true", "data.augment.crop=1"),
+    "median": ("server=median",),
+}
+
+
+def trained(*overrides: str) -> Result:
+    return run(config(*INLINE, *overrides))
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_recorded_steps_in_slots_leave_the_same_model(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = trained(*VARIANTS[variant])
+    monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
+    result = trained(*VARIANTS[variant], "runtime.slots=4")
+    assert result.summary["model_sha256"] == expected.summary["model_sha256"]
+    assert result.history.column("train_loss").equals(expected.history.column("train_loss"))
+
+
+def test_steps_that_are_not_recorded_leave_the_same_model_in_slots() -> None:
+    assert trained("runtime.slots=3").summary["model_sha256"] == trained().summary["model_sha256"]
+
+
+def test_a_network_that_draws_random_numbers_draws_them_by_client() -> None:
+    drops = ("model=pfl_network:SmallDropout",)
+    assert trained(*drops, "runtime.slots=3").summary["model_sha256"] == trained(*drops).summary["model_sha256"]
+
+
+def test_what_cannot_be_recorded_is_done_as_it_is_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = ("algorithm=small:Faulty", "algorithm.bad_label=99")
+    expected = trained(*odd)
+    monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
+    with pytest.warns(UserWarning, match="not captured as a graph") as warned:
+        result = trained(*odd, "runtime.slots=2")
+    assert result.summary["model_sha256"] == expected.summary["model_sha256"]
+    assert len([one for one in warned if "not captured" in str(one.message)]) == 2  # once for each slot
