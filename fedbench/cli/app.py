@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from fedbench import __version__
-from fedbench.cli.entry import INTERRUPTED, interruptible, run_command
+from fedbench.cli.entry import INTERRUPTED, interruptible, leave, run_command
 from fedbench.components.named_code import refusing_foreign_code
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.passwords import without_passwords
@@ -430,5 +430,5 @@ def print_json(document: Any) -> None:
 
 
 def main() -> None:
-    """Entry point: run the command that `sys.argv` names, and exit with its status."""
-    run_command(app)
+    """Entry point: run the command that `sys.argv` names, and end the process with its status."""
+    leave(run_command(app))

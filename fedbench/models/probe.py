@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from fedbench.errors import FedbenchError, ModelError
 from fedbench.models.base import Task
+from fedbench.models.uncompiled import without_compiler
 
 Result = TypeVar("Result")
 
@@ -70,7 +71,8 @@ def probe(module: nn.Module, measure: Callable[[nn.Module, torch.device], Result
     """
     meta = torch.device("meta")
     try:
-        return measure(training_copy(module, meta), meta)
+        with without_compiler():
+            return measure(training_copy(module, meta), meta)
     except FedbenchError:
         raise
     except Exception:

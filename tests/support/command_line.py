@@ -12,7 +12,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fedbench.cli.app import main
+from fedbench.cli.app import app
+from fedbench.cli.entry import run_command
 from fedbench.data.images import Cifar10
 from fedbench.data.parquet_writer import write_parquet
 
@@ -108,9 +109,8 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
         monkeypatch.setattr(sys, "path", list(sys.path))
         monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
         capfd.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            main()
+        status = run_command(app)
         stdout, stderr = capfd.readouterr()
-        return Finished(int(ended.value.code or 0), stdout, stderr)
+        return Finished(status, stdout, stderr)
 
     return fedbench

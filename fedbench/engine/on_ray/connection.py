@@ -7,14 +7,16 @@ import random
 import signal
 import socket
 import threading
+import time
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
 
 import ray
 from ray._private import external_storage, gcs_pubsub, node
 from ray.exceptions import RayError
 
+from fedbench.engine.on_ray.daemons import fewest_daemons
 from fedbench.engine.on_ray.lifetime import is_ray_kept
 from fedbench.errors import RunError
 
@@ -23,6 +25,9 @@ PROBE_TIMEOUT = 5.0
 
 RECONNECT_SECONDS = "300"
 """Seconds for which Ray itself tries to reach a head that is gone; `HEAD_TIMEOUT` is what fedbench waits."""
+
+END_TIMEOUT = 2.0
+"""Seconds in which processes of a local Ray that were killed must have ended."""
 
 IN_A_JOB = "RAY_JOB_CONFIG_JSON_ENV_VAR"
 """The environment variable that Ray sets for what `ray job submit` starts."""
@@ -92,7 +97,7 @@ def _wanted(address: str | None) -> str:
 
 
 def connect(address: str | None) -> None:
-    """Join the Ray cluster at `address`, or start a local Ray without dashboard.
+    """Join the Ray cluster at `address`, or start a local Ray without dashboard and with the fewest daemons.
 
     The processes of a local Ray do not heed SIGTERM: one that is sent to the whole process group, as `timeout` and
     batch systems send it, ends this process at its own time, and Ray with it.
@@ -122,7 +127,8 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        with _sigterm_blocked(), _caller_undisturbed():  # child processes inherit what is blocked
+        daemons = fewest_daemons() if local else nullcontext()
+        with _sigterm_blocked(), _caller_undisturbed(), daemons:  # child processes inherit what is blocked
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which ends the process at once
@@ -148,6 +154,18 @@ def disconnect() -> None:
     for child in children:
         with suppress(Exception):  # it has ended, as it should
             child.kill()
+    until = time.monotonic() + END_TIMEOUT
+    while any(map(_is_running, children)) and time.monotonic() < until:
+        time.sleep(0.01)
+
+
+def _is_running(process: Any) -> bool:
+    """Whether a process is still there, and not only its entry that nobody has asked for."""
+    import psutil
+
+    with suppress(psutil.Error):
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
+    return False
 
 
 def _children(node: Any) -> list[Any]:
