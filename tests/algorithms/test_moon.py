@@ -247,17 +247,19 @@ def test_where_features_train_each_step_pays_two_further_passes_and_frozen_group
 
 
 class Drifting(TwoLayers):
-    """Its training passes change a buffer that its output depends on."""
+    """Its training passes change a buffer and a plain attribute, on which its output depends."""
 
     def __init__(self, *shape: Any) -> None:
         super().__init__(*shape)
         self.register_buffer("drift", torch.zeros(()), persistent=False)
         self.normalisation = nn.BatchNorm2d(1, affine=False)
+        self.gain = 1.0
 
     def forward(self, images: Tensor) -> Tensor:
         if self.training:
             self.drift += 1.0
-        return super().forward(self.normalisation(images) + self.drift)
+            self.gain += 0.1
+        return super().forward(self.gain * self.normalisation(images) + self.drift)
 
 
 @pytest.mark.parametrize("reference", ["own", "batch"])
