@@ -9,7 +9,7 @@ import random
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 
@@ -58,3 +58,17 @@ def global_generators_seeded(seed: int) -> Iterator[None]:
         np.random.set_state(of_numpy)
         if of_torch is not None:
             of_torch.set_state(torch_state)
+
+
+def seeded_if_foreign(part: object, seed: int, purpose: str, *indices: int) -> AbstractContextManager[None]:
+    """Seed the global generators, as `global_generators_seeded`, while a part that is not fedbench's own computes.
+
+    Args:
+        part: an object of a class; those of fedbench draw from no global generator, and are spared the time.
+        seed: the experiment's seed.
+        purpose: what the part computes.
+        indices: what it computes it for, e.g. the round.
+    """
+    if type(part).__module__.startswith("fedbench."):
+        return nullcontext()
+    return global_generators_seeded(torch_seed(seed, purpose, *indices))

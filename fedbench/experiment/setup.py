@@ -97,6 +97,7 @@ class Problem:
             workers=plan.workers,
             method=plan.method,
             weight_decay=_weight_decay(self.config) if plan.gradient and plan.method.decays_at_server else 0.0,
+            seed=self.config.seed,
         )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedbench.errors import ConfigError, FedbenchError
 from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
+from fedbench.randomness import seeded_if_foreign
 
 
 def checked_groups(
@@ -30,6 +31,19 @@ def checked_groups(
         FedbenchError: of the kind `error`, where `active` or `client_groups` returned no layer groups, or some that do
             not exist or are not active.
     """
+    with seeded_if_foreign(schedule, seed, "schedule", round_index):
+        return _checked_groups(schedule, round_index, groups, seed, feedback, cohort, error)
+
+
+def _checked_groups(
+    schedule: Schedule,
+    round_index: int,
+    groups: int,
+    seed: int,
+    feedback: Feedback,
+    cohort: Sequence[int],
+    error: type[FedbenchError],
+) -> tuple[ActiveGroups, tuple[tuple[int, ...], ...]]:
     active: object = schedule.active(round_index, groups, seed, feedback)
     owner = f"schedule.name={schedule.name}: active({round_index}, {groups}, ...) returned"
     if not isinstance(active, ActiveGroups):

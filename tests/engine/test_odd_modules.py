@@ -256,6 +256,22 @@ def test_a_server_rule_that_draws_from_global_generators_is_a_function_of_the_se
     assert first.summary["model_sha256"] == again.summary["model_sha256"] != other.summary["model_sha256"]
 
 
+def test_a_schedule_that_draws_from_global_generators_is_a_function_of_the_seed() -> None:
+    def groups(seed: int) -> list[int]:
+        result = inline("centres", "schedule=odd_modules:NoisySchedule", "rounds=12", f"seed={seed}")
+        return result.frame()["group"].tolist()
+
+    assert groups(0) == groups(0) != groups(1)
+
+
+def test_an_asynchronous_method_that_draws_from_global_generators_is_a_function_of_the_seed() -> None:
+    first, again, other = (
+        run(asynchronous("algorithm=odd_modules:NoisyArrivals", f"seed={seed}", "runtime.executor=inline"))
+        for seed in (0, 0, 1)
+    )
+    assert first.summary["model_sha256"] == again.summary["model_sha256"] != other.summary["model_sha256"]
+
+
 def host_after_training(parts: str) -> tuple[ClientHost, ExperimentConfig]:
     """A host on which client 0 has trained for a round."""
     settled = odd(parts)

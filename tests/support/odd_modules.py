@@ -1,7 +1,7 @@
 """A small network with whatever a module may hold beside its parameters, and data that draw from global generators.
 
 Importable by path: "odd_modules:Odd", "odd_modules:Clamped", "odd_modules:Noisy", "odd_modules:NoisyPartition",
-"odd_modules:NoisyRule".
+"odd_modules:NoisyRule", "odd_modules:NoisySchedule", "odd_modules:NoisyArrivals".
 """
 
 import random
@@ -15,10 +15,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations, prune
 
+from fedbench.algorithms.arrivals import Array, ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, RuleContext, ServerRule, Values
 from fedbench.data.base import FederatedData, IntArray, Split
 from fedbench.data.digits import Digits
 from fedbench.data.partition import Iid
+from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
 
 WIDTH = 8
 
@@ -161,3 +163,30 @@ class NoisyRule(Algorithm):
 class AddsNoise(ServerRule):
     def combine(self, previous: Values, update: Values, context: RuleContext) -> Values:
         return previous + update + 0.01 * np.random.normal(size=update.shape)
+
+
+class NoisySchedule(Schedule):
+    """One layer group a round, which Python's global generator draws."""
+
+    name: str = "odd_modules:NoisySchedule"
+
+    def length(self, groups: int) -> int | None:
+        return None
+
+    def active(self, round_index: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+        return ActiveGroups((random.randrange(groups),), partial=True)
+
+
+class NoisyArrivals(AsyncAlgorithm):
+    """Asynchronous SGD whose server adds noise from NumPy's global generator."""
+
+    name: str = "odd_modules:NoisyArrivals"
+
+    def machine(self, parameters: Array, workers: int) -> ArrivalRule:
+        return AddsNoiseOnArrival(parameters, workers)
+
+
+class AddsNoiseOnArrival(ArrivalRule):
+    def apply(self, update: Array, index: int, worker: int, lr: float) -> None:
+        noise = 0.01 * np.random.normal(size=update.shape)
+        self.parameters = self.parameters - lr * update + noise.astype(np.float32)

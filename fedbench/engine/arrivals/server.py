@@ -16,6 +16,7 @@ from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, ServerStep
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS, PartTable
+from fedbench.randomness import seeded_if_foreign
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class ArrivalServerSpec:
         method: gives the state machines.
         weight_decay: lambda, with which the server adds lambda w to every gradient; 0 where clients do, or where they
             send deltas.
+        seed: the experiment's seed.
     """
 
     table: PartTable
@@ -42,6 +44,7 @@ class ArrivalServerSpec:
     workers: int
     method: AsyncAlgorithm
     weight_decay: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,8 @@ class ArrivalServer:
 
     def _fix(self, number: int, worker: int, groups: Sequence[int]) -> None:
         """Keep the parameters that a task starts from; arguments as for `send`."""
-        pulled = {group: self._machines[group].pull(worker) for group in groups}
+        with seeded_if_foreign(self._spec.method, self._spec.seed, "parameters of a task", number):
+            pulled = {group: self._machines[group].pull(worker) for group in groups}
         pieces: list[Array] = []
         for part in self._table.parts:
             if part.channel == STATISTICS:
@@ -153,6 +157,10 @@ class ArrivalServer:
             lr: eta, the factor on the update.
             steps: n, the minibatches that the client trained on.
         """
+        with seeded_if_foreign(self._spec.method, self._spec.seed, "arrival", number):
+            self._apply(number, upload, lr, steps)
+
+    def _apply(self, number: int, upload: Vector, lr: float, steps: int) -> None:
         sent = self._sent.pop(number)
         parts = self._table.uploaded(sent.indices)
         for part, segment in self._table.segments(parts, parts):
