@@ -31,6 +31,9 @@ STATE = (
     "checkpoints/round-00000004/state.json",
     "checkpoints/round-00000004/arrays.safetensors",
     "checkpoints/round-00000004/rounds.parquet",
+    "checkpoints/round-00000004/clients.parquet",
+    "checkpoints/round-00000002/manifest.json",
+    "checkpoints/round-00000002",
     "checkpoints/round-00000004",
     "checkpoints",
 )
