@@ -18,6 +18,10 @@ and the workspaces of its libraries."""
 SMALLEST_ROOM = 256 << 20
 """Memory of a GPU below which nothing is worth training on it."""
 
+THREADS_PER_CORE = 4
+FEWEST_THREADS = 8
+"""Threads of PyTorch that are accepted on a machine with few cores."""
+
 OUT_OF_MEMORY_SIGNS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
 """Texts by which errors that are no `torch.OutOfMemoryError` say that a GPU has no memory left."""
 
@@ -88,8 +92,14 @@ def configure_torch(spec: HostSpec, device: torch.device) -> None:
     """Set PyTorch up for a host: threads, and on a GPU its precision, deterministic kernels and share of memory.
 
     Raises:
-        ConfigError: the host's share of the GPU is too small.
+        ConfigError: the machine has far fewer cores than threads are asked for, or the host's share of the GPU is too
+            small.
     """
+    most = max(THREADS_PER_CORE * (os.cpu_count() or 1), FEWEST_THREADS)
+    if spec.torch_threads > most:  # they would wait for each other without end
+        raise ConfigError(
+            f"runtime.torch_threads={spec.torch_threads}: the machine has {os.cpu_count()} cores; at most {most}"
+        )
     torch.set_num_threads(spec.torch_threads)
     if device.type == "cuda":
         set_precision(spec.precision)

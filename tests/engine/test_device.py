@@ -161,3 +161,8 @@ def test_a_dead_gpu_is_a_lost_actor_and_its_work_is_done_again(tmp_path: Path) -
     result = run(config("runtime.actors=2", *short, *dead))
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert any("has lost its GPU: CUDA error: device-side assert" in warning for warning in result.warnings)
+
+
+def test_many_more_threads_than_cores_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"^runtime.torch_threads=1024: the machine has \d+ cores; at most \d+$"):
+        run(config("runtime.executor=inline", "runtime.torch_threads=1024", "rounds=1"))

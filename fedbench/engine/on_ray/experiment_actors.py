@@ -207,7 +207,10 @@ class ActorExecutor:
         """
         try:
             return self._waiter.get(references, timeout=self._runtime.round_timeout)
-        except (RayError, GetTimeoutError) as error:
+        except GetTimeoutError:
+            limit = self._runtime.round_timeout
+            raise RunError(f"no answer of the actors within runtime.round_timeout={limit:g} s; raise it") from None
+        except RayError as error:
             raise as_fedbench_error(error, "an actor died") from error
 
 
