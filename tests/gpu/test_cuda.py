@@ -1,0 +1,156 @@
+"""What holds on a GPU. Without one these tests are skipped; none of them has been run on a GPU yet.
+
+pytest tests/gpu -m gpu -s
+"""
+
+import warnings
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+from pfl_network import PflCnn
+from small import config
+
+from fedbench import run
+from fedbench.algorithms.base import Objective
+from fedbench.data.augment import MinibatchDraws, augment
+from fedbench.data.augmentation import Augmentation
+from fedbench.engine.device import TorchSettings, memory_fraction, set_determinism, set_precision
+from fedbench.models.base import Model, Task
+from fedbench.models.flat import FlatModel
+from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
+from fedbench.models.resnet import ResNet8
+from fedbench.randomness import generator
+from fedbench.training.local import ClientTraining, LocalTraining
+from fedbench.training.optimizers import SGD, Adam, Optimizer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.slow,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that PyTorch can use"),
+]
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+TASK = Task("image", (32, 32, 3), 10)
+INLINE = ("runtime.executor=inline", "runtime.device=cuda")
+
+
+@pytest.fixture(autouse=True)
+def settings_put_back() -> Iterator[None]:
+    settings = TorchSettings()
+    set_precision("float32")
+    set_determinism(True)
+    yield
+    settings.restore()
+
+
+def flat(model: Model, device: torch.device) -> FlatModel:
+    module = build_module(model, TASK, 0)
+    return FlatModel(module, parameter_layout(module, derive_layer_groups(module, TASK)), device)
+
+
+def training(model: FlatModel, optimizer: Optimizer) -> ClientTraining:
+    settings = LocalTraining(optimizer, Objective(), batch_size=32, epochs=1, steps=None, bf16=False, seed=0)
+    return ClientTraining(model, settings, anchor=model.vector.clone(), groups=model.layout.all_groups, lr_factor=1.0)
+
+
+def batch(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    images = torch.rand(32, 3, 32, 32, generator=torch.Generator().manual_seed(1))
+    return images.to(device, memory_format=torch.channels_last), (torch.arange(32) % 10).to(device)
+
+
+@pytest.mark.parametrize("model", [ResNet8(), PflCnn(dropout=False)], ids=lambda model: model.name)
+def test_a_step_on_a_gpu_is_that_on_a_cpu_within_a_hundredth(model: Model) -> None:
+    """Of the length of the step: ReLU's kinks and BatchNorm's division enlarge differences of the last bit."""
+    steps, losses = [], []
+    for device in (CPU, CUDA):
+        trained = flat(model, device)
+        before = trained.vector.clone()
+        of_client = training(trained, SGD(lr=0.05))
+        of_client.step(*batch(device))
+        losses.append(of_client.finish().loss)
+        steps.append((trained.vector - before).cpu().double())
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+    assert float((steps[0] - steps[1]).norm() / steps[0].norm()) < 1e-2
+
+
+@pytest.mark.parametrize("augmentation", [Augmentation(flip=True, crop=4), Augmentation(rotate=15.0, crop=2)])
+def test_augmented_pixels_are_the_same_on_every_device(augmentation: Augmentation) -> None:
+    images = torch.from_numpy(np.random.default_rng(0).integers(0, 256, (64, 32, 32, 3), dtype=np.uint8))
+    made = [
+        augment(images.to(device), augmentation, MinibatchDraws(generator(0, "augmentation"), [64])).cpu()
+        for device in (CPU, CUDA)
+    ]
+    assert torch.equal(*made)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(lr=0.05), SGD(lr=0.05, momentum=0.9), Adam()], ids=str)
+def test_the_steps_wait_for_nothing(optimizer: Optimizer) -> None:
+    of_client, minibatch = training(flat(ResNet8(), CUDA), optimizer), batch(CUDA)
+    of_client.step(*minibatch)  # libraries may wait while they are loaded
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(4):
+            of_client.step(*minibatch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert np.isfinite(of_client.finish().loss)
+
+
+CASES = {
+    "adam": ("local.optimizer=adam", "local.epochs=2"),
+    "momentum": ("local.optimizer=sgd", "local.optimizer.momentum=0.9", "local.lr_schedule=cosine"),
+    "ragged": ("data.partition=quantity", "data.partition.alpha=1.0"),
+    "fedprox": ("algorithm=fedprox", "algorithm.mu=0.1"),
+    "scaffold": ("algorithm=scaffold", "local.optimizer=sgd"),
+    "feddyn": ("algorithm=feddyn",),
+    "moon": ("algorithm=moon", "model=cnn-bn", "model.width=4"),
+    "dropout": ("model=pfl_network:SmallDropout", "schedule=full"),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_run_twice_leaves_the_same_model(case: str) -> None:
+    first, second = (run(config(*INLINE, *CASES[case])).summary for _ in range(2))
+    assert first["model_sha256"] == second["model_sha256"]
+    assert first["devices"][0]["name"] == torch.cuda.get_device_name()
+
+
+@pytest.mark.parametrize("slots", [2, 4, 16])
+@pytest.mark.parametrize("case", CASES)
+def test_captured_steps_in_slots_are_the_eager_ones_bit_for_bit(case: str, slots: int) -> None:
+    expected = run(config(*INLINE, *CASES[case]))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*not captured as a graph.*")
+        captured = run(config(*INLINE, *CASES[case], f"runtime.slots={slots}"))
+    assert captured.summary["model_sha256"] == expected.summary["model_sha256"]
+
+
+@pytest.mark.parametrize("slots", [1, 4])
+def test_four_actors_on_one_gpu_leave_the_model_of_one_process(slots: int) -> None:
+    expected = run(config(*INLINE))
+    actors = ("runtime.device=cuda", "runtime.actors=4", "runtime.gpus_per_client=0.25", "runtime.cpus_per_client=0.25")
+    result = run(config(*actors, f"runtime.slots={slots}"))
+    assert result.summary["model_sha256"] == expected.summary["model_sha256"]
+    assert len(result.summary["devices"]) == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
+def test_each_precision_is_set_and_recorded(precision: str) -> None:
+    (device,) = run(config(*INLINE, f"local.precision={precision}", "rounds=1", "schedule=full")).summary["devices"]
+    assert device["tf32"] == (precision == "tf32")
+    assert device["cuda"]
+    assert device["cudnn"]
+
+
+def test_a_process_cannot_allocate_beyond_its_share() -> None:
+    total = torch.cuda.get_device_properties(CUDA).total_memory
+    fraction = memory_fraction(0.25, total)
+    torch.cuda.set_per_process_memory_fraction(fraction)
+    try:
+        with pytest.raises(torch.OutOfMemoryError):
+            torch.empty(int(fraction * total * 1.05), dtype=torch.uint8, device=CUDA)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0)
+        torch.cuda.empty_cache()
