@@ -286,6 +286,8 @@ class ExperimentConfig(Section):
             raise ValueError(f"runtime.actors={actors}: more than the {cohort} clients of a round; the rest would idle")
         if self.local.precision == "tf32" and self.runtime.device == "cpu":
             raise ValueError("local.precision=tf32: has no effect with runtime.device=cpu; set float32")
+        if self.runtime.slots > 1 and self.asynchronous:
+            raise ValueError(f"runtime.slots={self.runtime.slots}: has no effect in an asynchronous run; leave it out")
         if self.evaluation.batchnorm == "aggregate" and self.local.batchnorm == "local":
             raise ValueError(
                 "evaluation.batchnorm=aggregate: local.batchnorm=local keeps the statistics with the clients; "

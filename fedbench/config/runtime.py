@@ -23,7 +23,8 @@ class RuntimeSection(Section):
         actors: Number of client actors; set actors or clients_per_actor. Both null: as many actors as fit.
         clients_per_actor: Clients of a round that share an actor; set actors or clients_per_actor.
         gpus_per_client: Fraction of a GPU for each client actor. null: equal shares, of which a GPU has as many as it
-            takes to seat all actors, and at most 4 unless actors or clients_per_actor ask for more; 0 without GPUs.
+            takes to seat all actors, and at most 4 (1 with slots) unless actors or clients_per_actor ask for more; 0
+            without GPUs.
         slots: Clients of a round that train at the same time in each actor, a step of one after the other. On a GPU
             each has a stream of its own, and its steps are captured as CUDA graphs, for networks whose steps are so
             short that starting them takes longer than computing them. On a CPU it saves nothing.

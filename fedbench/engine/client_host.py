@@ -228,12 +228,13 @@ class ClientHost:
         while len(self._slots) < min(self._spec.slots, len(order.clients)):
             self._slots.append(ClientSlot(self._spec, self._device, self._recorder()))
         jobs = [partial(self._work, order, index) for index in range(len(order.clients))]
-        ended: dict[int, Finished[TrainedClient]] = {}
+        ended: dict[int, Finished[ClientSlot, TrainedClient]] = {}
         reports: list[ClientReport] = []
         for finished in interleaved(jobs, self._slots[: len(jobs)]):
             if finished.error is not None and is_out_of_memory(finished.error):
                 self._free_memory()
-                (finished,) = interleaved([jobs[finished.index]], self._slots[:1])
+                (again,) = interleaved([jobs[finished.index]], [finished.slot])
+                finished = Finished(finished.index, again.slot, again.outcome, again.error)
             ended[finished.index] = finished
             while (following := ended.pop(len(reports), None)) is not None:
                 reports.append(self._end(order, upload, following))
@@ -241,7 +242,9 @@ class ClientHost:
                 break
         return reports
 
-    def _end(self, order: HostOrder, upload: HostUpload, finished: "Finished[TrainedClient]") -> ClientReport:
+    def _end(
+        self, order: HostOrder, upload: HostUpload, finished: "Finished[ClientSlot, TrainedClient]"
+    ) -> ClientReport:
         """The report of a client that has trained in a slot, whose update is added to the upload."""
         if finished.outcome is not None:
             return self._accept(order, finished.index, upload, finished.outcome)

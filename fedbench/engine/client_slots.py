@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -90,8 +91,10 @@ class ClientSlot:
 
 
 def recorder(device: torch.device) -> Record | None:
-    """How training steps are recorded on a device; None: not at all."""
-    return CudaStepGraph if device.type == "cuda" else None
+    """How training steps of one slot are recorded on a device; None: not at all."""
+    if device.type != "cuda":
+        return None
+    return partial(CudaStepGraph, pool=torch.cuda.graph_pool_handle())
 
 
 def local_training(spec: HostSpec) -> LocalTraining:

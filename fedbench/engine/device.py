@@ -32,6 +32,8 @@ def choose_device(spec: HostSpec) -> torch.device:
     Raises:
         ConfigError: it is to be a GPU, or the precision needs one, and this process finds no CUDA.
     """
+    if spec.slots > 1:
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # of the default, 8, several streams share one
     finds_cuda = spec.device != "cpu" and torch.cuda.is_available()
     if spec.device == "cuda" and not finds_cuda:
         built = "finds no usable GPU" if torch.version.cuda else "was built without CUDA"

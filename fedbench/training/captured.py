@@ -49,11 +49,17 @@ class CudaStepGraph:
 
     gradients_stay = True
 
-    def __init__(self, step: Callable[[], Tensor]) -> None:
+    def __init__(self, step: Callable[[], Tensor], pool: Any = None) -> None:
+        """Capture a step.
+
+        Args:
+            step: the step, which has been done before on this stream.
+            pool: memory for what it computes, shared with graphs that never run at the same time.
+        """
         self._graph = torch.cuda.CUDAGraph()
         stream = torch.cuda.current_stream()
         torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph, stream=stream, capture_error_mode="thread_local"):
+        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
             self.loss = step()
 
     def replay(self) -> None:

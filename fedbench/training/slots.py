@@ -24,22 +24,24 @@ Job = Callable[[Place], Generator[None, None, Outcome]]
 """A client's work: in a slot, it yields after each step and returns the outcome."""
 
 
-class Finished(Generic[Outcome]):
+class Finished(Generic[Place, Outcome]):
     """The end of a job.
 
     Attributes:
         index: the job's position, from 0.
+        slot: where it was done; nothing else is under way there until the next one is asked for.
         outcome: what it returned; None where it raised.
         error: what it raised; None where it returned.
     """
 
-    def __init__(self, index: int, outcome: Outcome | None, error: Exception | None) -> None:
+    def __init__(self, index: int, slot: Place, outcome: Outcome | None, error: Exception | None) -> None:
         self.index = index
+        self.slot = slot
         self.outcome = outcome
         self.error = error
 
 
-def interleaved(jobs: Iterable[Job[Place, Outcome]], slots: Sequence[Place]) -> Iterator[Finished[Outcome]]:
+def interleaved(jobs: Iterable[Job[Place, Outcome]], slots: Sequence[Place]) -> Iterator[Finished[Place, Outcome]]:
     """Do the jobs in the slots, and yield the end of each as it comes.
 
     Every occupied slot has one step in turn. A slot whose job has ended takes the next one at its next turn, so that
@@ -63,18 +65,18 @@ def interleaved(jobs: Iterable[Job[Place, Outcome]], slots: Sequence[Place]) -> 
             busy = True
             index, steps = job
             with slot.turn():
-                ended = _advance(index, steps)
+                ended = _advance(index, slot, steps)
             if ended is not None:
                 running[place] = None
                 yield ended
 
 
-def _advance(index: int, steps: Generator[None, None, Outcome]) -> Finished[Outcome] | None:
+def _advance(index: int, slot: Place, steps: Generator[None, None, Outcome]) -> Finished[Place, Outcome] | None:
     """Do a job's next step; its end, where it has ended with it."""
     try:
         next(steps)
     except StopIteration as end:
-        return Finished(index, end.value, None)
+        return Finished(index, slot, end.value, None)
     except Exception as error:
-        return Finished(index, None, error)
+        return Finished(index, slot, None, error)
     return None

@@ -3,11 +3,14 @@
 A "graph" is here the recorded step itself, called again: what it reads and writes is what a CUDA graph would.
 """
 
+from pathlib import Path
+
 import pytest
-from small import config
+from small import asynchronous, config
 
 from fedbench import run
 from fedbench.engine import client_host
+from fedbench.errors import ConfigError
 from fedbench.experiment.result import Result
 from fedbench.training.captured import CalledStep
 
@@ -49,6 +52,17 @@ def test_steps_that_are_not_recorded_leave_the_same_model_in_slots() -> None:
 def test_a_network_that_draws_random_numbers_draws_them_by_client() -> None:
     drops = ("model=pfl_network:SmallDropout",)
     assert trained(*drops, "runtime.slots=3").summary["model_sha256"] == trained(*drops).summary["model_sha256"]
+
+
+def test_out_of_memory_in_a_slot_is_tried_once_more_there(tmp_path: Path) -> None:
+    short = ("algorithm=broken_device:Short", f"algorithm.mark={tmp_path / 'once'}", "runtime.slots=3")
+    assert trained(*short).summary["model_sha256"] == trained().summary["model_sha256"]
+    assert (tmp_path / "once").exists()
+
+
+def test_slots_are_refused_where_they_have_no_effect() -> None:
+    with pytest.raises(ConfigError, match=r"runtime\.slots=2: has no effect in an asynchronous run"):
+        asynchronous("runtime.slots=2")
 
 
 def test_what_cannot_be_recorded_is_done_as_it_is_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:

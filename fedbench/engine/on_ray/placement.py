@@ -73,7 +73,8 @@ def gpu_share(runtime: RuntimeSection, gpus: int, cohort: int) -> float:
             )
         return 0.0
     asked = runtime.actors or (-(-cohort // runtime.clients_per_actor) if runtime.clients_per_actor else None)
-    each = -(-(asked or min(cohort, MOST_ACTORS_PER_GPU * gpus)) // gpus)
+    most = 1 if runtime.slots > 1 else MOST_ACTORS_PER_GPU  # slots keep a GPU busy from a single process
+    each = -(-(asked or min(cohort, most * gpus)) // gpus)
     return max(SMALLEST_AMOUNT, int(10_000 / each) / 10_000)  # as finely as Ray counts
 
 
