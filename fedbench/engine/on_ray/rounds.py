@@ -2,6 +2,7 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -64,6 +65,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
     def _start(self) -> None:
         super()._start()
         self._queues: tuple[tuple[int, ...], ...] = ()
+        self._summed_on_node: frozenset[int] = frozenset()
         self._received: list[Any] = []
         self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
         if self._runtime.combine == "node":
@@ -103,6 +105,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         trained, left_out = leave_out(plan.cohort, limit, self._sizes)
         self._queues = assign(trained, self._sizes, self._cluster.actor_count, self._home)
+        self._summed_on_node = self._through_node_sums([actor for actor, queue in enumerate(self._queues) if queue])
         payloads = Payloads(self._server, self._spec.table)
         orders: dict[Any, tuple[int, Any, HostOrder]] = {}
         for actor, queue in enumerate(self._queues):
@@ -113,7 +116,8 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             order = plan.order(
                 queue,
                 stale=stale,
-                combine=self._sums_updates and (len(queue) > 1 or bool(self._node_sums)),
+                # A sum is twice as long as a message: an actor with one client answers the server with the message.
+                combine=self._sums_updates and (len(queue) > 1 or actor in self._summed_on_node),
                 on_failure="continue" if self._runtime.max_failed_clients else "stop",
                 arriving=tuple(arriving),
                 seconds=limit.seconds,
@@ -126,6 +130,13 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             )
             orders[report] = (actor, upload, order)
         return self._collect(plan, orders, payloads, left_out)
+
+    def _through_node_sums(self, actors: Sequence[int]) -> frozenset[int]:
+        """Those of `actors` whose answers are added up on their node, because others of them are there, too."""
+        if not self._node_sums:
+            return frozenset()
+        counts = Counter(self._nodes[actor] for actor in actors)
+        return frozenset(actor for actor in actors if counts[self._nodes[actor]] > 1)
 
     def _arriving(self, actor: int, queue: Sequence[int]) -> dict[int, Any]:
         """{client: reference to its state}, for the clients of a queue whose state another actor holds."""
@@ -164,7 +175,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             check_failures(reports, plan.round, self._runtime.max_failed_clients)
             sent = accepted_clients(host.clients)
             transport += host.state_bytes
-            if self._node_sums:
+            if actor in self._summed_on_node:
                 self._received.append(self._node_sums[self._nodes[actor]].add.remote(upload))
                 summed_clients.setdefault(self._nodes[actor], []).extend(sent)
                 continue

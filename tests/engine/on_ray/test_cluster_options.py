@@ -62,6 +62,16 @@ def test_a_sum_per_node_gives_the_same_model_and_the_server_receives_one(warm_po
     assert all(less < more for less, more in zip(two, apart, strict=True))
 
 
+@pytest.mark.usefixtures("run_folder")
+def test_an_actor_that_is_alone_on_its_node_with_one_client_sends_float32(warm_pools: WarmPools) -> None:
+    one_client = ("rounds=3", "runtime.actors=1", "participation.clients_per_round=1", "evaluation.every=10")
+    runs = [warm_pools.run(config(*one_client, f"runtime.combine={how}")) for how in ("actor", "node")]
+    assert len({result.summary["model_sha256"] for result in runs}) == 1
+    first_rounds = [result.history.to_pylist()[0] for result in runs]
+    for row in first_rounds:
+        assert row["transport_bytes"] == row["uplink_bytes"] + row["downlink_bytes"]
+
+
 @pytest.mark.parametrize("algorithm", ["median", "fedmr"])
 def test_a_sum_per_node_is_refused_where_single_updates_are_looked_at(algorithm: str) -> None:
     with pytest.raises(ConfigError, match=rf"runtime\.combine=node: {algorithm} looks at single updates"):
