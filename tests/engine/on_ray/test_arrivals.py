@@ -251,7 +251,7 @@ def test_a_checkpoint_in_the_middle_of_batches_goes_on_with_fewer_actors(
             running = loop.rounds(config.evaluation.every, lambda: False)
             for _ in range(rounds):
                 next(running)
-            assert executor._queue, "tasks wait when the checkpoint is written"
+            assert loop.state()["kept"]["_in_flight"], "tasks are in flight when the checkpoint is written"
             saved = copy.deepcopy({"loop": loop.state(), "executor": executor.state()})
             digest = model_digest(*executor.model())
     assert digest == inline(*MANY, *kept).digest
