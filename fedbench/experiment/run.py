@@ -208,11 +208,23 @@ def _inline(problem: "Problem") -> "Executor":
 
 
 def _on_cluster(config: ExperimentConfig, building: "Preparation[Problem]", warm: "WarmActors | None") -> "Executor":
-    from fedbench.engine.on_ray.actors import ActorCluster
-    from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
-    from fedbench.engine.on_ray.rounds import RayRoundExecutor
+    from fedbench.engine.on_ray.connection import disconnect, join
 
-    cluster = warm.lend(config.runtime, config.slots()) if warm else ActorCluster(config.runtime, config.slots())
+    # Ray's daemons start while the modules of the actors load PyTorch.
+    has_to_leave = warm is None and join(config.runtime.address)
+    try:
+        from fedbench.engine.on_ray.actors import ActorCluster
+        from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
+        from fedbench.engine.on_ray.rounds import RayRoundExecutor
+
+        if warm is None:
+            cluster = ActorCluster(config.runtime, config.slots(), owns_ray=has_to_leave)
+        else:
+            cluster = warm.lend(config.runtime, config.slots())
+    except BaseException:
+        if has_to_leave:
+            disconnect()
+        raise
     try:
         problem = building.result()
         # An actor with a share of a GPU uses it or refuses; one without leaves GPUs alone, even where it sees them.

@@ -6,6 +6,7 @@ from collections import deque
 from collections.abc import Callable
 
 from fedbench.config.passwords import without_passwords
+from fedbench.system.priority import step_back
 
 FIRST_PAUSE = 0.5
 LONGEST_PAUSE = 30.0
@@ -91,6 +92,7 @@ class Delivery:
             return not self._queue
 
     def _work(self) -> None:
+        step_back()  # clients that train on this machine go first
         failures = 0
         while (entry := self._next()) is not None:
             operation, essential = entry

@@ -110,18 +110,19 @@ class ActorCluster:
 
     keep_on_release = False
 
-    def __init__(self, runtime: RuntimeSection, cohort: int) -> None:
+    def __init__(self, runtime: RuntimeSection, cohort: int, *, owns_ray: bool = False) -> None:
         """Connect to Ray, or start a local one, and create the client actors.
 
         Args:
             runtime: address, number of actors and what each of them takes.
             cohort: participants of a round; there are at most so many actors, unless the configuration says.
+            owns_ray: whether Ray was joined for this object alone, which then leaves it when it closes.
 
         Raises:
             ConfigError: the cluster has no room for the actors that the configuration asks for.
             RunError: no Ray answers at `runtime.address`, or the actors find no place in time.
         """
-        self._owns_ray = join(runtime.address)
+        self._owns_ray = join(runtime.address) or owns_ray
         self._group: PlacementGroup | None = None
         self._servers: dict[type, Any] = {}
         try:
