@@ -1,16 +1,14 @@
-"""A client host: one model, in which several clients train one after the other.
+"""A client host: one model, in which several clients train one after the other, or several in slots at a time.
 
 On a cluster a host runs inside a Ray actor that holds a fraction of a GPU. The inline executors use it as a plain
 object. The code is the same in both cases.
 """
 
-import gc
 import math
-import resource
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
@@ -19,38 +17,25 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import Objective
-from fedbench.data.augment import MinibatchDraws, prepare
-from fedbench.data.base import FederatedData, IntArray
-from fedbench.engine.client_message import MessageMemory, message_values
+from fedbench.engine.client_message import message_values
 from fedbench.engine.client_reports import dropped_report, failure_report
-from fedbench.engine.client_slots import ClientSlot, local_training, recorder
+from fedbench.engine.client_slots import ClientSlot, recorder
 from fedbench.engine.device import (
-    check_device,
-    choose_device,
-    configure_torch,
-    device_record,
     explained,
     is_out_of_memory,
-    memory_fraction,
-    release_memory,
     retried_out_of_memory,
 )
-from fedbench.engine.device_rows import SHARE_FOR_ROWS, GatheredRows, RowsInPlace, host_tensors
 from fedbench.engine.host_upload import HostUpload
-from fedbench.engine.messages import ClientReport, DeviceRecord, EvaluationReport, HostOrder, HostReport, HostSpec
-from fedbench.errors import LostDevice, RunError
+from fedbench.engine.messages import ClientReport, HostOrder, HostReport
+from fedbench.engine.model_host import ModelHost
 from fedbench.models.flat import FlatModel
-from fedbench.models.groups import build_module
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.captured import Record
-from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.local import LocalResult, OutOfTime, train_client, training_steps
-from fedbench.training.prepared import Transform
-from fedbench.training.scores import BatchScore, EvaluationBatch, ScoredSplit
 from fedbench.training.slots import Finished, interleaved
 
 
@@ -71,76 +56,11 @@ class TrainedClient:
     seconds: float
 
 
-class ClientHost:
+class ClientHost(ModelHost):
     """Trains and scores clients in one model.
 
-    It holds the global parameters as far as it has received them, the model, and the state of every client that it
-    trained last.
-
-    Attributes:
-        lost_device: why the device can no longer be used; "" while it can.
+    It holds the state of every client that it trained last.
     """
-
-    lost_device: str = ""
-
-    def prepare(self, spec: HostSpec, data: FederatedData, rows: Sequence[IntArray]) -> DeviceRecord:
-        """Set the host up as before the first round; may be called again for another experiment.
-
-        Args:
-            spec: model, method and settings of the experiment.
-            data: the data set; its arrays are used in place. A client's rows are copied to a GPU when it trains there.
-            rows: for each client of the population, the indices of its rows in the training split.
-
-        Returns:
-            What is recorded of the device.
-
-        Raises:
-            ConfigError: there is no GPU, or not enough of its memory, and the experiment needs it.
-        """
-        self._release()
-        self._spec = spec
-        self._rows = rows
-        self._device = choose_device(spec)
-        configure_torch(spec, self._device)
-        layout = spec.layout
-        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"))
-        self._model = FlatModel(module, layout, self._device)
-        self._received = spec.table.zeros()
-        self._received[STATISTICS][:] = spec.statistics
-        self._on_host = {name: torch.from_numpy(vector) for name, vector in self._received.items()}
-        self._global = {name: vector.to(self._device) for name, vector in self._on_host.items()}
-        self._messages = MessageMemory(spec.table, self._received)
-        self._states: dict[int, ClientState] = {}
-        self._train = host_tensors(data.train)
-        self._client_rows = self._make_client_rows(data)
-        self._scored: dict[ScoredSplit, tuple[Tensor, Tensor]] = {"test": host_tensors(data.test)}
-        if data.validation is not None:
-            self._scored["validation"] = host_tensors(data.validation)
-        self._transform = self._make_transform(data.kind)
-        self._training = local_training(spec)
-        self._slots: list[ClientSlot] = []
-        return device_record(self._device)
-
-    def _release(self) -> None:
-        """Forget the experiment before this one, so that its data and model need not fit beside those of the next."""
-        device = vars(self).get("_device")
-        vars(self).clear()
-        if device is not None and device.type == "cuda":
-            gc.collect()  # a module and its hooks may refer to each other
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
-
-    def _make_client_rows(self, data: FederatedData) -> RowsInPlace | GatheredRows:
-        if self._device.type == "cpu":
-            return RowsInPlace(data.train, self._rows)
-        total = torch.cuda.get_device_properties(self._device).total_memory
-        room = total * memory_fraction(self._spec.gpu_fraction, total)
-        return GatheredRows(data.train, self._rows, self._device, int(room * SHARE_FOR_ROWS))
-
-    def _make_transform(self, kind: str) -> Transform:
-        if kind == "text":
-            return lambda batch, draws: batch.long()
-        return partial(_prepare, self._spec)
 
     def train(
         self, order: HostOrder, payload: Vector, *states: ClientState
@@ -355,22 +275,6 @@ class ClientHost:
             lambda: self._attempt(client, groups, round_index, lr_factor, until), self._free_memory
         )
 
-    def _free_memory(self) -> None:
-        self._client_rows.release()
-        release_memory(self._device)
-
-    def check_device(self, error: Exception) -> None:
-        """Find out whether an error has left the device unusable.
-
-        Raises:
-            LostDevice: it has; `lost_device` says so from then on.
-        """
-        try:
-            check_device(error, self._device)
-        except LostDevice as lost:
-            self.lost_device = str(lost)
-            raise
-
     def _attempt(
         self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float
     ) -> tuple[LocalResult, ClientState]:
@@ -411,39 +315,6 @@ class ClientHost:
             state.arrays[STATISTICS] = model.statistics.cpu().numpy().copy()
         return state
 
-    def load(self, stale: tuple[int, ...], payload: Vector) -> None:
-        """Overwrite the host's copy of the global values of the `stale` parts.
-
-        Args:
-            stale: numbers of the parts.
-            payload: float32, their values, one after the other.
-        """
-        table = self._spec.table
-        table.scatter(payload, self._received, stale)
-        self._messages.forget()
-        if self._device.type == "cuda":
-            for part in (table.parts[index] for index in stale):
-                self._global[part.channel][part.piece].copy_(self._on_host[part.channel][part.piece])
-
-    def _reset_parameters(self) -> None:
-        """Put the global parameters back into the model.
-
-        All of them: a network may write to layer groups that do not train, too (`weight.data.clamp_`).
-        """
-        self._model.vector.copy_(self._global[PARAMETERS])
-
-    def _set_statistics(self, statistics: Vector) -> None:
-        """Set the running statistics, and whatever else the module holds to its first values."""
-        self._model.reset()
-        self._model.statistics.copy_(torch.from_numpy(statistics))
-
-    def _start_statistics(self, client: int) -> Vector:
-        """Running statistics that the client starts from: the global ones, or its own where clients keep them."""
-        if not self._spec.keeps_statistics:
-            return self._received[STATISTICS]
-        state = self._states.get(client)
-        return self._spec.statistics if state is None else state.arrays.get(STATISTICS, self._spec.statistics)
-
     def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:
         """A client's message: the values of `parts`, float32, one after the other.
 
@@ -453,89 +324,3 @@ class ClientHost:
                 are those of the model.
         """
         return message_values(self._spec.table, parts, {STATISTICS: self._model.statistics, **outgoing})
-
-    def evaluate(
-        self,
-        stale: tuple[int, ...],
-        payload: Vector,
-        batches: Sequence[EvaluationBatch],
-        clients: Sequence[int] = (),
-        client0: ClientState | None = None,
-    ) -> EvaluationReport:
-        """Score the global model on minibatches of the test and validation split, and on clients' training rows.
-
-        Args:
-            stale: parts whose global values come with the call.
-            payload: float32, their values, one after the other.
-            batches: the minibatches to score.
-            clients: clients on whose own training rows the model is scored as well.
-            client0: state of client 0, where `evaluation.batchnorm=client0` and another host holds it.
-
-        Raises:
-            RunError: the network changes its parameters while it is scored.
-        """
-        began = time.perf_counter()
-        self.load(stale, payload)
-        self._reset_parameters()
-        self._set_statistics(self._evaluation_statistics(client0))
-        if self._spec.evaluation_statistics == "recalibrate":
-            recalibrate(self._model, self._train[0], np.concatenate(self._rows), self._transform, self._spec.seed)
-        scores: list[BatchScore] = []
-        for split, rows in self._scored.items():
-            borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
-            of_split = score_batches(self._model, *rows, borders, self._transform, self._spec.seed)
-            scores += [replace(score, split=split) for score in of_split]
-        accuracy = {}
-        for client in clients:
-            if self._spec.keeps_statistics:
-                self._set_statistics(self._start_statistics(client))
-            accuracy[client] = self._accuracy(self._rows[client])
-        if (changed := self._model.changed_parameter(self._global[PARAMETERS])) is not None:
-            raise RunError(
-                f"model.name={self._spec.model.name}: its forward pass changes parameter {changed!r} in evaluation, so "
-                "that scores would depend on the order of the minibatches; change parameters under self.training alone"
-            )
-        return EvaluationReport(tuple(scores), accuracy, time.perf_counter() - began)
-
-    def _accuracy(self, rows: IntArray) -> float:
-        size = self._spec.evaluation_batch_size
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        scores = score_batches(self._model, *self._train, batches, self._transform, self._spec.seed)
-        return sum(score.correct for score in scores) / len(rows)
-
-    def _evaluation_statistics(self, client0: ClientState | None) -> Vector:
-        if self._spec.evaluation_statistics != "client0":
-            return self._received[STATISTICS]
-        return client0.arrays[STATISTICS] if client0 is not None else self._start_statistics(0)
-
-    def take_state(self, client: int) -> ClientState:
-        """Remove a client's state from this host and return it, for the host that trains the client next."""
-        return self._states.pop(client, None) or self._initial_state()
-
-    def copy_state(self, client: int) -> ClientState:
-        """A client's state, which this host keeps."""
-        return self._states.get(client) or self._initial_state()
-
-    def all_states(self) -> dict[int, ClientState]:
-        """The states of all clients that this host holds, by client."""
-        return self._states
-
-    def put_states(self, states: dict[int, ClientState]) -> None:
-        """Add or replace client states, by client."""
-        self._states.update(states)
-
-    def _initial_state(self) -> ClientState:
-        return ClientState({STATISTICS: self._spec.statistics})
-
-    def peak_memory(self) -> int:
-        """Largest memory use in bytes: resident memory of this process so far, or what it took of its GPU.
-
-        On a GPU it is what PyTorch has held since the experiment began, without the context of CUDA.
-        """
-        if self._device.type == "cuda":
-            return torch.cuda.max_memory_reserved(self._device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _prepare(spec: HostSpec, batch: Tensor, draws: MinibatchDraws | None) -> Tensor:
-    return prepare(batch, spec.augmentation if draws is not None else None, spec.mean, spec.std, draws)
