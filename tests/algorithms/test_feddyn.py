@@ -79,6 +79,7 @@ def test_correct_touches_active_pieces_alone_and_finish_does_not_write_to_the_ol
     piece = model.layout.slices[1]
     context = LocalContext(model, start, (1,), [piece], LR, {}, {"dual": old})
     objective = FedDyn(alpha=ALPHA).objective()
+    objective.begin(context)
     objective.correct(context)
     assert torch.equal(model.gradient[: piece.start], torch.full((piece.start,), 7.0))
     torch.testing.assert_close(model.gradient[piece], 7 + ALPHA - old[piece])
