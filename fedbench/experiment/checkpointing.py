@@ -142,7 +142,7 @@ def codec() -> Codec:
     """Makes the codec that knows the dataclasses in the state of any run."""
     from fedbench.accounting.totals import Costs
     from fedbench.engine.arrivals.clocks import TaskEnd
-    from fedbench.engine.arrivals.loop import DispatchedTask
+    from fedbench.engine.arrivals.progress import DispatchedTask
     from fedbench.engine.arrivals.server import SentParameters
     from fedbench.engine.messages import ClientReport, FinishedTask, TaskOrder
     from fedbench.planning.schedules import ActiveGroups, Feedback
