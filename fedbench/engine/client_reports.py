@@ -18,7 +18,7 @@ def dropped_report(client: int, samples: int, seconds: float) -> ClientReport:
 
 
 def failure_report(client: int, samples: int, seconds: float, error: Exception) -> ClientReport:
-    """The report of a client whose training raised `error`; call it inside the `except` block.
+    """The report of a client whose training raised `error`.
 
     Args:
         client: number of the client.
@@ -27,7 +27,14 @@ def failure_report(client: int, samples: int, seconds: float, error: Exception) 
         error: the exception; its traceback is put into the report.
     """
     return ClientReport(
-        client, "failed", samples, 0, float("nan"), seconds, error=one_line(error), traceback=traceback.format_exc()
+        client,
+        "failed",
+        samples,
+        0,
+        float("nan"),
+        seconds,
+        error=one_line(error),
+        traceback="".join(traceback.format_exception(error)),
     )
 
 

@@ -191,10 +191,18 @@ def check_device(error: BaseException, device: torch.device) -> None:
 def explained(error: Exception) -> Exception:
     """The error, with the option that helps added to its text where it is about determinism or a GPU's memory."""
     if "use_deterministic_algorithms" in str(error):
-        return RuntimeError(f"{error} (set runtime.deterministic=false to allow it: results may then differ)")
+        return _caused(error, f"{error} (set runtime.deterministic=false to allow it: results may then differ)")
     if is_out_of_memory(error):
-        return RuntimeError(
+        return _caused(
+            error,
             f"{error} (tried twice; set a smaller local.batch_size, or fewer processes on each GPU by a larger "
-            "runtime.gpus_per_client)"
+            "runtime.gpus_per_client)",
         )
     return error
+
+
+def _caused(error: Exception, text: str) -> Exception:
+    """An error with another text, whose traceback ends in that of the first."""
+    clear = RuntimeError(text)
+    clear.__cause__ = error
+    return clear

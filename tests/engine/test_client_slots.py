@@ -10,7 +10,7 @@ from small import asynchronous, config
 
 from fedbench import run
 from fedbench.engine import client_host
-from fedbench.errors import ConfigError
+from fedbench.errors import ClientFailure, ConfigError, RunError
 from fedbench.experiment.result import Result
 from fedbench.training.captured import CalledStep
 
@@ -27,6 +27,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "moon": ("algorithm=moon", "model=cnn-bn", "model.width=4"),
     "local-statistics": ("local.batchnorm=local", "model=cnn-bn", "model.width=4"),
     "fedmr": ("algorithm=fedmr",),
+    "groups-of-clients": ("schedule=per-client", "algorithm=fedprox"),
     "augmented": ("data.augment.flip=true", "data.augment.crop=1"),
     "median": ("server=median",),
 }
@@ -73,3 +74,28 @@ def test_what_cannot_be_recorded_is_done_as_it_is_and_said_once(monkeypatch: pyt
         result = trained(*odd, "runtime.slots=2")
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert len([one for one in warned if "not captured" in str(one.message)]) == 2  # once for each slot
+
+
+SINGLE_CLASS = (
+    "data.partition=shards",
+    "data.partition.shards_per_client=1",
+    "data.clients=10",
+    "algorithm=small:Faulty",
+)
+
+
+def test_a_client_that_fails_in_its_slot_leaves_the_others_alone() -> None:
+    tolerant = (*SINGLE_CLASS, "runtime.max_failed_clients=2")
+    expected, result = trained(*tolerant), trained(*tolerant, "runtime.slots=3")
+    assert result.summary["model_sha256"] == expected.summary["model_sha256"]
+    with pytest.raises(ClientFailure, match="failed in round 1: ValueError: this client is broken") as caught:
+        trained(*SINGLE_CLASS, "runtime.slots=3")
+    assert "in loss" in caught.value.traceback
+
+
+def test_a_deadline_drops_clients_in_slots() -> None:
+    with pytest.raises(RunError) as alone:
+        trained("participation.round_deadline=1e-6")
+    with pytest.raises(RunError) as in_slots:
+        trained("participation.round_deadline=1e-6", "runtime.slots=3")
+    assert str(in_slots.value) == str(alone.value)

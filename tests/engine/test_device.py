@@ -78,6 +78,7 @@ def test_actors_share_gpus_evenly(actors: int, gpus: int) -> None:
 def test_without_a_number_of_actors_four_share_a_gpu() -> None:
     assert gpu_share(RuntimeSection(), gpus=1, cohort=40) == 0.25
     assert gpu_share(RuntimeSection(), gpus=1, cohort=2) == 0.5
+    assert gpu_share(RuntimeSection(slots=8), gpus=1, cohort=40) == 1
     assert gpu_share(RuntimeSection(), gpus=0, cohort=40) == 0
     assert gpu_share(RuntimeSection(device="cpu"), gpus=8, cohort=40) == 0
     with pytest.raises(ConfigError, match=r"runtime\.device=cuda: Ray knows of no GPU"):
