@@ -58,8 +58,15 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return ByGroup(config, log)
 
 
+@pytest.hookimpl(tryfirst=True)  # before tests are chosen by their marks
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Distributed, a file's tests stay together, and so do all on shared actors; what takes longest begins first."""
+    """Benchmarks and exhaustive tests are slow, too: `-m 'not slow'` replaces the choice that is made by default.
+
+    Distributed, a file's tests stay together, and so do all on shared actors; what takes longest begins first.
+    """
+    for item in items:
+        if item.get_closest_marker("exhaustive") or item.get_closest_marker("benchmark"):
+            item.add_marker("slow")
     if not hasattr(config, "workerinput"):
         return
     files = {item.nodeid.partition("::")[0] for item in items}

@@ -62,6 +62,7 @@ def test_updates_of_zero_change_nothing() -> None:
     assert step_size(np.zeros(3), 0.0, 0.0) == 1.0
 
 
+@pytest.mark.slow
 def test_with_a_large_eps_a_run_is_fedavg_with_uniform_weights(run_folder: Path) -> None:
     common = (
         "rounds=3",

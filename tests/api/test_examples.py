@@ -12,6 +12,7 @@ BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\w+\.py)\n")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("flops_counted_once", "no_figures")
 def test_every_example_runs(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(run_folder)

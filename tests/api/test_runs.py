@@ -60,6 +60,7 @@ def state_of_the_process() -> dict[str, Any]:
     }
 
 
+@pytest.mark.slow
 def test_a_run_leaves_the_process_as_it_was_and_prints_nothing(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,6 +19,7 @@ pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_fig
 INLINE = {"runtime.executor": "inline", "tracking.enabled": False}
 
 
+@pytest.mark.slow
 def test_a_suite_returns_its_cells_and_runs_and_prints_nothing(
     run_folder: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,6 +81,7 @@ def test_a_wrong_argument_of_a_suite_is_named_as_python_has_it(arguments: dict[s
     assert "--" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_a_study_returns_its_trials_and_leaves_optuna_and_open_figures_alone(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
@@ -113,6 +115,7 @@ def test_an_unknown_study_is_refused() -> None:
         fedbench.run_study("nowhere")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ctrl_c_heeded")
 def test_ctrl_c_ends_a_study_after_the_round(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(KeyboardInterrupt) as caught:

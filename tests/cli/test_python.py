@@ -11,6 +11,7 @@ from fedbench.models.base import Task
 from fedbench.models.groups import build_module
 
 
+@pytest.mark.slow
 def test_a_result_loads_into_a_plain_module_and_scores_as_recorded(run_folder: Path) -> None:
     config = ExperimentConfig.load(
         "quickstart", ["rounds=6", "runtime.executor=inline", "tracking.enabled=false", "data.clients=5"]

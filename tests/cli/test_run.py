@@ -198,6 +198,7 @@ def test_lines_are_whole_where_there_is_no_terminal(call: Callable[..., Finished
     assert opening.startswith("fedavg, sequential schedule, cnn-bn on digits: ")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_progress_bar(tmp_path: Path) -> None:
     """On stderr alone: stdout may go into a file at the same time."""
     terminal, far_end = pty.openpty()

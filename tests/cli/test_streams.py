@@ -53,6 +53,7 @@ def test_a_result_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_
     assert ended.stderr == "error: standard output could not be written: No space left on device\n"
 
 
+@pytest.mark.slow
 def test_a_terminal_of_few_characters_gets_a_report_all_the_same(
     call: Callable[..., Finished], run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,6 +25,7 @@ print(StepFlops(network, [group], task).flops([0], 2))
 """
 
 
+@pytest.mark.slow
 def test_counting_flops_does_not_import_the_compiler_and_counts_the_same_with_it() -> None:
     finished = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     without, imported, marked, compiler, with_it = finished.stdout.splitlines() or [finished.stderr] * 5

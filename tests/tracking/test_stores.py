@@ -23,6 +23,7 @@ def texts_with(word: str, folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file() and word.encode() in path.read_bytes()]
 
 
+@pytest.mark.slow
 def test_no_password_is_shown_or_written_and_a_recorded_address_asks_for_it(
     call: Callable[..., Finished], run_folder: Path
 ) -> None:
