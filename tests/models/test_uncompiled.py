@@ -6,6 +6,8 @@ import sys
 PROGRAM = """
 import sys
 import torch
+
+import pytest
 from fedbench.accounting.flops import StepFlops
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.uncompiled import MARK, disabled_functions
