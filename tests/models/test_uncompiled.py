@@ -3,11 +3,11 @@
 import subprocess
 import sys
 
+import pytest
+
 PROGRAM = """
 import sys
 import torch
-
-import pytest
 from fedbench.accounting.flops import StepFlops
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.uncompiled import MARK, disabled_functions
