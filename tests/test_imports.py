@@ -36,5 +36,6 @@ def test_what_needs_no_cluster_and_no_training_loads_neither(packages: tuple[str
     assert loaded_by(f"import {', '.join(packages)}") == set()
 
 
+@pytest.mark.slow
 def test_that_heavy_packages_would_be_seen() -> None:
     assert loaded_by("import fedbench.models.flat") == {"torch"}

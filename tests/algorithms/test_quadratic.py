@@ -130,6 +130,7 @@ def test_feddyns_h_is_the_mean_of_all_clients_duals() -> None:
     np.testing.assert_allclose(problem.rule._h, np.mean(duals, axis=0), rtol=1e-12, atol=1e-14)
 
 
+@pytest.mark.slow
 def test_fednova_removes_the_objective_inconsistency() -> None:
     """With small steps FedAvg minimises the losses weighted by their steps, FedNova as they are, up to O(lr)."""
     problem, steps = Quadratics(), (1, 2, 4, 8, 16)

@@ -90,6 +90,7 @@ def test_runs_on_kept_actors_give_what_new_actors_give(run_folder: Path, monkeyp
     assert sessions._open is None
 
 
+@pytest.mark.slow
 def test_a_session_without_actors_changes_nothing(run_folder: Path) -> None:
     config = ExperimentConfig.load(tiny("model.width=2"), {"runtime": {"executor": "inline", "actors": None}})
     with fedbench.session():

@@ -289,6 +289,7 @@ BROKEN_LATER = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("executor", ["inline", pytest.param("ray", marks=pytest.mark.slow)])
 @pytest.mark.usefixtures("made_store")
 def test_a_client_that_fails_half_way_is_named_last_after_its_own_traceback(

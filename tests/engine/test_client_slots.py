@@ -14,6 +14,8 @@ from fedbench.errors import ClientFailure, ConfigError, RunError
 from fedbench.experiment.result import Result
 from fedbench.training.captured import CalledStep
 
+pytestmark = pytest.mark.slow
+
 INLINE = ("runtime.executor=inline", "rounds=3")
 
 VARIANTS: dict[str, tuple[str, ...]] = {

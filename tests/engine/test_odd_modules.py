@@ -68,6 +68,7 @@ def accuracy_of(result: Result, problem: Problem, parts: str) -> float:
         return float((module(images).argmax(1) == torch.from_numpy(data.labels)).double().mean())
 
 
+@pytest.mark.slow
 @SETTINGS
 @given(chosen=st.sets(st.sampled_from(PARTS), min_size=3, max_size=6))
 def test_two_runs_agree_and_the_saved_model_scores_what_the_summary_says(chosen: set[str]) -> None:

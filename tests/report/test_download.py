@@ -16,6 +16,8 @@ from fedbench.report.make import Wanted, _read
 from fedbench.tracking.download import ArchivedRun, archived_runs
 from fedbench.tracking.upload import upload
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def store(empty_store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:

@@ -11,6 +11,8 @@ from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
 from fedbench.report.html import page
 
+pytestmark = pytest.mark.slow
+
 CUT = "[...document.querySelectorAll('.scroll')].filter(box => box.scrollWidth > box.clientWidth).length"
 PAGE_CUT = "document.documentElement.scrollWidth > window.innerWidth"
 

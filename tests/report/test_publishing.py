@@ -19,6 +19,8 @@ from fedbench.report.shown_metrics import COLUMNS
 from fedbench.report.svg_heatmap import Heatmap
 from fedbench.tables.html import environment
 
+pytestmark = pytest.mark.slow
+
 SVG = "{http://www.w3.org/2000/svg}"
 OURS = "FedAvg <b> & {ours}"
 

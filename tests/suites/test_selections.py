@@ -6,6 +6,8 @@ from pathlib import Path
 
 from small_suites import BASE, TINY, plan_of, run, write_suite
 
+pytestmark = pytest.mark.slow
+
 FOLDER = Path("runs/suites/tiny")
 
 

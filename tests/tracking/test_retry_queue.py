@@ -75,6 +75,7 @@ def test_a_store_that_hangs_is_waited_for_a_bounded_time() -> None:
     hang.set()
 
 
+@pytest.mark.slow
 def test_finishing_interrupts_a_long_pause() -> None:
     done: list[int] = []
     queue = delivery()

@@ -11,6 +11,8 @@ from fedbench.engine.rounds.server import Server
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import build_problem
 
+pytestmark = pytest.mark.slow
+
 CUTS = ((0, 6), (0, 1, 6), (0, 1, 2, 4, 6))
 """Borders between the queues of the hosts, of six clients."""
 
