@@ -4,6 +4,7 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
 from small_suites import BASE, TINY, plan_of, run, write_suite
 
 pytestmark = pytest.mark.slow

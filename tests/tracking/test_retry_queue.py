@@ -2,6 +2,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from fedbench.tracking.retry_queue import Delivery
 
 
