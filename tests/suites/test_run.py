@@ -28,8 +28,9 @@ def test_cells_of_one_run_are_read_at_the_end_of_each_cycle(run_folder: Path) ->
     outcomes, lines = run(plan_of(write_suite(run_folder)))
     assert outcomes.status == "finished"
     assert len(directories()) == 4  # FNU and FedPart, two seeds; the third column reads the second's runs
-    assert len(lines) == 4
-    assert lines[0].startswith("1/4  FNU seed 0  accuracy ")
+    assert lines[0] == "starting tiny: 4 of 4 runs, in this process"
+    assert len(lines) == 1 + 4
+    assert lines[1].startswith("1/4  FNU seed 0  accuracy ")
     for column in ("FNU", "FedPart"):
         for place, seed in enumerate((0, 1)):
             found = list(Path("runs/suites/tiny").glob(f"{column}-seed{seed}-*"))
@@ -107,9 +108,9 @@ def test_a_failing_cell_fails_alone_and_says_why(run_folder: Path) -> None:
     published = {"source": "nobody", "values": {"C=1": {"Broken": 40}}}
     outcomes, lines = run(plan_of(write_suite(run_folder, columns=columns, published=published), seeds="0"))
     assert outcomes.status == "failed"
-    assert [line for line in lines if "failed" in line] == [lines[2]]
-    assert lines[2].startswith("3/3  Broken seed 0  failed: ")
-    assert "nothing left to minimise" in lines[2]
+    assert [line for line in lines if "failed" in line] == [lines[3]]
+    assert lines[3].startswith("3/3  Broken seed 0  failed: ")
+    assert "nothing left to minimise" in lines[3]
     assert values(outcomes, "C=2", "FedPart")
     table = outcomes.table()
     broken = table.rows[0][1][3]
@@ -130,8 +131,8 @@ def test_data_that_are_not_there_begin_nothing_and_damaged_ones_fail_once(run_fo
         file.write_bytes(file.read_bytes()[:-100])
     outcomes, lines = run(plan_of(suite, f"data.root={root}"))
     assert outcomes.status == "failed"
-    assert len(lines) == 4
-    assert len({line.partition("failed: ")[2] for line in lines}) == 1
+    assert len(lines) == 1 + 4
+    assert len({line.partition("failed: ")[2] for line in lines[1:]}) == 1
     assert directories() == {}
 
 
