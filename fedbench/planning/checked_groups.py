@@ -32,32 +32,20 @@ def checked_groups(
             not exist or are not active.
     """
     with seeded_if_foreign(schedule, seed, "schedule", round_index):
-        return _checked_groups(schedule, round_index, groups, seed, feedback, cohort, error)
-
-
-def _checked_groups(
-    schedule: Schedule,
-    round_index: int,
-    groups: int,
-    seed: int,
-    feedback: Feedback,
-    cohort: Sequence[int],
-    error: type[FedbenchError],
-) -> tuple[ActiveGroups, tuple[tuple[int, ...], ...]]:
-    active: object = schedule.active(round_index, groups, seed, feedback)
-    owner = f"schedule.name={schedule.name}: active({round_index}, {groups}, ...) returned"
-    if not isinstance(active, ActiveGroups):
-        raise error(f"{owner} {type(active).__name__}, a fedbench.ActiveGroups is needed")
-    if problem := problem_of_groups(active.groups, tuple(range(groups))):
-        raise error(f"{owner} {problem}")
-    trained: list[tuple[int, ...]] = []
-    for client in cohort:
-        client_groups: object = schedule.client_groups(client, round_index, groups, active)
-        if client_groups is not active.groups and (problem := problem_of_groups(client_groups, active.groups)):
-            called = f"client_groups({client}, {round_index}, {groups}, ...)"
-            raise error(f"schedule.name={schedule.name}: {called} returned {problem}")
-        trained.append(client_groups)  # type: ignore[arg-type]
-    return active, tuple(trained)
+        active: object = schedule.active(round_index, groups, seed, feedback)
+        owner = f"schedule.name={schedule.name}: active({round_index}, {groups}, ...) returned"
+        if not isinstance(active, ActiveGroups):
+            raise error(f"{owner} {type(active).__name__}, a fedbench.ActiveGroups is needed")
+        if problem := problem_of_groups(active.groups, tuple(range(groups))):
+            raise error(f"{owner} {problem}")
+        trained: list[tuple[int, ...]] = []
+        for client in cohort:
+            client_groups: object = schedule.client_groups(client, round_index, groups, active)
+            if client_groups is not active.groups and (problem := problem_of_groups(client_groups, active.groups)):
+                called = f"client_groups({client}, {round_index}, {groups}, ...)"
+                raise error(f"schedule.name={schedule.name}: {called} returned {problem}")
+            trained.append(client_groups)  # type: ignore[arg-type]
+        return active, tuple(trained)
 
 
 def problem_of_groups(groups: object, allowed: tuple[int, ...]) -> str:
