@@ -13,7 +13,7 @@ from fedbench.data.augmentation import Augmentation
 
 @dataclass(frozen=True)
 class MinibatchDraws:
-    """Where the random parameters of several minibatches in one batch come from.
+    """The source of the random parameters of several minibatches that are prepared as one batch.
 
     Attributes:
         rng: the generator.

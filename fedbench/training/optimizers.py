@@ -5,7 +5,7 @@ but that value's gradients, else over the active slices of the flat parameter ve
 """
 
 import math
-from abc import abstractmethod
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
 
-class ReusableStep:
+class ReusableStep(ABC):
     """An optimizer's step over fixed tensors, which begins anew for each client and can be captured in a graph.
 
     Attributes:
@@ -50,12 +50,12 @@ class ReusableStep:
         """Everything that a step changes beside the parameters."""
         return []
 
-    def stepped(self) -> None:
+    def stepped(self) -> None:  # noqa: B027 - a step that counts nothing has nothing to notice
         """Take notice of a step that was done by a graph."""
 
+    @abstractmethod
     def __call__(self) -> None:
         """Do one step with the gradients of the parameters."""
-        raise NotImplementedError
 
 
 class Optimizer(Component):

@@ -132,7 +132,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         return self._collect(plan, orders, payloads, left_out)
 
     def _through_node_sums(self, actors: Sequence[int]) -> frozenset[int]:
-        """Those of `actors` whose answers are added up on their node, because others of them are there, too."""
+        """The actors whose answers are summed on their node: those that share a node with another of `actors`."""
         if not self._node_sums:
             return frozenset()
         counts = Counter(self._nodes[actor] for actor in actors)
