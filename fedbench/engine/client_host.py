@@ -20,11 +20,8 @@ from fedbench.algorithms.base import Objective
 from fedbench.engine.client_message import message_values
 from fedbench.engine.client_reports import dropped_report, failure_report
 from fedbench.engine.client_slots import ClientSlot, recorder
-from fedbench.engine.device import (
-    explained,
-    is_out_of_memory,
-    retried_out_of_memory,
-)
+from fedbench.engine.device import explained, is_out_of_memory, retried_out_of_memory
+from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, HostOrder, HostReport
 from fedbench.engine.model_host import ModelHost
@@ -46,13 +43,13 @@ class TrainedClient:
     Attributes:
         result: of its local training.
         state: what it keeps.
-        values: float32 [n], its message.
+        values: float32 [n], its message; a tensor where it stays on the device, to be added to a sum there.
         seconds: duration of its training.
     """
 
     result: LocalResult
     state: ClientState
-    values: Vector
+    values: Vector | Tensor
     seconds: float
 
 
@@ -84,7 +81,7 @@ class ClientHost(ModelHost):
             self.load(order.stale, payload)
         for client, state in zip(order.arriving, states, strict=True):
             self._states[client] = state
-        upload = HostUpload(self._spec.table, order)
+        upload = self._new_upload(order)
         reports: list[ClientReport] = []
         interleaves = self._spec.slots > 1 and len(order.clients) > 1 and not order.own_starts
         if interleaves:
@@ -104,7 +101,14 @@ class ClientHost(ModelHost):
         )
         return upload.content(), report
 
-    def _serve(self, order: HostOrder, index: int, upload: HostUpload) -> ClientReport:
+    def _new_upload(self, order: HostOrder) -> HostUpload | DeviceSum:
+        """What collects the answer to an order; a sum of updates as they are is computed where the clients train."""
+        combines = order.combine and not order.own_starts and self._spec.update.changes_nothing
+        if combines and sums_on_device(self._device):
+            return DeviceSum(self._spec.table, order, self._global)
+        return HostUpload(self._spec.table, order)
+
+    def _serve(self, order: HostOrder, index: int, upload: HostUpload | DeviceSum) -> ClientReport:
         """Train one client and add its update to the upload; its new state is stored only if the update is accepted."""
         client, table = order.clients[index], self._spec.table
         samples, started = len(self._rows[client]), time.perf_counter()
@@ -113,7 +117,8 @@ class ClientHost(ModelHost):
         try:
             result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor, until)
             trained = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **result.outgoing}
-            values = self._messages.values(parts, trained)
+            messages = upload.message if isinstance(upload, DeviceSum) else self._messages.values
+            values = messages(parts, trained)
             trained_client = TrainedClient(result, state, values, time.perf_counter() - started)
         except OutOfTime:
             return dropped_report(client, samples, time.perf_counter() - started)
@@ -124,30 +129,50 @@ class ClientHost(ModelHost):
             return failure_report(client, samples, time.perf_counter() - started, explained(error))
         return self._accept(order, index, upload, trained_client)
 
-    def _accept(self, order: HostOrder, index: int, upload: HostUpload, trained: "TrainedClient") -> ClientReport:
+    def _accept(
+        self, order: HostOrder, index: int, upload: HostUpload | DeviceSum, trained: "TrainedClient"
+    ) -> ClientReport:
         """Add a trained client's update to the upload; its new state is stored only if the update is accepted."""
         client = order.clients[index]
         result, state, values = trained.result, trained.state, trained.values
         parts = self._spec.table.uploaded(order.groups[index])
-        reference = self._messages.reference(parts)
-        accepted = values.shape == reference.shape
-        if accepted and not self._spec.update.changes_nothing:
-            accepted = summable(values, reference)
-            if accepted:
-                rng = generator(self._spec.seed, "update", order.round, client)
-                values = self._after_pipeline(parts, values, reference, state, rng)
-        accepted = accepted and upload.add(index, parts, values, reference)
+        if isinstance(values, Tensor):
+            assert isinstance(upload, DeviceSum)
+            accepted = upload.add(index, parts, values)
+        else:
+            assert isinstance(upload, HostUpload)
+            accepted = self._add(order, index, upload, parts, values, state)
         if accepted:
             self._states[client] = state
         status = "ok" if accepted else "rejected"
         samples = len(self._rows[client])
         return ClientReport(client, status, samples, result.steps, result.loss, trained.seconds, result.passes)
 
-    def _serve_interleaved(self, order: HostOrder, upload: HostUpload) -> list[ClientReport]:
+    def _add(
+        self,
+        order: HostOrder,
+        index: int,
+        upload: HostUpload,
+        parts: tuple[int, ...],
+        values: Vector,
+        state: ClientState,
+    ) -> bool:
+        """Add a client's message to the upload as the server reads it; False when it cannot be summed."""
+        reference = self._messages.reference(parts)
+        if values.shape != reference.shape:
+            return False
+        if not self._spec.update.changes_nothing:
+            if not summable(values, reference):
+                return False
+            rng = generator(self._spec.seed, "update", order.round, order.clients[index])
+            values = self._after_pipeline(parts, values, reference, state, rng)
+        return upload.add(index, parts, values, reference)
+
+    def _serve_interleaved(self, order: HostOrder, upload: HostUpload | DeviceSum) -> list[ClientReport]:
         """Train the order's clients in the host's slots, and add their updates to the upload in the order's order."""
         while len(self._slots) < min(self._spec.slots, len(order.clients)):
             self._slots.append(ClientSlot(self._spec, self._device, self._recorder()))
-        jobs = [partial(self._work, order, index) for index in range(len(order.clients))]
+        jobs = [partial(self._work, order, index, upload) for index in range(len(order.clients))]
         ended: dict[int, Finished[ClientSlot, TrainedClient]] = {}
         reports: list[ClientReport] = []
         for finished in interleaved(jobs, self._slots[: len(jobs)]):
@@ -163,7 +188,7 @@ class ClientHost(ModelHost):
         return reports
 
     def _end(
-        self, order: HostOrder, upload: HostUpload, finished: "Finished[ClientSlot, TrainedClient]"
+        self, order: HostOrder, upload: HostUpload | DeviceSum, finished: "Finished[ClientSlot, TrainedClient]"
     ) -> ClientReport:
         """The report of a client that has trained in a slot, whose update is added to the upload."""
         if finished.outcome is not None:
@@ -182,7 +207,9 @@ class ClientHost(ModelHost):
         """How the slots record training steps; None: not at all."""
         return recorder(self._device)
 
-    def _work(self, order: HostOrder, index: int, slot: ClientSlot) -> "Generator[None, None, TrainedClient]":
+    def _work(
+        self, order: HostOrder, index: int, upload: HostUpload | DeviceSum, slot: ClientSlot
+    ) -> "Generator[None, None, TrainedClient]":
         """Train one client in a slot, step by step; its new state is not stored."""
         client, started = order.clients[index], time.perf_counter()
         settings = slot.training
@@ -215,7 +242,11 @@ class ClientHost(ModelHost):
         state = self._new_state(slot.model, old_state, arrays)
         parts = self._spec.table.uploaded(order.groups[index])
         sent = {PARAMETERS: slot.model.vector, STATISTICS: slot.model.statistics, **result.outgoing}
-        values = message_values(self._spec.table, parts, sent)
+        values = (
+            slot.handed_over(upload.message(parts, sent))
+            if isinstance(upload, DeviceSum)
+            else message_values(self._spec.table, parts, sent)
+        )
         return TrainedClient(result, state, values, time.perf_counter() - started)
 
     def _after_pipeline(

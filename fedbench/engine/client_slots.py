@@ -89,6 +89,14 @@ class ClientSlot:
             self._kept[name].copy_(source)
         return {name: self._kept[name] for name in arrays}
 
+    def handed_over(self, tensor: Tensor) -> Tensor:
+        """A tensor that was computed in the slot's turn, ready to be read outside of it."""
+        if self._stream is not None:
+            outside = torch.cuda.default_stream(self._device)
+            outside.wait_stream(self._stream)
+            tensor.record_stream(outside)
+        return tensor
+
 
 def recorder(device: torch.device) -> Record | None:
     """How training steps of one slot are recorded on a device; None: not at all."""

@@ -148,7 +148,7 @@ def add_message(
     if tuple(parts) == tuple(union) and scale == 1.0:
         return accumulate(total, values, reference, weight, limit)
     added: list[tuple[slice, slice, float]] = []
-    for channel, source, target in _runs(table, parts, union):
+    for channel, source, target in runs(table, parts, union):
         factor = weight * scale if channel == PARAMETERS else weight
         if not accumulate(total[target], values[source], reference[source], factor, limit):
             for earlier_target, earlier_source, earlier_factor in added:
@@ -158,12 +158,12 @@ def add_message(
     return True
 
 
-def _runs(table: PartTable, parts: Sequence[int], union: Sequence[int]) -> list[tuple[str, slice, slice]]:
+def runs(table: PartTable, parts: Sequence[int], union: Sequence[int]) -> list[tuple[str, slice, slice]]:
     """The fewest pieces of one channel each that lie in one piece in both messages: (channel, in parts, in union)."""
-    runs: list[tuple[str, slice, slice]] = []
+    joined: list[tuple[str, slice, slice]] = []
     for (part, source), (_, target) in zip(table.segments(parts, parts), table.segments(parts, union), strict=True):
-        if runs and (runs[-1][0], runs[-1][2].stop) == (part.channel, target.start):
-            _, first_source, first_target = runs.pop()
+        if joined and (joined[-1][0], joined[-1][2].stop) == (part.channel, target.start):
+            _, first_source, first_target = joined.pop()
             source, target = slice(first_source.start, source.stop), slice(first_target.start, target.stop)
-        runs.append((part.channel, source, target))
-    return runs
+        joined.append((part.channel, source, target))
+    return joined

@@ -17,10 +17,15 @@ from fedbench.algorithms.base import Objective
 from fedbench.data.augment import MinibatchDraws, augment
 from fedbench.data.augmentation import Augmentation
 from fedbench.engine.device import TorchSettings, memory_fraction, set_determinism, set_precision
+from fedbench.engine.device_sum import DeviceSum
+from fedbench.engine.host_upload import HostUpload
+from fedbench.engine.messages import HostOrder
 from fedbench.models.base import Model, Task
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.resnet import ResNet8
+from fedbench.protocol.layout import ParameterLayout
+from fedbench.protocol.message import PARAMETERS, PartTable
 from fedbench.randomness import generator
 from fedbench.training.local import ClientTraining, LocalTraining
 from fedbench.training.optimizers import SGD, Adam, Optimizer
@@ -134,6 +139,23 @@ def test_four_actors_on_one_gpu_leave_the_model_of_one_process(slots: int) -> No
     result = run(config(*actors, f"runtime.slots={slots}"))
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert len(result.summary["devices"]) == 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.37])
+def test_a_sum_on_the_gpu_has_the_bits_of_that_on_the_cpu(scale: float) -> None:
+    rng, size = np.random.default_rng(0), 100_000
+    table = PartTable(ParameterLayout.build([("all", {"weight": (size,)})]), statistics=False)
+    order = HostOrder(
+        round=0, union=(0,), lr_factor=1.0, stale=(), clients=(0, 1), groups=((0,), (0,)),
+        weights=(0.3, 0.7), scales=(scale, scale), own_starts=False, combine=True, on_failure="stop",
+    )  # fmt: skip
+    start = rng.standard_normal(size).astype(np.float32)
+    on_gpu, in_memory = DeviceSum(table, order, {PARAMETERS: torch.from_numpy(start).cuda()}), HostUpload(table, order)
+    for index, magnitude in enumerate((1e-4, 1e4)):
+        values = start + (magnitude * rng.standard_normal(size)).astype(np.float32)
+        assert in_memory.add(index, (0,), values, start)
+        assert on_gpu.add(index, (0,), torch.from_numpy(values).cuda())
+    np.testing.assert_array_equal(on_gpu.content(), in_memory.content())
 
 
 @pytest.mark.parametrize("precision", ["float32", "tf32", "bf16"])
