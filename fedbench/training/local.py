@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import LocalContext, Objective
+from fedbench.measures.step_norms import StepNormRecorder, StepNorms
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.backward import BackwardPass
@@ -41,6 +42,7 @@ class LocalTraining:
         steps: minibatches; None where `epochs` is set.
         bf16: whether the forward pass runs under bfloat16 autocast.
         seed: seed of the experiment.
+        step_norms: whether the norms of every step are recorded.
     """
 
     optimizer: Optimizer
@@ -50,6 +52,7 @@ class LocalTraining:
     steps: int | None
     bf16: bool
     seed: int
+    step_norms: bool = False
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,14 @@ class LocalResult:
         passes: additional forward passes of every minibatch, beside that of the training step.
         outgoing: {channel: float32 [P]}, what the client adds to the method's further channels; meaningful on the
             active groups.
+        step_norms: the norms of every step; None where they are not recorded.
     """
 
     steps: int
     loss: float
     passes: int
     outgoing: dict[str, Tensor]
+    step_norms: StepNorms | None = None
 
 
 class ClientTraining:
@@ -160,6 +165,45 @@ class ClientTraining:
         return LocalResult(len(losses), total / samples, self._context.passes, self._context.outgoing)
 
 
+class MeasuredTraining(ClientTraining):
+    """The same, which also records the norms of every step: of the parameters' change, and of the optimizer's gradient.
+
+    The gradient is that which the optimizer is given, with the method's change to it. A weight decay that is the
+    optimizer's own is not part of it.
+    """
+
+    def __init__(
+        self,
+        model: FlatModel,
+        settings: LocalTraining,
+        *,
+        anchor: Tensor,
+        groups: tuple[int, ...],
+        lr_factor: float,
+        shared: dict[str, Tensor] | None = None,
+        state: dict[str, Tensor] | None = None,
+        captured: CapturedSteps | None = None,
+    ) -> None:
+        super().__init__(
+            model,
+            settings,
+            anchor=anchor,
+            groups=groups,
+            lr_factor=lr_factor,
+            shared=shared,
+            state=state,
+            captured=captured,
+        )
+        self._recorder = StepNormRecorder(model, groups)
+
+    def step(self, inputs: Tensor, labels: Tensor) -> None:
+        super().step(inputs, labels)
+        self._recorder.after_step()
+
+    def finish(self) -> LocalResult:
+        return replace(super().finish(), step_norms=self._recorder.result())
+
+
 def train_client(
     model: FlatModel,
     inputs: Tensor,
@@ -238,7 +282,7 @@ def training_steps(
         randomness: the context in which all steps are made.
         captured: as for `ClientTraining`.
     """
-    training = ClientTraining(
+    training = (MeasuredTraining if settings.step_norms else ClientTraining)(
         model,
         settings,
         anchor=anchor,

@@ -27,7 +27,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.resnet import ResNet8
 from fedbench.randomness import generator
-from fedbench.training.local import ClientTraining, LocalTraining
+from fedbench.training.local import ClientTraining, LocalTraining, MeasuredTraining
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD, Adam, AdamW, Optimizer
 from fedbench.training.prepared import prepared_minibatches
@@ -112,9 +112,12 @@ class Client:
         augmentation: Augmentation | None = None,
         groups: tuple[int, ...] | None = None,
         batch_size: int = BATCH,
+        step_norms: bool = False,
     ) -> None:
         objective = objective or Objective()
-        settings = LocalTraining(optimizer or SGD(), objective, batch_size, epochs=1, steps=None, bf16=False, seed=0)
+        settings = LocalTraining(
+            optimizer or SGD(), objective, batch_size, epochs=1, steps=None, bf16=False, seed=0, step_norms=step_norms
+        )
         vector = model.vector.clone()
         state = {name: vector.clone() for name in objective.keeps if name != PREVIOUS_STATISTICS}
         if PREVIOUS_STATISTICS in objective.keeps:
@@ -123,7 +126,7 @@ class Client:
         transform = transform_of(augmentation)
         self.begin, self.steps = DeviceCount(), list[DeviceCount]()
         with self.begin:
-            training = ClientTraining(
+            training = (MeasuredTraining if step_norms else ClientTraining)(
                 model,
                 settings,
                 anchor=vector,
@@ -223,6 +226,16 @@ def test_a_partial_step_stays_within_its_budget_of_kernels() -> None:
 
 def test_a_step_of_small_minibatches_stays_within_its_budget_of_kernels() -> None:
     assert Client(flat_model(PflCnn()), batch_size=10).kernels <= 34
+
+
+@pytest.mark.parametrize("groups", [None, (3,), (2, 5)], ids=str)
+def test_the_norms_of_a_step_are_six_kernels_more_and_wait_for_nothing(groups: tuple[int, ...] | None) -> None:
+    """The change, its norms, the copy of the parameters, the gradient's norms, and all norms side by side."""
+    model = flat_model(ResNet8())
+    measured = Client(model, groups=groups, step_norms=True)
+    assert [(step.waits, step.uploads) for step in measured.steps] == [(0, 0)] * len(measured.steps)
+    assert measured.begin.waits == 0
+    assert measured.kernels <= Client(model, groups=groups).kernels + 6
 
 
 class Waiting(Objective):
