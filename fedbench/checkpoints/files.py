@@ -189,7 +189,7 @@ class Checkpoints:
             if path.name in self.refused:
                 continue
             try:
-                return self._load(path)
+                return self.load(path)
             except DataError as error:
                 self.refused[path.name] = str(error)
         return None
@@ -213,8 +213,8 @@ class Checkpoints:
         """What is named like a checkpoint, in the order of the rounds."""
         return sorted(self._directory.glob("round-*")) if self._directory.is_dir() else []
 
-    def _load(self, path: Path) -> Checkpoint:
-        """Read a checkpoint.
+    def load(self, path: Path) -> Checkpoint:
+        """Read a checkpoint of this run.
 
         Raises:
             DataError: it is torn, foreign, or not a checkpoint at all.

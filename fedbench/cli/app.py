@@ -1,6 +1,5 @@
-"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | new | help | list`."""
+"""The command line: `fedbench run | resume | suite | sweep | cost | data | report | analyze | new | help | list`."""
 
-import json
 import shlex
 import sys
 from contextlib import AbstractContextManager, nullcontext, redirect_stdout
@@ -10,7 +9,9 @@ from typing import Annotated, Any
 import typer
 
 from fedbench import __version__
+from fedbench.cli.analyze import analyze
 from fedbench.cli.entry import INTERRUPTED, interruptible, leave, run_command
+from fedbench.cli.json_output import print_json
 from fedbench.components.named_code import refusing_foreign_code
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.passwords import without_passwords
@@ -39,6 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+app.add_typer(analyze)
 
 Arguments = Annotated[
     list[str] | None,
@@ -422,11 +424,6 @@ def looking_only(command: str, typed: list[str], trust: bool) -> AbstractContext
         trust: whether the user trusts the file.
     """
     return nullcontext() if trust else refusing_foreign_code(command, typed)
-
-
-def print_json(document: Any) -> None:
-    """Write one JSON document to stdout."""
-    sys.stdout.write(json.dumps(document, indent=2, default=str, allow_nan=False) + "\n")
 
 
 def main() -> None:

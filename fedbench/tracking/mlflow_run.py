@@ -30,10 +30,12 @@ from fedbench.tracking.store import (
     now,
     open_store,
     plain_name,
+    sqlite_file,
 )
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Run
 
 BATCH_SECONDS = 1.0
 """Metrics are sent at most this often; faster rounds share a batch."""
@@ -106,6 +108,10 @@ class MlflowRun:
         self.delivery.submit(lambda: self._find_or_create(name, tags, started, rename), essential=True)
         self.delivery.submit(self._mark_ended_runs)
 
+    def find(self) -> None:
+        """Queue finding the run by its key, without changing it; where there is none, nothing after it is sent."""
+        self.delivery.submit(self._find, essential=True)
+
     def start(self) -> None:
         """Begin to send what is queued; importing mlflow in the background takes seconds of a core."""
         self.delivery.start()
@@ -171,6 +177,10 @@ class MlflowRun:
             One line on what MLflow lacks, or None.
         """
         self.submit(lambda run: run.client.set_terminated(run.id, STATUS.get(status, "FAILED"), ended))
+        return self.finish(timeout, away_timeout)
+
+    def finish(self, timeout: float, away_timeout: float) -> str | None:
+        """Send the rest without changing the state of the run; otherwise as `close`."""
         self.start()  # a run without a round has not begun yet
         if not self.delivery.finish(timeout, away_timeout):
             reason = self.delivery.last_error or f"it took longer than {timeout:g} s"
@@ -206,12 +216,27 @@ class MlflowRun:
         self._client: MlflowClient
         self._client, self.experiment_id = open_store(self.uri, self._experiment)
 
+    def _same(self) -> "list[Run]":
+        """The runs with this key: one at most."""
+        with_key = f"tags.`{RECORDING_TAG}` = '{self._key}'"
+        return list(self.client.search_runs([str(self.experiment_id)], with_key, max_results=1))
+
+    def _find(self) -> None:
+        database = sqlite_file(self.uri)
+        if database is not None and not database.exists():
+            raise FileNotFoundError(f"{database} is not there")
+        self._open_store()
+        same = self._same()
+        if not same:
+            raise ValueError(f"experiment {self._experiment} has no run with the key of this {self._kind}")
+        self.run_id, self.was_found = str(same[0].info.run_id), True
+        self._opened.set()
+
     def _find_or_create(self, name: str, tags: Mapping[str, str], started: int, rename: bool) -> None:
         from mlflow.tracking.context.registry import resolve_tags
 
         assert self.experiment_id is not None
-        with_key = f"tags.`{RECORDING_TAG}` = '{self._key}'"
-        same = self.client.search_runs([self.experiment_id], with_key, max_results=1)
+        same = self._same()
         if same:  # also one that was made by an attempt whose answer was lost
             run_id = str(same[0].info.run_id)
             renewed = {name: value for name, value in tags.items() if name == DIRECTORY_TAG}

@@ -1,0 +1,1 @@
+"""Why a method works: what recorded runs have learnt, and what their messages tell."""
