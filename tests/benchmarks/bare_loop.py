@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from expert_loop import NETWORKS, ExpertLoop
+from expert_loop import ExpertLoop
+from plain_networks import NETWORKS
 
 from fedbench.engine.on_ray.allocator import keep_freed_memory
 

@@ -23,7 +23,7 @@ if sys.argv[1] == "keep":
     assert keep_freed_memory()
 config = ExperimentConfig.load(None, [
     "rounds=9", "data.dataset=random_images:RandomImages", "data.dataset.rows=1000", "data.clients=2",
-    "model=expert_loop:PooledCnn", "local.epochs=1", "runtime.executor=inline"])
+    "model=plain_networks:PooledCnn", "local.epochs=1", "runtime.executor=inline"])
 times = []
 with prepared(config) as (problem, executor):
     for index in range(problem.rounds):

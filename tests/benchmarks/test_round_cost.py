@@ -4,6 +4,9 @@ Prints ratios of wall time and of CPU time over rounds that alternate, so that a
 Judges nothing:
 
     pytest tests/benchmarks -m benchmark -s
+
+Where FEDBENCH_PFL_PYTHON names the interpreter of a virtual environment that has pfl-research and the same version of
+PyTorch (`pip install 'pfl[pytorch]'`), the same round of pfl-research takes turns with them.
 """
 
 import os
@@ -15,7 +18,8 @@ from pathlib import Path
 
 import pytest
 from bare_loop import BareLoop
-from expert_loop import FORMATS
+from pfl_processes import PFL_PYTHON, PflProcesses
+from plain_networks import FORMATS
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.interfaces import RoundExecutor
@@ -26,7 +30,7 @@ pytestmark = [pytest.mark.benchmark, pytest.mark.slow]
 
 PROCESSES = min(2, os.cpu_count() or 1)
 JOBS = {"10 clients x 2,000 images, batch 32": (10, 2000, 32), "50 clients x 50 images, batch 10": (50, 50, 10)}
-COMPONENTS = {"strided": "expert_loop:StridedCnn", "pooled": "expert_loop:PooledCnn"}
+COMPONENTS = {"strided": "plain_networks:StridedCnn", "pooled": "plain_networks:PooledCnn"}
 
 
 def config(network: str, clients: int, samples: int, batch_size: int, *overrides: str) -> ExperimentConfig:
@@ -100,6 +104,21 @@ def bare_loops(problem: Problem, network: str, batch_size: int) -> Iterator[dict
             loop.close()
 
 
+@contextmanager
+def pfl_research(problem: Problem, network: str, batch_size: int) -> Iterator[dict[str, PflProcesses]]:
+    """pfl-research's rounds in both memory formats; none where it is not installed."""
+    data = problem.federation.data.train
+    peers: dict[str, PflProcesses] = {}
+    try:
+        for form in FORMATS if PFL_PYTHON else ():
+            arguments = (data.inputs, data.labels, problem.federation.rows, batch_size, PROCESSES)
+            peers[f"pfl-research {form}"] = PflProcesses(network, form, *arguments)
+        yield peers
+    finally:
+        for peer in peers.values():
+            peer.close()
+
+
 @pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("job", JOBS)
 @pytest.mark.parametrize("network", COMPONENTS)
@@ -109,31 +128,33 @@ def test_a_round_against_the_bare_loop(network: str, job: str, capsys: pytest.Ca
     with (
         engine(config(network, clients, samples, batch_size)) as (problem, executor),
         bare_loops(problem, network, batch_size) as loops,
+        pfl_research(problem, network, batch_size) as peers,
     ):
-        times: dict[str, list[float]] = {"fedbench": [], **{form: [] for form in loops}}
+        rounds: dict[str, Callable[[int], object]] = {
+            "fedbench": lambda index: one_round(executor, index),
+            **{name: loop.round for name, loop in {**loops, **peers}.items()},
+        }
+        times: dict[str, list[float]] = {name: [] for name in rounds}
         for index in range(repeats + 2):
-            times["fedbench"].append(seconds(lambda index=index: one_round(executor, index)))
-            for form, loop in loops.items():
-                times[form].append(seconds(lambda index=index, loop=loop: loop.round(index)))
-        spent = dict.fromkeys(times, 0.0)
+            for name, of_round in rounds.items():
+                times[name].append(seconds(lambda index=index, of_round=of_round: of_round(index)))
+        spent = dict.fromkeys(rounds, 0.0)
         for index in range(repeats + 2, 2 * repeats + 2):
-            spent["fedbench"] += cpu_seconds(lambda index=index: one_round(executor, index))
-            for form, loop in loops.items():
-                spent[form] += cpu_seconds(lambda index=index, loop=loop: loop.round(index))
+            for name, of_round in rounds.items():
+                spent[name] += cpu_seconds(lambda index=index, of_round=of_round: of_round(index))
     measured = {name: of_loop[2:] for name, of_loop in times.items()}
     fastest = min(loops, key=lambda form: statistics.median(measured[form]))
-    ratios = [own / other for own, other in zip(measured["fedbench"], measured[fastest], strict=True)]
-    rounds = ", ".join(f"{name} {statistics.median(of_loop):.3f}" for name, of_loop in measured.items())
+    medians = ", ".join(f"{name} {statistics.median(of_loop):.3f}" for name, of_loop in measured.items())
     leanest = min(spent[form] for form in loops)
     with capsys.disabled():
-        print(
-            f"\n{network}, {job}, {PROCESSES} processes: s a round (median): {rounds}; ratio to {fastest}: "
-            f"min {min(ratios):.3f}, median {statistics.median(ratios):.3f}, max {max(ratios):.3f} of {repeats} rounds"
-        )
-        print(
-            f"  CPU time of {repeats} rounds in all processes, Ray's own included: {spent['fedbench']:.2f} s against "
-            f"{leanest:.2f} s, ratio {spent['fedbench'] / leanest:.3f}"
-        )
+        print(f"\n{network}, {job}, {PROCESSES} processes: s a round (median of {repeats}): {medians}")
+        for name in ("fedbench", *peers):
+            ratios = [own / other for own, other in zip(measured[name], measured[fastest], strict=True)]
+            print(
+                f"  {name}: time of a round against the bare loop ({fastest}): min {min(ratios):.3f}, median "
+                f"{statistics.median(ratios):.3f}, max {max(ratios):.3f}; CPU time in all processes, Ray's own "
+                f"included: {spent[name]:.2f} s against {leanest:.2f} s, ratio {spent[name] / leanest:.3f}"
+            )
 
 
 @pytest.mark.usefixtures("local_ray")

@@ -39,7 +39,7 @@ def config(*overrides: str) -> ExperimentConfig:
         None,
         [
             "rounds=1000", "data.dataset=random_images:RandomImages", f"data.dataset.rows={SAMPLES}",
-            "model=expert_loop:PooledCnn", "local.batch_size=10", "local.epochs=1", "local.optimizer.lr=0.05",
+            "model=plain_networks:PooledCnn", "local.batch_size=10", "local.epochs=1", "local.optimizer.lr=0.05",
             *overrides,
         ],
     )  # fmt: skip

@@ -80,7 +80,7 @@ def test_rounds_2_to_5_against_later_ones(tmp_path: Path, capsys: pytest.Capture
             command(
                 folder, "quickstart", "rounds=12", "schedule=full",
                 "data.dataset=random_images:RandomImages", "data.dataset.rows=2500", "data.clients=50",
-                "data.partition=iid", "model=expert_loop:StridedCnn", "local.batch_size=10", "local.epochs=1",
+                "data.partition=iid", "model=plain_networks:StridedCnn", "local.batch_size=10", "local.epochs=1",
             )  # fmt: skip
             seconds = load_run(folder / "run")[1].column("wall_seconds").to_pylist()
             ratios.append(statistics.mean(seconds[1:5]) / statistics.mean(seconds[5:]))

@@ -16,7 +16,8 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from expert_loop import FORMATS, ExpertLoop, PooledCnn, StridedCnn, resnet8, text_transformer
+from expert_loop import ExpertLoop, resnet8, text_transformer
+from plain_networks import FORMATS, PooledCnn, StridedCnn
 from torch import nn
 
 from fedbench.accounting.flops import StepFlops
