@@ -74,6 +74,8 @@ class Progress:
         self._say(f"{run.title}: {run.rounds} round{'s' if run.rounds > 1 else ''}, {run.directory}")
         if (run.client_tflop or 0) >= MUCH_WORK:
             self._say(f"the clients' work will be about {run.client_tflop:,.0f} TFLOP in all (see: fedbench cost)")
+        if run.kept_bytes:
+            self._say(f"models and messages kept for later analysis will take {megabytes(run.kept_bytes)}")
         if self._screen.is_terminal:
             self._bar = Bar(
                 TextColumn("{task.description}"),
@@ -250,6 +252,9 @@ def print_cost(estimate: "Estimate") -> None:
         saved = round(1 - part / whole, 4) + 0.0  # no minus sign before a zero
         table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", f"{saved:.1%}")
     results.print(table)
+    if (kept := estimate.kept).models:
+        what = f"{kept.models} global models and {kept.messages} messages"
+        results.print(f"\nkept for later analysis: {what}, {megabytes(kept.nbytes)}", markup=False, highlight=False)
     if estimate.virtual_seconds is not None:
         results.print(f"\non the run's clock: {estimate.virtual_seconds:,.1f} s", markup=False, highlight=False)
 

@@ -288,6 +288,13 @@ class ExperimentConfig(Section):
             raise ValueError("local.precision=tf32: has no effect with runtime.device=cpu; set float32")
         if self.runtime.slots > 1 and self.asynchronous:
             raise ValueError(f"runtime.slots={self.runtime.slots}: has no effect in an asynchronous run; leave it out")
+        if (kept := self.runtime.keep_messages) and kept[-1] >= clients:
+            raise ValueError(f"runtime.keep_messages={list(kept)}: there is no client {kept[-1]}; 0 to {clients - 1}")
+        if self.runtime.keep_messages and self.asynchronous:
+            raise ValueError(
+                f"runtime.keep_messages={list(kept)}: an asynchronous run has no rounds that its messages belong to; "
+                "leave it out"
+            )
         if self.evaluation.batchnorm == "aggregate" and self.local.batchnorm == "local":
             raise ValueError(
                 "evaluation.batchnorm=aggregate: local.batchnorm=local keeps the statistics with the clients; "

@@ -1,13 +1,38 @@
 """The `runtime` section of a configuration."""
 
+import re
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from fedbench.components.base import Section
 
 SMALLEST_AMOUNT, LARGEST_AMOUNT = 1e-4, 1e9
 """Bounds of the amount of a resource that one actor takes; Ray counts in ten-thousandths."""
+
+
+LONGEST_RANGE = 100_000
+"""Numbers that one range such as 6-25 may stand for."""
+
+
+def _numbers_in_ranges(value: object) -> object:
+    """A single number, or a list of numbers and of ranges such as "6-25", as an ascending list of distinct numbers."""
+    numbers: list[object] = []
+    for item in value if isinstance(value, list | tuple) else [value]:
+        match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", item) if isinstance(item, str) else None
+        if match is None:
+            numbers.append(item)
+            continue
+        first, last = int(match[1]), int(match[2])
+        if not first <= last < first + LONGEST_RANGE:
+            raise ValueError(f"{item}: is not a range; write the lower number first, such as 6-25")
+        numbers += range(first, last + 1)
+    whole = [number for number in numbers if isinstance(number, int) and not isinstance(number, bool)]
+    return sorted(set(whole)) if len(whole) == len(numbers) else numbers
+
+
+Rounds = Annotated[tuple[Annotated[int, Field(ge=1)], ...], BeforeValidator(_numbers_in_ranges)]
+Clients = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_numbers_in_ranges)]
 
 
 class RuntimeSection(Section):
@@ -42,6 +67,10 @@ class RuntimeSection(Section):
         max_retries: Number of lost actors or nodes whose work is done again before the run is given up.
         checkpoint_every: Rounds from one checkpoint to the next. null: so often that checkpoints take less than 1 % of
             the time. An interrupted run leaves a checkpoint in any case.
+        keep_models: Rounds, counted from 1, before and after which the global model is kept in the folder `kept` of the
+            run directory, for `fedbench analyze`: a list of numbers and of ranges, such as [1, 6-25].
+        keep_messages: Clients whose messages in these rounds are kept beside the models, as the server reads them:
+            what they change, after clipping, noise and compression.
         max_tflop: The clients' work of a whole run, in 10^12 FLOP, above which a run asks on a
             terminal before it starts, and is refused elsewhere.
     """
@@ -65,6 +94,8 @@ class RuntimeSection(Section):
     round_timeout: float = Field(default=3600.0, gt=0)
     max_retries: int = Field(default=3, ge=0)
     checkpoint_every: int | None = Field(default=None, ge=1)
+    keep_models: Rounds = ()
+    keep_messages: Clients = ()
     max_tflop: float = Field(default=1e7, gt=0)
 
     @model_validator(mode="after")
@@ -79,6 +110,10 @@ class RuntimeSection(Section):
             raise ValueError("device=cuda with gpus_per_client=0: give the actors a share of a GPU; leave one out")
         if builtin := [name for name in self.resources if name in ("CPU", "GPU")]:
             raise ValueError(f"resources.{builtin[0]}: has an option of its own; set {builtin[0].lower()}s_per_client")
+        if self.keep_messages and not self.keep_models:
+            raise ValueError(
+                f"keep_messages={list(self.keep_messages)}: has no effect without keep_models, which names the rounds"
+            )
         if self.executor == "inline":
             for key in (
                 "address",

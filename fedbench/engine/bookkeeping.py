@@ -10,7 +10,7 @@ from fedbench.accounting.costs import CostModel
 from fedbench.accounting.totals import Costs
 from fedbench.engine.client_reports import dropped_report
 from fedbench.engine.interfaces import EvaluationPhase, TrainingPhase
-from fedbench.engine.messages import ClientReport, RoundPlan
+from fedbench.engine.messages import ClientReport, KeptMessage, RoundPlan
 from fedbench.errors import ClientFailure
 from fedbench.planning.deadlines import Limit
 from fedbench.records.schema import DROPPED, ArrivalRecord, ClientRecord, RoundRecord
@@ -90,12 +90,14 @@ class FinishedRound:
         clients: the rows of `clients.parquet`.
         arrivals: the rows of `events.parquet` of an asynchronous run; empty for synchronous rounds.
         full: cost of the same arrivals had each been a full update; None for synchronous rounds.
+        kept: the clients' messages that are kept for later analysis.
     """
 
     record: RoundRecord
     clients: tuple[ClientRecord, ...]
     arrivals: tuple[ArrivalRecord, ...] = ()
     full: Costs | None = None
+    kept: tuple[KeptMessage, ...] = ()
 
 
 class Stopwatch:

@@ -23,7 +23,7 @@ from fedbench.engine.client_slots import ClientSlot, recorder
 from fedbench.engine.device import explained, is_out_of_memory, retried_out_of_memory
 from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
-from fedbench.engine.messages import ClientReport, HostOrder, HostReport
+from fedbench.engine.messages import ClientReport, HostOrder, HostReport, KeptMessage
 from fedbench.engine.model_host import ModelHost
 from fedbench.models.flat import FlatModel
 from fedbench.protocol.client_state import ClientState
@@ -82,6 +82,7 @@ class ClientHost(ModelHost):
         for client, state in zip(order.arriving, states, strict=True):
             self._states[client] = state
         upload = self._new_upload(order)
+        self._kept: list[KeptMessage] = []
         reports: list[ClientReport] = []
         interleaves = self._spec.slots > 1 and len(order.clients) > 1 and not order.own_starts
         if interleaves:
@@ -98,6 +99,7 @@ class ClientHost(ModelHost):
             load_seconds=0.0 if interleaves else busy - sum(report.seconds for report in reports),
             busy_seconds=busy,
             state_bytes=sum(state.nbytes for state in states),
+            kept=tuple(self._kept),
         )
         return upload.content(), report
 
@@ -133,7 +135,7 @@ class ClientHost(ModelHost):
         self, order: HostOrder, index: int, upload: HostUpload | DeviceSum, trained: "TrainedClient"
     ) -> ClientReport:
         """Add a trained client's update to the upload; its new state is stored only if the update is accepted."""
-        client = order.clients[index]
+        client, samples = order.clients[index], len(self._rows[order.clients[index]])
         result, state, values = trained.result, trained.state, trained.values
         parts = self._spec.table.uploaded(order.groups[index])
         if isinstance(values, Tensor):
@@ -141,11 +143,14 @@ class ClientHost(ModelHost):
             accepted = upload.add(index, parts, values)
         else:
             assert isinstance(upload, HostUpload)
-            accepted = self._add(order, index, upload, parts, values, state)
+            accepted, values = self._add(order, index, upload, parts, values, state)
         if accepted:
             self._states[client] = state
+            if client in self._spec.kept.of_round(order.round):
+                read = values.cpu().numpy() if isinstance(values, Tensor) else values
+                update = read - self._messages.reference(parts)
+                self._kept.append(KeptMessage(client, samples, result.steps, parts, update))
         status = "ok" if accepted else "rejected"
-        samples = len(self._rows[client])
         return ClientReport(client, status, samples, result.steps, result.loss, trained.seconds, result.passes)
 
     def _add(
@@ -156,17 +161,17 @@ class ClientHost(ModelHost):
         parts: tuple[int, ...],
         values: Vector,
         state: ClientState,
-    ) -> bool:
-        """Add a client's message to the upload as the server reads it; False when it cannot be summed."""
+    ) -> tuple[bool, Vector]:
+        """Add a client's message to the upload as the server reads it; whether it can be summed, and that message."""
         reference = self._messages.reference(parts)
         if values.shape != reference.shape:
-            return False
+            return False, values
         if not self._spec.update.changes_nothing:
             if not summable(values, reference):
-                return False
+                return False, values
             rng = generator(self._spec.seed, "update", order.round, order.clients[index])
             values = self._after_pipeline(parts, values, reference, state, rng)
-        return upload.add(index, parts, values, reference)
+        return upload.add(index, parts, values, reference), values
 
     def _serve_interleaved(self, order: HostOrder, upload: HostUpload | DeviceSum) -> list[ClientReport]:
         """Train the order's clients in the host's slots, and add their updates to the upload in the order's order."""

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedbench.checkpoints.state import Tree
-from fedbench.engine.messages import ClientReport, DeviceRecord, RoundOutcome, RoundPlan, TaskOrder
+from fedbench.engine.messages import ClientReport, DeviceRecord, KeptMessage, RoundOutcome, RoundPlan, TaskOrder
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector
@@ -21,12 +21,14 @@ class TrainingPhase:
         transport_bytes: bytes moved between processes: parameters, updates and client states.
         load_seconds: longest time that a host spent on loading parameters and preparing its answer.
         busy_seconds: longest time that a host spent on its whole share of the round.
+        kept: the messages that are kept for later analysis.
     """
 
     reports: tuple[ClientReport, ...]
     transport_bytes: int
     load_seconds: float
     busy_seconds: float
+    kept: tuple[KeptMessage, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,43 @@ class DeviceRecord:
 
 
 @dataclass(frozen=True)
+class KeptClients:
+    """The clients whose messages are kept for later analysis, and in which rounds.
+
+    Attributes:
+        rounds: the rounds, from 0.
+        clients: the clients.
+    """
+
+    rounds: frozenset[int] = frozenset()
+    clients: frozenset[int] = frozenset()
+
+    def of_round(self, round_index: int) -> frozenset[int]:
+        """The clients whose messages of a round are kept."""
+        return self.clients if round_index in self.rounds else frozenset()
+
+
+@dataclass(frozen=True)
+class KeptMessage:
+    """What one client sent in a round, as the server reads it.
+
+    Attributes:
+        client: number of the client.
+        samples: number of its training samples.
+        steps: minibatches that it trained on.
+        parts: numbers of the parts that it sent.
+        update: float32, for these parts, one after the other: what it sent minus the values that it started from; in
+            a method's further channels what it sent.
+    """
+
+    client: int
+    samples: int
+    steps: int
+    parts: tuple[int, ...]
+    update: Vector
+
+
+@dataclass(frozen=True)
 class HostSpec:
     """Everything that a client host needs to know before the first round.
 
@@ -67,6 +104,7 @@ class HostSpec:
         deterministic: whether a GPU must use deterministic kernels.
         device: cpu, cuda (refused where there is none), or auto: a GPU where this process finds one.
         slots: clients that train at the same time in one host, a step of one after the other.
+        kept: clients whose messages are kept for later analysis.
         gpu_fraction: share of the GPU's memory that this host may use, where it has a GPU.
     """
 
@@ -95,6 +133,7 @@ class HostSpec:
     device: Literal["auto", "cpu", "cuda"]
     gpu_fraction: float
     slots: int = 1
+    kept: KeptClients = KeptClients()
 
     @property
     def bf16(self) -> bool:
@@ -306,12 +345,14 @@ class HostReport:
         load_seconds: time spent on loading parameters and preparing the answer.
         busy_seconds: time spent in all.
         state_bytes: bytes of the client states that came from other hosts.
+        kept: the accepted messages that are kept for later analysis, beside the answer to the server.
     """
 
     clients: tuple[ClientReport, ...]
     load_seconds: float
     busy_seconds: float
     state_bytes: int
+    kept: tuple[KeptMessage, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 def describe(problem: "Problem", directory: Path) -> RunDescription:
     """The run in words and plain values."""
+    from fedbench.experiment.kept_files import foreseen_kept
     from fedbench.experiment.setup import pace
     from fedbench.experiment.work import estimated_tflop
 
@@ -57,6 +58,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         own_code=problem.own_code,
         group_names=problem.layout.group_names,
         client_tflop=estimated_tflop(problem),
+        kept_bytes=foreseen_kept(problem).nbytes,
     )
 
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fedbench.accounting.memory import peak_training_bytes
@@ -14,6 +14,7 @@ from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.errors import DataError
 from fedbench.experiment.federation import load_federation, outline_federation
+from fedbench.experiment.kept_files import Kept, foreseen_kept
 from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace, work_left_out
 from fedbench.models.groups import build_module, derive_layer_groups
 from fedbench.planning.delays import DelaysSection
@@ -55,6 +56,7 @@ class Estimate:
         per_round: the costs of each round, all clients.
         total, full_updates: of all rounds, and of the same rounds as full network updates.
         virtual_seconds: of an asynchronous run on the virtual clock; else None.
+        kept: the models and messages that the run keeps for later analysis.
     """
 
     title: str
@@ -64,6 +66,7 @@ class Estimate:
     total: Costs
     full_updates: Costs
     virtual_seconds: float | None = None
+    kept: Kept = field(default_factory=Kept)
 
     def to_mapping(self) -> dict[str, Any]:
         """Nested plain values."""
@@ -135,10 +138,18 @@ def estimate(config: ExperimentConfig) -> Estimate:
         per_round = list(costs_of(finished))
         full = total([row.full for row in finished if row.full])
         seconds = finished[-1].record.virtual_seconds
-        return Estimate(title, "; ".join(remarks), tuple(kinds), tuple(per_round), total(per_round), full, seconds)
+        summed = total(per_round)
+        remark, kept = "; ".join(remarks), foreseen_kept(problem)
+        return Estimate(title, remark, tuple(kinds), tuple(per_round), summed, full, seconds, kept)
     per_round = costs.project(config.schedule, problem.rounds, problem.cohort_size, config.seed)
     return Estimate(
-        title, "; ".join(remarks), tuple(kinds), tuple(per_round), total(per_round), total(full_update_costs(problem))
+        title,
+        "; ".join(remarks),
+        tuple(kinds),
+        tuple(per_round),
+        total(per_round),
+        total(full_update_costs(problem)),
+        kept=foreseen_kept(problem),
     )
 
 

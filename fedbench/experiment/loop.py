@@ -24,9 +24,11 @@ from fedbench.errors import DataError, FedbenchError, HangingClients, HeadGone, 
 from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
 from fedbench.experiment.interrupt import undisturbed
+from fedbench.experiment.kept_files import Keeper
 from fedbench.experiment.result import Result
+from fedbench.experiment.saved_model import named_tensors
 from fedbench.experiment.setup import Problem
-from fedbench.experiment.summary import mixed_devices, named_tensors, near_chance, privacy_warning, summarise
+from fedbench.experiment.summary import mixed_devices, near_chance, privacy_warning, summarise
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
@@ -58,6 +60,7 @@ class ExperimentLoop:
         self._problem = problem
         self._directory = directory
         self._saving = saving
+        self._keeper = Keeper(problem, directory)
         self._label = member.label
         self._tracker: MlflowTracker | None = None
         if config.tracking.enabled:
@@ -215,17 +218,22 @@ class ExperimentLoop:
         self._full = Costs()
         if checkpoint is not None:
             self._take_up(checkpoint, executor, course)
+        self._take_up_kept(checkpoint)
         last, done = self._problem.rounds, len(self._directory.history())
         every = self._problem.config.evaluation.every
 
         def snapshot() -> Tree:
-            return {"executor": executor.state(), "course": course.state(), "full": self._full}
+            state = {"executor": executor.state(), "course": course.state(), "full": self._full}
+            return state | {"kept": dict(self._directory.kept.sums)}
 
         model: tuple[Vector, Vector] | None = None
+        self._keeper.keep_model(done, executor.model)
         for finished in course.rounds(every, should_stop):
             done += 1
             if done == last:  # fetched before the round counts as done: what befalls the cluster later is no loss
                 model = executor.model()
+            self._keeper.keep_messages(finished.record.round, finished.kept)
+            self._keeper.keep_model(done, executor.model, model)
             self._take(finished)
             if done < last:
                 self._saving.save_if_due(done, snapshot)
@@ -257,6 +265,16 @@ class ExperimentLoop:
             lines = str(error).strip().splitlines()  # of an actor's exception, the last one says what it was
             reason = " ".join(lines[-1].split())[:200] if lines else type(error).__name__
             raise UnusableCheckpoint(f"its state is not one of this run: {reason}") from error
+
+    def _take_up_kept(self, checkpoint: Checkpoint | None) -> None:
+        """Bring what is kept for later analysis to where the checkpoint was written; a note says what is lost of it."""
+        sums = checkpoint.state.get("kept", {}) if checkpoint else {}
+        missing, changed = self._directory.kept.restore(sums)
+        folder = self._directory.set_aside(changed)
+        if missing:
+            self._notes.append(f"{', '.join(missing)}: missing; a model or message that was kept cannot be had again")
+        if changed:
+            self._notes.append(f"{', '.join(changed)}: not as the run wrote it; what was there is in {folder}")
 
     def _take(self, finished: FinishedRound) -> None:
         """Keep a round, and tell of it, if it is not one that was done before and is done again."""

@@ -25,6 +25,7 @@ from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule, check_trainers
 from fedbench.experiment.federation import Federation, scaling
+from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.setup_async import arrival_plan
@@ -121,6 +122,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     _check_statistics(config, layout)
     rounds = count_rounds(config, layout.groups)
     method = config.method
+    check_keeping(config, rounds)
     method.check(config)
     _check_contracts(config, layout, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
@@ -183,6 +185,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         device=config.runtime.device,
         gpu_fraction=1.0,
         slots=config.runtime.slots,
+        kept=kept_clients(config),
     )
     server = ServerSpec(
         table=table,

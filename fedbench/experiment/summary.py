@@ -3,8 +3,6 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from fedbench.accounting.totals import Costs, total
@@ -12,7 +10,6 @@ from fedbench.engine.messages import DeviceRecord
 from fedbench.experiment.description import versions
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
-from fedbench.protocol.layout import Vector
 from fedbench.records.metrics import METRICS, chosen_on
 from fedbench.records.run_directory import RunDirectory
 from fedbench.training.scores import Scores
@@ -133,14 +130,3 @@ def mixed_devices(devices: Sequence[DeviceRecord]) -> Iterator[str]:
             f"clients trained on devices that differ ({kinds}): which client trained where decides the "
             "last bits of the result; choose one kind by runtime.resources or runtime.device"
         )
-
-
-def named_tensors(problem: Problem, vector: Vector, statistics: Vector) -> dict[str, npt.NDArray[np.generic]]:
-    """{name: array in its logical shape} of parameters, frozen ones included, and of the buffers that a model saves.
-
-    The names are those of the network's `state_dict`: a tensor that has several is there under each.
-    """
-    layout = problem.layout
-    of_buffers = {slot.name: slot.view(statistics) for slot in layout.statistics}
-    tensors = {**layout.unflatten(vector), **of_buffers, **problem.constants}
-    return {name: tensors[kept] for name, kept in problem.saved_names.items()}

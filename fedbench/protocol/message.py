@@ -123,6 +123,28 @@ class PartTable:
         for part, segment in self.segments(parts, parts):
             vectors[part.channel][part.piece] = message[segment]
 
+    def tensors(self, message: Vector, parts: Sequence[int]) -> dict[str, Vector]:
+        """The tensors in a message, by name, in their logical shapes.
+
+        Args:
+            message: float32, the values of `parts`, one after the other.
+            parts: numbers of the parts.
+
+        Returns:
+            Parameters and running statistics under their own names, those of a further channel as CHANNEL/NAME.
+        """
+        vectors = self.zeros()
+        self.scatter(message, vectors, parts)
+        tensors: dict[str, Vector] = {}
+        for part in (self.parts[index] for index in parts):
+            if part.channel == STATISTICS:
+                slots = self.layout.statistics
+            else:
+                slots = tuple(slot for slot in self.layout.slots if slot.group == part.group)
+            prefix = "" if part.channel in (PARAMETERS, STATISTICS) else f"{part.channel}/"
+            tensors |= {f"{prefix}{slot.name}": slot.view(vectors[part.channel]) for slot in slots}
+        return tensors
+
     def zeros(self) -> dict[str, Vector]:
         """{channel: float32 vector of zeros}, for parameters, running statistics and further channels."""
         layout = self.layout

@@ -29,6 +29,7 @@ class RunDescription:
         client_tflop: about what all clients will compute, in 10^12 FLOP; None where nobody knows beforehand.
         own_code: {import path: digest of its content} of the parts of one's own that the run began with.
         label: what the suite calls the run that it was made for; "" for others.
+        kept_bytes: about how many bytes of models and messages it keeps for later analysis.
     """
 
     config: dict[str, Any]
@@ -50,6 +51,7 @@ class RunDescription:
     group_names: tuple[str, ...] = ()
     client_tflop: float | None = None
     label: str = ""
+    kept_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from fedbench.config.identity import digest
 from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, DataError, RunError
+from fedbench.records.kept import KeptFiles, Tensors
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CHECKSUMS,
@@ -75,6 +76,7 @@ class RunDirectory:
     Attributes:
         path: the directory, absolute.
         warning: one line on what could not be written, or None.
+        kept: the models and messages that are kept for later analysis.
     """
 
     def __init__(self, path: Path, *, interval: float = 5.0, plots: bool = True) -> None:
@@ -93,6 +95,7 @@ class RunDirectory:
         self._rounds = Rows(ROUND_SCHEMA)
         self._clients = Rows(CLIENT_SCHEMA)
         self._arrivals = Rows(ARRIVAL_SCHEMA)
+        self.kept = KeptFiles(path)
         self._next_write = -math.inf
 
     @classmethod
@@ -200,6 +203,7 @@ class RunDirectory:
         with self._must_succeed():
             folder.mkdir()
             for name in there:
+                (folder / name).parent.mkdir(exist_ok=True)
                 os.rename(self.path / name, folder / name)
         return folder
 
@@ -252,7 +256,7 @@ class RunDirectory:
         """
         with self._must_succeed():
             self._write_tables()
-            self._write_summary(summary, (DESCRIPTION, PARTITION, *TABLES, MODEL))
+            self._write_summary(summary, (DESCRIPTION, PARTITION, *TABLES, MODEL), self.kept.sums)
         if self._plots and self._run is not None:
             self._draw(self._run)
 
@@ -275,6 +279,15 @@ class RunDirectory:
         with self._must_succeed(), replacing(self.path / MODEL) as temporary:
             write_tensors(temporary, whole, {"format": "np"})
 
+    def keep(self, name: str, tensors: Tensors, metadata: Mapping[str, int]) -> None:
+        """Write one of the files that are kept for later analysis; arguments as for `KeptFiles.write`.
+
+        Raises:
+            RunError: it cannot be written.
+        """
+        with self._must_succeed():
+            self.kept.write(name, tensors, metadata)
+
     def history(self) -> pa.Table:
         """All rounds so far, with `ROUND_SCHEMA`."""
         return self._rounds.table()
@@ -291,10 +304,12 @@ class RunDirectory:
         finished = time.monotonic()
         self._next_write = finished + max(self._interval, (finished - started) / WRITING_SHARE)
 
-    def _write_summary(self, summary: Mapping[str, Any], names: Sequence[str]) -> None:
-        """Write the summary with the checksums of those of the named files that are there, and one of itself."""
-        sums = {name: _checksum(self.path / name) for name in names if os.path.lexists(self.path / name)}
-        document = _plain({**summary, CHECKSUMS: sums})
+    def _write_summary(
+        self, summary: Mapping[str, Any], names: Sequence[str], sums: Mapping[str, str] | None = None
+    ) -> None:
+        """Write the summary with `sums`, the checksums of the named files that are there, and one of itself."""
+        here = {name: _checksum(self.path / name) for name in names if os.path.lexists(self.path / name)}
+        document = _plain({**summary, CHECKSUMS: here | dict(sums or {})})
         self._write_json(SUMMARY, {**document, OWN_CHECKSUM: summary_checksum(document)})
 
     def _write_text(self, name: str, text: str) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from fedbench.config.identity import OWN_CODE, flattened
 from fedbench.config.passwords import without_passwords
+from fedbench.records.kept import KEPT
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import ClientRecord, RoundRecord
@@ -245,11 +246,15 @@ def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def recorded_files(directory: Path) -> list[Path]:
-    """The files of a run directory without its checkpoints and without files that are being written."""
+    """The files of a run directory that are sent.
+
+    These are all but its checkpoints, the models and messages that are kept for later analysis, and files that are
+    being written.
+    """
     return sorted(
         path
         for path in directory.rglob("*")
         if path.is_file()
-        and path.relative_to(directory).parts[0] != CHECKPOINTS
+        and path.relative_to(directory).parts[0] not in (CHECKPOINTS, KEPT)
         and not any(part.startswith(".") for part in path.relative_to(directory).parts)
     )

@@ -174,7 +174,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             reports += host.clients
             check_failures(reports, plan.round, self._runtime.max_failed_clients)
             sent = accepted_clients(host.clients)
-            transport += host.state_bytes
+            transport += host.state_bytes + sum(message.update.nbytes for message in host.kept)
             if actor in self._summed_on_node:
                 self._received.append(self._node_sums[self._nodes[actor]].add.remote(upload))
                 summed_clients.setdefault(self._nodes[actor], []).extend(sent)
@@ -190,6 +190,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             transport_bytes=transport,
             load_seconds=max((host.load_seconds for host in hosts), default=0.0),
             busy_seconds=max((host.busy_seconds for host in hosts), default=0.0),
+            kept=tuple(message for host in hosts for message in host.kept),
         )
 
     def _as_completed(self, orders: Mapping[Any, tuple[int, Any, HostOrder]], round_index: int) -> Iterator[Any]:

@@ -9,7 +9,7 @@ from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import one_line
 from fedbench.engine.device import TorchSettings
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
-from fedbench.engine.messages import DeviceRecord, HostSpec, RoundOutcome, RoundPlan
+from fedbench.engine.messages import DeviceRecord, HostSpec, KeptMessage, RoundOutcome, RoundPlan
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.errors import ClientFailure
@@ -52,6 +52,7 @@ class InlineRoundExecutor(RoundExecutor):
 
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         trained, reports = leave_out(plan.cohort, limit, self._sizes)
+        kept: list[KeptMessage] = []
         load_seconds = busy_seconds = 0.0
         together = self._spec.slots > 1 and not plan.own_starts
         for clients in [tuple(trained)] if together else [(client,) for client in trained]:
@@ -71,9 +72,10 @@ class InlineRoundExecutor(RoundExecutor):
             reports += report.clients
             check_failures(reports, plan.round, self._max_failed)
             self._server.receive(upload, accepted_clients(report.clients))
+            kept += report.kept
             load_seconds += report.load_seconds
             busy_seconds += report.busy_seconds
-        return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds)
+        return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds, tuple(kept))
 
     def finish(self) -> RoundOutcome:
         return self._server.finish()

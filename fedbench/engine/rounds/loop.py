@@ -128,6 +128,7 @@ class RoundLoop:
                     ),
                 ),
                 clients,
+                kept=training.kept,
             )
             check_finite(finished.record, len(accepted), self._remedy)
             self._next_round = index + 1
