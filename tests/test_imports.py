@@ -36,6 +36,12 @@ def test_what_needs_no_cluster_and_no_training_loads_neither(packages: tuple[str
     assert loaded_by(f"import {', '.join(packages)}") == set()
 
 
+def test_server_actors_load_no_pytorch() -> None:
+    """Importing it takes longer than all else that their processes do when they start."""
+    built = "from fedbench.algorithms import fedavg, fedmr, fedprox, scaffold, ormo"
+    assert loaded_by(f"import fedbench.engine.on_ray.server_actors; {built}") == set()
+
+
 @pytest.mark.slow
 def test_that_heavy_packages_would_be_seen() -> None:
     assert loaded_by("import fedbench.models.flat") == {"torch"}

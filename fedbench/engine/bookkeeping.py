@@ -5,8 +5,8 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
-from fedbench.accounting.costs import CostModel
 from fedbench.accounting.totals import Costs
 from fedbench.engine.client_reports import dropped_report
 from fedbench.engine.interfaces import EvaluationPhase, TrainingPhase
@@ -14,6 +14,9 @@ from fedbench.engine.messages import ClientReport, KeptMessage, RoundPlan
 from fedbench.errors import ClientFailure
 from fedbench.planning.deadlines import Limit
 from fedbench.records.schema import DROPPED, ArrivalRecord, ClientRecord, RoundRecord
+
+if TYPE_CHECKING:
+    from fedbench.accounting.costs import CostModel  # loads PyTorch's FLOP counter, which client actors do not need
 
 
 def stale_parts(held: Sequence[int], current: Sequence[int]) -> tuple[int, ...]:
@@ -118,7 +121,7 @@ class Stopwatch:
 
 
 def client_records(
-    plan: RoundPlan, training: TrainingPhase, evaluation: EvaluationPhase | None, costs: CostModel
+    plan: RoundPlan, training: TrainingPhase, evaluation: EvaluationPhase | None, costs: "CostModel"
 ) -> tuple[ClientRecord, ...]:
     """The rows of `clients.parquet`: one for each participant whose training began.
 

@@ -83,7 +83,8 @@ class TorchSettings:
     def restore(self) -> None:
         """Put the settings back."""
         torch.set_num_threads(self._threads)
-        torch.use_deterministic_algorithms(self._deterministic)
+        if torch.are_deterministic_algorithms_enabled() != self._deterministic:  # the call imports PyTorch's compiler
+            torch.use_deterministic_algorithms(self._deterministic)
         torch.utils.deterministic.fill_uninitialized_memory = self._fills  # type: ignore[attr-defined]
         torch.backends.cudnn.benchmark = self._benchmark
         torch.backends.cudnn.allow_tf32 = self._convolutions_in_tf32

@@ -16,6 +16,7 @@ from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Needs, Objective, RoundUpdates, RuleContext, ServerRule
 from fedbench.engine.divergence import too_few_updates
 from fedbench.errors import ConfigError
+from fedbench.models.uncompiled import without_compiler
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import Feedback, Schedule
 from fedbench.protocol.layout import ParameterLayout
@@ -97,7 +98,8 @@ def check_optimizer(optimizer: Optimizer) -> None:
         ConfigError: `make` returned no `torch.optim.Optimizer`, or `slots` no number of values per parameter.
     """
     owner = f"local.optimizer.name={optimizer.name}"
-    made: object = optimizer.make([nn.Parameter(torch.zeros(2))], 1.0)
+    with without_compiler():
+        made: object = optimizer.make([nn.Parameter(torch.zeros(2))], 1.0)
     if not isinstance(made, torch.optim.Optimizer):
         raise ConfigError(f"{owner}: make returned {type(made).__name__}, a torch.optim.Optimizer is needed")
     slots: object = optimizer.slots

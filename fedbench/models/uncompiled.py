@@ -1,4 +1,4 @@
-"""PyTorch's meta device without PyTorch's compiler, whose import takes a second and which nothing there needs."""
+"""PyTorch's meta device and optimizers without PyTorch's compiler, whose import takes a second and is not needed."""
 
 import sys
 from collections.abc import Iterator
@@ -12,12 +12,12 @@ MARK = "__dynamo_disable"
 
 @contextmanager
 def without_compiler() -> Iterator[None]:
-    """Context in which operators on the meta device do not import `torch._dynamo`.
+    """Context in which operators on the meta device and new optimizers do not import `torch._dynamo`.
 
     PyTorch states the shapes of many operators in Python, through functions that the compiler must not look into
-    (`torch._disable_dynamo`). The first call of each imports the compiler, to tell it so, and keeps what it gives.
-    Here each of them is kept as it is, and forgotten afterwards. Where the compiler is loaded already, or PyTorch is
-    made otherwise, nothing changes.
+    (`torch._disable_dynamo`); methods of its optimizers are such functions, too. The first call of each imports the
+    compiler, to tell it so, and keeps what it gives. Here each of them is kept as it is, and forgotten afterwards.
+    Where the compiler is loaded already, or PyTorch is made otherwise, nothing changes.
     """
     if "torch._dynamo" in sys.modules:
         yield
@@ -34,13 +34,15 @@ def without_compiler() -> Iterator[None]:
 
 
 def disabled_functions() -> tuple[FunctionType, ...]:
-    """The functions that PyTorch keeps from its compiler and that may be called for a tensor on the meta device."""
+    """The functions that PyTorch keeps from its compiler, of operators on the meta device and of optimizers."""
+    from torch.optim import Optimizer
     from torch.utils._python_dispatch import TorchDispatchMode
 
     modes: list[type] = [TorchDispatchMode]
     for mode in modes:
         modes += mode.__subclasses__()
-    return _of_operators() + _disabled_in([vars(mode).get("__torch_dispatch__") for mode in modes])
+    of_modes = _disabled_in([vars(mode).get("__torch_dispatch__") for mode in modes])
+    return _of_operators() + of_modes + _disabled_in([*vars(Optimizer).values()])
 
 
 @cache

@@ -10,7 +10,9 @@ import sys
 import torch
 from fedbench.accounting.flops import StepFlops
 from fedbench.models.base import LayerGroup, Task
+from fedbench.experiment.contracts import check_optimizer
 from fedbench.models.uncompiled import MARK, disabled_functions
+from fedbench.training.optimizers import SGD, Adam
 
 network = torch.nn.Sequential(
     torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4), torch.nn.GELU(), torch.nn.GroupNorm(2, 4),
@@ -19,6 +21,7 @@ network = torch.nn.Sequential(
 group = LayerGroup("all", tuple(name for name, _ in network.named_parameters()))
 task = Task(kind="image", input_shape=(8, 8, 3), classes=5)
 print(StepFlops(network, [group], task).flops([0], 2))
+check_optimizer(SGD(lr=0.1)), check_optimizer(Adam())
 print("torch._dynamo" in sys.modules, len(disabled_functions()) > 0)
 print(any(hasattr(function, MARK) for function in disabled_functions()))
 torch.compiler.disable(lambda: None)()
@@ -28,7 +31,7 @@ print(StepFlops(network, [group], task).flops([0], 2))
 
 
 @pytest.mark.slow
-def test_counting_flops_does_not_import_the_compiler_and_counts_the_same_with_it() -> None:
+def test_neither_counting_flops_nor_trying_an_optimizer_imports_the_compiler_and_flops_are_the_same_with_it() -> None:
     finished = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, timeout=60)
     without, imported, marked, compiler, with_it = finished.stdout.splitlines() or [finished.stderr] * 5
     assert (imported, marked, compiler) == ("False True", "False", "True"), finished.stderr

@@ -24,8 +24,6 @@ from fedbench.engine.on_ray.allocator import keep_freed_memory
 from fedbench.engine.on_ray.connection import disconnect, join
 from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
-from fedbench.engine.rounds.pool_server import PoolServer
-from fedbench.engine.rounds.server import Server
 from fedbench.errors import ConfigError, LostDevice, RunError
 
 START_TIMEOUT = 120.0
@@ -77,23 +75,6 @@ class ClientActor(ArrivalHost):
         """Ray's id of the node that the actor runs on."""
         node: str = ray.get_runtime_context().get_node_id()
         return node
-
-
-class ReusableServer:
-    """Mixin for a server actor whose process serves several experiments one after the other."""
-
-    def reset(self, spec: Any) -> None:
-        """Discard all state and initialise the server from `spec` again."""
-        vars(self).clear()
-        self.__init__(spec)  # type: ignore[misc]
-
-
-class ServerActor(ReusableServer, Server):
-    """The server of a synchronous run in its own process, as a Ray actor."""
-
-
-class PoolServerActor(ReusableServer, PoolServer):
-    """A server with a pool of models in its own process, as a Ray actor."""
 
 
 class ActorCluster:

@@ -12,7 +12,7 @@ from ray.exceptions import GetTimeoutError, RayActorError, RayError
 from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
-from fedbench.engine.arrivals.server import ArrivalServer, ArrivalServerSpec
+from fedbench.engine.arrivals.server import ArrivalServerSpec
 from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, ServerStep
 from fedbench.engine.arrivals.task_queue import TaskQueue, WaitingTask
 from fedbench.engine.bookkeeping import stale_for_task, stale_parts
@@ -25,17 +25,14 @@ from fedbench.engine.messages import (
     HostSpec,
     TaskOrder,
 )
-from fedbench.engine.on_ray.actors import START_TIMEOUT, ActorCluster, ReusableServer
+from fedbench.engine.on_ray.actors import START_TIMEOUT, ActorCluster
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
+from fedbench.engine.on_ray.server_actors import ArrivalServerActor
 from fedbench.errors import LostActor, RunError
 from fedbench.protocol.layout import Vector
 
 PLACEMENT_CHECK_INTERVAL = 2.0
 """Seconds between two checks of whether a replaced actor has a place."""
-
-
-class ArrivalServerActor(ReusableServer, ArrivalServer):
-    """The server of an asynchronous run in its own process, as a Ray actor."""
 
 
 @dataclass(frozen=True)

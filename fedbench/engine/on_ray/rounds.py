@@ -23,11 +23,12 @@ from fedbench.engine.messages import (
     RoundOutcome,
     RoundPlan,
 )
-from fedbench.engine.on_ray.actors import ActorCluster, PoolServerActor, ServerActor
+from fedbench.engine.on_ray.actors import ActorCluster
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
 from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.node_sum import NodeSum
 from fedbench.engine.on_ray.placement import assign
+from fedbench.engine.on_ray.server_actors import PoolServerActor, ServerActor
 from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import HangingClients, RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
