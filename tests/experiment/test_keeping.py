@@ -209,7 +209,7 @@ def test_any_number_of_actors_keeps_the_same_bytes(warm_pools: WarmPools) -> Non
     )
     inline = run(config("runtime.executor=inline", *keep))
     assert kept_messages(inline.directory) == ((2, 0), (2, 3), (4, 0), (4, 3))
-    for actors, combine in ((1, "actor"), (2, "node"), (6, "actor")):
+    for actors, combine in ((1, "actor"), (2, "node"), (3, "actor")):
         ray = [f"runtime.actors={actors}", "runtime.cpus_per_client=0.1", f"runtime.combine={combine}"]
         result = warm_pools.run(config(*ray, *keep))
         assert result.summary["model_sha256"] == inline.summary["model_sha256"]
