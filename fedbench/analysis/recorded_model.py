@@ -197,17 +197,19 @@ class RecordedModel:
         place: where in the run the model stands, such as "after round 5"; "": at its end.
         vector: float32 [layout.size], the parameters.
         statistics: float32 [layout.statistics_size], the running statistics and the other buffers that travel.
+        called: what the run is called; "": as `RecordedExperiment.name`.
     """
 
     experiment: RecordedExperiment
     place: str
     vector: Vector
     statistics: Vector
+    called: str = ""
 
     @property
     def label(self) -> str:
         """What the model is called where there are several."""
-        return f"{self.experiment.name} {self.place}".rstrip()
+        return f"{self.called or self.experiment.name} {self.place}".rstrip()
 
     @property
     def layout(self) -> ParameterLayout:

@@ -101,7 +101,7 @@ def default_name(kind: str, models: int) -> str:
 
 
 def write_analysis(
-    analysis: Analysis, directory: Path, name: str, *, title: str | None = None, command: str = ""
+    analysis: Analysis, directory: Path, name: str, *, title: str | None = None, command: str = "", identity: str = ""
 ) -> RecordedAnalysis:
     """Write an analysis to `directory/analysis/NAME`, in place of an earlier one, and the page of all analyses there.
 
@@ -111,6 +111,7 @@ def write_analysis(
         name: of the analysis.
         title: of the page; None: the name of the directory.
         command: the command that is named as having made it.
+        identity: identifies what it was made from and how, for whoever looks whether it has to be made again.
 
     Returns:
         The analysis as it can be read again.
@@ -128,7 +129,7 @@ def write_analysis(
         for picture in analysis.pictures:
             (temporary / f"{picture.name}.png").write_bytes(picture.png)
         sums = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in sorted(temporary.iterdir())}
-        document = _document(analysis, sums, command)
+        document = _document(analysis, sums, command, identity)
         (temporary / DOCUMENT).write_text(json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
         for written in temporary.iterdir():
             sync(written)
@@ -154,7 +155,7 @@ def _take_place(temporary: Path, folder: Path) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _document(analysis: Analysis, sums: Mapping[str, str], command: str) -> dict[str, Any]:
+def _document(analysis: Analysis, sums: Mapping[str, str], command: str, identity: str) -> dict[str, Any]:
     unfit = [name for name, value in analysis.metrics.items() if not math.isfinite(value)]
     if unfit:
         raise ValueError(f"metric {unfit[0]} of analysis {analysis.kind} is not finite")
@@ -174,6 +175,7 @@ def _document(analysis: Analysis, sums: Mapping[str, str], command: str) -> dict
         "files": dict(sums),
         "versions": versions(),
         "command": command,
+        "identity": identity,
     }
 
 

@@ -30,6 +30,7 @@ from fedbench.planning.delays import DelaysSection
 from fedbench.studies.file import Budget, Constraint, Named, Objective, StudyFile
 from fedbench.studies.run_budget import RunBudget
 from fedbench.studies.space import Categorical, Float, Int
+from fedbench.suites.analysis_part import AnalysisPart, Statement
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.file import Column, Figure, Place, Published, Row, SuiteFile, Until
 
@@ -53,6 +54,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "suite.until": Until,
     "suite.published": Published,
     "suite.published.values": Figure,
+    "suite.analyses": AnalysisPart,
+    "suite.analyses.statements": Statement,
     "study": StudyFile,
     "study.space.float": Float,
     "study.space.int": Int,

@@ -64,6 +64,11 @@ def dry_run(plan: Plan, force: bool = False) -> tuple[dict[str, Any], Any]:
         "runs": [run.to_mapping() for run in foreseen],
         "to_run": sum(run.open for run in foreseen),
         "total": whole.to_mapping() if whole is not None else None,
+        "analyses": [
+            {"name": analysis.part.name, "kind": analysis.part.kind, "runs": list(analysis.runs(seed).values())}
+            for analysis in plan.analyses
+            for seed in analysis.seeds[:1]
+        ],
     }
     return document, foreseen
 
@@ -80,6 +85,8 @@ def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict
     from fedbench.cli.suite_progress import SuiteProgress
     from fedbench.cli.table_terminal import print_line, print_table
     from fedbench.cli.terminal import console
+    from fedbench.records.recorded_analysis import FOLDER as ANALYSES
+    from fedbench.records.recorded_analysis import PAGE
     from fedbench.suites.files import TABLE
     from fedbench.suites.run import run_suite, suite_folder
 
@@ -90,6 +97,10 @@ def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict
     document = outcomes.to_mapping() | {"directory": str(folder), "files": str(folder / TABLE)}
     if not as_json:
         print_table(outcomes.table())
+        if (statements := outcomes.statements()) is not None:
+            print_table(statements)
+        if outcomes.analyses:
+            print_line(f"analyses: {folder / ANALYSES / PAGE}")
         print_line(f"files: {folder / TABLE}")
     if outcomes.status == "interrupted":
         without = ", without --force: what it has run again is kept" if force else ""

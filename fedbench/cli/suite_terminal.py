@@ -4,6 +4,7 @@ from rich.table import Table as Grid
 
 from fedbench.cli.table_terminal import print_line
 from fedbench.cli.terminal import results
+from fedbench.suites.analyses import planned_words
 from fedbench.suites.dry_run import Foreseen, total_open
 from fedbench.suites.plan import Plan
 
@@ -38,3 +39,5 @@ def print_foreseen(plan: Plan, foreseen: list[Foreseen]) -> None:
         sent = f"{whole.uplink_bytes / 1e9:,.2f} GB up, {whole.downlink_bytes / 1e9:,.2f} GB down"
         words += f": {sent}, {whole.client_flops / 1e12:,.2f} TFLOP"
     print_line(words)
+    for line in planned_words(plan):
+        print_line(line)

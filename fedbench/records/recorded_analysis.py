@@ -96,6 +96,7 @@ class RecordedAnalysis:
         metrics: {name: value} for the tracker.
         files: {name of a file: its SHA-256}.
         command: the command that made it; "" where it was made from Python.
+        identity: identifies what it was made from and how; "" where nobody needs to know.
     """
 
     folder: Path
@@ -108,6 +109,7 @@ class RecordedAnalysis:
     metrics: dict[str, float]
     files: dict[str, str]
     command: str
+    identity: str = ""
 
     @property
     def name(self) -> str:
@@ -153,6 +155,7 @@ def read_analysis(folder: Path) -> RecordedAnalysis:
             metrics={str(name): float(value) for name, value in document["metrics"].items()},
             files=files,
             command=str(document["command"]),
+            identity=str(document["identity"]),
         )
     except DataError:
         raise

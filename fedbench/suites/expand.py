@@ -1,7 +1,7 @@
 """A suite made concrete: every cell's configuration, checked, and the distinct runs among them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from fnmatch import fnmatchcase
 from typing import Any
 
@@ -13,7 +13,7 @@ from fedbench.errors import ConfigError, FedbenchError
 from fedbench.planning.schedules import Cyclic
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.file import Branch, Figure, Place, SuiteFile, Until, leaves, path_name
-from fedbench.suites.plan import Plan, Run, SuiteCell, slug
+from fedbench.suites.plan import Plan, PlannedAnalysis, Run, SuiteCell, slug
 from fedbench.suites.scale import LayerCounts, rounds_of, scaled
 
 Address = tuple[str, str]
@@ -82,6 +82,7 @@ class _Expansion:
         self._scaling: dict[str, None] = {}
         self._published = self._read_published()
         self._places = [(self._match(place.at, f"suite {name}: cells.at"), place) for place in suite.cells]
+        self._analysed = [(self._in_order(part.cells, part.name), part) for part in suite.analyses]
 
     def plan(self, only: str | None) -> Plan:
         chosen = self._match(only, "--only") if only else set(self._all)
@@ -124,7 +125,25 @@ class _Expansion:
             tuple(self._scaling),
             self._overrides,
             only,
+            tuple(self._analyses(cells, runs)),
         )
+
+    def _analyses(self, cells: dict[Address, SuiteCell], runs: dict[str, Run]) -> Iterator[PlannedAnalysis]:
+        """The analyses whose cells are all there, with the runs that each looks into."""
+        scaled_to = f" scaled to {self._scale:g}"
+        for places, part in self._analysed:
+            if all(place in cells for place in places):
+                digests = {seed: [cells[place].runs[seed] for place in places] for seed in self._seeds}
+                called = {digest: run.label.removesuffix(scaled_to) for digest, run in runs.items()}
+                yield PlannedAnalysis(
+                    part, {seed: {digest: called[digest] for digest in of_seed} for seed, of_seed in digests.items()}
+                )
+
+    def _in_order(self, patterns: Sequence[str], name: str) -> list[Address]:
+        """The cells that the patterns of an analysis mean, in the order of the patterns and then of the table."""
+        key = f"suite {self._name}: analyses {name}: cells"
+        matched = [self._match(pattern, key) for pattern in patterns]
+        return list(dict.fromkeys(place for chosen in matched for place in self._all if place in chosen))
 
     def _match(self, pattern: str, key: str) -> set[Address]:
         """The cells that "ROW/COLUMN" means; a group's name means all of it."""

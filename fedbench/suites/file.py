@@ -11,6 +11,7 @@ from fedbench.components.base import Section, explain
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.yaml_text import is_yaml_file, read_yaml
 from fedbench.errors import ConfigError
+from fedbench.suites.analysis_part import AnalysisPart, Statement
 from fedbench.suites.cell_values import Measure
 from fedbench.system.home import expanded
 
@@ -178,6 +179,7 @@ class SuiteFile(Section):
         cells: what concerns single cells.
         published: figures to show beside.
         notes: below the table.
+        analyses: performed over the runs when they are done.
     """
 
     title: str = Field(min_length=1)
@@ -190,6 +192,15 @@ class SuiteFile(Section):
     cells: tuple[Place, ...] = ()
     published: Published | None = None
     notes: tuple[str, ...] = ()
+    analyses: tuple[AnalysisPart, ...] = ()
+
+    @field_validator("analyses")
+    @classmethod
+    def _named_once(cls, analyses: tuple[AnalysisPart, ...]) -> tuple[AnalysisPart, ...]:
+        names = [analysis.name for analysis in analyses]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"{twice[0]!r} stands there twice; each needs a name of its own")
+        return analyses
 
     @field_validator("seeds")
     @classmethod
@@ -246,7 +257,7 @@ def read_suite(path: Path) -> SuiteFile:
 def _known_keys(error: ValidationError) -> list[str]:
     """The keys that stand beside the first offending one."""
     kinds: dict[str, type[Section]] = {"rows": Row, "columns": Column, "cells": Place, "published": Published}
-    kinds |= {"until": Until, "measure": Measure}
+    kinds |= {"until": Until, "measure": Measure, "analyses": AnalysisPart, "statements": Statement}
     first = min(error.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden")
     section: type[Section] = SuiteFile
     for part in first["loc"][:-1]:

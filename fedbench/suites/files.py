@@ -22,12 +22,15 @@ def write_outputs(outcomes: Outcomes, folder: Path) -> list[Path]:
     Raises:
         OSError: they cannot be written.
     """
-    table = outcomes.table()
+    table, statements = outcomes.table(), outcomes.statements()
+    tables = [table] if statements is None else [table, statements]
+    head, *_ = render.csv(table).splitlines()
+    lines = [line for one in tables for line in render.csv(one).split("\n", 1)[1].splitlines()]
     texts = {
-        "table.md": render.markdown(table),
-        "table.html": table_page(table),
-        "table.tex": latex(table),
-        "table.csv": render.csv(table),
+        "table.md": "\n".join(map(render.markdown, tables)),
+        "table.html": table_page(*tables),
+        "table.tex": "\n".join(map(latex, tables)),
+        "table.csv": "\n".join([head, *lines]) + "\n",
         "suite.json": json.dumps(outcomes.to_mapping(), indent=2, ensure_ascii=False) + "\n",
     }
     (folder / TABLE).mkdir(parents=True, exist_ok=True)

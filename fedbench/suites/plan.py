@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.suites.analysis_part import AnalysisPart
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.file import Figure, SuiteFile
 
@@ -63,6 +64,32 @@ class SuiteCell:
 
 
 @dataclass(frozen=True)
+class PlannedAnalysis:
+    """An analysis that is performed over the runs of a suite, once for each seed.
+
+    Attributes:
+        part: the analysis as the file has it.
+        by_seed: {seed: {digest of a run: what its model is called}}, in the order in which they are shown.
+    """
+
+    part: AnalysisPart
+    by_seed: dict[int, dict[str, str]]
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """The seeds with which it is performed."""
+        return tuple(self.by_seed)
+
+    def runs(self, seed: int) -> dict[str, str]:
+        """{digest of a run: what its model is called} with one seed."""
+        return self.by_seed[seed]
+
+    def folder(self, seed: int) -> str:
+        """The name of its folder for one seed."""
+        return self.part.name if len(self.by_seed) == 1 else f"{self.part.name}-seed{seed}"
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a suite comes to, for some seeds, rows and columns, at some scale.
 
@@ -77,6 +104,7 @@ class Plan:
         scaling: what that means for the runs, in words.
         overrides: the overrides of the command line.
         only: the cells that were asked for, as ROW/COLUMN; "": all.
+        analyses: those whose cells are all among `cells`.
     """
 
     name: str
@@ -90,6 +118,7 @@ class Plan:
     scaling: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     only: str = ""
+    analyses: tuple[PlannedAnalysis, ...] = ()
 
     @property
     def label(self) -> str:

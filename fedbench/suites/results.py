@@ -10,8 +10,11 @@ import pyarrow as pa
 from fedbench.config.identity import is_local
 from fedbench.records.metrics import how_chosen
 from fedbench.records.reader import load_run
+from fedbench.report.analyses import as_table
+from fedbench.suites.analysis_outcome import AnalysisOutcome, all_statements
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.plan import Plan, SuiteCell
+from fedbench.suites.statements import statements_table
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
@@ -83,10 +86,19 @@ CELL_TEXTS = {
 
 
 class Outcomes:
-    """What became of the runs of a plan so far, by digest."""
+    """What became of the runs of a plan so far, by digest.
+
+    Attributes:
+        plan: the plan.
+        by_digest: {digest of a run: what became of it}.
+        analyses: what became of the analyses that were performed over the runs.
+        broken_off: whether the suite was interrupted among its analyses.
+    """
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
+        self.analyses: tuple[AnalysisOutcome, ...] = ()
+        self.broken_off = False
         self.by_digest: dict[str, Outcome] = {}
         self._histories: dict[str, pa.Table] = {}
         self._readings: dict[tuple[str, Measure, int | None], Reading] = {}
@@ -114,7 +126,17 @@ class Outcomes:
     @property
     def status(self) -> str:
         """What became of the suite: finished | failed | interrupted."""
-        return "interrupted" if self.missing else "failed" if self.failed else "finished"
+        if self.missing or self.broken_off:
+            return "interrupted"
+        return "failed" if self.failed or any(analysis.failed for analysis in self.analyses) else "finished"
+
+    def statements(self) -> Table | None:
+        """The published statements beside what the analyses have measured; None where there are none."""
+        statements = all_statements(self.analyses)
+        if not statements:
+            return None
+        shown = statements_table(f"{self.plan.file.title}: published statements", statements)
+        return as_table(shown, f"{self.plan.name}-statements")
 
     def table(self) -> Table:
         """The table as far as the runs have come."""
@@ -162,6 +184,7 @@ class Outcomes:
             "source": plan.file.published.source if plan.file.published else None,
             "cells": [self._cell_mapping(cell) for cell in plan.cells.values()],
             "runs": [self._run_mapping(digest) for digest in plan.runs],
+            "analyses": [analysis.to_mapping() for analysis in self.analyses],
             "notes": list(self._notes()),
         }
 
@@ -262,6 +285,7 @@ class Outcomes:
             parts.append(f"Incomplete: {len(plan.runs) - self.missing} of {len(plan.runs)} runs.")
         if self.failed:
             parts.append(f"{len(self.failed)} of {len(plan.runs)} runs failed.")
+        parts += [f"Analysis {analysis.planned.part.name} failed." for analysis in self.analyses if analysis.failed]
         return " ".join(parts)
 
     def _notes(self) -> tuple[str, ...]:

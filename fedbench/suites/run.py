@@ -19,11 +19,14 @@ from fedbench.experiment.run import resume as resume_run
 from fedbench.experiment.run import run as run_experiment
 from fedbench.experiment.run import where_it_runs
 from fedbench.records.observers import Membership, Observer
+from fedbench.records.recorded_analysis import FOLDER as ANALYSES
 from fedbench.records.run_directory import runs_root
 from fedbench.records.run_lock import RunLock
 from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
 from fedbench.report.files import PAGE, write_report
+from fedbench.suites.analyses import perform_analyses
+from fedbench.suites.analysis_outcome import AnalysisOutcome
 from fedbench.suites.data_places import require_data
 from fedbench.suites.earlier_runs import Recorded, set_aside
 from fedbench.suites.files import TABLE, write_outputs
@@ -33,6 +36,7 @@ from fedbench.suites.progress import SuiteListener
 from fedbench.suites.results import Outcome, Outcomes
 from fedbench.suites.whole_table import whole_and_recorded
 from fedbench.tables import render
+from fedbench.tracking.analysis_upload import analysis_metrics
 from fedbench.tracking.parent_run import ParentRun
 from fedbench.tracking.recording_key import keep_key, read_key
 
@@ -105,6 +109,7 @@ class _Suite:
         first = next(iter(plan.runs.values())).config
         self._runtime, self._tracking = first.runtime, first.tracking
         self._parent = ParentRun(enabled=self._tracking.enabled)
+        self._force = force
         self._steps = 0
         self._warm: WarmActors | None = None
 
@@ -123,6 +128,8 @@ class _Suite:
         with undisturbed():
             self._write()
             self._report()
+        self._analyse()
+        with undisturbed():
             self._parent.artifacts(self._folder / TABLE)
             self._parent.describe(self._note())
             self._parent.close(self._outcomes.status)
@@ -145,6 +152,28 @@ class _Suite:
                 if digest not in known:
                     self._record(self._plan.runs[digest])
                 self._listener.end(self._outcomes.by_digest[digest])
+
+    def _analyse(self) -> None:
+        """Perform the analyses over the finished runs, and write the table again with what they say of statements."""
+        if not self._whole.plan.analyses:
+            return
+        analyses: list[AnalysisOutcome] = []
+        try:
+            for analysis in perform_analyses(self._whole, self._folder, self._listener.say, force=self._force):
+                analyses.append(analysis)
+                if analysis.reason:
+                    self._listener.warn(f"analysis {analysis.planned.part.name}: {analysis.reason}")
+        except KeyboardInterrupt:
+            self._outcomes.broken_off = self._whole.broken_off = True
+            self._listener.say("interrupted among the analyses")
+        with undisturbed():
+            self._outcomes.analyses = self._whole.analyses = tuple(analyses)
+            self._write()
+            self._report()
+            self._parent.artifacts(self._folder / ANALYSES, below=ANALYSES)
+            for analysis in analyses:
+                for recorded in analysis.by_seed.values():
+                    self._parent.log(analysis_metrics(recorded), step=self._steps)
 
     def _take_recorded(self) -> None:
         present = PresentData()

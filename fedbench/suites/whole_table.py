@@ -33,4 +33,9 @@ def _with_seeds(plan: Plan, seeds: set[int]) -> Plan:
         for place, cell in plan.cells.items()
     }
     runs = {digest: run for digest, run in plan.runs.items() if run.config.seed in seeds}
-    return replace(plan, seeds=tuple(seed for seed in plan.seeds if seed in seeds), cells=cells, runs=runs)
+    analyses = tuple(
+        replace(analysis, by_seed={seed: of_seed for seed, of_seed in analysis.by_seed.items() if seed in seeds})
+        for analysis in plan.analyses
+    )
+    kept = tuple(seed for seed in plan.seeds if seed in seeds)
+    return replace(plan, seeds=kept, cells=cells, runs=runs, analyses=analyses)

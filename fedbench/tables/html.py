@@ -33,9 +33,10 @@ def table_html(table: Table) -> Markup:
     return Markup(text + "\n")
 
 
-def table_page(table: Table) -> str:
-    """A table as a page that needs nothing else."""
-    return environment().get_template("page.html.jinja").render(title=table.title, body=table_html(table)) + "\n"
+def table_page(first: Table, *others: Table) -> str:
+    """Tables as a page that needs nothing else; the first one's title is the page's."""
+    body = Markup("").join(map(table_html, (first, *others)))
+    return environment().get_template("page.html.jinja").render(title=first.title, body=body) + "\n"
 
 
 def _cell(table: Table, cell: Cell) -> dict[str, object]:

@@ -103,11 +103,18 @@ class ParentRun:
         if self._recording is not None:
             self._recording.submit(lambda run: _describe(run, note, tags or {}))
 
-    def artifacts(self, folder: Path) -> None:
-        """Queue all files below `folder`, under their relative paths; a file sent before is replaced."""
+    def artifacts(self, folder: Path, below: str | None = None) -> None:
+        """Queue all files below `folder`, under their relative paths; a file sent before is replaced.
+
+        Args:
+            folder: the folder.
+            below: the artifact folder for them; None: the run's own.
+        """
         if self._recording is not None:
             files = (path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-            self._recording.log_files(folder, sorted(files))
+            for file in sorted(files):
+                parts = [*filter(None, [below]), *file.relative_to(folder).parent.parts]
+                self._recording.log_artifact(file, "/".join(parts) or None)
 
     def artifact(self, path: Path, below: str | None = None) -> None:
         """Queue one file, for the artifact folder `below`; a file sent before is replaced."""

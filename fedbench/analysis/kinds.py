@@ -1,0 +1,24 @@
+"""The kinds of analysis that can be performed on the models of several runs, by name."""
+
+from importlib import import_module
+
+from fedbench.analysis.settings import AnalysisSettings
+from fedbench.components.suggestions import did_you_mean
+
+KINDS = {
+    "kernels": "fedbench.analysis.kernels:Kernels",
+}
+"""{kind: where its options are}; what is not asked for is not imported."""
+
+
+def settings_class(kind: str) -> type[AnalysisSettings]:
+    """The options of a kind of analysis.
+
+    Raises:
+        ValueError: there is no such kind; a near miss is suggested.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"no such analysis{did_you_mean(kind, KINDS)}")
+    module, _, name = KINDS[kind].partition(":")
+    found: type[AnalysisSettings] = getattr(import_module(module), name)
+    return found

@@ -1,0 +1,49 @@
+"""What became of an analysis of a suite, and what it says of the published statements."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedbench.records.recorded_analysis import RecordedAnalysis
+from fedbench.suites.plan import PlannedAnalysis
+from fedbench.suites.statements import Judged, judged
+
+
+@dataclass(frozen=True)
+class AnalysisOutcome:
+    """What became of one analysis of a suite.
+
+    Attributes:
+        planned: what was to be done.
+        by_seed: {seed: the analysis of the runs with this seed}.
+        reason: why it is not whole, one line; "": it is.
+        failed: whether that is a failure, and not only that runs are missing.
+    """
+
+    planned: PlannedAnalysis
+    by_seed: Mapping[int, RecordedAnalysis] = field(default_factory=dict)
+    reason: str = ""
+    failed: bool = False
+
+    @property
+    def statements(self) -> list[Judged]:
+        """The published statements beside the figures of each seed; [] without an analysis."""
+        metrics = {seed: analysis.metrics for seed, analysis in self.by_seed.items()}
+        return judged(self.planned.part.statements, metrics) if metrics else []
+
+    def to_mapping(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {
+            "name": self.planned.part.name,
+            "kind": self.planned.part.kind,
+            "status": "failed" if self.failed else "missing" if self.reason else "finished",
+            "reason": self.reason or None,
+            "directories": {str(seed): str(analysis.folder) for seed, analysis in self.by_seed.items()},
+            "metrics": {str(seed): analysis.metrics for seed, analysis in self.by_seed.items()},
+            "statements": [statement.to_mapping() for statement in self.statements],
+        }
+
+
+def all_statements(analyses: Sequence[AnalysisOutcome]) -> list[Judged]:
+    """The statements of all analyses, in their order."""
+    return [statement for analysis in analyses for statement in analysis.statements]

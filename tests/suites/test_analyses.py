@@ -1,0 +1,114 @@
+"""Analyses as part of a suite: checked with the file, performed once, and statements beside what was measured."""
+
+import json
+from pathlib import Path
+
+import pytest
+from small_suites import plan_of, run, write_suite
+
+from fedbench.cli.suite import dry_run
+from fedbench.errors import ConfigError
+from fedbench.records.recorded_analysis import read_analysis
+from fedbench.suites.analysis_part import Statement
+from fedbench.suites.run import suite_folder
+from fedbench.suites.statements import judged, statements_table
+
+COMPARED = {
+    "name": "first-layer",
+    "kind": "kernels",
+    "cells": ["C=1/FedPart", "C=1/FNU"],
+    "set": {"channels": 3},
+    "statements": [
+        {
+            "says": "norms differ",
+            "source": "nobody",
+            "ascending": ["norm_mean/FedPart", "norm_mean/FNU"],
+        }
+    ],
+}
+
+
+def test_an_analysis_is_performed_over_the_runs_and_not_again(run_folder: Path) -> None:
+    suite = write_suite(run_folder, analyses=[COMPARED], seeds=[0])
+    outcomes, lines = run(plan_of(suite))
+    assert outcomes.status == "finished"
+    assert "analysis first-layer: kernels of 2 runs" in lines
+    folder = suite_folder(plan_of(suite))
+    analysis = read_analysis(folder / "analysis" / "first-layer")
+    assert analysis.models == ("FedPart", "FNU")
+    assert (folder / "analysis" / "index.html").is_file()
+    document = json.loads((folder / "table" / "suite.json").read_text())
+    (recorded,) = document["analyses"]
+    (statement,) = recorded["statements"]
+    partial, full = statement["measured"]["0"]
+    assert (partial, full) == (analysis.metrics["norm_mean/FedPart"], analysis.metrics["norm_mean/FNU"])
+    assert statement["verdict"] == ("agrees" if partial < full else "does not agree")
+    for name in ("table.md", "table.html", "table.csv", "table.tex"):
+        assert statement["verdict"] in (folder / "table" / name).read_text()
+    written = (analysis.folder / "analysis.json").stat().st_mtime_ns
+
+    _, lines = run(plan_of(suite))
+    assert not any(line.startswith("analysis") for line in lines)
+    assert (analysis.folder / "analysis.json").stat().st_mtime_ns == written
+    wider = write_suite(run_folder, analyses=[{**COMPARED, "set": {"channels": 2}}], seeds=[0])
+    assert "analysis first-layer: kernels of 2 runs" in run(plan_of(wider))[1]
+
+
+def test_each_seed_has_an_analysis_of_its_own_and_is_judged_by_itself(run_folder: Path) -> None:
+    suite = write_suite(run_folder, analyses=[COMPARED])
+    outcomes, _ = run(plan_of(suite))
+    folder = suite_folder(plan_of(suite)) / "analysis"
+    assert sorted(path.name for path in folder.iterdir()) == ["first-layer-seed0", "first-layer-seed1", "index.html"]
+    (analysis,) = outcomes.to_mapping()["analyses"]
+    assert set(analysis["statements"][0]["agrees"]) == {"0", "1"}
+
+
+def test_a_selection_without_its_runs_performs_no_analysis(run_folder: Path) -> None:
+    suite = write_suite(run_folder, analyses=[COMPARED], seeds=[0])
+    plan = plan_of(suite, only="FNU")
+    assert plan.analyses == ()
+    outcomes, lines = run(plan)
+    assert outcomes.status == "finished"
+    assert any("FedPart seed 0 is not finished" in line for line in lines)
+
+
+def test_an_analysis_that_fails_is_told_of_and_leaves_the_table(run_folder: Path) -> None:
+    suite = write_suite(run_folder, analyses=[{**COMPARED, "set": {"layer": "nosuch"}}], seeds=[0])
+    outcomes, lines = run(plan_of(suite))
+    assert outcomes.status == "failed"
+    assert any("nosuch: FedPart has no such layer" in line for line in lines)
+    assert outcomes.table().banner == "Analysis first-layer failed."
+    assert outcomes.table().rows[0][1][0].measured
+
+
+def test_a_dry_run_names_the_analyses_and_their_runs(run_folder: Path) -> None:
+    document, _ = dry_run(plan_of(write_suite(run_folder, analyses=[COMPARED])))
+    assert document["analyses"] == [{"name": "first-layer", "kind": "kernels", "runs": ["FedPart", "FNU"]}]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kind": "kernls"}, r"analyses.0.kind=kernls: no such analysis; did you mean 'kernels'"),
+        ({"set": {"chanels": 3}}, r"analyses.0: ?set.chanels: unknown key; did you mean 'channels'"),
+        ({"set": {"channels": 0}}, r"set.channels=0: .*greater than or equal to 1"),
+        ({"cells": ["C=9/*"]}, r"analyses first-layer: cells=C=9/\*: suite tiny has no such row"),
+        ({"statements": [{"says": "x", "source": "y", "ascending": ["one"]}]}, r"statements.0.ascending=.*at least 2"),
+        ({"nam": "x"}, r"analyses.0.nam: unknown key; did you mean 'name'"),
+    ],
+)
+def test_a_mistake_is_found_when_the_file_is_read(run_folder: Path, change: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        plan_of(write_suite(run_folder, analyses=[{**COMPARED, **change}]))
+
+
+def test_statements_are_judged_seed_by_seed() -> None:
+    statement = Statement(says="a below b", source="somewhere", ascending=("a", "b"))
+    both = {0: {"a": 1.0, "b": 2.0}, 1: {"a": 3.0, "b": 2.0}}
+    assert judged([statement], both)[0].verdict == "agrees with 1 of 2 seeds"
+    assert judged([statement], {0: both[0]})[0].verdict == "agrees"
+    assert judged([statement], {1: both[1]})[0].verdict == "does not agree"
+    assert judged([statement], {0: {"a": 1.0}})[0].verdict == "not measured"
+    assert judged([statement], {0: {"a": 1.0, "b": 1.0}})[0].verdict == "does not agree"
+    ((label, texts),) = statements_table("t", judged([statement], both)).rows
+    assert (label, texts) == ("a below b (somewhere)", ("a 2, b 2", "agrees with 1 of 2 seeds"))
