@@ -1,4 +1,4 @@
-"""What several tests share: one local Ray, a cluster of three nodes, and where real data may lie."""
+"""What several tests share: one local Ray, a cluster of two nodes, and where real data may lie."""
 
 import os
 import re
@@ -206,7 +206,7 @@ def call(
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Three nodes on this machine, with a token of their own; losses are noticed soon."""
+    """Two nodes on this machine, with a token of their own; losses are noticed soon."""
     token = tmp_path_factory.mktemp("token") / "auth_token"
     token.write_text(secrets.token_hex(32))
     with pytest.MonkeyPatch.context() as patch:
@@ -215,7 +215,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("RAY_health_check_period_ms", "500")
         patch.setenv("RAY_health_check_failure_threshold", "3")
-        cluster = LocalCluster(nodes=3, cpus=1, resources=[{}, {"left": 1}, {"right": 1}])
+        cluster = LocalCluster(nodes=2, cpus=1, resources=[{"left": 1}, {"right": 1}])
         cluster.start()
     yield cluster
     cluster.stop()

@@ -1,11 +1,14 @@
-"""What clusters do to runs, method by method: each run ends with the model of the undisturbed one."""
+"""What clusters do to runs, method by method: each run ends with the model of the undisturbed one.
+
+A loss of each kind is tried every time: of processes in test_losses.py, of a node in test_faults.py.
+"""
 
 import functools
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from disturbed import PRESET, SMALL, Outcome, fedbench_run, kill_at_work
+from disturbed import PRESET, SGD, SMALL, Outcome, fedbench_run, kill_at_work
 from local_cluster import LocalCluster
 
 from fedbench.config.experiment import ExperimentConfig
@@ -13,7 +16,6 @@ from fedbench.experiment.run import run
 from fedbench.randomness import generator
 
 ROUNDS = 12
-SGD = ("local.optimizer=sgd", "local.optimizer.lr=0.05")
 METHODS = {
     "fedavg, partial": ("schedule=sequential", "schedule.warmup_rounds=2", "schedule.cycles=3"),
     "scaffold": ("algorithm=scaffold", "server=fedadam"),
@@ -37,10 +39,8 @@ METHODS = {
         "delays.arrivals_per_round=8",
     ),
 }
-QUICK = {("scaffold, node sums", "node"), ("ormo", "server")}
-"""What is tried every time; the rest with `-m exhaustive`. Processes that die are those of test_losses.py, too."""
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("flops_counted_once", "no_figures")]
+pytestmark = [pytest.mark.exhaustive, pytest.mark.usefixtures("flops_counted_once", "no_figures")]
 
 
 def lose_last_node(cluster: LocalCluster) -> None:
@@ -54,12 +54,6 @@ FAULTS: dict[str, Callable[[LocalCluster], None]] = {
 }
 
 
-def cases() -> list[object]:
-    every = [(method, fault) for method in METHODS for fault in FAULTS]
-    marks = {case: [] if case in QUICK else [pytest.mark.exhaustive] for case in every}
-    return [pytest.param(*case, marks=marks[case], id=" - ".join(case)) for case in every]
-
-
 @functools.cache
 def undisturbed(method: str, folder: Path) -> dict[str, object]:
     options = [text for text in METHODS[method] if not text.startswith("runtime.")]
@@ -71,7 +65,8 @@ def undisturbed(method: str, folder: Path) -> dict[str, object]:
     return run(config).summary
 
 
-@pytest.mark.parametrize(("method", "fault"), cases())
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("method", METHODS)
 def test_the_model_is_that_of_the_undisturbed_run(
     method: str,
     fault: str,

@@ -20,6 +20,8 @@ SMALL = (
     "name=small",
 )  # fmt: skip
 
+SGD = ("local.optimizer=sgd", "local.optimizer.lr=0.05")
+
 
 @dataclass(frozen=True)
 class Outcome:
