@@ -13,6 +13,7 @@ from fedbench.cli.entry import interruptible
 from fedbench.cli.json_output import print_json
 from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError
+from fedbench.system.home import expanded
 
 if TYPE_CHECKING:
     from fedbench.analysis.recorded_model import RecordedModel
@@ -81,6 +82,42 @@ def kernels(
     from fedbench.analysis.kernels import Kernels
 
     perform(runs, lambda: Kernels.checked(layer=layer, channels=channels).perform, name, as_json)
+
+
+@analyze.command()
+def convergence(
+    problems: Annotated[
+        str | None, typer.Option(help="Of quadratic,logistic,digits; else all of them.", show_default=False)
+    ] = None,
+    seeds: Annotated[str, typer.Option(help="Of the runs; intervals are over seeds.")] = "0,1,2,3,4",
+    scale: Annotated[float, typer.Option(help="Factor on all numbers of iterations T, a power of two.")] = 1.0,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="That compute side by side; else one a processor.", show_default=False)
+    ] = None,
+    output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("convergence"),
+    name: Annotated[
+        str | None, typer.Option(help="Of the folder in OUTPUT/analysis; else convergence.", show_default=False)
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """What the theorems of FedAvg, FedPart and OrMo bound, against T, on problems whose constants are known."""
+    from fedbench.analysis.convergence.known import Convergence
+    from fedbench.analysis.results import check_name, write_analysis
+    from fedbench.cli.analysis_progress import AnalysisProgress
+    from fedbench.cli.suite import parse_seeds
+    from fedbench.cli.terminal import console
+
+    folder = check_name(name or Convergence.kind)
+    options: dict[str, Any] = {"seeds": parse_seeds(seeds), "scale": scale}
+    if problems is not None:
+        options["problems"] = [problem.strip() for problem in problems.split(",")]
+    settings = Convergence.checked(**options)
+    command = without_passwords(shlex.join(["fedbench", *sys.argv[1:]]))
+    with interruptible(), redirect_stdout(sys.stderr):
+        with AnalysisProgress(console) as progress:
+            analysis = settings.perform_alone(progress, processes)
+        written = write_analysis(analysis, expanded(output), folder, title=analysis.title, command=command)
+    conclude(written, (), as_json)
 
 
 def perform(

@@ -115,7 +115,6 @@ def local_training(spec: HostSpec) -> LocalTraining:
         steps=spec.steps,
         bf16=spec.bf16,
         seed=spec.seed,
-        step_norms=spec.step_norms,
     )
 
 

@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import LocalContext, Objective
-from fedbench.measures.step_norms import StepNorms
-from fedbench.measures.step_recorder import StepNormRecorder
+from fedbench.measures.step_norms import StepNormRecorder, StepNorms
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.backward import BackwardPass
