@@ -17,6 +17,7 @@ from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, Serv
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS, PartTable
 from fedbench.randomness import seeded_if_foreign
+from fedbench.system.threads import OneThread
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ class ArrivalServer:
         layout = spec.table.layout
         vector = spec.vector.copy()
         self._machines = [spec.method.machine(vector[piece], spec.workers) for piece in layout.slices]
+        self._one_thread = OneThread()
         self._statistics = spec.statistics.copy()
         self._sent: dict[int, SentParameters] = {}
         self._before = self._parameters()
@@ -107,7 +109,8 @@ class ArrivalServer:
 
     def _fix(self, number: int, worker: int, groups: Sequence[int]) -> None:
         """Keep the parameters that a task starts from; arguments as for `send`."""
-        with seeded_if_foreign(self._spec.method, self._spec.seed, "parameters of a task", number):
+        seeded = seeded_if_foreign(self._spec.method, self._spec.seed, "parameters of a task", number)
+        with self._one_thread(), seeded:
             pulled = {group: self._machines[group].pull(worker) for group in groups}
         pieces: list[Array] = []
         for part in self._table.parts:
@@ -157,7 +160,7 @@ class ArrivalServer:
             lr: eta, the factor on the update.
             steps: n, the minibatches that the client trained on.
         """
-        with seeded_if_foreign(self._spec.method, self._spec.seed, "arrival", number):
+        with self._one_thread(), seeded_if_foreign(self._spec.method, self._spec.seed, "arrival", number):
             self._apply(number, upload, lr, steps)
 
     def _apply(self, number: int, upload: Vector, lr: float, steps: int) -> None:

@@ -67,7 +67,7 @@ class PoolServer(Server):
         self._pool.trained(self._models_of[client], parts, values)
         self._accepted.append(client)
 
-    def finish(self) -> RoundOutcome:
+    def _close(self) -> RoundOutcome:
         """Close the round: let the rule recombine the pool, or average it, and compute the mean model again.
 
         Raises:
@@ -77,7 +77,7 @@ class PoolServer(Server):
         assert plan is not None
         parts = self._table.uploaded(plan.active.groups)
         if self._rule.needs(plan.round) == "mean":
-            outcome = super().finish()
+            outcome = super()._close()
             self._pool.level(parts, self._vectors)
             return outcome
         if not self._accepted:

@@ -28,6 +28,7 @@ from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline, add_message
 from fedbench.randomness import global_generators_seeded, torch_seed
+from fedbench.system.threads import OneThread
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import LearningRate
 
@@ -88,6 +89,7 @@ class Server:
         self._vectors[PARAMETERS][:] = spec.vector
         self._vectors[STATISTICS][:] = spec.statistics
         self._rule = spec.algorithm.rule()
+        self._one_thread = OneThread()
         self._ledger = TransferLedger(spec.table, len(spec.sizes))
         self._feedback = Feedback.none(self._layout)
         self._plan: RoundPlan | None = None
@@ -198,6 +200,11 @@ class Server:
         Raises:
             RunError: no update was accepted, or the rule returned an array that is not usable.
         """
+        with self._one_thread():
+            return self._close()
+
+    def _close(self) -> RoundOutcome:
+        """Close the round, in one thread; result and errors as for `finish`."""
         plan = self._plan
         assert plan is not None
         if not self._accepted:
