@@ -13,6 +13,7 @@ from fedbench.components.base import Component
 from fedbench.components.catalogue import BUILTIN, CONFIG_KEYS, component_class
 from fedbench.components.reference import KeyReference, key_references
 from fedbench.components.suggestions import did_you_mean
+from fedbench.config.analysis import AnalysisSection
 from fedbench.config.experiment import (
     DataSection,
     EvaluationSection,
@@ -43,6 +44,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "participation": ParticipationSection,
     "delays": DelaysSection,
     "evaluation": EvaluationSection,
+    "analysis": AnalysisSection,
     "runtime": RuntimeSection,
     "tracking": TrackingSection,
     "output": OutputSection,

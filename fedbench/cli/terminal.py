@@ -255,6 +255,12 @@ def print_cost(estimate: "Estimate") -> None:
     if (kept := estimate.kept).models:
         what = f"{kept.models} global models and {kept.messages} messages"
         results.print(f"\nkept for later analysis: {what}, {megabytes(kept.nbytes)}", markup=False, highlight=False)
+    for cost in estimate.measures:
+        work = f"{gigaflop(cost.flops)} ({cost.share_of_work:.2%} of the client work)"
+        table_size = f"a table of at most {megabytes(cost.table_bytes)}"
+        memory = f", {megabytes(cost.server_bytes)} on the server" if cost.server_bytes else ""
+        text = f"\nanalysis.{cost.name}: {work}, {table_size}{memory}"
+        results.print(text, markup=False, highlight=False, soft_wrap=True)
     if estimate.virtual_seconds is not None:
         results.print(f"\non the run's clock: {estimate.virtual_seconds:,.1f} s", markup=False, highlight=False)
 

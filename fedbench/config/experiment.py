@@ -26,6 +26,7 @@ from fedbench.components.base import Component, Section, explain, keys_beside
 from fedbench.components.catalogue import DEFAULTS, make_component
 from fedbench.components.own_code import own_code
 from fedbench.config.alias import without_alias
+from fedbench.config.analysis import AnalysisSection
 from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, parse_overrides, read_source
 from fedbench.config.python_values import override_texts
@@ -248,6 +249,7 @@ class ExperimentConfig(Section):
         participation: Which clients take part in a round.
         delays: When updates arrive, for asynchronous algorithms.
         evaluation: How the global model is scored.
+        analysis: What is measured of the training while it goes on; changes no result.
         runtime: Where and how the experiment runs; changes no result.
         tracking: What is recorded to MLflow.
         output: Where files are written.
@@ -270,6 +272,7 @@ class ExperimentConfig(Section):
     participation: ParticipationSection = ParticipationSection()
     delays: DelaysSection = DelaysSection()
     evaluation: EvaluationSection = EvaluationSection()
+    analysis: AnalysisSection = AnalysisSection()
     runtime: RuntimeSection = RuntimeSection()
     tracking: TrackingSection = TrackingSection()
     output: OutputSection = OutputSection()
@@ -295,6 +298,8 @@ class ExperimentConfig(Section):
                 f"runtime.keep_messages={list(kept)}: an asynchronous run has no rounds that its messages belong to; "
                 "leave it out"
             )
+        if self.asynchronous:
+            self.analysis.check_asynchronous()
         if self.evaluation.batchnorm == "aggregate" and self.local.batchnorm == "local":
             raise ValueError(
                 "evaluation.batchnorm=aggregate: local.batchnorm=local keeps the statistics with the clients; "

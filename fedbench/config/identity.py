@@ -15,6 +15,10 @@ ASIDE_WITHIN = (("data", "root"), ("delays", "replay"), ("participation", "repla
 """(section, key) of files and folders of one machine: where data lie, and the recorded run that is followed again."""
 
 
+ANALYSIS = "analysis"
+"""The section on what is measured, which changes no result, but what a run leaves."""
+
+
 def portable(config: Mapping[str, Any]) -> dict[str, Any]:
     """A configuration, as nested plain values, without places, speed, and the files of one machine."""
     kept = {key: value for key, value in config.items() if key not in PLACES}
@@ -25,8 +29,18 @@ def portable(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A configuration, as nested plain values, without what does not change results."""
-    return {key: value for key, value in portable(config).items() if key not in ASIDE}
+    """A configuration, as nested plain values, without what changes neither results nor what is measured of them."""
+    kept = {key: value for key, value in portable(config).items() if key not in ASIDE}
+    if not _measures_something(kept.get(ANALYSIS)):
+        kept.pop(ANALYSIS, None)
+    return kept
+
+
+def _measures_something(analysis: Any) -> bool:
+    """Whether a section `analysis` asks for any measure; measures are true, or name rounds."""
+    return isinstance(analysis, Mapping) and any(
+        value is True or (value and isinstance(value, list)) for value in analysis.values()
+    )
 
 
 OWN_CODE = "own_code"
@@ -57,7 +71,8 @@ def method_settings(config: Mapping[str, Any], own_code: Mapping[str, str]) -> d
     Args:
         config, own_code: as for `digest`.
     """
-    return flattened({key: value for key, value in _with_code(config, own_code).items() if key != "seed"})
+    aside = ("seed", ANALYSIS)
+    return flattened({key: value for key, value in _with_code(config, own_code).items() if key not in aside})
 
 
 def _with_code(config: Mapping[str, Any], own_code: Mapping[str, str]) -> dict[str, Any]:

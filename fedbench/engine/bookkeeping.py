@@ -3,8 +3,8 @@
 import math
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from fedbench.accounting.totals import Costs
@@ -16,6 +16,8 @@ from fedbench.planning.deadlines import Limit
 from fedbench.records.schema import DROPPED, ArrivalRecord, ClientRecord, RoundRecord
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from fedbench.accounting.costs import CostModel  # loads PyTorch's FLOP counter, which client actors do not need
 
 
@@ -94,6 +96,7 @@ class FinishedRound:
         arrivals: the rows of `events.parquet` of an asynchronous run; empty for synchronous rounds.
         full: cost of the same arrivals had each been a full update; None for synchronous rounds.
         kept: the clients' messages that are kept for later analysis.
+        measured: {name of a file: rows of the round}, of the tables of measures (`fedbench.records.measured`).
     """
 
     record: RoundRecord
@@ -101,6 +104,7 @@ class FinishedRound:
     arrivals: tuple[ArrivalRecord, ...] = ()
     full: Costs | None = None
     kept: tuple[KeptMessage, ...] = ()
+    measured: "Mapping[str, pa.Table]" = field(default_factory=dict)
 
 
 class Stopwatch:

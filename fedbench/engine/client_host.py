@@ -151,7 +151,10 @@ class ClientHost(ModelHost):
                 update = read - self._messages.reference(parts)
                 self._kept.append(KeptMessage(client, samples, result.steps, parts, update))
         status = "ok" if accepted else "rejected"
-        return ClientReport(client, status, samples, result.steps, result.loss, trained.seconds, result.passes)
+        return ClientReport(
+            client, status, samples, result.steps, result.loss, trained.seconds, result.passes,
+            step_norms=result.step_norms,
+        )  # fmt: skip
 
     def _add(
         self,

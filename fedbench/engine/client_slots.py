@@ -115,6 +115,7 @@ def local_training(spec: HostSpec) -> LocalTraining:
         steps=spec.steps,
         bf16=spec.bf16,
         seed=spec.seed,
+        step_norms=spec.step_norms,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
+from fedbench.measures.step_norms import StepNorms
 from fedbench.models.base import Model, Task
 from fedbench.planning.schedules import ActiveGroups
 from fedbench.protocol.layout import ParameterLayout, Vector
@@ -106,6 +107,7 @@ class HostSpec:
         slots: clients that train at the same time in one host, a step of one after the other.
         kept: clients whose messages are kept for later analysis.
         gpu_fraction: share of the GPU's memory that this host may use, where it has a GPU.
+        step_norms: whether the norms of every local step are recorded.
     """
 
     model: Model
@@ -134,6 +136,7 @@ class HostSpec:
     gpu_fraction: float
     slots: int = 1
     kept: KeptClients = KeptClients()
+    step_norms: bool = False
 
     @property
     def bf16(self) -> bool:
@@ -276,6 +279,7 @@ class ClientReport:
         passes: additional forward passes of every minibatch, beside that of the training step.
         error: the exception of a failure in one line, else "".
         traceback: the traceback of a failure, else "".
+        step_norms: the norms of its local steps; None where they are not recorded.
     """
 
     client: int
@@ -287,6 +291,7 @@ class ClientReport:
     passes: int = 0
     error: str = ""
     traceback: str = ""
+    step_norms: StepNorms | None = None
 
 
 @dataclass(frozen=True)

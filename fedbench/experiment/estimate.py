@@ -15,6 +15,7 @@ from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.errors import DataError
 from fedbench.experiment.federation import load_federation, outline_federation
 from fedbench.experiment.kept_files import Kept, foreseen_kept
+from fedbench.experiment.measure_costs import MeasureCost, measure_costs
 from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace, work_left_out
 from fedbench.models.groups import build_module, derive_layer_groups
 from fedbench.planning.delays import DelaysSection
@@ -57,6 +58,7 @@ class Estimate:
         total, full_updates: of all rounds, and of the same rounds as full network updates.
         virtual_seconds: of an asynchronous run on the virtual clock; else None.
         kept: the models and messages that the run keeps for later analysis.
+        measures: what the measures of `analysis` cost.
     """
 
     title: str
@@ -67,6 +69,7 @@ class Estimate:
     full_updates: Costs
     virtual_seconds: float | None = None
     kept: Kept = field(default_factory=Kept)
+    measures: tuple[MeasureCost, ...] = ()
 
     def to_mapping(self) -> dict[str, Any]:
         """Nested plain values."""
@@ -147,9 +150,10 @@ def estimate(config: ExperimentConfig) -> Estimate:
         "; ".join(remarks),
         tuple(kinds),
         tuple(per_round),
-        total(per_round),
+        summed := total(per_round),
         total(full_update_costs(problem)),
         kept=foreseen_kept(problem),
+        measures=tuple(measure_costs(problem, summed.client_flops)),
     )
 
 

@@ -280,6 +280,7 @@ class ExperimentLoop:
         """Keep a round, and tell of it, if it is not one that was done before and is done again."""
         self._full += finished.full or Costs()
         self._directory.arrivals_finished(finished.arrivals)
+        self._directory.round_measured(finished.measured)
         self._directory.round_finished(finished.record, finished.clients)
         if finished.record.round <= self._told:
             return

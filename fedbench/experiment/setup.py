@@ -186,6 +186,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         gpu_fraction=1.0,
         slots=config.runtime.slots,
         kept=kept_clients(config),
+        step_norms=config.analysis.step_norms,
     )
     server = ServerSpec(
         table=table,

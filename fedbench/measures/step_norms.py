@@ -14,11 +14,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from fedbench.measures.spread import Values
-from fedbench.models.flat import FlatModel
 
 
 @dataclass(frozen=True)
@@ -34,56 +31,6 @@ class StepNorms:
     groups: tuple[int, ...]
     steps: Values
     gradients: Values
-
-
-class StepNormRecorder:
-    """Records the norms of a client's local steps.
-
-    The norms stay on the model's device until `result` reads them, all at once, so that no step waits for them.
-    """
-
-    def __init__(self, model: FlatModel, groups: Sequence[int]) -> None:
-        """Remember the parameters w_0 from which a client starts.
-
-        Args:
-            model: the model, whose active groups are `groups` by now.
-            groups: the layer groups that train.
-        """
-        layout = model.layout
-        self._model = model
-        self._groups = tuple(sorted(set(groups)))
-        ranges = layout.ranges(self._groups)
-        self._current = [model.vector[piece] for piece in ranges]
-        self._previous = [piece.clone() for piece in self._current]
-        self._pieces = [
-            previous[layout.slices[group].start - piece.start : layout.slices[group].stop - piece.start]
-            for previous, piece in zip(self._previous, ranges, strict=True)
-            for group in self._groups
-            if piece.start <= layout.slices[group].start < piece.stop
-        ]
-        self._group_of_tensor = [slot.group for slot in layout.slots if slot.group in self._groups]
-        self._norms: list[Tensor] = []
-
-    def after_step(self) -> None:
-        """Take the norms of the step that has just been made."""
-        with torch.no_grad():
-            torch._foreach_sub_(self._previous, self._current)  # w_k - w_{k+1}
-            norms = torch._foreach_norm(self._pieces)
-            torch._foreach_copy_(self._previous, self._current)
-            gradients = [parameter.grad for parameter in self._model.trained if parameter.grad is not None]
-            self._norms.append(torch.stack([*norms, *torch._foreach_norm(gradients)]))
-
-    def result(self) -> StepNorms:
-        """The norms of all steps so far; the only time that they are read from the device."""
-        groups = len(self._groups)
-        tensors = len(self._group_of_tensor)
-        if not self._norms:
-            return StepNorms(self._groups, np.empty((0, groups)), np.empty((0, groups)))
-        norms = torch.stack(self._norms).cpu().double().numpy()
-        gradients = np.zeros((len(norms), groups))
-        for place in range(tensors):
-            gradients[:, self._groups.index(self._group_of_tensor[place])] += norms[:, groups + place] ** 2
-        return StepNorms(self._groups, norms[:, :groups].copy(), np.sqrt(gradients))
 
 
 def norms_by_client(clients: Sequence[StepNorms], groups: Sequence[int]) -> tuple[Values, Values]:

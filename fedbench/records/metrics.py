@@ -4,6 +4,7 @@ A figure of the whole run stands in `summary.json`; its course is read from `rou
 reports take their figures from here, and add only how they show them.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -41,6 +42,32 @@ def _latest(column: str) -> Callable[[pa.Table], Course]:
         course: Course = []
         for value in rounds.column(column).to_pylist():
             course.append(value if value is not None or not course else course[-1])
+        return course
+
+    return read
+
+
+def _mean_jump(norm: str) -> Callable[[pa.Table], Course]:
+    """The geometric mean, over the aggregations so far, of a norm right after one over the norm right before it.
+
+    Only aggregations between two rounds of one phase that trained the same layer groups count: others compare norms of
+    different parameters.
+
+    Args:
+        norm: as in the columns `first_{norm}` and `last_{norm}`.
+    """
+
+    def read(rounds: pa.Table) -> Course:
+        names = (f"first_{norm}", f"last_{norm}", "phase", "group_clients")
+        firsts, lasts, phases, counts = (rounds.column(name).to_pylist() for name in names)
+        trained = [(phase, row and [bool(count) for count in row]) for phase, row in zip(phases, counts, strict=True)]
+        logarithms: list[float] = []
+        course: Course = []
+        for index in range(rounds.num_rows):
+            same = index > 0 and trained[index][1] and trained[index] == trained[index - 1]
+            if same and firsts[index] and lasts[index - 1]:
+                logarithms.append(math.log(firsts[index] / lasts[index - 1]))
+            course.append(math.exp(sum(logarithms) / len(logarithms)) if logarithms else None)
         return course
 
     return read
@@ -161,6 +188,11 @@ class Metric:
         return self.course(rounds)
 
 
+NO_STEP_NORMS = (
+    "Only with analysis.step_norms=true are the norms of steps recorded, and a jump needs two rounds after one another "
+    "that trained the same layer groups"
+)
+
 _EVERY = (
     Metric(
         "best_accuracy", "test accuracy of the best round so far: best on validation, or on test without such a split",
@@ -207,6 +239,18 @@ _EVERY = (
     Metric("lost_updates", "updates of clients that dropped out", is_asynchronous=True),
     Metric("staleness_mean", "mean staleness of the accepted updates", is_asynchronous=True),
     Metric("staleness_max", "largest staleness of the accepted updates", is_asynchronous=True),
+    Metric(
+        "step_norm", "mean norm of a local step in the last round", "", _latest("step_norm"), is_summarised=False,
+        undefined=NO_STEP_NORMS,
+    ),
+    Metric(
+        "step_norm_jump", "norm of the step after an aggregation over that before it", "", _mean_jump("step_norm"),
+        is_summarised=False, undefined=NO_STEP_NORMS,
+    ),
+    Metric(
+        "gradient_norm_jump", "norm of the gradient after an aggregation over that before it", "",
+        _mean_jump("gradient_norm"), is_summarised=False, undefined=NO_STEP_NORMS,
+    ),
     Metric("epochs", "epochs", "", _as_recorded("epochs"), grows=True, is_asynchronous=True),
 )  # fmt: skip
 

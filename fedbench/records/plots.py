@@ -5,7 +5,6 @@ is imported when a figure is asked for. The colours are told apart by colour-bli
 """
 
 import itertools
-import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +14,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from fedbench.records.figure_style import BLUE, GREY, ORANGE, finish_axes, title_figure
 from fedbench.records.metrics import METRICS, best_rounds, chosen_on
 from fedbench.records.observers import RunDescription
+from fedbench.records.step_plot import step_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 
 Values = npt.NDArray[np.float64]
 
-BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#6B6B6B"
 DOTS_PER_INCH = 150
 MOST_NUMBERED_CELLS = 200
 MOST_TICKS = 25
@@ -35,9 +35,6 @@ FAINTEST = 0.15
 
 MOST_GROUPS, LONGEST_GROUP_NAME = 21, 18
 """Layer groups that are named beside a strip, and letters of a name."""
-
-LETTERS_PER_INCH = 11
-"""What an inch of a title holds."""
 
 LONG_TAIL = 6
 """Bars have a logarithmic scale where the largest value is this many times the mean, so that the tail is seen."""
@@ -89,8 +86,8 @@ def partition_figure(run: RunDescription) -> "Figure":
     totals, cells = figure.subplots(2, 1, sharex=True, height_ratios=[1, max(2.5, min(5.0, 0.3 * classes))])
     totals.bar(np.arange(clients), counts.sum(axis=0), width=0.85, color=GREY)
     totals.set_ylabel("samples")
-    _finish(totals)
-    _title(figure, f"What each client holds: {run.dataset_name}, {clients} clients, {counts.sum():,} samples")
+    finish_axes(totals)
+    title_figure(figure, f"What each client holds: {run.dataset_name}, {clients} clients, {counts.sum():,} samples")
 
     held = np.ma.masked_equal(counts, 0)
     image = cells.imshow(held, aspect="auto", interpolation="nearest", cmap=_shades_of_blue(), vmin=0)
@@ -113,7 +110,11 @@ def partition_figure(run: RunDescription) -> "Figure":
 
 
 def save_figures(
-    rounds: pa.Table, run: RunDescription, directory: Path, arrivals: pa.Table | None = None
+    rounds: pa.Table,
+    run: RunDescription,
+    directory: Path,
+    arrivals: pa.Table | None = None,
+    steps: pa.Table | None = None,
 ) -> list[Path]:
     """Write all figures of a run into `directory` as NAME.png.
 
@@ -121,6 +122,8 @@ def save_figures(
         OSError: they cannot be written.
     """
     drawn = figures(rounds, run, arrivals)
+    if steps is not None and steps.num_rows:
+        drawn["step_norms"] = step_figure(steps, rounds, run)
     if run.client_class_counts and run.class_names:
         drawn["partition"] = partition_figure(run)
     directory.mkdir(parents=True, exist_ok=True)
@@ -141,7 +144,7 @@ def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, b
     in_turn = not all(map(_is_full, shares))
     height = min(2.6, max(0.9, 0.14 * len(run.group_names)))
     figure = _figure(width=7.0, height=4.3 + (height if in_turn else 0))
-    _title(figure, run.title)
+    title_figure(figure, run.title)
     if in_turn:
         axes, strip = figure.subplots(2, 1, sharex=True, height_ratios=[4, height])
         edges = np.concatenate([x - 0.5, x[-1:] + 0.5]) if by_round else np.concatenate([[0.0], x])
@@ -166,7 +169,7 @@ def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, b
     lowest.set_xlabel(label)
     if by_round:
         lowest.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _finish(axes)
+    finish_axes(axes)
     return figure
 
 
@@ -229,7 +232,7 @@ def _draw_schedule(
     axes.tick_params(axis="y", labelsize=6)
     unknown = ", hatched: several" if None in shares else ""
     axes.set_ylabel(f"layer group\n(grey: all{unknown})", fontsize=8)
-    _finish(axes)
+    finish_axes(axes)
 
 
 def _staleness(staleness: npt.NDArray[np.int64], run: RunDescription) -> "Figure":
@@ -241,7 +244,7 @@ def _staleness(staleness: npt.NDArray[np.int64], run: RunDescription) -> "Figure
     first = lowest - lowest % width
     counts = np.bincount((staleness - first) // width)
     figure = _figure(width=7.0, height=4.3)
-    _title(figure, run.title)
+    title_figure(figure, run.title)
     axes = figure.subplots()
     middles = first + width * np.arange(len(counts)) + (width - 1) / 2
     axes.bar(middles, counts, width=0.85 * width, color=BLUE)
@@ -258,7 +261,7 @@ def _staleness(staleness: npt.NDArray[np.int64], run: RunDescription) -> "Figure
     each = f", bars of {width:,} values" if width > 1 else ""
     axes.set_xlabel(f"staleness (updates applied between dispatch and arrival{each})")
     axes.set_ylabel("accepted updates")
-    _finish(axes)
+    finish_axes(axes)
     return figure
 
 
@@ -268,23 +271,12 @@ def _figure(width: float, height: float) -> "Figure":
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def _title(figure: "Figure", text: str) -> None:
-    """Write a title above all axes, in lines that are not wider than the figure."""
-    figure.suptitle(textwrap.fill(text, int(LETTERS_PER_INCH * figure.get_figwidth())))
-
-
 def _shades_of_blue() -> "ListedColormap":
     """Shades that start visibly darker than the white of an empty cell."""
     from matplotlib import colormaps
     from matplotlib.colors import ListedColormap
 
     return ListedColormap(colormaps["Blues"](np.linspace(0.12, 1.0, 256)))
-
-
-def _finish(axes: "Axes") -> None:
-    axes.grid(True, linewidth=0.5, alpha=0.35)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
 
 
 def _label(axes: "Axes", which: Any, names: list[str], most: int = MOST_TICKS) -> None:

@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from fedbench.config.identity import digest
 from fedbench.config.yaml_text import parse_yaml
 from fedbench.errors import DataError
+from fedbench.records.measured import MEASURED
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ADDED_LATER, ARRIVAL_SCHEMA, CLIENT_SCHEMA, DROPPED, ROUND_SCHEMA
 from fedbench.system.regular_files import read_regular
@@ -161,6 +162,21 @@ def load_events(path: str | Path, sums: Mapping[str, str] | None = None) -> pa.T
     return table
 
 
+def load_measured(directory: str | Path, name: str, sums: Mapping[str, str] | None = None) -> pa.Table:
+    """What a run measured of its training, with the schema of `MEASURED`.
+
+    Args:
+        directory: the run directory.
+        name: the file, a key of `MEASURED`.
+        sums: {name of a file: its SHA-256}; None: those in the run's summary.
+
+    Raises:
+        DataError: the table is missing, damaged or of another kind.
+    """
+    path = Path(directory)
+    return _table(path / name, MEASURED[name], _summary(path)[1] if sums is None else sums)
+
+
 def load_description(directory: str | Path) -> RunDescription:
     """The `RunDescription` of a recorded run, for drawing and sending it again.
 
@@ -209,7 +225,7 @@ def _read(file: Path, parse: Callable[[bytes], T], sums: Mapping[str, str] | Non
 
 def _remedy(file: Path) -> str:
     """What to do about a damaged file of a run directory, as the end of a sentence."""
-    if file.name not in (DESCRIPTION, PARTITION, SUMMARY, ROUNDS, CLIENTS, EVENTS):
+    if file.name not in (DESCRIPTION, PARTITION, SUMMARY, ROUNDS, CLIENTS, EVENTS, *MEASURED):
         return "; bring it back from a copy"
     return f"; bring it back from a copy, or repeat the run with: fedbench run {file.parent / CONFIG}"
 

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from fedbench.config.identity import digest, method_settings
 from fedbench.errors import ConfigError, DataError
+from fedbench.records.measured import MEASURED
 from fedbench.records.metrics import METRICS, chosen_on
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
@@ -26,6 +27,7 @@ from fedbench.records.reader import (
     SUMMARY,
     load_description,
     load_events,
+    load_measured,
     load_run,
     recorded_checksums,
 )
@@ -140,6 +142,9 @@ def read_run(directory: Path, source: str | None = None) -> RecordedRun:
     sums = recorded_checksums(directory)
     if EVENTS in sums or (directory / EVENTS).exists():
         load_events(directory / EVENTS, sums)
+    for name in MEASURED:
+        if name in sums:
+            load_measured(directory, name, sums)
     return run
 
 

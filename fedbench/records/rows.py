@@ -22,6 +22,7 @@ class Rows:
 
     def extend_table(self, table: pa.Table) -> None:
         """Add the rows of a table of the same schema."""
+        self.table()
         self._batches.extend(table.to_batches())
 
     def keepbefore(self, first_round: int) -> None:

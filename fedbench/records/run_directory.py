@@ -27,6 +27,7 @@ from fedbench.config.identity import digest
 from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.records.kept import KeptFiles, Tensors
+from fedbench.records.measured import MEASURED, STEPS
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CHECKSUMS,
@@ -57,8 +58,11 @@ from fedbench.system.regular_files import open_regular
 MODEL = "model.safetensors"
 PLOTS = "plots"
 
-TABLES = {ROUNDS: ROUND_SCHEMA, CLIENTS: CLIENT_SCHEMA, EVENTS: ARRIVAL_SCHEMA}
+TABLES = {ROUNDS: ROUND_SCHEMA, CLIENTS: CLIENT_SCHEMA, EVENTS: ARRIVAL_SCHEMA, **MEASURED}
 """The tables that a run writes as it goes, and their schemas."""
+
+OPTIONAL = (EVENTS, *MEASURED)
+"""The tables of which a run has those that have rows."""
 
 SET_ASIDE = "set-aside"
 """Beginning of the name of the folders to which files go that a resumed run writes anew from another source."""
@@ -92,10 +96,8 @@ class RunDirectory:
         self._interval = interval
         self._plots = plots
         self._run: RunDescription | None = None
-        self._rounds = Rows(ROUND_SCHEMA)
-        self._clients = Rows(CLIENT_SCHEMA)
-        self._arrivals = Rows(ARRIVAL_SCHEMA)
         self.kept = KeptFiles(path)
+        self._rows = {name: Rows(schema) for name, schema in TABLES.items()}
         self._next_write = -math.inf
 
     @classmethod
@@ -150,11 +152,10 @@ class RunDirectory:
         opened = cls(Path(directory).absolute(), interval=interval, plots=plots)
         if first_round == 0:
             return opened
-        rows = {ROUNDS: opened._rounds, CLIENTS: opened._clients, EVENTS: opened._arrivals}
         for name, schema in TABLES.items():
             file = (source or opened.path) / name
-            if name != EVENTS or file.exists():
-                rows[name].extend_table(before(recorded_table(file, schema), first_round))
+            if name not in OPTIONAL or file.exists():
+                opened._rows[name].extend_table(before(recorded_table(file, schema), first_round))
         return opened
 
     def tables_on_disk(self) -> list[Path]:
@@ -163,11 +164,10 @@ class RunDirectory:
 
     def differing_tables(self, first_round: int) -> list[str]:
         """Names of the tables whose rows before `first_round` on the disk are not the rows here."""
-        here = {ROUNDS: self._rounds, CLIENTS: self._clients, EVENTS: self._arrivals}
-        return [name for name in TABLES if not self._is_on_disk(name, here[name].table(), first_round)]
+        return [name for name in TABLES if not self._is_on_disk(name, self._rows[name].table(), first_round)]
 
     def _is_on_disk(self, name: str, table: pa.Table, first_round: int) -> bool:
-        if name == EVENTS and not table.num_rows and not os.path.lexists(self.path / name):
+        if name in OPTIONAL and not table.num_rows and not os.path.lexists(self.path / name):
             return True
         try:
             recorded = before(recorded_table(self.path / name, TABLES[name]), first_round)
@@ -209,12 +209,12 @@ class RunDirectory:
 
     def rewind(self, first_round: int) -> None:
         """Forget the rows of `first_round` and later rounds, which will come again."""
-        for rows in (self._rounds, self._clients, self._arrivals):
+        for rows in self._rows.values():
             rows.keepbefore(first_round)
 
     def arrivals(self) -> pa.Table:
         """All arrivals so far, with `ARRIVAL_SCHEMA`."""
-        return self._arrivals.table()
+        return self._rows[EVENTS].table()
 
     def run_started(self, run: RunDescription) -> None:
         """Write the configuration, the partition and empty tables.
@@ -234,12 +234,17 @@ class RunDirectory:
 
     def arrivals_finished(self, arrivals: Sequence[ArrivalRecord]) -> None:
         """Keep an asynchronous round's arrivals, in order; `round_finished`, called next, may write them."""
-        self._arrivals.append(*arrivals)
+        self._rows[EVENTS].append(*arrivals)
+
+    def round_measured(self, measured: Mapping[str, pa.Table]) -> None:
+        """Keep the rows of a round's measures, by file name; `round_finished`, called next, may write them."""
+        for name, rows in measured.items():
+            self._rows[name].extend_table(rows)
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Keep the rows; rewrite the tables if that was not done lately."""
-        self._rounds.append(record)
-        self._clients.append(*clients)
+        self._rows[ROUNDS].append(record)
+        self._rows[CLIENTS].append(*clients)
         if time.monotonic() < self._next_write:
             return
         try:
@@ -290,15 +295,14 @@ class RunDirectory:
 
     def history(self) -> pa.Table:
         """All rounds so far, with `ROUND_SCHEMA`."""
-        return self._rounds.table()
+        return self._rows[ROUNDS].table()
 
     def _write_tables(self) -> None:
         started = time.monotonic()
-        tables = {ROUNDS: self.history(), CLIENTS: self._clients.table(), EVENTS: self._arrivals.table()}
-        if not tables[EVENTS].num_rows:  # a synchronous run, or one that is run again from its start
-            del tables[EVENTS]
-            (self.path / EVENTS).unlink(missing_ok=True)
-        for name, table in tables.items():
+        for name, table in ((name, rows.table()) for name, rows in self._rows.items()):
+            if name in OPTIONAL and not table.num_rows:  # not of this run, or of one that is run again from its start
+                (self.path / name).unlink(missing_ok=True)
+                continue
             with replacing(self.path / name) as temporary:
                 pq.write_table(table, temporary, write_page_checksum=True)
         finished = time.monotonic()
@@ -323,7 +327,7 @@ class RunDirectory:
         from fedbench.records.plots import save_figures
 
         try:
-            save_figures(self.history(), run, self.path / PLOTS, self._arrivals.table())
+            save_figures(self.history(), run, self.path / PLOTS, self.arrivals(), self._rows[STEPS].table())
         except Exception as error:  # a figure is never worth a run
             self.warning = f"the plots could not be drawn: {type(error).__name__}: {error}"
 

@@ -5,6 +5,16 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+STEP_FIGURES = (
+    "step_norm",
+    "first_step_norm",
+    "last_step_norm",
+    "gradient_norm",
+    "first_gradient_norm",
+    "last_gradient_norm",
+)
+"""Columns of `rounds.parquet` that runs with `analysis.step_norms` fill."""
+
 ROUND_SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -37,6 +47,7 @@ ROUND_SCHEMA = pa.schema(
         ("validation_loss", pa.float64()),
         ("validation_accuracy", pa.float64()),
         ("group_clients", pa.list_(pa.int32())),
+        *((name, pa.float64()) for name in STEP_FIGURES),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -53,9 +64,13 @@ validation_loss, validation_accuracy: of the global model on the validation spli
 
 group, group_clients: layer groups are numbered from 0, in the order of `group_names` in `description.json`; group is
 the single one that a partial round trained, else -1. group_clients: for each layer group, the number of accepted
-updates that trained it; null in runs of earlier versions."""
+updates that trained it; null in runs of earlier versions.
 
-ADDED_LATER = ("group_clients",)
+step_norm, gradient_norm: mean norm of a local step and of its gradient, over the accepted clients' steps, over all
+parameters that a client trains; first_*, last_*: of each client's first and last step of the round. Null without
+`analysis.step_norms`; see `fedbench.records.measured` for all steps."""
+
+ADDED_LATER = ("group_clients", *STEP_FIGURES)
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
 CLIENT_SCHEMA = pa.schema(
@@ -133,6 +148,12 @@ class RoundRecord:
     validation_loss: float | None = None
     validation_accuracy: float | None = None
     group_clients: Sequence[int] | None = None
+    step_norm: float | None = None
+    first_step_norm: float | None = None
+    last_step_norm: float | None = None
+    gradient_norm: float | None = None
+    first_gradient_norm: float | None = None
+    last_gradient_norm: float | None = None
 
     @property
     def choosing_accuracy(self) -> float | None:

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import LocalContext, Objective
-from fedbench.measures.step_norms import StepNormRecorder, StepNorms
+from fedbench.measures.step_norms import StepNorms
+from fedbench.measures.step_recorder import StepNormRecorder
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.backward import BackwardPass

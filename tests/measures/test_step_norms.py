@@ -10,7 +10,7 @@ from torch.nn.functional import cross_entropy
 
 from fedbench.algorithms.base import LocalContext, Objective
 from fedbench.measures.step_norms import StepNorms, norms_by_client
-from fedbench.models.base import Task
+from fedbench.models.base import LayerGroup, Task
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import derive_layer_groups, parameter_layout
 from fedbench.randomness import generator
@@ -132,6 +132,57 @@ def test_recording_changes_no_bit_of_what_is_learnt(objective: type[Objective]) 
     assert torch.equal(recorded.statistics, model.statistics)
     assert with_norms.loss == without.loss
     assert without.step_norms is None
+
+
+class Forgetful(SGD):
+    """Clears the gradients in its step."""
+
+    @property
+    def elementwise(self) -> bool:
+        return True
+
+    def step_function(self, parameters: list[nn.Parameter], factor: float) -> Callable[[], object]:
+        step = super().step_function(parameters, factor)
+
+        def step_and_clear() -> None:
+            step()
+            for parameter in parameters:
+                parameter.grad = None
+
+        return step_and_clear
+
+
+def test_a_gradient_that_the_optimizer_has_cleared_has_no_norm() -> None:
+    norms = train(Forgetful(lr=0.1), (0, 2))[1].step_norms
+    assert norms is not None
+    assert np.isnan(norms.gradients).all()
+    assert (norms.steps > 0).all()
+
+
+class HalfUsed(nn.Module):
+    """Does not use its second layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.last = nn.Linear(64, 4), nn.Linear(4, 4), nn.Linear(4, 3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.last(self.first(images.flatten(1)))
+
+
+def test_parameters_that_a_step_does_not_use_have_the_norm_0() -> None:
+    module = HalfUsed()
+    groups = [LayerGroup(name, (f"{name}.weight", f"{name}.bias")) for name in ("first", "second", "last")]
+    model = FlatModel(module, parameter_layout(module, groups))
+    settings = LocalTraining(SGD(lr=0.1), Objective(), BATCH, 1, None, bf16=False, seed=1, step_norms=True)
+    norms = train_client(
+        model, IMAGES, LABELS, np.arange(ROWS), lambda batch, _: inputs(batch), settings, anchor=model.vector.clone(),
+        groups=(0, 1, 2), round_index=0, client=0, lr_factor=1.0,
+    ).step_norms  # fmt: skip
+    assert norms is not None
+    assert not norms.steps[:, 1].any()
+    assert not norms.gradients[:, 1].any()
+    assert norms.steps == pytest.approx(0.1 * norms.gradients, rel=1e-4)
 
 
 def test_norms_of_clients_that_trained_other_groups_and_made_fewer_steps() -> None:

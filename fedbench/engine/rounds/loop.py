@@ -9,6 +9,7 @@ from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records
 from fedbench.engine.divergence import check_accepted, check_finite
 from fedbench.engine.interfaces import RoundExecutor
 from fedbench.planning.deadlines import DroppedClients
+from fedbench.records.measured import STEPS, step_figures, step_rows
 from fedbench.records.schema import DROPPED, RoundRecord
 from fedbench.training.scores import Scores
 
@@ -94,6 +95,7 @@ class RoundLoop:
             self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
             clients = client_records(plan, training, evaluation, costs)
             scores = Scores.of(evaluation.scores if evaluation else ())
+            norms = [report.step_norms for report in training.reports if report.step_norms and report.status == "ok"]
             finished = FinishedRound(
                 RoundRecord(
                     round=index,
@@ -126,9 +128,11 @@ class RoundLoop:
                         costs.layout.groups,
                         (groups for client, groups in zip(plan.cohort, plan.groups, strict=True) if client in accepted),
                     ),
+                    **step_figures(norms),
                 ),
                 clients,
                 kept=training.kept,
+                measured={STEPS: step_rows(index, norms)} if norms else {},
             )
             check_finite(finished.record, len(accepted), self._remedy)
             self._next_round = index + 1

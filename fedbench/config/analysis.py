@@ -1,0 +1,23 @@
+"""The `analysis` section of a configuration."""
+
+from fedbench.components.base import Section
+
+
+class AnalysisSection(Section):
+    """What is measured of the training while it goes on, and recorded in tables of its own; changes no result.
+
+    Attributes:
+        step_norms: Whether to record the norms of the clients' local steps: of the change of the trained parameters,
+            and of the gradient. `steps.parquet` has mean and quartiles over the clients, whole and by layer group.
+    """
+
+    step_norms: bool = False
+
+    def check_asynchronous(self) -> None:
+        """Refuse what makes no sense in an asynchronous run.
+
+        Raises:
+            ValueError: something is to be measured.
+        """
+        if self.step_norms:
+            raise ValueError("analysis.step_norms=true: an asynchronous run has no rounds to compare; leave it out")

@@ -1,0 +1,62 @@
+"""What the measures of a run's `analysis` section cost, before it is run."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedbench.experiment.setup import Problem
+from fedbench.planning.participation import draw_cohort
+from fedbench.planning.schedules import Feedback
+from fedbench.records.measured import STEP_SCHEMA
+
+STEP_NORM_FLOPS = 5
+"""FLOPs of a step's norms for each parameter that trains: a difference, and a square and a sum for change and gradient.
+"""
+
+BYTES_PER_COLUMN = 8
+"""Bytes of a value in a table before compression, at most."""
+
+
+@dataclass(frozen=True)
+class MeasureCost:
+    """What one measure costs.
+
+    Attributes:
+        name: the key of the configuration.
+        flops: what it computes in the whole run, all clients.
+        share_of_work: those against the clients' own work.
+        table_bytes: size of its table before compression, at most.
+        server_bytes: memory that it takes on the server for the updates of a round.
+    """
+
+    name: str
+    flops: int
+    share_of_work: float
+    table_bytes: int
+    server_bytes: int = 0
+
+
+def measure_costs(problem: Problem, client_flops: int) -> Iterator[MeasureCost]:
+    """What each measure of the configuration costs.
+
+    Args:
+        problem: the run, in rounds.
+        client_flops: the clients' own work in the whole run.
+    """
+    analysis, layout, length = problem.config.analysis, problem.layout, problem.server.local
+    if analysis.step_norms:
+        flops = rows = 0
+        for cohort, groups in (_participants(problem, index) for index in range(problem.rounds)):
+            steps = [length.steps_of(problem.federation.sizes[client]) for client in cohort]
+            flops += sum(
+                STEP_NORM_FLOPS * count * layout.count(trained) for count, trained in zip(steps, groups, strict=True)
+            )
+            rows += max(steps) * (1 + len(set().union(*groups)))
+        yield MeasureCost("step_norms", flops, flops / client_flops, rows * BYTES_PER_COLUMN * len(STEP_SCHEMA))
+
+
+def _participants(problem: Problem, round_index: int) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+    """A round's cohort, and the layer groups that each of it trains, as they are foreseen."""
+    schedule, seed, layout = problem.config.schedule, problem.config.seed, problem.layout
+    active = schedule.active(round_index, layout.groups, seed, Feedback.none(layout))
+    cohort = draw_cohort(seed, round_index, len(problem.federation.sizes), problem.cohort_size)
+    return cohort, [schedule.client_groups(client, round_index, layout.groups, active) for client in cohort]

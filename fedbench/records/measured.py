@@ -1,0 +1,81 @@
+"""The tables of what a run measured of its training (`analysis` of its configuration)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fedbench.measures.spread import SPREAD_COLUMNS, Values, client_spread
+from fedbench.measures.step_norms import StepNorms, norms_by_client
+
+STEPS = "steps.parquet"
+
+STEP_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("step", pa.int32()),
+        ("group", pa.int32()),
+        ("clients", pa.int32()),
+        *((f"{norm}_{column}", pa.float64()) for norm in ("step_norm", "gradient_norm") for column in SPREAD_COLUMNS),
+    ]
+)
+"""`steps.parquet`: one row for each local step of a round and each layer group that trained in it.
+
+round: from 0. step: from 0 in each round. group: the layer group; -1: all that a client trains, together. clients: the
+accepted clients that made the step and train the group. step_norm: the L2 norm of w_{k+1} - w_k; gradient_norm: that of
+the gradient which led to it; mean and quartiles over these clients."""
+
+MEASURED = {STEPS: STEP_SCHEMA}
+"""The tables of measures, by file name, and their schemas. A run has those that its configuration asks for."""
+
+
+def step_rows(round_index: int, clients: Sequence[StepNorms]) -> pa.Table:
+    """One round's rows of `steps.parquet`.
+
+    Args:
+        round_index: the round, from 0.
+        clients: the norms of each accepted client, in the order of the clients.
+    """
+    groups = _all_groups(clients)
+    steps, gradients = (client_spread(norms) for norms in norms_by_client(clients, groups))
+    made = steps.clients.ravel() > 0
+    count, columns = steps.clients.shape[0], len(groups) + 1
+    table = {
+        "round": np.full(count * columns, round_index),
+        "step": np.repeat(np.arange(count), columns),
+        "group": np.tile([-1, *groups], count),
+        "clients": steps.clients.ravel(),
+        **steps.columns("step_norm"),
+        **gradients.columns("gradient_norm"),
+    }
+    return _table({name: values[made] for name, values in table.items()}, STEP_SCHEMA)
+
+
+def step_figures(clients: Sequence[StepNorms]) -> dict[str, Any]:
+    """The columns of `rounds.parquet` that the norms of a round's steps fill.
+
+    Args:
+        clients: as for `step_rows`.
+    """
+    made = [client for client in clients if len(client.steps)]
+    if not made:
+        return {}
+    figures = {}
+    for name, norms in zip(("step_norm", "gradient_norm"), norms_by_client(made, _all_groups(made)), strict=True):
+        whole: Values = norms[:, :, 0]
+        lengths = np.array([len(client.steps) for client in made])
+        figures[name] = float(np.nansum(whole) / lengths.sum())
+        figures[f"first_{name}"] = float(whole[:, 0].mean())
+        figures[f"last_{name}"] = float(whole[np.arange(len(made)), lengths - 1].mean())
+    return figures
+
+
+def _all_groups(clients: Sequence[StepNorms]) -> list[int]:
+    return sorted({group for client in clients for group in client.groups})
+
+
+def _table(columns: dict[str, Values], schema: pa.Schema) -> pa.Table:
+    """A table of a schema; NaN becomes null."""
+    arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
