@@ -47,6 +47,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "random": "fedbench.planning.schedules:Random",
         "width": "fedbench.planning.schedules:Width",
         "importance": "fedbench.planning.schedules:Importance",
+        "discrepancy": "fedbench.planning.schedules:Discrepancy",
         "per-client": "fedbench.planning.schedules:PerClient",
     },
     "algorithm": {

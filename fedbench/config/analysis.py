@@ -9,9 +9,13 @@ class AnalysisSection(Section):
     Attributes:
         step_norms: Whether to record the norms of the clients' local steps: of the change of the trained parameters,
             and of the gradient. `steps.parquet` has mean and quartiles over the clients, whole and by layer group.
+        divergence: Whether to record how far the clients' updates of a round point apart, by layer group: the cosine of
+            each to the mean update, FedLAMA's discrepancy, and the share that cancels (`divergence.parquet`). The
+            server then receives and keeps the single updates of a round.
     """
 
     step_norms: bool = False
+    divergence: bool = False
 
     def check_asynchronous(self) -> None:
         """Refuse what makes no sense in an asynchronous run.
@@ -19,5 +23,6 @@ class AnalysisSection(Section):
         Raises:
             ValueError: something is to be measured.
         """
-        if self.step_norms:
-            raise ValueError("analysis.step_norms=true: an asynchronous run has no rounds to compare; leave it out")
+        for name in ("step_norms", "divergence"):
+            if getattr(self, name):
+                raise ValueError(f"analysis.{name}=true: an asynchronous run has no rounds to compare; leave it out")

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
+from fedbench.measures.divergence import Divergence
 from fedbench.measures.step_norms import StepNorms
 from fedbench.models.base import Model, Task
 from fedbench.planning.schedules import ActiveGroups
@@ -383,8 +384,10 @@ class RoundOutcome:
         update_norm: L2 norm of the change of the global parameters.
         accepted: number of participants whose updates were combined.
         versions: for each part, its version after the round.
+        divergences: how far the updates point apart, over all layer groups and then in each; (): that is not looked at.
     """
 
     update_norm: float
     accepted: int
     versions: tuple[int, ...]
+    divergences: tuple[Divergence, ...] = ()

@@ -65,7 +65,8 @@ def check_schedule(schedule: Schedule, rounds: int, layout: ParameterLayout, see
             if imagined:
                 changed = sorted(set().union(*trained))
                 norms = generator(seed, "imagined norms", index).exponential(size=layout.groups)
-                feedback = feedback.after(active, changed, dict(enumerate(norms.tolist())), layout)
+                imagined_norms = dict(enumerate(norms.tolist()))
+                feedback = feedback.after(active, changed, imagined_norms, layout, imagined_norms)
 
 
 def check_trainers(

@@ -302,6 +302,7 @@ class ExperimentLoop:
             evaluate_clients=config.evaluation.per_client,
             drops=self._drops,
             remedy=remedy(config.method),
+            records_divergence=config.analysis.divergence,
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:

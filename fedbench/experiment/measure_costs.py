@@ -6,11 +6,15 @@ from dataclasses import dataclass
 from fedbench.experiment.setup import Problem
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback
-from fedbench.records.measured import STEP_SCHEMA
+from fedbench.protocol.layout import BYTES_PER_VALUE
+from fedbench.records.measured import DIVERGENCE_SCHEMA, STEP_SCHEMA
 
 STEP_NORM_FLOPS = 5
 """FLOPs of a step's norms for each parameter that trains: a difference, and a square and a sum for change and gradient.
 """
+
+DIVERGENCE_FLOPS = 7
+"""FLOPs of the divergence for each value of a client's update: a difference, its share of the mean, two products."""
 
 BYTES_PER_COLUMN = 8
 """Bytes of a value in a table before compression, at most."""
@@ -52,6 +56,15 @@ def measure_costs(problem: Problem, client_flops: int) -> Iterator[MeasureCost]:
             )
             rows += max(steps) * (1 + len(set().union(*groups)))
         yield MeasureCost("step_norms", flops, flops / client_flops, rows * BYTES_PER_COLUMN * len(STEP_SCHEMA))
+    if analysis.divergence:
+        flops = values = server_bytes = 0
+        for _cohort, groups in (_participants(problem, index) for index in range(problem.rounds)):
+            flops += sum(DIVERGENCE_FLOPS * layout.count(trained) for trained in groups)
+            trainers = [(-1, *trained) for trained in groups]
+            values += sum(map(len, trainers)) * 2 + len(set().union(*trainers)) * (len(DIVERGENCE_SCHEMA) - 2)
+            server_bytes = max(server_bytes, sum(BYTES_PER_VALUE * layout.count(trained) for trained in groups))
+        table_bytes = values * BYTES_PER_COLUMN
+        yield MeasureCost("divergence", flops, flops / client_flops, table_bytes, server_bytes)
 
 
 def _participants(problem: Problem, round_index: int) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

@@ -57,6 +57,8 @@ def _reasons(config: ExperimentConfig, table: PartTable) -> Iterator[str]:
         yield f"{method.name} would send {', '.join(channels)} without noise; choose another algorithm"
     if config.asynchronous is not None:
         yield f"its noise is a share of that of a round's sum, and {method.name} has no rounds; choose another"
+    elif config.schedule.compares_updates:
+        yield f"schedule.name={config.schedule.name} looks at single updates, of which noise on their sum says nothing"
     elif not method.sums():
         yield f"{method.name} looks at single updates, of which noise on their sum says nothing; choose another rule"
     elif method.weight(1) != method.weight(2):

@@ -11,8 +11,8 @@ d is the discrepancy of FedLAMA (Lee, Zhang, Avestimehr, "Layer-wise Adaptive Mo
 Learning", AAAI 2023) for one round: sum_i p_i ||u_l - x_i,l||^2 over the layer's size, with u_l the mean of
 the x_i,l. The share is 0 where all updates are equal, and 1 - 1 / sqrt(k) where k of equal length are orthogonal.
 
-All sums are computed in float64, in the order of the clients and in pieces of a fixed size, without a BLAS: they have
-the same bits on any number of processes and threads.
+All sums are computed in float64, in the order of the clients and in pieces of a fixed size, of which a BLAS computes
+scalar products in one thread: they have the same bits on any number of processes and threads.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +37,6 @@ class UpdateProducts:
         products: float64 [k], <delta_i, m>.
         mean_square: ||m||^2.
         mean_of_squares: sum_i p_i ||delta_i||^2.
-        spread: sum_i p_i ||delta_i - m||^2.
     """
 
     size: int
@@ -45,7 +44,11 @@ class UpdateProducts:
     products: Values
     mean_square: float
     mean_of_squares: float
-    spread: float
+
+    @property
+    def spread(self) -> float:
+        """sum_i p_i ||delta_i - m||^2, which is sum_i p_i ||delta_i||^2 - ||m||^2."""
+        return max(0.0, self.mean_of_squares - self.mean_square)
 
 
 @dataclass(frozen=True)
@@ -81,21 +84,23 @@ def update_products(
         reference: float32 [n], u.
         weights: for each client its weight; they are divided by their sum.
     """
-    shares = np.asarray(weights, np.float64)[:, None] / np.sum(np.asarray(weights, np.float64))
-    squares, products = np.zeros(len(values)), np.zeros(len(values))
-    mean_square = spread = 0.0
-    for start in range(0, len(reference), PIECE):
-        piece = slice(start, start + PIECE)
-        updates = np.stack([client[piece] for client in values]).astype(np.float64)
-        updates -= reference[piece].astype(np.float64)
-        mean = (shares * updates).sum(axis=0)
-        squares += np.einsum("ij,ij->i", updates, updates)
-        products += np.einsum("ij,j->i", updates, mean)
-        mean_square += float(np.einsum("j,j->", mean, mean))
-        updates -= mean
-        spread += float((shares[:, 0] * np.einsum("ij,ij->i", updates, updates)).sum())
-    mean_of_squares = float((shares[:, 0] * squares).sum())
-    return UpdateProducts(len(reference), squares, products, mean_square, mean_of_squares, spread)
+    shares = np.asarray(weights, np.float64) / np.sum(np.asarray(weights, np.float64))
+    clients, size = len(values), len(reference)
+    squares, products = np.zeros(clients), np.zeros(clients)
+    memory, mean_square = np.empty((clients, min(PIECE, size))), 0.0
+    for start in range(0, size, PIECE):
+        piece = slice(start, min(start + PIECE, size))
+        origin = reference[piece].astype(np.float64)
+        updates, mean = memory[:, : len(origin)], np.zeros(len(origin))
+        for update, client, share in zip(updates, values, shares, strict=True):
+            update[...] = client[piece]
+            update -= origin
+            mean += share * update
+        for place, update in enumerate(updates):
+            squares[place] += float(update @ update)
+            products[place] += float(update @ mean)
+        mean_square += float(mean @ mean)
+    return UpdateProducts(size, squares, products, mean_square, float((shares * squares).sum()))
 
 
 def divergence(group: int, clients: tuple[int, ...], products: UpdateProducts) -> Divergence:

@@ -8,6 +8,7 @@ between cycles. The orders of a cycle are those of the paper's Table 7.
 To write another schedule, derive a class from `Schedule` and say how long it is and which groups a round trains.
 """
 
+import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -55,11 +56,15 @@ class Feedback:
         norms: for each group, the L2 norm of its change in the last full round; None before the first full round.
         sizes: for each group, its number of parameters.
         idle: for each group, the partial rounds since it was last trained in one, or since the start.
+        discrepancies: for each group, how far the clients' updates of it pointed apart in the last round that trained
+            it (`fedbench.measures.divergence`); None for a group that no round has trained, or that was not looked at;
+            (): before the first round.
     """
 
     norms: tuple[float, ...] | None
     sizes: tuple[int, ...]
     idle: tuple[int, ...]
+    discrepancies: tuple[float | None, ...] = ()
 
     @classmethod
     def none(cls, layout: ParameterLayout) -> "Feedback":
@@ -67,7 +72,12 @@ class Feedback:
         return cls(None, tuple(layout.group_size(group) for group in layout.all_groups), (0,) * layout.groups)
 
     def after(
-        self, active: ActiveGroups, trained: Sequence[int], norms: Mapping[int, float], layout: ParameterLayout
+        self,
+        active: ActiveGroups,
+        trained: Sequence[int],
+        norms: Mapping[int, float],
+        layout: ParameterLayout,
+        discrepancies: Mapping[int, float] | None = None,
     ) -> "Feedback":
         """The feedback after one more round.
 
@@ -76,11 +86,14 @@ class Feedback:
             trained: the groups of which an update was accepted.
             norms: {group: L2 norm of its change}.
             layout: layout of the parameters.
+            discrepancies: {group: how far the clients' updates of it point apart}, where that is looked at.
         """
+        known = self.discrepancies or (None,) * layout.groups
+        latest = tuple((discrepancies or {}).get(group, known[group]) for group in layout.all_groups)
         if not active.partial:
-            return replace(self, norms=tuple(norms[group] for group in layout.all_groups))
+            return replace(self, norms=tuple(norms[group] for group in layout.all_groups), discrepancies=latest)
         idle = tuple(0 if group in trained else rounds + 1 for group, rounds in enumerate(self.idle))
-        return replace(self, idle=idle)
+        return replace(self, idle=idle, discrepancies=latest)
 
 
 class Schedule(Component):
@@ -88,9 +101,12 @@ class Schedule(Component):
 
     Attributes:
         follows_training: whether the active groups depend on the outcome of earlier rounds (`Feedback`).
+        compares_updates: whether they depend on `Feedback.discrepancies`, for which the server receives and keeps the
+            single updates of each round.
     """
 
     follows_training: ClassVar[bool] = False
+    compares_updates: ClassVar[bool] = False
 
     @abstractmethod
     def length(self, groups: int) -> int | None:
@@ -241,7 +257,35 @@ class Width(Cyclic):
         return ActiveGroups(tuple(range(first, min(first + self.k, groups))), partial=True)
 
 
-class Importance(Cyclic):
+class Ranked(Cyclic):
+    """Visits the group with the highest score, with a floor so that none starves; a cycle has a visit for each group.
+
+    Attributes:
+        longest_wait: visits that a group may wait; a group that was not trained for so long goes first. None: twice
+            the number of groups.
+    """
+
+    follows_training: ClassVar[bool] = True
+    longest_wait: int | None = Field(default=None, ge=1)
+
+    @abstractmethod
+    def scores(self, feedback: Feedback) -> list[float] | None:
+        """For each group a number, the largest of which goes first; None: the order is shallow to deep as yet."""
+
+    def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+        scores = self.scores(feedback)
+        if scores is None:
+            return super().visit(cycle, visit, step, groups, seed, feedback)
+        if step > 0:
+            return ActiveGroups((feedback.idle.index(0),), partial=True)
+        longest_wait_rounds = (self.longest_wait or 2 * groups) * self.rounds_per_group
+        starved = [group for group in range(groups) if feedback.idle[group] >= longest_wait_rounds]
+        if starved:
+            return ActiveGroups((max(starved, key=lambda group: feedback.idle[group]),), partial=True)
+        return ActiveGroups((scores.index(max(scores)),), partial=True)
+
+
+class Importance(Ranked):
     """Visits the group that changed most per byte in the last full round, with a floor so that none starves.
 
     The norm of a group's mean update in the last full network update, divided by its bytes, decides; before the first
@@ -252,21 +296,33 @@ class Importance(Cyclic):
             the number of groups.
     """
 
-    follows_training: ClassVar[bool] = True
     name: str = "importance"
-    longest_wait: int | None = Field(default=None, ge=1)
 
-    def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
+    def scores(self, feedback: Feedback) -> list[float] | None:
         if feedback.norms is None:
-            return super().visit(cycle, visit, step, groups, seed, feedback)
-        if step > 0:
-            return ActiveGroups((feedback.idle.index(0),), partial=True)
-        longest_wait_rounds = (self.longest_wait or 2 * groups) * self.rounds_per_group
-        starved = [group for group in range(groups) if feedback.idle[group] >= longest_wait_rounds]
-        if starved:
-            return ActiveGroups((max(starved, key=lambda group: feedback.idle[group]),), partial=True)
-        scores = [norm / size for norm, size in zip(feedback.norms, feedback.sizes, strict=True)]
-        return ActiveGroups((scores.index(max(scores)),), partial=True)
+            return None
+        return [norm / size for norm, size in zip(feedback.norms, feedback.sizes, strict=True)]
+
+
+class Discrepancy(Ranked):
+    """Visits the group in which the clients differ most per byte, with a floor so that none starves.
+
+    FedLAMA's discrepancy decides, of each group in the last round that trained it: the mean squared distance of the
+    clients' values from their mean, per value sent (Lee, Zhang, Avestimehr, AAAI 2023). A group that no round has
+    trained goes first, the shallowest of several. A cycle has as many visits as there are groups.
+
+    Attributes:
+        longest_wait: visits that a group may wait; a group that was not trained for so long goes first. None: twice
+            the number of groups.
+    """
+
+    compares_updates: ClassVar[bool] = True
+    name: str = "discrepancy"
+
+    def scores(self, feedback: Feedback) -> list[float] | None:
+        if not feedback.discrepancies:
+            return None
+        return [math.inf if value is None else value for value in feedback.discrepancies]
 
 
 class PerClient(Cyclic):

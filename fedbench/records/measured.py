@@ -6,10 +6,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fedbench.measures.divergence import Divergence
 from fedbench.measures.spread import SPREAD_COLUMNS, Values, client_spread
 from fedbench.measures.step_norms import StepNorms, norms_by_client
 
 STEPS = "steps.parquet"
+DIVERGENCE = "divergence.parquet"
 
 STEP_SCHEMA = pa.schema(
     [
@@ -26,7 +28,28 @@ round: from 0. step: from 0 in each round. group: the layer group; -1: all that 
 accepted clients that made the step and train the group. step_norm: the L2 norm of w_{k+1} - w_k; gradient_norm: that of
 the gradient which led to it; mean and quartiles over these clients."""
 
-MEASURED = {STEPS: STEP_SCHEMA}
+DIVERGENCE_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("group", pa.int32()),
+        ("clients", pa.list_(pa.int32())),
+        ("cosines", pa.list_(pa.float64())),
+        *((f"cosine_{column}", pa.float64()) for column in SPREAD_COLUMNS),
+        ("discrepancy", pa.float64()),
+        ("cancelled_share", pa.float64()),
+        ("mean_norm", pa.float64()),
+        ("client_norm", pa.float64()),
+    ]
+)
+"""`divergence.parquet`: one row for each round and each layer group that trained in it.
+
+group: the layer group; -1: all that trained, together. clients: the accepted clients that trained it, ascending;
+cosines: of the update of each to the mean update, and mean and quartiles over them. discrepancy: FedLAMA's, the mean
+squared distance of the clients' values from their mean, per value. cancelled_share: 0..1, one minus mean_norm over
+client_norm: the norm of the mean update, and the root mean square of the norms of the clients' updates. See
+`fedbench.measures.divergence` for the formulas."""
+
+MEASURED = {STEPS: STEP_SCHEMA, DIVERGENCE: DIVERGENCE_SCHEMA}
 """The tables of measures, by file name, and their schemas. A run has those that its configuration asks for."""
 
 
@@ -71,6 +94,53 @@ def step_figures(clients: Sequence[StepNorms]) -> dict[str, Any]:
     return figures
 
 
+def divergence_rows(round_index: int, divergences: Sequence[Divergence]) -> pa.Table:
+    """One round's rows of `divergence.parquet`.
+
+    Args:
+        round_index: the round, from 0.
+        divergences: over all layer groups, then of each.
+    """
+    rows = []
+    for of_group in divergences:
+        spread = client_spread(of_group.cosines)
+        rows.append(
+            {
+                "round": round_index,
+                "group": of_group.group,
+                "clients": list(of_group.clients),
+                "cosines": [_known(cosine) for cosine in of_group.cosines],
+                **{name: _known(values[0]) for name, values in spread.columns("cosine").items()},
+                "discrepancy": of_group.discrepancy,
+                "cancelled_share": _known(of_group.cancelled_share),
+                "mean_norm": of_group.mean_norm,
+                "client_norm": of_group.client_norm,
+            }
+        )
+    return pa.Table.from_pylist(rows, schema=DIVERGENCE_SCHEMA)
+
+
+def divergence_figures(divergences: Sequence[Divergence]) -> dict[str, Any]:
+    """The columns of `rounds.parquet` that the divergence of a round's updates fills.
+
+    Args:
+        divergences: as for `divergence_rows`.
+    """
+    if not divergences:
+        return {}
+    whole = divergences[0]
+    return {
+        "update_cosine": _known(client_spread(whole.cosines).mean.item()),
+        "cancelled_share": _known(whole.cancelled_share),
+        "discrepancy": whole.discrepancy,
+    }
+
+
+def _known(value: float) -> float | None:
+    """A value of a table; None where it is not a number."""
+    return None if np.isnan(value) else float(value)
+
+
 def _all_groups(clients: Sequence[StepNorms]) -> list[int]:
     return sorted({group for client in clients for group in client.groups})
 
@@ -79,3 +149,18 @@ def _table(columns: dict[str, Values], schema: pa.Schema) -> pa.Table:
     """A table of a schema; NaN becomes null."""
     arrays = [pa.array(columns[field.name], field.type, from_pandas=True) for field in schema]
     return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def round_rows(round_index: int, steps: Sequence[StepNorms], divergences: Sequence[Divergence]) -> dict[str, pa.Table]:
+    """{file name: one round's rows} of the tables that have any; arguments as for `step_rows`, `divergence_rows`."""
+    rows = {}
+    if steps:
+        rows[STEPS] = step_rows(round_index, steps)
+    if divergences:
+        rows[DIVERGENCE] = divergence_rows(round_index, divergences)
+    return rows
+
+
+def round_figures(steps: Sequence[StepNorms], divergences: Sequence[Divergence]) -> dict[str, Any]:
+    """The columns of `rounds.parquet` that a round's measures fill; arguments as for `round_rows`."""
+    return step_figures(steps) | divergence_figures(divergences)

@@ -73,6 +73,20 @@ def _mean_jump(norm: str) -> Callable[[pa.Table], Course]:
     return read
 
 
+def _mean_so_far(column: str) -> Callable[[pa.Table], Course]:
+    """The mean of a column over all rounds so far that have it."""
+
+    def read(rounds: pa.Table) -> Course:
+        values: list[float] = []
+        course: Course = []
+        for value in rounds.column(column).to_pylist():
+            values += [] if value is None else [value]
+            course.append(sum(values) / len(values) if values else None)
+        return course
+
+    return read
+
+
 def _rounds_done(rounds: pa.Table) -> Course:
     return [index + 1 for index in rounds.column("round").to_pylist()]
 
@@ -193,6 +207,8 @@ NO_STEP_NORMS = (
     "that trained the same layer groups"
 )
 
+NO_DIVERGENCE = "Only with analysis.divergence=true is recorded how far the clients' updates point apart"
+
 _EVERY = (
     Metric(
         "best_accuracy", "test accuracy of the best round so far: best on validation, or on test without such a split",
@@ -250,6 +266,14 @@ _EVERY = (
     Metric(
         "gradient_norm_jump", "norm of the gradient after an aggregation over that before it", "",
         _mean_jump("gradient_norm"), is_summarised=False, undefined=NO_STEP_NORMS,
+    ),
+    Metric(
+        "update_cosine", "cosine of a client's update to the mean update, over the clients and rounds so far", "",
+        _mean_so_far("update_cosine"), is_summarised=False, undefined=NO_DIVERGENCE,
+    ),
+    Metric(
+        "cancelled_share", "share of the updates' norm that averaging cancels, over the rounds so far", "fraction",
+        _mean_so_far("cancelled_share"), is_summarised=False, undefined=NO_DIVERGENCE,
     ),
     Metric("epochs", "epochs", "", _as_recorded("epochs"), grows=True, is_asynchronous=True),
 )  # fmt: skip

@@ -15,6 +15,9 @@ STEP_FIGURES = (
 )
 """Columns of `rounds.parquet` that runs with `analysis.step_norms` fill."""
 
+DIVERGENCE_FIGURES = ("update_cosine", "cancelled_share", "discrepancy")
+"""Columns of `rounds.parquet` that runs with `analysis.divergence` fill."""
+
 ROUND_SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -47,7 +50,7 @@ ROUND_SCHEMA = pa.schema(
         ("validation_loss", pa.float64()),
         ("validation_accuracy", pa.float64()),
         ("group_clients", pa.list_(pa.int32())),
-        *((name, pa.float64()) for name in STEP_FIGURES),
+        *((name, pa.float64()) for name in (*STEP_FIGURES, *DIVERGENCE_FIGURES)),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -68,9 +71,13 @@ updates that trained it; null in runs of earlier versions.
 
 step_norm, gradient_norm: mean norm of a local step and of its gradient, over the accepted clients' steps, over all
 parameters that a client trains; first_*, last_*: of each client's first and last step of the round. Null without
-`analysis.step_norms`; see `fedbench.records.measured` for all steps."""
+`analysis.step_norms`; see `fedbench.records.measured` for all steps.
 
-ADDED_LATER = ("group_clients", *STEP_FIGURES)
+update_cosine, cancelled_share, discrepancy: how far the accepted updates point apart, over all layer groups that
+trained: mean cosine of a client's update to the mean update, the share of their norm that averaging cancels (0..1), and
+their mean squared distance from the mean update per parameter. Null without `analysis.divergence`."""
+
+ADDED_LATER = ("group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES)
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
 CLIENT_SCHEMA = pa.schema(
@@ -154,6 +161,9 @@ class RoundRecord:
     gradient_norm: float | None = None
     first_gradient_norm: float | None = None
     last_gradient_norm: float | None = None
+    update_cosine: float | None = None
+    cancelled_share: float | None = None
+    discrepancy: float | None = None
 
     @property
     def choosing_accuracy(self) -> float | None:

@@ -9,6 +9,7 @@ import pytest
 from fedbench.planning.schedules import (
     ActiveGroups,
     Cyclic,
+    Discrepancy,
     Feedback,
     Full,
     Importance,
@@ -218,6 +219,27 @@ def test_no_group_starves(longest_wait: int | None, rounds_per_group: int) -> No
     for group in range(6):
         times = [-1, *(index for index, visited in enumerate(visits) if visited == group), len(visits)]
         assert max(later - earlier - 1 for earlier, later in pairwise(times)) <= patience + 5
+
+
+def test_the_group_with_the_largest_discrepancy_comes_next_and_unknown_ones_before_it() -> None:
+    table, schedule = (
+        layout(SIZES[:3]),
+        Discrepancy(warmup_rounds=0, cycles=2, rounds_per_group=1, full_rounds_between_cycles=0),
+    )
+    feedback, chosen = Feedback.none(table), []
+    for measured in (5.0, 1.0, 9.0, 2.0, 0.5, 0.1):
+        active = schedule.active(len(chosen), 3, 0, feedback)
+        chosen.append(active.label)
+        feedback = feedback.after(active, active.groups, {}, table, {active.label: measured})
+    assert chosen == [0, 1, 2, 2, 0, 2]
+    assert feedback.discrepancies == (0.5, 1.0, 0.1)
+
+
+def test_a_full_round_measures_all_groups() -> None:
+    table = layout(SIZES[:2])
+    full = ActiveGroups((0, 1), partial=False)
+    feedback = Feedback.none(table).after(full, (0, 1), {0: 1.0, 1: 1.0}, table, {0: 3.0, 1: 4.0})
+    assert feedback.discrepancies == (3.0, 4.0)
 
 
 def test_waiting_counts_partial_rounds_without_the_group() -> None:

@@ -59,7 +59,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         """Set the actors up; arguments and errors as for `ActorExecutor`."""
         kind = PoolServerActor if server.algorithm.rule().own_models else ServerActor
         self._sizes = [len(part) for part in rows]
-        self._sums_updates = server.algorithm.sums()
+        self._sums_updates = server.sums_updates
         self._node_sums: dict[str, Any] = {}
         super().__init__(cluster, spec, data, rows, runtime, kind, server)
 

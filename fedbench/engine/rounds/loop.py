@@ -9,7 +9,7 @@ from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records
 from fedbench.engine.divergence import check_accepted, check_finite
 from fedbench.engine.interfaces import RoundExecutor
 from fedbench.planning.deadlines import DroppedClients
-from fedbench.records.measured import STEPS, step_figures, step_rows
+from fedbench.records.measured import round_figures, round_rows
 from fedbench.records.schema import DROPPED, RoundRecord
 from fedbench.training.scores import Scores
 
@@ -26,6 +26,7 @@ class RoundLoop:
         evaluate_clients: bool = False,
         drops: DroppedClients | None = None,
         remedy: str = "lower local.optimizer.lr",
+        records_divergence: bool = False,
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -34,6 +35,7 @@ class RoundLoop:
         evaluate_clients: whether an evaluation scores each accepted client as well.
         drops: the round deadline, and the clients dropped so far; None: no deadline.
         remedy: what to do where the run diverges, for error messages.
+        records_divergence: whether the divergence of the updates is recorded, where the server looks at it.
         """
         self._executor = executor
         self._costs = costs
@@ -41,6 +43,7 @@ class RoundLoop:
         self._evaluate_clients = evaluate_clients
         self._dropped_clients = drops or DroppedClients()
         self._remedy = remedy
+        self._records_divergence = records_divergence
         self._next_round = 0
         self._comm_gb: float | None = 0.0
         self._comp_tflop = 0.0
@@ -96,6 +99,7 @@ class RoundLoop:
             clients = client_records(plan, training, evaluation, costs)
             scores = Scores.of(evaluation.scores if evaluation else ())
             norms = [report.step_norms for report in training.reports if report.step_norms and report.status == "ok"]
+            divergences = outcome.divergences if self._records_divergence else ()
             finished = FinishedRound(
                 RoundRecord(
                     round=index,
@@ -128,11 +132,11 @@ class RoundLoop:
                         costs.layout.groups,
                         (groups for client, groups in zip(plan.cohort, plan.groups, strict=True) if client in accepted),
                     ),
-                    **step_figures(norms),
+                    **round_figures(norms, divergences),
                 ),
                 clients,
                 kept=training.kept,
-                measured={STEPS: step_rows(index, norms)} if norms else {},
+                measured=round_rows(index, norms, divergences),
             )
             check_finite(finished.record, len(accepted), self._remedy)
             self._next_round = index + 1

@@ -20,6 +20,7 @@ from fedbench.engine.rounds.averaging import average_groups, averages, changes, 
 from fedbench.engine.rounds.normalisation import normalisers, scale_correction
 from fedbench.engine.rounds.rule_result import check_norms, checked
 from fedbench.errors import RunError
+from fedbench.measures.divergence import Divergence, UpdateProducts, divergence, update_products, whole_divergence
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
@@ -50,6 +51,7 @@ class ServerSpec:
         learning_rate: factor on the learning rate by round.
         local: number of minibatches that a client trains on.
         update: clipping, noise and compression of an update before it is sent.
+        compares_updates: whether the server keeps a round's updates, to find out how far they point apart.
     """
 
     table: PartTable
@@ -64,6 +66,12 @@ class ServerSpec:
     learning_rate: LearningRate
     local: LocalLength
     update: UpdatePipeline
+    compares_updates: bool = False
+
+    @property
+    def sums_updates(self) -> bool:
+        """Whether the server does its work on the sum of the updates, which hosts may then add up beforehand."""
+        return self.algorithm.sums() and not self.compares_updates
 
     @property
     def layout(self) -> ParameterLayout:
@@ -175,7 +183,7 @@ class Server:
         """Add one client's message: float32 `values` of `parts`; `position` is the client's place in the cohort."""
         plan = self._plan
         assert plan is not None
-        if self._rule.needs(plan.round) != "mean":
+        if self._rule.needs(plan.round) != "mean" or self._spec.compares_updates:
             self._messages[client] = values.copy()
         segments = self._table.segments(parts, self._union)
         reference = self._reference
@@ -212,6 +220,7 @@ class Server:
         self._accepted.sort()
         factors = normalisers(plan, self._accepted)
         groups = tuple(group for group in plan.active.groups if group in factors)
+        divergences = self._divergences(plan, groups) if self._spec.compares_updates else ()
         norms: dict[int, float] = {}
         with global_generators_seeded(torch_seed(self._spec.seed, "server rule", plan.round)):
             for context in self._contexts(plan, groups):
@@ -221,9 +230,28 @@ class Server:
             update = self._statistics_update(factors)
             statistics[:] = (statistics.astype(np.float64) + update).astype(np.float32)
         self._ledger.changed(self._table.uploaded(groups), plan.round)
-        self._feedback = self._feedback.after(plan.active, groups, norms, self._layout)
+        discrepancies = {of_group.group: of_group.discrepancy for of_group in divergences if of_group.group != -1}
+        self._feedback = self._feedback.after(plan.active, groups, norms, self._layout, discrepancies)
         norm = math.sqrt(sum(value**2 for value in norms.values()))
-        return RoundOutcome(norm, len(self._accepted), self._ledger.versions)
+        return RoundOutcome(norm, len(self._accepted), self._ledger.versions, divergences)
+
+    def _divergences(self, plan: RoundPlan, groups: tuple[int, ...]) -> tuple[Divergence, ...]:
+        """How far the accepted updates point apart: over all layer groups together, then in each of `groups`."""
+        position = {client: index for index, client in enumerate(plan.cohort)}
+        by_group: dict[int, tuple[tuple[int, ...], UpdateProducts]] = {}
+        for part, segment in self._table.segments(self._union, self._union):
+            if part.channel != PARAMETERS or part.group not in groups:
+                continue
+            number = self._table.parts.index(part)
+            clients = [client for client in self._accepted if part.group in plan.groups[position[client]]]
+            values = []
+            for client in clients:
+                sent = self._table.uploaded(plan.groups[position[client]])
+                values.append(self._messages[client][self._table.segments((number,), sent)[0][1]])
+            weights = [plan.weights[position[client]] for client in clients]
+            by_group[part.group] = tuple(clients), update_products(values, self._reference[segment], weights)
+        whole = whole_divergence(tuple(self._accepted), by_group)
+        return whole, *(divergence(group, *of_group) for group, of_group in by_group.items())
 
     def _contexts(self, plan: RoundPlan, groups: tuple[int, ...]) -> Iterator[RuleContext]:
         """Split `groups` into the sets that the rule is applied to at once, one context for each.
