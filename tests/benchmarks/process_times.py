@@ -13,7 +13,10 @@ LOOK_EVERY = 0.05
 
 TICKS = os.sysconf("SC_CLK_TCK")
 
-DAEMONS = ("gcs_server", "raylet/raylet", "monitor.py", "dashboard", "ray::DashboardAgent", "ray::RuntimeEnvAgent")
+DAEMONS = (
+    *("gcs_server", "raylet/raylet", "monitor.py", "dashboard", "ray::DashboardAgent", "ray::RuntimeEnvAgent"),
+    *("idle_agent.py", "runtime_env/agent"),
+)
 """Parts of the command lines of Ray's own processes."""
 
 

@@ -118,8 +118,9 @@ def connect(address: str | None) -> None:
         logging.getLogger("ray._private.authentication").setLevel(logging.ERROR)
     else:
         _check_address(given)
-    if IN_A_JOB not in os.environ:
-        options["job_config"] = _without_search_path()
+    job = None if IN_A_JOB in os.environ else _without_search_path()
+    if job is not None:
+        options["job_config"] = job
     # Ray would end this process, wherever it is, so many seconds after the head of the cluster has died.
     os.environ.setdefault("RAY_gcs_rpc_server_reconnect_timeout_s", RECONNECT_SECONDS)
     ray._private.worker._worker_logs_enabled = False  # of its daemons, whose last words Ray would print
@@ -127,7 +128,9 @@ def connect(address: str | None) -> None:
     os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
     handler = signal.getsignal(signal.SIGTERM)
     try:
-        daemons = fewest_daemons() if local else nullcontext()
+        # Whoever keeps this Ray may use it for other tasks, too; `uv run` and hooks of Ray's give a job an environment.
+        has_environments = lambda: job is None or is_ray_kept() or bool(job.runtime_env)  # noqa: E731
+        daemons = fewest_daemons(has_environments) if local else nullcontext()
         with _sigterm_blocked(), _caller_undisturbed(), daemons:  # child processes inherit what is blocked
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
             if threading.current_thread() is threading.main_thread():
