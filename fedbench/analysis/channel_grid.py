@@ -79,6 +79,40 @@ def grid_picture(pictures: Sequence[Sequence[Array]], labels: Sequence[str]) -> 
     return content.getvalue()
 
 
+def matrix_picture(
+    pictures: Sequence[Sequence[Sequence[Array]]], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> bytes:
+    """A PNG with a block of channels for each row and column, such as layers down and models across.
+
+    Args:
+        pictures: for each row, for each column, one picture a channel, float32 [h, w, 3] in [0, 1].
+        row_labels, column_labels: their names.
+    """
+    from matplotlib.figure import Figure
+
+    across, down = len(column_labels), len(row_labels)
+    blocks = [[block(channels, math.ceil(math.sqrt(2 * len(channels)))) for channels in row] for row in pictures]
+    side = min(3.0, (WIDEST - 0.5) / across)
+    heights = [side * max(picture.shape[0] / picture.shape[1] for picture in row) for row in blocks]
+    size = (side * across + 0.5, sum(heights) + 0.12 * down + 0.5)
+    figure = Figure(figsize=size, dpi=DOTS_PER_INCH, layout="constrained")
+    axes = figure.subplots(down, across, squeeze=False, height_ratios=heights)
+    for row, of_row in enumerate(blocks):
+        for column, picture in enumerate(of_row):
+            spot = axes[row][column]
+            spot.imshow(picture, interpolation="nearest", vmin=0, vmax=1)
+            spot.set_xticks([])
+            spot.set_yticks([])
+            spot.set_frame_on(False)
+            if row == 0:
+                spot.set_title(_folded(column_labels[column], side), fontsize=8)
+            if column == 0:
+                spot.set_ylabel(row_labels[row], fontsize=8)
+    content = io.BytesIO()
+    figure.savefig(content, format="png")
+    return content.getvalue()
+
+
 def _folded(label: str, inches: float) -> str:
     """A label in as many lines as it needs above a block."""
     import textwrap

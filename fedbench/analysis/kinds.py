@@ -6,6 +6,7 @@ from fedbench.analysis.settings import AnalysisSettings
 from fedbench.components.suggestions import did_you_mean
 
 KINDS = {
+    "activations": "fedbench.analysis.activations:Activations",
     "kernels": "fedbench.analysis.kernels:Kernels",
 }
 """{kind: where its options are}; what is not asked for is not imported."""

@@ -25,6 +25,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.protocol.layout import ParameterLayout, Vector, model_digest
 from fedbench.randomness import torch_seed
+from fedbench.records.kept import KEPT, kept_number, load_model
 from fedbench.records.reader import CHECKPOINTS, SUMMARY, recorded_checksums
 from fedbench.records.recorded_run import RecordedRun, read_run
 from fedbench.records.run_directory import MODEL
@@ -132,6 +133,17 @@ class RecordedExperiment:
     def initial_model(self) -> "RecordedModel":
         """The global model before the first round."""
         return RecordedModel(self, "before the first round", self.problem.vector, self.problem.statistics)
+
+    def kept_model(self, rounds: int) -> "RecordedModel":
+        """A global model that the run has kept (`runtime.keep_models`).
+
+        Args:
+            rounds: the number of rounds after which it was the global one; 0: the initial model.
+
+        Raises:
+            DataError: the run has not kept it, or the file is damaged.
+        """
+        return self.model_of(load_model(self.directory, rounds), f"after round {rounds}" if rounds else "at its start")
 
     def checkpointed_model(self, path: Path) -> "RecordedModel":
         """The global model of one of the run's checkpoints.
@@ -265,8 +277,8 @@ def open_model(path: Path, overrides: Sequence[str] = ()) -> RecordedModel:
     """The model that a path names.
 
     Args:
-        path: a run directory, for the model with which the run ended, or one of its checkpoints,
-            `RUN/checkpoints/round-NNNNNNNN`.
+        path: a run directory, for the model with which the run ended; one of its checkpoints,
+            `RUN/checkpoints/round-NNNNNNNN`; or a model that it has kept, `RUN/kept/model-NNNNN.safetensors`.
         overrides: as for `RecordedExperiment`.
 
     Raises:
@@ -276,6 +288,8 @@ def open_model(path: Path, overrides: Sequence[str] = ()) -> RecordedModel:
     place = expanded(path)
     if not place.exists():
         raise ConfigError(f"{path}: is not there; name a run directory, or a folder of its {CHECKPOINTS}")
+    if place.parent.name == KEPT and (number := kept_number(place.name)) is not None:
+        return RecordedExperiment(place.parent.parent, overrides).kept_model(number)
     if (place / MANIFEST).exists() and place.parent.name == CHECKPOINTS:
         return RecordedExperiment(place.parent.parent, overrides).checkpointed_model(place)
     if not place.is_dir():

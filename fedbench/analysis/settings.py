@@ -30,6 +30,21 @@ class AnalysisSettings(Section):
         except ValidationError as error:
             raise ConfigError(f"--{explain(error, '', list(cls.model_fields))}") from None
 
+    def performed(self, models: "Sequence[RecordedModel]", progress: "Progress") -> "Analysis":
+        """What `perform` finds, computed by one thread.
+
+        Two threads of PyTorch are many times slower than one where anything else wants a core, and sum in another
+        order.
+        """
+        import torch
+
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            return self.perform(models, progress)
+        finally:
+            torch.set_num_threads(threads)
+
     def perform(self, models: "Sequence[RecordedModel]", progress: "Progress") -> "Analysis":
         """Look into the models.
 

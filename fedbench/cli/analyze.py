@@ -81,7 +81,36 @@ def kernels(
     """The kernels of the first convolution as a grid, the same channels side by side over several runs."""
     from fedbench.analysis.kernels import Kernels
 
-    perform(runs, lambda: Kernels.checked(layer=layer, channels=channels).perform, name, as_json)
+    perform(runs, lambda: Kernels.checked(layer=layer, channels=channels).performed, name, as_json)
+
+
+@analyze.command()
+def activations(
+    runs: Runs,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option(help="Name of a layer; several times for several; else each layer group's.", show_default=False),
+    ] = None,
+    channels: Annotated[int, typer.Option(min=1, help="Channels of each layer, from the first on.")] = 8,
+    iterations: Annotated[int, typer.Option(min=1, help="Steps of Adam.")] = 1000,
+    lr: Annotated[float, typer.Option(help="Learning rate of Adam.")] = 0.1,
+    total_variation: Annotated[float, typer.Option(help="Weight of the total variation.")] = 1.0,
+    seed: Seed = 0,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """The images that each layer's channels answer most strongly to, side by side over several runs."""
+    from fedbench.analysis.activations import Activations
+
+    options = {
+        "layers": tuple(layer or ()),
+        "channels": channels,
+        "iterations": iterations,
+        "lr": lr,
+        "total_variation": total_variation,
+        "seed": seed,
+    }
+    perform(runs, lambda: Activations.checked(**options).performed, name, as_json)
 
 
 @analyze.command()

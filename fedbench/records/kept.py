@@ -40,6 +40,16 @@ def model_name(rounds: int) -> str:
     return f"{KEPT}/model-{rounds:05}.safetensors"
 
 
+def kept_number(name: str) -> int | None:
+    """The number of rounds after which the model in a file of the folder `kept` was the global one; None: no model.
+
+    >>> kept_number("model-00004.safetensors")
+    4
+    """
+    match = _MODEL.fullmatch(f"{KEPT}/{name}")
+    return int(match[1]) if match else None
+
+
 def message_name(round_number: int, client: int) -> str:
     """The file of a client's message in a round, counted from 1, relative to the run directory."""
     return f"{KEPT}/message-{round_number:05}-client-{client:05}.safetensors"

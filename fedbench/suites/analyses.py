@@ -72,7 +72,7 @@ def _perform(
     say(f"analysis {name}: {planned.part.kind} of {len(planned.runs(seed))} runs")
     from fedbench.analysis.results import write_analysis
 
-    analysis = planned.part.settings.perform(_models(planned, seed, outcomes), _Lines(say))
+    analysis = planned.part.settings.performed(_models(planned, seed, outcomes), _Lines(say))
     analysis = _with_statements(analysis, planned, seed)
     title = f"{outcomes.plan.file.title}: analyses"
     return write_analysis(analysis, folder, name, title=title, identity=identity)

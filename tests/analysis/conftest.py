@@ -1,5 +1,6 @@
 """A tiny real run on digits, made once, with a checkpoint."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -20,3 +21,9 @@ def tiny_run(flops_counted_once: None, tmp_path_factory: pytest.TempPathFactory)
     run(config(*SHORT, f"output.directory={directory}"))
     undone.undo()
     return directory
+
+
+@pytest.fixture
+def own_run(tiny_run: Path, tmp_path: Path) -> Path:
+    """A copy of that run directory, to be written to."""
+    return Path(shutil.copytree(tiny_run, tmp_path / "tiny"))
