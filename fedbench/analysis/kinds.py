@@ -8,6 +8,7 @@ from fedbench.components.suggestions import did_you_mean
 KINDS = {
     "activations": "fedbench.analysis.activations:Activations",
     "kernels": "fedbench.analysis.kernels:Kernels",
+    "leakage": "fedbench.analysis.leakage:Leakage",
 }
 """{kind: where its options are}; what is not asked for is not imported."""
 

@@ -31,6 +31,7 @@ class Visible:
 
     Attributes:
         name: what it is called in tables.
+        key: what it is called among the figures of an analysis, the same for networks with other layer groups.
         groups: the layer groups.
         subset: int64, positions among the parameters of `groups`, one group after the other; None: all of them.
     """
@@ -38,6 +39,7 @@ class Visible:
     name: str
     groups: tuple[int, ...]
     subset: Tensor | None = None
+    key: str = ""
 
     def names(self, layout: ParameterLayout) -> list[str]:
         """The names of the tensors in the groups, in the order of the layout."""

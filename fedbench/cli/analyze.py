@@ -149,6 +149,69 @@ def convergence(
     conclude(written, (), as_json)
 
 
+@analyze.command()
+def leakage(
+    runs: Runs,
+    round_: Annotated[
+        int | None,
+        typer.Option(
+            "--round",
+            min=1,
+            help="Whose start and message are attacked (runtime.keep_models); else the final model, the first message.",
+            show_default=False,
+        ),
+    ] = None,
+    groups: Annotated[
+        str, typer.Option(help="Layer groups seen alone: names with commas, ends (first and last), each, all.")
+    ] = "ends",
+    sources: Annotated[
+        str,
+        typer.Option(help="gradient: of one image; cycle: at all kept rounds; message, messages: as they were kept."),
+    ] = "gradient,cycle,message,messages",
+    images: Annotated[int, typer.Option(min=1, help="Images that are attacked one by one.")] = 8,
+    client: Annotated[
+        int | None, typer.Option(min=0, help="Whose images; else the first with a message, or 0.", show_default=False)
+    ] = None,
+    attack: Annotated[str, typer.Option(help="cosine, or dlg (least squares).")] = "cosine",
+    matching: Annotated[
+        str | None, typer.Option(help="lbfgs or adam; else lbfgs for dlg, adam for cosine.", show_default=False)
+    ] = None,
+    iterations: Annotated[
+        int | None, typer.Option(min=1, help="At most; else 300 of L-BFGS, 3000 of Adam.", show_default=False)
+    ] = None,
+    total_variation: Annotated[float, typer.Option(min=0, help="Weight of the images' total variation.")] = 0.0,
+    labels: Annotated[str, typer.Option(help="given or unknown to the attacker.")] = "given",
+    batches: Annotated[
+        str, typer.Option(help="Which images were in a minibatch together: given or unknown.")
+    ] = "given",
+    steps: Annotated[int, typer.Option(min=1, help="Local steps of a message that are simulated, at most.")] = 16,
+    seed: Seed = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu or cuda.")] = "auto",
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """The images that an attacker gets back from gradients and from the real messages of clients."""
+    from fedbench.analysis.leakage import Leakage
+
+    options = {
+        "round": round_,
+        "groups": groups,
+        "sources": tuple(source.strip() for source in sources.split(",")),
+        "images": images,
+        "client": client,
+        "attack": attack,
+        "matching": matching,
+        "iterations": iterations,
+        "total_variation": total_variation,
+        "labels": labels,
+        "batches": batches,
+        "steps": steps,
+        "seed": seed,
+        "device": device,
+    }
+    perform(runs, lambda: Leakage.checked(**options).perform, name, as_json)
+
+
 def perform(
     runs: Sequence[str],
     prepared: "Callable[[], Callable[[Sequence[RecordedModel], Progress], Analysis]]",
