@@ -7,6 +7,7 @@ from fedbench.components.suggestions import did_you_mean
 
 KINDS = {
     "activations": "fedbench.analysis.activations:Activations",
+    "landscape": "fedbench.analysis.landscape:Landscape",
     "kernels": "fedbench.analysis.kernels:Kernels",
     "leakage": "fedbench.analysis.leakage:Leakage",
 }

@@ -143,7 +143,9 @@ class RecordedExperiment:
         Raises:
             DataError: the run has not kept it, or the file is damaged.
         """
-        return self.model_of(load_model(self.directory, rounds), f"after round {rounds}" if rounds else "at its start")
+        return self.model_of(
+            load_model(self.directory, rounds), f"after round {rounds}" if rounds else "before the first round"
+        )
 
     def checkpointed_model(self, path: Path) -> "RecordedModel":
         """The global model of one of the run's checkpoints.

@@ -95,9 +95,9 @@ def check_name(name: str) -> str:
     return name
 
 
-def default_name(kind: str, models: int) -> str:
-    """The name of an analysis that is given none: its kind, and whether it compares several models."""
-    return kind if models == 1 else f"{kind}-compared"
+def default_name(kind: str, runs: int) -> str:
+    """The name of an analysis that is given none: its kind, and whether it compares several runs."""
+    return kind if runs == 1 else f"{kind}-compared"
 
 
 def write_analysis(

@@ -209,7 +209,53 @@ def leakage(
         "seed": seed,
         "device": device,
     }
-    perform(runs, lambda: Leakage.checked(**options).perform, name, as_json)
+    perform(runs, lambda: Leakage.checked(**options).performed, name, as_json)
+
+
+@analyze.command()
+def landscape(
+    runs: Runs,
+    round_: Annotated[
+        int | None,
+        typer.Option(
+            "--round",
+            min=1,
+            help="Of one run that has kept it (runtime.keep_models, keep_messages): client, mean and next mean.",
+            show_default=False,
+        ),
+    ] = None,
+    client: Annotated[
+        int | None, typer.Option(min=0, help="Whose message in that round; else the first kept.", show_default=False)
+    ] = None,
+    points: Annotated[int, typer.Option(min=3, help="Places on each line.")] = 21,
+    grid: Annotated[int, typer.Option(min=0, help="Places of the plane in each direction; 0: no plane.")] = 15,
+    samples: Annotated[int, typer.Option(min=1, help="Rows that are scored.")] = 1000,
+    split: Annotated[str, typer.Option(help="Whose rows: train (of all clients) or test.")] = "train",
+    statistics: Annotated[
+        str, typer.Option(help="BatchNorm's running statistics in between: recalibrated or interpolated.")
+    ] = "recalibrated",
+    sharpness: Annotated[
+        bool, typer.Option("--sharpness/--no-sharpness", help="The largest eigenvalue of the Hessian at each model.")
+    ] = True,
+    seed: Seed = 0,
+    name: Name = None,
+    as_json: Json = False,
+) -> None:
+    """The loss on the line and the plane between models of a run or of several, and how sharp it is at each."""
+    from fedbench.analysis.landscape import Landscape
+
+    options = {
+        "round": round_,
+        "client": client,
+        "points": points,
+        "grid": grid,
+        "samples": samples,
+        "split": split,
+        "statistics": statistics,
+        "sharpness": sharpness,
+        "seed": seed,
+    }
+    perform(runs, lambda: Landscape.checked(**options).performed, name, as_json)
 
 
 def perform(
@@ -255,7 +301,7 @@ def leave(analysis: "Analysis", directories: Sequence[Path], name: str | None) -
 
     command = without_passwords(shlex.join(["fedbench", *sys.argv[1:]]))
     places = common_directories(directories)
-    folder = name or default_name(analysis.kind, len(analysis.models))
+    folder = name or default_name(analysis.kind, len(places))
     written = [write_analysis(analysis, place, folder, command=command) for place in places]
     sent = [send_analysis(place, recorded) for place, recorded in zip(places, written, strict=True)]
     return written[0], [warning for warning in sent if warning is not None]
