@@ -80,6 +80,10 @@ class CostModel:
         """FLOPs of the gradient of a minibatch of `samples` samples with respect to `groups`."""
         return self._flops.flops(groups, samples)
 
+    def forward_flops(self, samples: int) -> int:
+        """FLOPs of a forward pass of `samples` samples."""
+        return self._flops.forward_flops(samples)
+
     def uplink_bytes(self, groups: Sequence[int]) -> int:
         """Bytes that one participant sends when it trains `groups`, after compression."""
         return self._update.nbytes(self.table, self.table.uploaded(groups))

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from fedbench.algorithms.base import Objective
 from fedbench.engine.client_message import message_values
+from fedbench.engine.client_probe import ModelValues, ProbedRound, Prober
 from fedbench.engine.client_reports import dropped_report, failure_report
 from fedbench.engine.client_slots import ClientSlot, recorder
 from fedbench.engine.device import explained, is_out_of_memory, retried_out_of_memory
@@ -25,6 +26,7 @@ from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, HostOrder, HostReport, KeptMessage
 from fedbench.engine.model_host import ModelHost
+from fedbench.engine.probing import ClientProbe
 from fedbench.models.flat import FlatModel
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
@@ -59,6 +61,9 @@ class ClientHost(ModelHost):
     It holds the state of every client that it trained last.
     """
 
+    _probed: ProbedRound | None = None
+    """The round whose clients are to be compared with the global model that it leads to."""
+
     def train(
         self, order: HostOrder, payload: Vector, *states: ClientState
     ) -> tuple[npt.NDArray[np.int64] | Vector, HostReport]:
@@ -83,6 +88,8 @@ class ClientHost(ModelHost):
             self._states[client] = state
         upload = self._new_upload(order)
         self._kept: list[KeptMessage] = []
+        if self._spec.probing.is_due(order.round) and (self._probed is None or self._probed.round != order.round):
+            self._probed = ProbedRound.begun(order, self._received)
         reports: list[ClientReport] = []
         interleaves = self._spec.slots > 1 and len(order.clients) > 1 and not order.own_starts
         if interleaves:
@@ -102,6 +109,31 @@ class ClientHost(ModelHost):
             kept=tuple(self._kept),
         )
         return upload.content(), report
+
+    def probe(self, stale: tuple[int, ...], payload: Vector) -> tuple[ClientProbe, ...]:
+        """Compare the models of the clients that were accepted in this round with the new global model.
+
+        Where clients keep running statistics of their own, these are used with the global parameters, too.
+
+        Args:
+            stale: parts whose global values come with the call.
+            payload: float32, their values, one after the other.
+        """
+        self.load(stale, payload)
+        probed, self._probed = self._probed, None
+        if probed is None:
+            return ()
+        spec, results = self._spec, []
+        prober = Prober(
+            self._model, *self._scored["test"], self._transform, spec.probing, spec.evaluation_batch_size, spec.seed
+        )
+        for client in sorted(probed.messages):
+            pair = [probed.trained(client, spec.table), dict(self._received)]
+            for vectors in pair if spec.keeps_statistics else ():
+                vectors[STATISTICS] = self._start_statistics(client)
+            mine, mean = (ModelValues.of(vectors, self._device) for vectors in pair)
+            results.append(prober.compare(probed, client, mine, mean))
+        return tuple(results)
 
     def _new_upload(self, order: HostOrder) -> HostUpload | DeviceSum:
         """What collects the answer to an order; a sum of updates as they are is computed where the clients train."""
@@ -146,6 +178,8 @@ class ClientHost(ModelHost):
             accepted, values = self._add(order, index, upload, parts, values, state)
         if accepted:
             self._states[client] = state
+            if self._probed is not None:
+                self._probed.keep(client, parts, values)
             if client in self._spec.kept.of_round(order.round):
                 read = values.cpu().numpy() if isinstance(values, Tensor) else values
                 update = read - self._messages.reference(parts)

@@ -5,7 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedbench.checkpoints.state import Tree
-from fedbench.engine.messages import ClientReport, DeviceRecord, KeptMessage, RoundOutcome, RoundPlan, TaskOrder
+from fedbench.engine.messages import (
+    ClientReport,
+    DeviceRecord,
+    KeptMessage,
+    RoundOutcome,
+    RoundPlan,
+    TaskOrder,
+)
+from fedbench.engine.probing import ClientProbe
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector
@@ -113,6 +121,14 @@ class RoundExecutor(Executor):
     @abstractmethod
     def finish(self) -> RoundOutcome:
         """Close the round: combine the updates that arrived into the new global model."""
+
+    @abstractmethod
+    def probe(self) -> tuple[tuple[ClientProbe, ...], int]:
+        """Compare the model of each accepted client of the round, which has been closed, with the new global model.
+
+        Returns:
+            What was found, by client, and the bytes moved between processes.
+        """
 
     @abstractmethod
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
+from fedbench.engine.probing import NOT_PROBED, Probing
 from fedbench.measures.divergence import Divergence
 from fedbench.measures.step_norms import StepNorms
 from fedbench.models.base import Model, Task
@@ -109,6 +110,7 @@ class HostSpec:
         kept: clients whose messages are kept for later analysis.
         gpu_fraction: share of the GPU's memory that this host may use, where it has a GPU.
         step_norms: whether the norms of every local step are recorded.
+        probing: how clients' models are compared with the global one.
     """
 
     model: Model
@@ -138,6 +140,7 @@ class HostSpec:
     slots: int = 1
     kept: KeptClients = KeptClients()
     step_norms: bool = False
+    probing: Probing = NOT_PROBED
 
     @property
     def bf16(self) -> bool:

@@ -303,6 +303,7 @@ class ExperimentLoop:
             drops=self._drops,
             remedy=remedy(config.method),
             records_divergence=config.analysis.divergence,
+            probing=problem.spec.probing,
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:

@@ -7,7 +7,7 @@ from fedbench.experiment.setup import Problem
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback
 from fedbench.protocol.layout import BYTES_PER_VALUE
-from fedbench.records.measured import DIVERGENCE_SCHEMA, STEP_SCHEMA
+from fedbench.records.measured import CKA_SCHEMA, DIVERGENCE_SCHEMA, STEP_SCHEMA
 
 STEP_NORM_FLOPS = 5
 """FLOPs of a step's norms for each parameter that trains: a difference, and a square and a sum for change and gradient.
@@ -65,6 +65,28 @@ def measure_costs(problem: Problem, client_flops: int) -> Iterator[MeasureCost]:
             server_bytes = max(server_bytes, sum(BYTES_PER_VALUE * layout.count(trained) for trained in groups))
         table_bytes = values * BYTES_PER_COLUMN
         yield MeasureCost("divergence", flops, flops / client_flops, table_bytes, server_bytes)
+    for name, rounds in (("cka", analysis.cka), ("barrier", analysis.barrier)):
+        if rounds:
+            yield _probe_cost(problem, name, rounds, client_flops)
+
+
+def _probe_cost(problem: Problem, name: str, rounds: tuple[int, ...], client_flops: int) -> MeasureCost:
+    """The cost of comparing clients' models with the global one after some rounds, counted from 1.
+
+    Counted are the forward passes: two models for each layer group of `cka`, all points of the lines of `barrier`. The
+    kernels of `cka` are not counted.
+    """
+    analysis, layout = problem.config.analysis, problem.layout
+    samples = min(analysis.samples, problem.federation.data.scored_rows["test"])
+    passes = values = 0
+    for number in rounds:
+        cohort, groups = _participants(problem, number - 1)
+        lines = 1 + len(set().union(*groups))
+        of_barrier = 1 + lines * (analysis.points - 1)
+        passes += len(cohort) * (2 * layout.groups if name == "cka" else of_barrier)
+        values += len(cohort) * (layout.groups * len(CKA_SCHEMA) if name == "cka" else lines * (4 + analysis.points))
+    flops = passes * problem.costs.forward_flops(samples)
+    return MeasureCost(name, flops, flops / client_flops, values * BYTES_PER_COLUMN)
 
 
 def _participants(problem: Problem, round_index: int) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:

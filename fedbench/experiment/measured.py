@@ -1,7 +1,9 @@
 """What a run is to measure of its training, checked against the method and the schedule that it is measured of."""
 
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.probing import Probing
 from fedbench.errors import ConfigError
+from fedbench.measures.similarity import check_cka_library
 
 
 def compares_updates(config: ExperimentConfig) -> bool:
@@ -9,14 +11,38 @@ def compares_updates(config: ExperimentConfig) -> bool:
     return config.analysis.divergence or (config.schedule.compares_updates and config.asynchronous is None)
 
 
-def check_measures(config: ExperimentConfig) -> None:
+def probing(config: ExperimentConfig) -> Probing:
+    """How clients' models are compared with the global one."""
+    analysis = config.analysis
+    cka, barrier = (frozenset(number - 1 for number in rounds) for rounds in (analysis.cka, analysis.barrier))
+    return Probing(cka, barrier, analysis.samples, analysis.points)
+
+
+def check_measures(config: ExperimentConfig, rounds: int) -> None:
     """Refuse measures, and schedules that follow them, that make no sense of this run.
+
+    Args:
+        config: the configuration.
+        rounds: the number of its rounds.
 
     Raises:
         ConfigError: names the key, and what to do.
     """
-    if not compares_updates(config):
-        return
+    for name, chosen in (("cka", config.analysis.cka), ("barrier", config.analysis.barrier)):
+        if chosen and chosen[-1] > rounds:
+            raise ConfigError(f"analysis.{name}={list(chosen)}: there is no round {chosen[-1]}; the run has {rounds}")
+        if chosen and config.method.rule().own_models:
+            raise ConfigError(
+                f"analysis.{name}={list(chosen)}: the clients of {config.method.name} start from different models, and "
+                "no mean of theirs is trained on; leave it out"
+            )
+    if config.analysis.cka:
+        check_cka_library()
+    if compares_updates(config):
+        _check_updates_have_a_mean(config)
+
+
+def _check_updates_have_a_mean(config: ExperimentConfig) -> None:
     method, schedule = config.method, config.schedule
     key = "analysis.divergence=true" if config.analysis.divergence else f"schedule.name={schedule.name}"
     if method.rule().own_models:

@@ -27,7 +27,7 @@ from fedbench.experiment.contracts import check_length, check_method, check_opti
 from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
-from fedbench.experiment.measured import check_measures, compares_updates
+from fedbench.experiment.measured import check_measures, compares_updates, probing
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
@@ -125,7 +125,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     method = config.method
     check_keeping(config, rounds)
     method.check(config)
-    check_measures(config)
+    check_measures(config, rounds)
     _check_contracts(config, layout, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
@@ -189,6 +189,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         slots=config.runtime.slots,
         kept=kept_clients(config),
         step_norms=config.analysis.step_norms,
+        probing=probing(config),
     )
     server = ServerSpec(
         table=table,

@@ -3,18 +3,11 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch import Tensor
 
 
 def places_on_line(points: int) -> list[float]:
     """The places t on a line that are looked at: `points` of them, evenly from 0 to 1."""
     return [index / (points - 1) for index in range(points)]
-
-
-def on_line(start: Tensor, end: Tensor, t: float) -> Tensor:
-    """The point (1 - t) start + t end; exactly `start` at t = 0, `end` at t = 1, and `start` where both are equal."""
-    return torch.lerp(start, end, t)
 
 
 def loss_barrier(losses: Sequence[float]) -> float:

@@ -1,17 +1,20 @@
 """The tables of what a run measured of its training (`analysis` of its configuration)."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 
+from fedbench.measures.barrier import loss_barrier
 from fedbench.measures.divergence import Divergence
 from fedbench.measures.spread import SPREAD_COLUMNS, Values, client_spread
 from fedbench.measures.step_norms import StepNorms, norms_by_client
 
 STEPS = "steps.parquet"
 DIVERGENCE = "divergence.parquet"
+CKA = "cka.parquet"
+BARRIER = "barrier.parquet"
 
 STEP_SCHEMA = pa.schema(
     [
@@ -49,7 +52,31 @@ squared distance of the clients' values from their mean, per value. cancelled_sh
 client_norm: the norm of the mean update, and the root mean square of the norms of the clients' updates. See
 `fedbench.measures.divergence` for the formulas."""
 
-MEASURED = {STEPS: STEP_SCHEMA, DIVERGENCE: DIVERGENCE_SCHEMA}
+CKA_SCHEMA = pa.schema(
+    [("round", pa.int32()), ("client", pa.int32()), ("group", pa.int32()), ("similarity", pa.float64())]
+)
+"""`cka.parquet`: one row for each chosen round, accepted client and layer group.
+
+similarity: linear CKA, 0..1, of the group's features in the client's model after its training and in the global model
+after the round; null where a feature does not vary, or where the layer has no row of features for each sample."""
+
+BARRIER_SCHEMA = pa.schema(
+    [
+        ("round", pa.int32()),
+        ("client", pa.int32()),
+        ("group", pa.int32()),
+        ("barrier", pa.float64()),
+        ("losses", pa.list_(pa.float64())),
+    ]
+)
+"""`barrier.parquet`: one row for each chosen round, accepted client and layer group that the round trained.
+
+losses: mean loss of evenly spaced models on the line that moves this group alone, the running statistics of its layers
+with it, from the client's values to the global ones after the round, while all other groups stay the client's; group
+-1: all groups together, so that the last loss is the global model's. barrier: how far the loss rises above the line
+between the losses at the ends; null where a loss is not finite."""
+
+MEASURED = {STEPS: STEP_SCHEMA, DIVERGENCE: DIVERGENCE_SCHEMA, CKA: CKA_SCHEMA, BARRIER: BARRIER_SCHEMA}
 """The tables of measures, by file name, and their schemas. A run has those that its configuration asks for."""
 
 
@@ -136,6 +163,70 @@ def divergence_figures(divergences: Sequence[Divergence]) -> dict[str, Any]:
     }
 
 
+class Probe(Protocol):
+    """A client's model compared with the global one (`fedbench.engine.probing.ClientProbe`).
+
+    Attributes:
+        client: the client.
+        similarities: {layer group: linear CKA}.
+        losses: {layer group or -1: losses on its line}.
+    """
+
+    @property
+    def client(self) -> int: ...
+
+    @property
+    def similarities(self) -> dict[int, float]: ...
+
+    @property
+    def losses(self) -> dict[int, tuple[float, ...]]: ...
+
+
+def cka_rows(round_index: int, probes: Sequence[Probe]) -> pa.Table:
+    """One round's rows of `cka.parquet`.
+
+    Args:
+        round_index: the round, from 0.
+        probes: of each accepted client, in the order of the clients.
+    """
+    rows = [
+        {"round": round_index, "client": probe.client, "group": group, "similarity": _known(similarity)}
+        for probe in probes
+        for group, similarity in probe.similarities.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=CKA_SCHEMA)
+
+
+def barrier_rows(round_index: int, probes: Sequence[Probe]) -> pa.Table:
+    """One round's rows of `barrier.parquet`; arguments as for `cka_rows`."""
+    rows = [
+        {
+            "round": round_index,
+            "client": probe.client,
+            "group": group,
+            "barrier": _known(loss_barrier(losses)),
+            "losses": [_known(loss) for loss in losses],
+        }
+        for probe in probes
+        for group, losses in probe.losses.items()
+    ]
+    return pa.Table.from_pylist(rows, schema=BARRIER_SCHEMA)
+
+
+def probe_figures(probes: Sequence[Probe]) -> dict[str, Any]:
+    """The columns of `rounds.parquet` that the comparisons after a round fill.
+
+    Args:
+        probes: as for `cka_rows`.
+    """
+    similarities = [value for probe in probes for value in probe.similarities.values() if not np.isnan(value)]
+    barriers = [loss_barrier(probe.losses[-1]) for probe in probes if probe.losses]
+    return {
+        "cka": float(np.mean(similarities)) if similarities else None,
+        "barrier": _known(float(np.mean(barriers))) if barriers else None,
+    }
+
+
 def _known(value: float) -> float | None:
     """A value of a table; None where it is not a number."""
     return None if np.isnan(value) else float(value)
@@ -151,16 +242,21 @@ def _table(columns: dict[str, Values], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def round_rows(round_index: int, steps: Sequence[StepNorms], divergences: Sequence[Divergence]) -> dict[str, pa.Table]:
-    """{file name: one round's rows} of the tables that have any; arguments as for `step_rows`, `divergence_rows`."""
-    rows = {}
-    if steps:
-        rows[STEPS] = step_rows(round_index, steps)
-    if divergences:
-        rows[DIVERGENCE] = divergence_rows(round_index, divergences)
-    return rows
+def round_rows(
+    round_index: int, steps: Sequence[StepNorms], divergences: Sequence[Divergence], probes: Sequence[Probe]
+) -> dict[str, pa.Table]:
+    """{file name: one round's rows} of all tables; arguments as for the functions above."""
+    tables = {
+        STEPS: step_rows(round_index, steps) if steps else None,
+        DIVERGENCE: divergence_rows(round_index, divergences),
+        CKA: cka_rows(round_index, probes),
+        BARRIER: barrier_rows(round_index, probes),
+    }
+    return {name: table for name, table in tables.items() if table is not None and table.num_rows}
 
 
-def round_figures(steps: Sequence[StepNorms], divergences: Sequence[Divergence]) -> dict[str, Any]:
+def round_figures(
+    steps: Sequence[StepNorms], divergences: Sequence[Divergence], probes: Sequence[Probe]
+) -> dict[str, Any]:
     """The columns of `rounds.parquet` that a round's measures fill; arguments as for `round_rows`."""
-    return step_figures(steps) | divergence_figures(divergences)
+    return step_figures(steps) | divergence_figures(divergences) | probe_figures(probes)

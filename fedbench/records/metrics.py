@@ -275,6 +275,15 @@ _EVERY = (
         "cancelled_share", "share of the updates' norm that averaging cancels, over the rounds so far", "fraction",
         _mean_so_far("cancelled_share"), is_summarised=False, undefined=NO_DIVERGENCE,
     ),
+    Metric(
+        "cka", "linear CKA of clients' features with the global model's, over the rounds so far that have it", "",
+        _mean_so_far("cka"), is_summarised=False, undefined="Only after the rounds of analysis.cka is it measured",
+    ),
+    Metric(
+        "barrier", "loss barrier between clients' models and the global one, over the rounds so far that have it", "",
+        _mean_so_far("barrier"), is_summarised=False,
+        undefined="Only after the rounds of analysis.barrier is it measured",
+    ),
     Metric("epochs", "epochs", "", _as_recorded("epochs"), grows=True, is_asynchronous=True),
 )  # fmt: skip
 

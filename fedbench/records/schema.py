@@ -18,6 +18,9 @@ STEP_FIGURES = (
 DIVERGENCE_FIGURES = ("update_cosine", "cancelled_share", "discrepancy")
 """Columns of `rounds.parquet` that runs with `analysis.divergence` fill."""
 
+PROBE_FIGURES = ("cka", "barrier")
+"""Columns of `rounds.parquet` that rounds named in `analysis.cka` and `analysis.barrier` fill."""
+
 ROUND_SCHEMA = pa.schema(
     [
         ("round", pa.int32()),
@@ -50,7 +53,7 @@ ROUND_SCHEMA = pa.schema(
         ("validation_loss", pa.float64()),
         ("validation_accuracy", pa.float64()),
         ("group_clients", pa.list_(pa.int32())),
-        *((name, pa.float64()) for name in (*STEP_FIGURES, *DIVERGENCE_FIGURES)),
+        *((name, pa.float64()) for name in (*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES)),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -75,9 +78,12 @@ parameters that a client trains; first_*, last_*: of each client's first and las
 
 update_cosine, cancelled_share, discrepancy: how far the accepted updates point apart, over all layer groups that
 trained: mean cosine of a client's update to the mean update, the share of their norm that averaging cancels (0..1), and
-their mean squared distance from the mean update per parameter. Null without `analysis.divergence`."""
+their mean squared distance from the mean update per parameter. Null without `analysis.divergence`.
 
-ADDED_LATER = ("group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES)
+cka, barrier: of the clients' models and the global model after the round: linear CKA, mean over clients and layer
+groups, and the loss barrier between the whole models, mean over clients. Null but in rounds that `analysis` names."""
+
+ADDED_LATER = ("group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES)
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
 CLIENT_SCHEMA = pa.schema(
@@ -164,6 +170,8 @@ class RoundRecord:
     update_cosine: float | None = None
     cancelled_share: float | None = None
     discrepancy: float | None = None
+    cka: float | None = None
+    barrier: float | None = None
 
     @property
     def choosing_accuracy(self) -> float | None:

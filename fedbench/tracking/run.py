@@ -15,7 +15,7 @@ from fedbench.config.passwords import without_passwords
 from fedbench.records.kept import KEPT
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.reader import CHECKPOINTS
-from fedbench.records.schema import DIVERGENCE_FIGURES, STEP_FIGURES, ClientRecord, RoundRecord
+from fedbench.records.schema import DIVERGENCE_FIGURES, PROBE_FIGURES, STEP_FIGURES, ClientRecord, RoundRecord
 from fedbench.records.trained_groups import numbered
 from fedbench.tracking.mlflow_run import MlflowRun
 from fedbench.tracking.pages import NOTE, charts_fragment, name_of_run
@@ -143,6 +143,7 @@ class MlflowTracker:
             "async/virtual_s": record.virtual_seconds,
             "async/epochs": record.epochs,
             **{f"steps/{name}": getattr(record, name) for name in STEP_FIGURES},
+            **{f"probe/{name}": getattr(record, name) for name in PROBE_FIGURES},
             **{f"divergence/{name}": getattr(record, name) for name in DIVERGENCE_FIGURES},
         }
         self.log(record.round + 1, metrics)

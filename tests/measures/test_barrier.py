@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from fedbench.measures.barrier import loss_barrier, on_line, places_on_line
+from fedbench.measures.barrier import loss_barrier, places_on_line
+from fedbench.measures.line import on_line
 
 
 def test_the_barrier_is_the_highest_rise_above_the_line_between_the_ends() -> None:

@@ -54,6 +54,9 @@ class ClientActor(ArrivalHost):
     def run_tasks(self, *arguments: Any) -> Any:
         return self._watched(super().run_tasks, *arguments)
 
+    def probe(self, *arguments: Any) -> Any:
+        return self._watched(super().probe, *arguments)
+
     def evaluate(self, *arguments: Any) -> Any:
         return self._watched(super().evaluate, *arguments)
 

@@ -29,6 +29,7 @@ from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.node_sum import NodeSum
 from fedbench.engine.on_ray.placement import assign
 from fedbench.engine.on_ray.server_actors import PoolServerActor, ServerActor
+from fedbench.engine.probing import ClientProbe
 from fedbench.engine.rounds.server import ServerSpec
 from fedbench.errors import HangingClients, RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
@@ -228,6 +229,16 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         outcome: RoundOutcome = self._ask(self._server.finish.remote())
         self._versions = outcome.versions
         return outcome
+
+    def probe(self) -> tuple[tuple[ClientProbe, ...], int]:
+        payloads = Payloads(self._server, self._spec.table)
+        calls = []
+        for actor, client in enumerate(self._cluster.client_actors):
+            if self._queues[actor]:
+                stale = self._bring_up_to_date(actor)
+                calls.append(client.probe.remote(stale, payloads.reference(stale)))
+        probes = [probe for of_actor in self._ask(calls) for probe in of_actor]
+        return tuple(sorted(probes, key=lambda probe: probe.client)), payloads.bytes
 
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
         payloads = Payloads(self._server, self._spec.table)

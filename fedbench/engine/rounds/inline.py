@@ -10,6 +10,7 @@ from fedbench.engine.client_reports import one_line
 from fedbench.engine.device import TorchSettings
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import DeviceRecord, HostSpec, KeptMessage, RoundOutcome, RoundPlan
+from fedbench.engine.probing import ClientProbe
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server, ServerSpec
 from fedbench.errors import ClientFailure
@@ -79,6 +80,10 @@ class InlineRoundExecutor(RoundExecutor):
 
     def finish(self) -> RoundOutcome:
         return self._server.finish()
+
+    def probe(self) -> tuple[tuple[ClientProbe, ...], int]:
+        stale = self._bring_up_to_date()
+        return self._host.probe(stale, self._server.payload(stale)), 0
 
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
         stale = self._bring_up_to_date()

@@ -8,6 +8,7 @@ from fedbench.checkpoints.state import Tree
 from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss, updates_by_group
 from fedbench.engine.divergence import check_accepted, check_finite
 from fedbench.engine.interfaces import RoundExecutor
+from fedbench.engine.probing import NOT_PROBED, Probing
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.records.measured import round_figures, round_rows
 from fedbench.records.schema import DROPPED, RoundRecord
@@ -27,6 +28,7 @@ class RoundLoop:
         drops: DroppedClients | None = None,
         remedy: str = "lower local.optimizer.lr",
         records_divergence: bool = False,
+        probing: Probing = NOT_PROBED,
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -36,6 +38,7 @@ class RoundLoop:
         drops: the round deadline, and the clients dropped so far; None: no deadline.
         remedy: what to do where the run diverges, for error messages.
         records_divergence: whether the divergence of the updates is recorded, where the server looks at it.
+        probing: after which rounds the clients' models are compared with the global one.
         """
         self._executor = executor
         self._costs = costs
@@ -44,6 +47,7 @@ class RoundLoop:
         self._dropped_clients = drops or DroppedClients()
         self._remedy = remedy
         self._records_divergence = records_divergence
+        self._probing = probing
         self._next_round = 0
         self._comm_gb: float | None = 0.0
         self._comp_tflop = 0.0
@@ -88,6 +92,7 @@ class RoundLoop:
             check_accepted(index, training.reports, self._remedy, limit)
             training_wall = clock.lap()
             outcome = executor.finish()
+            probes, probe_bytes = executor.probe() if self._probing.is_due(index) else ((), 0)
             aggregation_seconds = clock.lap()
             stopping = should_stop()
             due = (index + 1) % evaluate_every == 0 or index + 1 == self._rounds
@@ -111,7 +116,9 @@ class RoundLoop:
                     test_accuracy=scores.test_accuracy,
                     uplink_bytes=sum(client.uplink_bytes for client in clients),
                     downlink_bytes=sum(client.downlink_bytes for client in clients),
-                    transport_bytes=training.transport_bytes + (evaluation.transport_bytes if evaluation else 0),
+                    transport_bytes=training.transport_bytes
+                    + probe_bytes
+                    + (evaluation.transport_bytes if evaluation else 0),
                     client_flops=sum(client.flops for client in clients),
                     paper_comm_gb=self._comm_gb,
                     paper_comp_tflop=self._comp_tflop,
@@ -132,11 +139,11 @@ class RoundLoop:
                         costs.layout.groups,
                         (groups for client, groups in zip(plan.cohort, plan.groups, strict=True) if client in accepted),
                     ),
-                    **round_figures(norms, divergences),
+                    **round_figures(norms, divergences, probes),
                 ),
                 clients,
                 kept=training.kept,
-                measured=round_rows(index, norms, divergences),
+                measured=round_rows(index, norms, divergences, probes),
             )
             check_finite(finished.record, len(accepted), self._remedy)
             self._next_round = index + 1

@@ -17,10 +17,11 @@ from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.engine.divergence import too_few_updates
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.averaging import average_groups, averages, changes, mean_update
+from fedbench.engine.rounds.comparison import divergences_of
 from fedbench.engine.rounds.normalisation import normalisers, scale_correction
 from fedbench.engine.rounds.rule_result import check_norms, checked
 from fedbench.errors import RunError
-from fedbench.measures.divergence import Divergence, UpdateProducts, divergence, update_products, whole_divergence
+from fedbench.measures.divergence import Divergence
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.participation import draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
@@ -220,7 +221,9 @@ class Server:
         self._accepted.sort()
         factors = normalisers(plan, self._accepted)
         groups = tuple(group for group in plan.active.groups if group in factors)
-        divergences = self._divergences(plan, groups) if self._spec.compares_updates else ()
+        divergences: tuple[Divergence, ...] = ()
+        if self._spec.compares_updates:
+            divergences = divergences_of(plan, self._table, self._union, self._reference, self._messages, groups)
         norms: dict[int, float] = {}
         with global_generators_seeded(torch_seed(self._spec.seed, "server rule", plan.round)):
             for context in self._contexts(plan, groups):
@@ -234,24 +237,6 @@ class Server:
         self._feedback = self._feedback.after(plan.active, groups, norms, self._layout, discrepancies)
         norm = math.sqrt(sum(value**2 for value in norms.values()))
         return RoundOutcome(norm, len(self._accepted), self._ledger.versions, divergences)
-
-    def _divergences(self, plan: RoundPlan, groups: tuple[int, ...]) -> tuple[Divergence, ...]:
-        """How far the accepted updates point apart: over all layer groups together, then in each of `groups`."""
-        position = {client: index for index, client in enumerate(plan.cohort)}
-        by_group: dict[int, tuple[tuple[int, ...], UpdateProducts]] = {}
-        for part, segment in self._table.segments(self._union, self._union):
-            if part.channel != PARAMETERS or part.group not in groups:
-                continue
-            number = self._table.parts.index(part)
-            clients = [client for client in self._accepted if part.group in plan.groups[position[client]]]
-            values = []
-            for client in clients:
-                sent = self._table.uploaded(plan.groups[position[client]])
-                values.append(self._messages[client][self._table.segments((number,), sent)[0][1]])
-            weights = [plan.weights[position[client]] for client in clients]
-            by_group[part.group] = tuple(clients), update_products(values, self._reference[segment], weights)
-        whole = whole_divergence(tuple(self._accepted), by_group)
-        return whole, *(divergence(group, *of_group) for group, of_group in by_group.items())
 
     def _contexts(self, plan: RoundPlan, groups: tuple[int, ...]) -> Iterator[RuleContext]:
         """Split `groups` into the sets that the rule is applied to at once, one context for each.
