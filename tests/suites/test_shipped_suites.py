@@ -1,5 +1,7 @@
 """The suites that come with fedbench: their runs are those of the papers' tables, and so are their figures."""
 
+from functools import cache
+
 import pytest
 
 from fedbench.cli.listing import listing
@@ -26,9 +28,15 @@ MISPRINTED = {
 """Figures of Table 1 that do not follow from the paper's own counting."""
 
 
-@pytest.fixture(scope="module")
+@cache
+def shipped(name: str) -> Plan:
+    """The plan of a suite as it comes."""
+    return make_plan([name])
+
+
+@pytest.fixture
 def table1() -> Plan:
-    return make_plan(["fedpart-table1"])
+    return shipped("fedpart-table1")
 
 
 def config_of(plan: Plan, row: str, column: str) -> ExperimentConfig:
@@ -54,7 +62,7 @@ def test_six_suites_are_shipped_and_listed() -> None:
     ],
 )
 def test_a_suite_has_the_cells_and_runs_of_its_table(name: str, rows: int, columns: int, runs_per_seed: int) -> None:
-    plan = make_plan([name])
+    plan = shipped(name)
     assert plan.seeds == (0, 1, 2)
     assert (len(plan.rows), len(plan.columns), len(plan.cells)) == (rows, columns, rows * columns)
     assert len(plan.runs) == 3 * runs_per_seed
@@ -65,7 +73,7 @@ def test_a_suite_has_the_cells_and_runs_of_its_table(name: str, rows: int, colum
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_suite_can_be_scaled_and_costed_without_data(name: str) -> None:
     plan = make_plan([name], seeds="0", scale=0.1)
-    assert len(plan.runs) == len(make_plan([name], seeds="0").runs)
+    assert 3 * len(plan.runs) == len(shipped(name).runs)
     found = foresee(make_plan([name], seeds="0,1", only=f"{plan.rows[0]}/{plan.columns[0]}", scale=0.1), {})
     whole = total_open(found)
     assert whole is not None
@@ -91,7 +99,7 @@ def test_every_suite_can_be_scaled_and_costed_without_data(name: str) -> None:
     ],
 )
 def test_published_figures_are_those_printed(suite: str, row: str, column: str, value: float, std: float) -> None:
-    figure = make_plan([suite]).cells[row, column].published
+    figure = shipped(suite).cells[row, column].published
     assert figure is not None
     assert (figure.value, figure.std) == (value, std)
 
@@ -108,7 +116,7 @@ def test_all_of_table_1_is_printed_and_partial_updates_win_with_fedavg_in_every_
 
 def test_where_nothing_is_verified_nothing_is_shown() -> None:
     for name in ("quickstart", "fedmr-cifar10", "ormo-heterogeneity"):
-        assert make_plan([name]).file.published is None
+        assert shipped(name).file.published is None
 
 
 @pytest.mark.slow
@@ -163,12 +171,12 @@ def test_moon_in_fedparts_table_normalises_as_fedparts_code_and_elsewhere_as_moo
     fedpart.append(ExperimentConfig.load("fedpart-moon-cifar10"))
     assert {config.algorithm.reference for config in fedpart} == {"batch"}  # type: ignore[attr-defined]
     others = [ExperimentConfig.load(name) for name in ("moon-cifar10", "moon-digits")]
-    others += [config_of(make_plan(["fedmr-cifar10"]), "MOON", "IID")]
+    others += [config_of(shipped("fedmr-cifar10"), "MOON", "IID")]
     assert {config.algorithm.reference for config in others} == {"own"}  # type: ignore[attr-defined]
 
 
 def test_table_6_and_7_have_full_updates_once_at_the_start() -> None:
-    table6, table7 = make_plan(["fedpart-table6"]), make_plan(["fedpart-table7"])
+    table6, table7 = shipped("fedpart-table6"), shipped("fedpart-table7")
     for warmup in (0, 5, 60):
         config = config_of(table6, f"cifar100 init={warmup}", "after")
         assert config.schedule.length(10) == warmup + 60
@@ -193,7 +201,7 @@ def test_the_quickstart_compares_on_one_partition_and_as_many_samples() -> None:
 
 
 def test_scaffold_has_the_plain_sgd_that_it_needs() -> None:
-    plan = make_plan(["fedmr-cifar10"])
+    plan = shipped("fedmr-cifar10")
     for column in plan.columns:
         momenta = {row: config_of(plan, row, column).local.optimizer.momentum for row in plan.rows}  # type: ignore[attr-defined]
         assert momenta == {row: 0 if row == "SCAFFOLD" else 0.5 for row in plan.rows}

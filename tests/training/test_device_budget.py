@@ -6,6 +6,7 @@ more of a device has to say so here.
 """
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -91,8 +92,10 @@ def tensors_of(value: Any) -> Iterator[Tensor]:
             yield from tensors_of(part)
 
 
-def flat_model(model: Model) -> FlatModel:
-    module: nn.Module = build_module(model, TASK, 0)
+@cache
+def flat_model(model: type[Model]) -> FlatModel:
+    """A model on the meta device, of the widths that it comes with."""
+    module: nn.Module = build_module(model(), TASK, 0)
     return FlatModel(module, parameter_layout(module, derive_layer_groups(module, TASK)), META)
 
 
@@ -180,23 +183,29 @@ AUGMENTATIONS = {
 }
 
 
+@cache
+def client_with(objective: str) -> Client:
+    """A client that trains ResNet-8 with SGD."""
+    return Client(flat_model(ResNet8), OBJECTIVES[objective]())
+
+
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_waits_for_nothing_and_uploads_nothing(name: str) -> None:
-    client = Client(flat_model(ResNet8()), OBJECTIVES[name]())
+    client = client_with(name)
     assert [(step.waits, step.uploads) for step in client.steps] == [(0, 0)] * len(client.steps)
     assert client.begin.waits == 0
 
 
 @pytest.mark.parametrize("optimizer", [SGD(momentum=0.9), Adam(), AdamW()], ids=lambda optimizer: optimizer.name)
 def test_no_optimizer_waits_or_uploads(optimizer: Optimizer) -> None:
-    client = Client(flat_model(PflCnn()), optimizer=optimizer)
+    client = Client(flat_model(PflCnn), optimizer=optimizer)
     assert [(step.waits, step.uploads) for step in client.steps] == [(0, 0)] * len(client.steps)
 
 
 @pytest.mark.parametrize(("name", "most"), [("none", 3), ("flip", 4), ("crop", 4), ("rotate", 5), ("all", 7)])
 def test_whatever_is_drawn_is_uploaded_once_for_all_steps(name: str, most: int) -> None:
     """The rows, the scale and the shift of the normalisation, and each parameter of the augmentation."""
-    client = Client(flat_model(PflCnn()), augmentation=AUGMENTATIONS[name])
+    client = Client(flat_model(PflCnn), augmentation=AUGMENTATIONS[name])
     assert client.begin.uploads <= most
     assert client.begin.waits == 0
     assert [(step.waits, step.uploads) for step in client.steps] == [(0, 0)] * len(client.steps)
@@ -211,27 +220,27 @@ KERNELS_BY_GROUP = (69, 64, 61, 55, 52, 52, 46, 43, 43, 40)
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_a_step_stays_within_its_budget_of_kernels(name: str) -> None:
-    assert Client(flat_model(ResNet8()), OBJECTIVES[name]()).kernels <= KERNELS[name]
+    assert client_with(name).kernels <= KERNELS[name]
 
 
 def test_the_optimizer_and_the_counter_of_its_steps_are_two_kernels() -> None:
-    assert Client(flat_model(ResNet8()), optimizer=Adam()).kernels <= KERNELS["fedavg"] + 1
+    assert Client(flat_model(ResNet8), optimizer=Adam()).kernels <= KERNELS["fedavg"] + 1
 
 
 def test_a_partial_step_stays_within_its_budget_of_kernels() -> None:
-    model = flat_model(ResNet8())
+    model = flat_model(ResNet8)
     for group, most in enumerate(KERNELS_BY_GROUP):
         assert Client(model, optimizer=Adam(), groups=(group,)).kernels <= most, group
 
 
 def test_a_step_of_small_minibatches_stays_within_its_budget_of_kernels() -> None:
-    assert Client(flat_model(PflCnn()), batch_size=10).kernels <= 34
+    assert Client(flat_model(PflCnn), batch_size=10).kernels <= 34
 
 
 @pytest.mark.parametrize("groups", [None, (3,), (2, 5)], ids=str)
 def test_the_norms_of_a_step_are_six_kernels_more_and_wait_for_nothing(groups: tuple[int, ...] | None) -> None:
     """The change, its norms, the copy of the parameters, the gradient's norms, and all norms side by side."""
-    model = flat_model(ResNet8())
+    model = flat_model(ResNet8)
     measured = Client(model, groups=groups, step_norms=True)
     assert [(step.waits, step.uploads) for step in measured.steps] == [(0, 0)] * len(measured.steps)
     assert measured.begin.waits == 0
@@ -255,6 +264,6 @@ class Uploading(Objective):
 
 
 def test_what_waits_and_what_uploads_is_seen() -> None:
-    model = flat_model(PflCnn())
+    model = flat_model(PflCnn)
     assert {step.waits for step in Client(model, Waiting()).steps} == {1}
     assert {step.uploads for step in Client(model, Uploading()).steps} == {1}
