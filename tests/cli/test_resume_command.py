@@ -64,29 +64,6 @@ def test_a_killed_run_goes_on_and_mlflow_has_every_round_once(
     assert uplink[-1].value == pytest.approx(ours["uplink_bytes"] / 1e6)
 
 
-@pytest.mark.slow
-def test_a_run_on_ray_stops_at_the_end_of_its_round_when_it_is_told_to(
-    tmp_path: Path, joined_ray: dict[str, str]
-) -> None:
-    """SIGTERM is what `ray job stop` sends."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    lasting = (
-        "fedavg-digits", "rounds=100000", "runtime.actors=1", "data.clients=2", "data.samples_per_client=40",
-        "tracking.enabled=false",
-    )  # fmt: skip
-    with start(folder, "run", *lasting, "output.directory=stopped", **joined_ray) as process:
-        assert process.stderr is not None
-        assert any(line.startswith("round 2/100000") for line in process.stderr)
-        process.send_signal(signal.SIGTERM)
-        _, stderr = process.communicate(timeout=120)
-    assert process.returncode == 130, stderr
-    summary = summary_of(folder / "stopped")
-    assert summary["status"] == "interrupted"
-    checkpoint = max((folder / "stopped" / "checkpoints").glob("round-*"))
-    assert checkpoint.name == f"round-{summary['rounds']:08}"
-
-
 def test_a_recorded_order_of_arrivals_is_followed_again(call: Call, run_folder: Path) -> None:
     run = ("ormo-digits", "runtime.executor=inline", "model.width=4", "rounds=2", "tracking.enabled=false", "--json")
     first = call("run", *run, "output.directory=first")

@@ -6,8 +6,7 @@ import pty
 import re
 import shutil
 import signal
-import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +15,11 @@ import pyarrow.parquet as pq
 import pytest
 import yaml
 from command_line import Finished, fedbench, start
+from interrupted import interrupted_after
 from safetensors.numpy import load_file
+from waiting import wait_until
 
+from fedbench.records import plots
 from fedbench.records.schema import CLIENT_SCHEMA, ROUND_SCHEMA
 
 DOCUMENTED_ROUND_COLUMNS = [
@@ -31,6 +33,8 @@ FILES = {
 }  # fmt: skip
 TINY = ("runtime.executor=inline", "data.clients=4", "model.width=4", "local.epochs=1")
 UNTRACKED = ("tracking.enabled=false",)
+SAVE_FIGURES = plots.save_figures
+"""As it is outside the fixture `call`, within which no figures are drawn."""
 
 
 def only_run(folder: Path) -> Path:
@@ -235,44 +239,34 @@ def made_store(empty_store: Path, run_folder: Path) -> None:
     shutil.copy(empty_store, run_folder / "mlflow.db")
 
 
-@pytest.fixture
-def interruptible(tmp_path: Path, empty_store: Path) -> Iterator[subprocess.Popen[str]]:
-    """An inline run of many rounds, in its first round or later."""
-    folder = tmp_path / "here"
-    folder.mkdir()
-    shutil.copy(empty_store, folder / "mlflow.db")
-    lasting = ("rounds=100000", "schedule=full", "evaluation.every=100000", "tracking.experiment=fedbench")
-    with start(folder, "run", *TINY, *lasting) as process:
-        assert process.stderr is not None
-        try:
-            assert any(line.startswith("round 2/100000") for line in process.stderr)
-            yield process
-        finally:
-            if process.poll() is None:
-                process.kill()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("made_store")
 def test_an_interrupt_ends_the_run_after_its_round(
-    number: int, interruptible: subprocess.Popen[str], tmp_path: Path
+    number: int, call: Callable[..., Finished], run_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interruptible.send_signal(number)
-    stdout, stderr = interruptible.communicate(timeout=240)
-    assert interruptible.returncode == 130, stderr
-    assert "(interrupted)" in stdout
-    assert "Traceback" not in stderr
-    directory = only_run(tmp_path / "here")
+    monkeypatch.setattr("fedbench.records.plots.save_figures", SAVE_FIGURES)
+
+    def two_rounds() -> None:
+        wait_until(lambda: any(run_folder.glob("runs/*/checkpoints/round-*2")), "no checkpoint of the second round")
+
+    lasting = ("rounds=3000", "schedule=full", "evaluation.every=3000", "runtime.checkpoint_every=2")
+    with interrupted_after(two_rounds, number):
+        finished = call("run", *TINY, *lasting)
+    assert finished.status == 130, finished.stderr
+    assert "(interrupted)" in finished.stdout
+    assert "Traceback" not in finished.stderr
+    directory = only_run(run_folder)
     assert {path.name for path in directory.iterdir()} == FILES
     summary, rounds = summary_of(directory), pq.read_table(directory / "rounds.parquet")
     assert summary["status"] == "interrupted"
-    assert 2 <= summary["rounds"] == rounds.num_rows < 100_000
+    assert 2 <= summary["rounds"] == rounds.num_rows < 3000
     assert pq.read_table(directory / "clients.parquet").num_rows == 4 * rounds.num_rows
     assert rounds["test_accuracy"].null_count == rounds.num_rows, "rows are those of the run that goes on"
     assert 0 < summary["final_accuracy"] < 1
-    assert f"go on with: fedbench resume {directory}" in stderr
+    assert f"go on with: fedbench resume {directory}" in finished.stderr
     assert all(array.size for array in load_file(directory / "model.safetensors").values())
-    _, run = mlflow_run(tmp_path / "here")
+    _, run = mlflow_run(run_folder)
     assert run.info.status == "KILLED"
 
 

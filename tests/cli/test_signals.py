@@ -27,17 +27,17 @@ HEEDED_SECONDS = 2.0
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_run_that_is_told_twice_to_end_says_so_everywhere(number: int, run_folder: Path, empty_store: Path) -> None:
+def test_a_run_that_is_told_twice_to_end_says_so_everywhere(run_folder: Path, empty_store: Path) -> None:
+    """Either signal is heeded as the first and as the second in the next test, within this process."""
     shutil.copy(empty_store, run_folder / "mlflow.db")
     with start(run_folder, *LONG_ROUNDS) as process:
         assert process.stderr is not None
         assert any(line.startswith("round 1/") for line in process.stderr)
         wait_until(lambda: any(run_folder.glob("run/checkpoints/*/manifest.json")), "no checkpoint of the first round")
         time.sleep(HEEDED_SECONDS / 2)  # the second round has begun
-        process.send_signal(number)
+        process.send_signal(signal.SIGTERM)
         time.sleep(HEEDED_SECONDS)
-        for repeated in (number, signal.SIGTERM, signal.SIGINT):
+        for repeated in (signal.SIGINT, signal.SIGTERM, signal.SIGINT):
             process.send_signal(repeated)
         stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, ""), stderr
@@ -49,12 +49,13 @@ def test_a_run_that_is_told_twice_to_end_says_so_everywhere(number: int, run_fol
     assert recorded.info.status == "KILLED"
 
 
+@pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize("second", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_that_is_sent_twice_at_once_counts_once_and_a_later_one_ends_at_once(second: int) -> None:
+def test_a_signal_that_is_sent_twice_at_once_counts_once_and_a_later_one_ends_at_once(first: int, second: int) -> None:
     """`timeout` sends SIGTERM to its child, and at once to the child's process group."""
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     with stop_signal() as should_stop:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), first)
         os.kill(os.getpid(), second)
         assert should_stop()
         time.sleep(ECHO_SECONDS)

@@ -69,17 +69,24 @@ def test_a_terminal_of_few_characters_gets_a_report_all_the_same(
 
 @pytest.mark.slow
 def test_sigterm_to_the_process_group_ends_a_run_on_a_local_ray_after_its_round(run_folder: Path) -> None:
-    lasting = ("run", "fedavg-digits", "rounds=100000", "runtime.actors=1", "data.clients=4", "tracking.enabled=false")
+    """As `timeout` sends it and, to the process alone, `ray job stop`."""
+    lasting = (
+        "run", "fedavg-digits", "rounds=3000", "runtime.actors=1", "data.clients=4", "data.samples_per_client=40",
+        "tracking.enabled=false",
+    )  # fmt: skip
     with start(run_folder, *lasting, "output.directory=run", new_session=True) as process:
         assert process.stderr is not None
         lines = iter(process.stderr)
         assert next(lines) == "starting fedavg-digits: cnn-bn on digits, on a Ray of this machine\n"
-        assert any(line.startswith("round 2/100000") for line in lines)
+        assert any(line.startswith("round 2/3000") for line in lines)
         os.killpg(process.pid, signal.SIGTERM)
         _, stderr = process.communicate(timeout=60)
     assert process.returncode == 130, stderr
     assert stderr.splitlines()[-1] == f"go on with: fedbench resume {run_folder / 'run'}"
-    assert load_run(run_folder / "run")[3]["status"] == "interrupted"
+    summary = load_run(run_folder / "run")[3]
+    assert summary["status"] == "interrupted"
+    checkpoint = max((run_folder / "run" / "checkpoints").glob("round-*"))
+    assert checkpoint.name == f"round-{summary['rounds']:08}"
     time.sleep(1.0)
     assert running_in_group(process.pid) == [], "none of Ray's processes is left"
 

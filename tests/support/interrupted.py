@@ -8,23 +8,26 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def interrupted_after(happens: Callable[[], None]) -> Iterator[None]:
-    """Interrupt the command that is called within, as Ctrl-C does, once `happens` has returned in a thread beside it.
+def interrupted_after(happens: Callable[[], None], number: int = signal.SIGINT) -> Iterator[None]:
+    """Send a signal to the command that is called within once `happens` has returned in a thread beside it.
 
     A command that has ended before takes no harm, and neither does the test.
+
+    Args:
+        number: of the signal, by default that of Ctrl-C.
     """
 
     def happen_and_interrupt() -> None:
         try:
             happens()
         finally:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
 
-    before = signal.signal(signal.SIGINT, lambda number, frame: None)
+    before = signal.signal(number, lambda number, frame: None)
     try:
         with ThreadPoolExecutor(1) as beside:
             happening = beside.submit(happen_and_interrupt)
             yield
         happening.result()
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.signal(number, before)
