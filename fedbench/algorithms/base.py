@@ -222,11 +222,14 @@ class ServerRule(AttributeState):
         own_models: whether each participant starts from its own model of a pool that the server keeps. The global
             model is then the mean of the pool. In rounds in which such a rule needs the "mean", every model of the
             pool becomes the averaged one; in the others the rule changes the pool (`recombine`).
+        averages_trained: with `own_models`, whether the global model is the mean of the pool as the clients left it,
+            before the rule changes it.
         fewest: the smallest number of updates that the rule can do its work on. A run that would combine fewer of a
             layer group is refused, and a round that does ends it.
     """
 
     own_models: ClassVar[bool] = False
+    averages_trained: ClassVar[bool] = False
     fewest: int = 1
 
     def needs(self, round_index: int) -> Needs:

@@ -53,6 +53,8 @@ BUILTIN: dict[str, dict[str, str]] = {
     "algorithm": {
         "fedavg": "fedbench.algorithms.fedavg:FedAvg",
         "fedmr": "fedbench.algorithms.fedmr:FedMR",
+        "fedcross": "fedbench.algorithms.fedcross:FedCross",
+        "fedmut": "fedbench.algorithms.fedmut:FedMut",
         "fedprox": "fedbench.algorithms.fedprox:FedProx",
         "moon": "fedbench.algorithms.moon:Moon",
         "scaffold": "fedbench.algorithms.scaffold:Scaffold",
@@ -77,6 +79,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "ordered-adam": "fedbench.algorithms.ordered_adam:OrderedAdam",
         "fedasync": "fedbench.algorithms.fedasync:FedAsync",
         "fedbuff": "fedbench.algorithms.fedbuff:FedBuff",
+        "fadas": "fedbench.algorithms.fadas:Fadas",
         "ssgdm": "fedbench.algorithms.ssgd:SyncSgdm",
         "ssgd-nesterov": "fedbench.algorithms.ssgd:SyncNesterov",
     },

@@ -1,6 +1,7 @@
 """A pool of models at the server, so that each participant of a round can start from a different model."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,8 @@ class ModelPool:
 
     Attributes:
         table: the parts of a transfer.
-        vectors: {channel: float32 [m, n]}.
+        vectors: {channel: float32 [m, n]}; `permute` and `rewrite` change them, so that downloads are counted rightly.
+        global_model: {channel: float32 [n]}, the global model before the round.
     """
 
     def __init__(self, table: PartTable, vectors: Mapping[str, Vector], models: int, population: int) -> None:
@@ -37,10 +39,12 @@ class ModelPool:
         parts = len(table.parts)
         self.table = table
         self.vectors = {channel: np.repeat(vector[None], models, axis=0) for channel, vector in vectors.items()}
+        self.global_model = vectors
         self._identities = np.zeros((models, parts), np.int64)
         self._held = np.full((population, parts), -1, np.int64)
         self._next_identity = 1
         self._moves: dict[int, list[tuple[slice, npt.NDArray[np.int64]]]] = {}
+        self._rewritten: dict[int, npt.NDArray[np.int64]] = {}
 
     def state(self) -> Tree:
         """Everything that the pool keeps between two rounds, for a checkpoint."""
@@ -105,6 +109,24 @@ class ModelPool:
         self._identities[:, list(parts)] = self._next_identity
         self._next_identity += 1
 
+    def values(self, number: int) -> Vector:
+        """float32 [m, n], the values of part `number` in every model, as a view into the pool."""
+        part = self.table.parts[number]
+        return self.vectors[part.channel][:, part.piece]
+
+    def rewrite(
+        self, number: int, values: npt.NDArray[np.floating[Any]], kinds: npt.NDArray[np.int64] | None = None
+    ) -> None:
+        """Give every model new values in a part. Call `settle` once after the last change of a round.
+
+        Args:
+            number: number of the part.
+            values: [m, n], rounded to float32.
+            kinds: int64 [m] in 0..m-1; models of one kind have the same values. None: each model has values of its own.
+        """
+        self.values(number)[...] = values
+        self._rewritten[number] = np.arange(len(self)) if kinds is None else kinds
+
     def permute(self, regions: Sequence[Region], order: npt.NDArray[np.int64]) -> None:
         """Move regions between the models: new[i] = old[order[i]] for i = 0..m-1.
 
@@ -121,10 +143,10 @@ class ModelPool:
                     self._moves.setdefault(number, []).append((piece, order))
 
     def settle(self) -> None:
-        """Update the identities after moves.
+        """Update the identities after changes.
 
-        A part that has moved as a whole takes its identity along; a part of which only pieces have moved, or not all
-        in the same order, gets a new identity in every model.
+        A part that has moved as a whole takes its identity along; a part that was rewritten, or of which only pieces
+        have moved, or not all in the same order, gets a new identity in every model.
         """
         for number, moves in self._moves.items():
             part = self.table.parts[number]
@@ -133,6 +155,8 @@ class ModelPool:
             if covered == part.size and all(np.array_equal(other, order) for _, other in moves):
                 self._identities[:, number] = self._identities[order, number]
             else:
-                self._identities[:, number] = self._next_identity + np.arange(len(self))
-                self._next_identity += len(self)
-        self._moves = {}
+                self._rewritten[number] = np.arange(len(self))
+        for number, kinds in self._rewritten.items():
+            self._identities[:, number] = self._next_identity + kinds
+            self._next_identity += len(self)
+        self._moves, self._rewritten = {}, {}

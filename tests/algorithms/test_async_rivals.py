@@ -10,6 +10,7 @@ import torch
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.asgd import Asgd, NaiveAsgdm
 from fedbench.algorithms.dana import DanaZero, LookAhead
+from fedbench.algorithms.fadas import Fadas
 from fedbench.algorithms.fedasync import FedAsync
 from fedbench.algorithms.fedbuff import FedBuff
 from fedbench.algorithms.shifted_momentum import ShiftedMomentum
@@ -205,6 +206,36 @@ def test_fedbuff_steps_once_in_m_answers(size: int, server_lr: float, workers: i
         begun[worker] = len(models) - 1
         np.testing.assert_allclose(machine.parameters, models[-1], rtol=0, atol=1e-12)
     assert machine.index == len(models) - 1 == 65 // size
+
+
+@pytest.mark.parametrize("workers", [1, 3, 16])
+@pytest.mark.parametrize("delay_adaptive", [True, False])
+@pytest.mark.parametrize("size", [1, 3])
+def test_fadas_takes_an_adaptive_step_once_in_m_answers(size: int, delay_adaptive: bool, workers: int) -> None:
+    method = Fadas(buffer_size=size, server_lr=0.1, delay_adaptive=delay_adaptive, delay_threshold=2, eps=1e-2)
+    assert method.period(workers) == size
+    rng = np.random.default_rng(0)
+    machine = method.machine(START, workers)
+    held = [machine.pull(worker) for worker in range(workers)]
+    w, m, v, seen, arrived, rates = START, np.zeros(3), np.zeros(3), [np.zeros(3)], [], set()
+    for _ in range(64):
+        worker = int(rng.integers(workers))
+        sent, index = held[worker]
+        client = 0.7 * sent + rng.normal(size=3)
+        arrived.append((client - sent, machine.index - index))
+        held[worker] = machine.push(sent - client, index, worker)
+        if len(arrived) == size:
+            change = sum(delta for delta, _ in arrived) / size
+            m, v = 0.9 * m + 0.1 * change, 0.99 * v + 0.01 * change**2
+            seen.append(v)
+            latest = max(delay for _, delay in arrived)
+            rate = 0.1 / latest if delay_adaptive and latest > 2 else 0.1
+            w = w + rate * m / (np.sqrt(np.max(seen, axis=0)) + 1e-2)
+            rates.add(rate)
+            arrived = []
+        np.testing.assert_allclose(machine.parameters, w, rtol=0, atol=1e-12)
+        assert held[worker][1] == len(seen) - 1
+    assert (len(rates) > 1) == (delay_adaptive and workers > 1)
 
 
 def lock_steps(machine: ArrivalRule, workers: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:

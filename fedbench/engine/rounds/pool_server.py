@@ -3,7 +3,7 @@
 The pool has as many models as a round has participants, all equal at the start. In each round the models are dealt to
 the participants in random order. The layer groups that a client has trained replace those of its pool model; then the
 method's rule changes the pool (`ServerRule.recombine`). The global model, for evaluation only, is the unweighted mean
-of the pool.
+of the pool, as the rule left it or as the clients did (`ServerRule.averages_trained`).
 """
 
 from dataclasses import replace
@@ -82,13 +82,15 @@ class PoolServer(Server):
             return outcome
         if not self._accepted:
             raise self.no_update_error(plan)
+        self._pool.global_model = self._vectors
+        mean = self._pool.mean() if self._rule.averages_trained else None
         with global_generators_seeded(torch_seed(self._spec.seed, "server rule", plan.round)):
             for context in self._contexts(plan, plan.active.groups):
                 self._rule.recombine(self._pool, context)
         self._check_pool(plan.round)
         self._pool.settle()
         before = self._vectors[PARAMETERS].astype(np.float64)
-        for channel, values in self._pool.mean().items():
+        for channel, values in (mean or self._pool.mean()).items():
             self._vectors[channel][:] = values
         self._ledger.changed(parts, plan.round)
         change = self._vectors[PARAMETERS] - before

@@ -6,7 +6,10 @@ import numpy as np
 import pytest
 from pools import GRANULARITIES, LAYOUT, SIZES, Granularity, Lists, send, spec
 
+from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.fedavg import FedAvg
+from fedbench.algorithms.fedcross import FedCross
+from fedbench.algorithms.fedmut import FedMut
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server, ServerSpec
 
@@ -72,6 +75,14 @@ def test_downlink_is_no_less_than_what_is_lacking_when_a_clients_updates_never_a
 @pytest.mark.parametrize("statistics", [True, False])
 def test_a_part_whose_tensors_were_shuffled_apart_is_new_to_everyone(statistics: bool) -> None:
     one = spec("tensor", schedule=Lists(rounds=ROUNDS), statistics=statistics)
+    for index, (counted, compared) in enumerate(account(one, len(ROUNDS))):
+        assert counted == compared, index
+
+
+@pytest.mark.parametrize("statistics", [True, False])
+@pytest.mark.parametrize("algorithm", [FedCross(alpha=0.7), FedMut()], ids=["fedcross", "fedmut"])
+def test_what_is_mixed_is_new_to_everyone_and_mutated_alike_to_some(algorithm: Algorithm, statistics: bool) -> None:
+    one = replace(spec(cohort=4, schedule=Lists(rounds=ROUNDS), statistics=statistics), algorithm=algorithm)
     for index, (counted, compared) in enumerate(account(one, len(ROUNDS))):
         assert counted == compared, index
 
