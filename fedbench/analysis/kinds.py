@@ -9,6 +9,7 @@ KINDS = {
     "activations": "fedbench.analysis.activations:Activations",
     "landscape": "fedbench.analysis.landscape:Landscape",
     "kernels": "fedbench.analysis.kernels:Kernels",
+    "mismatch": "fedbench.analysis.mismatch:Mismatch",
     "leakage": "fedbench.analysis.leakage:Leakage",
 }
 """{kind: where its options are}; what is not asked for is not imported."""

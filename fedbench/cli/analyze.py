@@ -114,6 +114,14 @@ def activations(
 
 
 @analyze.command()
+def mismatch(runs: Runs, name: Name = None, as_json: Json = False) -> None:
+    """How local steps jump at aggregations, full beside partial updates, of runs with analysis.step_norms."""
+    from fedbench.analysis.mismatch import Mismatch
+
+    perform(runs, lambda: Mismatch.checked().performed, name, as_json)
+
+
+@analyze.command()
 def convergence(
     problems: Annotated[
         str | None, typer.Option(help="Of quadratic,logistic,digits; else all of them.", show_default=False)

@@ -10,6 +10,8 @@ if TYPE_CHECKING:
 BLUE, ORANGE, GREY = "#0072B2", "#E69F00", "#6B6B6B"
 """Colours that colour-blind readers tell apart (Okabe and Ito 2008), and grey."""
 
+DOTS_PER_INCH = 150
+
 LETTERS_PER_INCH = 11
 """What an inch of a title holds."""
 

@@ -4,13 +4,14 @@ A figure of the whole run stands in `summary.json`; its course is read from `rou
 reports take their figures from here, and add only how they show them.
 """
 
-import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
+
+from fedbench.records.step_jumps import geometric_mean, jumps
 
 Course = list[float | None]
 """A figure at the end of each round; None where it is not known."""
@@ -47,28 +48,13 @@ def _latest(column: str) -> Callable[[pa.Table], Course]:
     return read
 
 
-def _mean_jump(norm: str) -> Callable[[pa.Table], Course]:
-    """The geometric mean, over the aggregations so far, of a norm right after one over the norm right before it.
-
-    Only aggregations between two rounds of one phase that trained the same layer groups count: others compare norms of
-    different parameters.
-
-    Args:
-        norm: as in the columns `first_{norm}` and `last_{norm}`.
-    """
+def _mean_jump(norm: str, phase: str) -> Callable[[pa.Table], Course]:
+    """The geometric mean of `jumps` over the rounds so far."""
 
     def read(rounds: pa.Table) -> Course:
-        names = (f"first_{norm}", f"last_{norm}", "phase", "group_clients")
-        firsts, lasts, phases, counts = (rounds.column(name).to_pylist() for name in names)
-        trained = [(phase, row and [bool(count) for count in row]) for phase, row in zip(phases, counts, strict=True)]
-        logarithms: list[float] = []
-        course: Course = []
-        for index in range(rounds.num_rows):
-            same = index > 0 and trained[index][1] and trained[index] == trained[index - 1]
-            if same and firsts[index] and lasts[index - 1]:
-                logarithms.append(math.log(firsts[index] / lasts[index - 1]))
-            course.append(math.exp(sum(logarithms) / len(logarithms)) if logarithms else None)
-        return course
+        found = jumps(rounds, norm, phase)
+        known = [[value for value in found[: index + 1] if value is not None] for index in range(len(found))]
+        return [geometric_mean(values) for values in known]
 
     return read
 
@@ -202,10 +188,9 @@ class Metric:
         return self.course(rounds)
 
 
-NO_STEP_NORMS = (
-    "Only with analysis.step_norms=true are the norms of steps recorded, and a jump needs two rounds after one another "
-    "that trained the same layer groups"
-)
+NO_STEP_NORMS = "Only with analysis.step_norms=true are the norms of steps recorded"
+
+NO_JUMPS = f"{NO_STEP_NORMS}; a jump needs two such rounds after one another that trained the same layer groups"
 
 NO_DIVERGENCE = "Only with analysis.divergence=true is recorded how far the clients' updates point apart"
 
@@ -259,13 +244,14 @@ _EVERY = (
         "step_norm", "mean norm of a local step in the last round", "", _latest("step_norm"), is_summarised=False,
         undefined=NO_STEP_NORMS,
     ),
-    Metric(
-        "step_norm_jump", "norm of the step after an aggregation over that before it", "", _mean_jump("step_norm"),
-        is_summarised=False, undefined=NO_STEP_NORMS,
-    ),
-    Metric(
-        "gradient_norm_jump", "norm of the gradient after an aggregation over that before it", "",
-        _mean_jump("gradient_norm"), is_summarised=False, undefined=NO_STEP_NORMS,
+    *(
+        Metric(
+            f"{norm}_jump_{phase}",
+            f"{words} after an aggregation of {phase} updates over that before it", "", _mean_jump(norm, phase),
+            is_summarised=False, undefined=NO_JUMPS,
+        )
+        for norm, words in (("step_norm", "norm of the step"), ("gradient_norm", "norm of the gradient"))
+        for phase in ("full", "partial")
     ),
     Metric(
         "update_cosine", "cosine of a client's update to the mean update, over the clients and rounds so far", "",

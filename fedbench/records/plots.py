@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fedbench.records.figure_style import BLUE, GREY, ORANGE, finish_axes, title_figure
+from fedbench.records.figure_style import BLUE, DOTS_PER_INCH, GREY, ORANGE, finish_axes, title_figure
 from fedbench.records.metrics import METRICS, best_rounds, chosen_on
 from fedbench.records.observers import RunDescription
 from fedbench.records.step_plot import step_figure
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Values = npt.NDArray[np.float64]
 
-DOTS_PER_INCH = 150
 MOST_NUMBERED_CELLS = 200
 MOST_TICKS = 25
 MOST_BARS = 60

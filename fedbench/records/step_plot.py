@@ -76,15 +76,15 @@ def step_figure(steps: pa.Table, rounds: pa.Table, run: RunDescription) -> "Figu
     """
     from matplotlib.figure import Figure
 
-    phases = dict(zip(rounds["round"].to_pylist(), rounds["phase"].to_pylist(), strict=True))
+    phases = phases_of(rounds)
     trained = trained_sets(rounds)
     figure = Figure(figsize=(11.0, 6.0), layout="constrained")
     title_figure(figure, run.title)
     panels = figure.subplots(2, 2, sharex="col", width_ratios=[3, 1])
     for row, (norm, label) in enumerate(NORMS.items()):
         course = StepCourse.of(steps, norm)
-        _draw_course(panels[row, 0], course, phases, trained)
-        _draw_profiles(panels[row, 1], course, phases, trained)
+        draw_course(panels[row, 0], course, phases, trained)
+        draw_profiles(panels[row, 1], course, phases, trained)
         panels[row, 0].set_ylabel(f"{label}\n(mean and quartiles over clients)")
     panels[1, 0].set_xlabel("local step since the start; dotted: aggregations")
     panels[1, 1].set_xlabel("local step after the aggregation")
@@ -93,6 +93,15 @@ def step_figure(steps: pa.Table, rounds: pa.Table, run: RunDescription) -> "Figu
     by_label = dict(zip(labels, handles, strict=True))
     panels[0, 0].legend(by_label.values(), by_label.keys(), loc="upper right", frameon=False, ncols=2, fontsize=8)
     return figure
+
+
+def phases_of(rounds: pa.Table) -> dict[int, str]:
+    """{round: its phase}.
+
+    Args:
+        rounds: with `ROUND_SCHEMA`.
+    """
+    return dict(zip(rounds["round"].to_pylist(), rounds["phase"].to_pylist(), strict=True))
 
 
 def trained_sets(rounds: pa.Table) -> list[frozenset[int] | None]:
@@ -129,9 +138,17 @@ def profiles(
     return {phase: (len(found), np.mean(found, axis=0)) for phase, found in rows.items()}
 
 
-def _draw_course(
+def draw_course(
     axes: "Axes", course: StepCourse, phases: Mapping[int, str], trained: Sequence[frozenset[int] | None]
 ) -> None:
+    """The norms of all steps, full and partial rounds in different colours, with a line at each aggregation.
+
+    Args:
+        axes: to draw on.
+        course: the norms.
+        phases: {round: full or partial}.
+        trained: as `trained_sets` gives them.
+    """
     borders = [0, *course.aggregations.tolist(), len(course.rounds)]
     for first, stop in itertools.pairwise(borders):
         here = int(course.rounds[first])
@@ -148,9 +165,10 @@ def _draw_course(
     finish_axes(axes)
 
 
-def _draw_profiles(
+def draw_profiles(
     axes: "Axes", course: StepCourse, phases: Mapping[int, str], trained: Sequence[frozenset[int] | None]
 ) -> None:
+    """The mean profile of the norms around an aggregation; arguments as for `draw_course`."""
     drawn = profiles(course, phases, trained)
     for phase, (count, profile) in drawn.items():
         x = np.arange(len(profile)) - len(profile) // 2

@@ -48,6 +48,15 @@ QUANTITIES: dict[str, Quantity] = {
     "virtual_seconds": Quantity(METRICS["virtual_seconds"], "s", 1),
     "wall_seconds": Quantity(METRICS["wall_seconds"], "s", 1, 1),
     "epochs": Quantity(METRICS["epochs"], "", 1, 1),
+    "step_norm": Quantity(METRICS["step_norm"], "", 1),
+    "step_jump_full": Quantity(METRICS["step_norm_jump_full"], "", 1, 2),
+    "step_jump_partial": Quantity(METRICS["step_norm_jump_partial"], "", 1, 2),
+    "gradient_jump_full": Quantity(METRICS["gradient_norm_jump_full"], "", 1, 2),
+    "gradient_jump_partial": Quantity(METRICS["gradient_norm_jump_partial"], "", 1, 2),
+    "update_cosine": Quantity(METRICS["update_cosine"], "", 1, 2),
+    "cancelled_share": Quantity(METRICS["cancelled_share"], "%", 100, 1),
+    "cka": Quantity(METRICS["cka"], "", 1, 3),
+    "barrier": Quantity(METRICS["barrier"], "", 1, 3),
 }
 """What a measure may ask for, by the names that suite files use."""
 

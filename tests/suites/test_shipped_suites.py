@@ -14,7 +14,15 @@ from fedbench.suites.plan import Plan
 
 pytestmark = pytest.mark.slow
 
-SHIPPED = ("fedmr-cifar10", "fedpart-table1", "fedpart-table6", "fedpart-table7", "ormo-heterogeneity", "quickstart")
+SHIPPED = (
+    "fedmr-cifar10",
+    "fedpart-figure1",
+    "fedpart-table1",
+    "fedpart-table6",
+    "fedpart-table7",
+    "ormo-heterogeneity",
+    "quickstart",
+)
 
 DATA_SETS = ("cifar10", "cifar100", "tiny-imagenet")
 
@@ -43,7 +51,7 @@ def config_of(plan: Plan, row: str, column: str) -> ExperimentConfig:
     return plan.runs[plan.cells[row, column].runs[0]].config
 
 
-def test_six_suites_are_shipped_and_listed() -> None:
+def test_the_suites_are_shipped_and_listed() -> None:
     assert suite_names() == list(SHIPPED)
     rows = listing("suites")
     assert [row["name"] for row in rows] == list(SHIPPED)
@@ -53,6 +61,7 @@ def test_six_suites_are_shipped_and_listed() -> None:
 @pytest.mark.parametrize(
     ("name", "rows", "columns", "runs_per_seed"),
     [
+        ("fedpart-figure1", 6, 5, 6),
         ("fedpart-table1", 14, 10, 3 * 3 * 2),
         ("fedpart-table6", 9, 2, 9),
         ("fedpart-table7", 6, 3, 6),
