@@ -33,6 +33,19 @@ DEFAULT_MATCHING: dict[Attack, Matching] = {"dlg": "lbfgs", "cosine": "adam"}
 DEFAULT_ITERATIONS: dict[Matching, int] = {"lbfgs": 300, "adam": 3000}
 
 
+ABOUT: dict[Source, str] = {
+    "gradient": "gradient: of the loss of one image, the network in evaluation mode, images in [0, 1], as FedPart's "
+    "authors attack it. N of all: as many parameters drawn from the whole.",
+    "cycle": "gradients of the cycle: those of one image at the models of all kept rounds with partial updates (of all "
+    "kept rounds where there are none), of each the groups that travelled in it.",
+    "message": "message: what the client really sent after its local epochs, as the server read it; all of its images "
+    "are looked for at once.",
+    "messages": "messages of the cycle: those of all kept rounds with partial updates (of all kept rounds where there "
+    "are none) together.",
+}
+"""What is attacked, in sentences."""
+
+
 class Leakage(AnalysisSettings):
     """The images that an attacker gets back from what a client sends.
 
@@ -75,9 +88,13 @@ class Leakage(AnalysisSettings):
 
     @model_validator(mode="after")
     def _every_option_has_an_effect(self) -> Self:
-        if self.batches == "unknown" and not {"message", "messages"} & set(self.sources):
+        if self.batches == "unknown" and not self._attacks_messages:
             raise ValueError("batches=unknown: has no effect without message or messages among the sources")
         return self
+
+    @property
+    def _attacks_messages(self) -> bool:
+        return bool({"message", "messages"} & set(self.sources))
 
     @property
     def search(self) -> AttackSettings:
@@ -235,12 +252,8 @@ class Leakage(AnalysisSettings):
         lines = [
             f"Attack: {self.attack} matched by {by}, at most {search.iterations:,} iterations, from uniform noise; "
             f"total variation {search.total_variation:g}; labels {self.labels}.",
-            "gradient: of the loss of one image, the network in evaluation mode, images in [0, 1], as FedPart's "
-            "authors attack it. N of all: as many parameters drawn from the whole.",
-            "gradients of the cycle: those of one image at the models of all kept rounds with partial updates (of all "
-            "kept rounds where there are none), of each the groups that travelled in it.",
-            "message: what a client really sent after its local epochs; all of its images are looked for at once, and "
-            f"which were in a minibatch together is {self.batches}.",
+            *(ABOUT[source] for source in ABOUT if source in self.sources),
+            *([f"Which images were in a minibatch together is {self.batches}."] if self._attacks_messages else []),
             "PSNR and SSIM are of images clamped to [0, 1]. final: what the attacker has at the end. best: the best on "
             "the way, which nobody can choose without the originals. The interval is of the mean over the images.",
         ]

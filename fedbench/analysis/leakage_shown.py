@@ -17,6 +17,9 @@ MOST_COLUMNS = 8
 
 DOTS_PER_INCH, SIDE = 150, 0.8
 
+GAP = 10
+"""The share of an image's height that is white between an original and its reconstruction is 1 / GAP."""
+
 SCHEMA = pa.schema(
     [
         ("model", pa.string()),
@@ -164,7 +167,8 @@ def _row(attacks: Sequence[Attacked]) -> list[tuple[npt.NDArray[np.float32], flo
         for index, decibels in enumerate(attack.numbers["psnr_final"]):
             both = (attack.pictures["original"][index], attack.pictures["final"][index])
             above, below = (_shown(image) for image in both)
-            pairs.append((np.concatenate([above, below], axis=0), decibels))
+            gap = np.ones((max(1, len(above) // GAP), *above.shape[1:]), np.float32)
+            pairs.append((np.concatenate([above, gap, below], axis=0), decibels))
     return pairs[:MOST_COLUMNS]
 
 

@@ -1,5 +1,6 @@
 """Smaller runs of the same shape: rounds and data scaled, cycles of layer groups kept whole."""
 
+import math
 from typing import Any
 
 from fedbench.config.experiment import ExperimentConfig
@@ -15,8 +16,9 @@ def scaled(config: ExperimentConfig, factor: float, groups: int, cycles_read: in
 
     Cycles get fewer rounds a group and fewer full rounds first, one at least of what there is; then there are fewer
     cycles, but all that are read. So many short cycles may be more rounds than `factor` of them. A client keeps a
-    minibatch at least. Milestones of the learning rate, and the arrivals of a round that stands for an epoch,
-    go along. Data that a partition deals out whole (Dirichlet and others without `data.samples_per_client`) stays.
+    minibatch at least. Milestones of the learning rate, the rounds of `runtime.keep_models`, and the arrivals of a
+    round that stands for an epoch, go along. Data that a partition deals out whole (Dirichlet and others without
+    `data.samples_per_client`) stays.
 
     Args:
         factor: greater than 0, at most 1.
@@ -38,11 +40,13 @@ def scaled(config: ExperimentConfig, factor: float, groups: int, cycles_read: in
     _scale_milestones(values, factor)
     if share < 1 and values["delays"]["arrivals_per_round"] is not None:
         values["delays"]["arrivals_per_round"] = max(1, round(values["delays"]["arrivals_per_round"] * share))
+    after = rounds_of(ExperimentConfig.from_mapping(values), groups)
+    _scale_kept_rounds(values, before, after)
     result = ExperimentConfig.from_mapping(values)
     samples = "data whole"
     if result.data.samples_per_client is not None and share < 1:
         samples = f"{result.data.samples_per_client} samples a client"
-    return result, f"{rounds_of(result, groups)} of {before} rounds, {samples}"
+    return result, f"{after} of {before} rounds, {samples}"
 
 
 def rounds_of(config: ExperimentConfig, groups: int) -> int:
@@ -84,6 +88,13 @@ def _scale_milestones(values: Values, factor: float) -> None:
     learning_rate = values["local"]["lr_schedule"]
     if "milestones" in learning_rate:
         learning_rate["milestones"] = sorted({max(1, round(round_ * factor)) for round_ in learning_rate["milestones"]})
+
+
+def _scale_kept_rounds(values: Values, before: int, after: int) -> None:
+    """Keep the models of those of `after` rounds that are where the kept ones of `before` rounds are in the run."""
+    kept = values["runtime"]["keep_models"]
+    if kept and before:
+        values["runtime"]["keep_models"] = sorted({max(1, math.ceil(number * after / before)) for number in kept})
 
 
 class LayerCounts:

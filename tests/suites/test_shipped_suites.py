@@ -20,6 +20,7 @@ SHIPPED = (
     "fedpart-table1",
     "fedpart-table6",
     "fedpart-table7",
+    "fedpart-table9",
     "ormo-heterogeneity",
     "quickstart",
 )
@@ -82,7 +83,7 @@ def test_a_suite_has_the_cells_and_runs_of_its_table(name: str, rows: int, colum
 @pytest.mark.parametrize("name", SHIPPED)
 def test_every_suite_can_be_scaled_and_costed_without_data(name: str) -> None:
     plan = make_plan([name], seeds="0", scale=0.1)
-    assert 3 * len(plan.runs) == len(shipped(name).runs)
+    assert len(shipped(name).seeds) * len(plan.runs) == len(shipped(name).runs)
     found = foresee(make_plan([name], seeds="0,1", only=f"{plan.rows[0]}/{plan.columns[0]}", scale=0.1), {})
     whole = total_open(found)
     assert whole is not None
@@ -216,3 +217,23 @@ def test_scaffold_has_the_plain_sgd_that_it_needs() -> None:
         assert momenta == {row: 0 if row == "SCAFFOLD" else 0.5 for row in plan.rows}
     assert config_of(plan, "FedMR", "IID").data.partition.name == "iid"
     assert config_of(plan, "FedMR", "alpha=0.1").data.partition.alpha == 0.1  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("data", [(), ("data.dataset=cifar10", "data.root=/data")], ids=["digits", "cifar10"])
+def test_the_suite_of_table9_keeps_its_last_cycle_and_names_figures_of_its_analysis(
+    data: tuple[str, ...],
+) -> None:
+    plan = make_plan(["fedpart-table9", *data])
+    config = config_of(plan, "128 images", "FedPart")
+    groups = 4
+    last = config.schedule.length(groups)
+    assert last == config.runtime.keep_models[-1]
+    assert len(config.runtime.keep_models) == groups * 2
+    gradients, messages = plan.analyses
+    called = list(gradients.runs(0).values())
+    for statement in gradients.part.statements:
+        for name in statement.ascending:
+            assert any(name.startswith(f"psnr/{label}/gradient/") for label in called)
+            assert name.rsplit("/", 1)[1] in ("first", "last", "all")
+    for digest in messages.runs(0):
+        assert plan.runs[digest].config.runtime.keep_messages == (0,)
