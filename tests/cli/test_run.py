@@ -289,9 +289,11 @@ BROKEN_LATER = (
 def test_a_client_that_fails_half_way_is_named_last_after_its_own_traceback(
     executor: str, call: Callable[..., Finished], run_folder: Path, request: pytest.FixtureRequest
 ) -> None:
+    where = [f"runtime.executor={executor}"]
     if executor == "ray":
         request.getfixturevalue("local_ray")
-    finished = call("run", "--json", f"runtime.executor={executor}", *BROKEN_LATER)
+        where.append("runtime.actors=1")
+    finished = call("run", "--json", *where, *BROKEN_LATER)
     assert (finished.status, finished.stdout) == (1, "")
     last = finished.stderr.splitlines()[-1]
     named = re.fullmatch(r"error: (client \d failed in round 2: ValueError: this client is broken)", last)

@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import quote
+from urllib.parse import quote, urljoin
 
 import pytest
 from mlflow_server import MlflowServer
@@ -113,24 +113,24 @@ def browser() -> Iterator["playwright.Browser"]:
 
 
 @pytest.fixture(scope="module")
-def context(browser: "playwright.Browser") -> Iterator["playwright.BrowserContext"]:
-    """Keeps the files of MLflow's pages, which take longer to load than what they show; high enough for all charts."""
+def tab(browser: "playwright.Browser") -> Iterator["playwright.Page"]:
+    """High enough for all charts."""
     expect.set_options(timeout=PATIENCE)
     context = browser.new_context(viewport={"width": 1800, "height": 3600}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE)
-    yield context
+    yield context.new_page()
     context.close()
 
 
 @pytest.fixture
-def page(context: "playwright.BrowserContext") -> Iterator["playwright.Page"]:
-    """A tab of a person who was never here: what MLflow's pages remember is forgotten afterwards."""
-    page = context.new_page()
-    yield page
-    page.evaluate("localStorage.clear()")
-    context.clear_cookies()
-    for tab in context.pages:
-        tab.close()
+def page(tab: "playwright.Page") -> Iterator["playwright.Page"]:
+    """The tab, of a person who was never here: what MLflow's pages remember is forgotten afterwards.
+
+    They are one program, which is loaded once; the next address shows another part of it.
+    """
+    yield tab
+    tab.evaluate("localStorage.clear()")
+    tab.context.clear_cookies()
 
 
 def test_the_run_list_tells_runs_apart_and_says_what_the_experiment_is(
@@ -148,7 +148,7 @@ def test_a_search_by_tag_leaves_only_the_runs_that_have_it(recorded: Recorded, p
         ("tags.partition = 'iid' and tags.schedule = 'full' and tags.algorithm = 'fedavg'", PLAIN, PROXIMAL),
         ("tags.suite = 'both'", "both methods", PLAIN),
     ):
-        page.goto(recorded.run_list(search))  # another part of the page that is open, which is not loaded again
+        page.goto(recorded.run_list(search))
         expect(page.get_by_text(there, exact=True).first).to_be_visible()
         expect(page.get_by_text(not_there, exact=True)).to_have_count(0)
 
@@ -183,15 +183,15 @@ def test_a_run_that_holds_others_has_a_link_to_the_charts_of_those(recorded: Rec
     page.goto(recorded.run_page(recorded.parent_id))
     for child in ("fedavg seed 0", "fedprox seed 0"):
         expect(page.get_by_text(child).first).to_be_visible()
-    with page.context.expect_page() as opened:
-        page.get_by_role("link", name="Charts of the runs below this one").click()
-    charts = opened.value
+    link = page.get_by_role("link", name="Charts of the runs below this one")
+    expect(link).to_be_visible()
+    page.goto(urljoin(page.url, link.get_attribute("href")))  # a click would load the pages anew, in another tab
     for child in ("fedavg seed 0", "fedprox seed 0"):
-        expect(charts.get_by_text(child, exact=True).first).to_be_visible()
-    expect(charts.locator(".barlayer .point path").first).to_be_attached()
-    expect(_curves(charts).first).to_be_attached()
+        expect(page.get_by_text(child, exact=True).first).to_be_visible()
+    expect(page.locator(".barlayer .point path").first).to_be_attached()
+    expect(_curves(page).first).to_be_attached()
     for other in ("both methods", PLAIN):
-        expect(charts.get_by_text(other, exact=True)).to_have_count(0)
+        expect(page.get_by_text(other, exact=True)).to_have_count(0)
 
 
 def _curves(page: "playwright.Page") -> "playwright.Locator":
