@@ -10,8 +10,8 @@ import numpy.typing as npt
 Array = npt.NDArray[np.float32]
 
 DOTS_PER_INCH = 150
-WIDEST = 8.6
-"""Inches of a picture: 1,290 dots, about what a page of 1,280 pixels shows."""
+WIDEST = 7.8
+"""Inches of a picture, at most: 1,170 dots, which the text of a page of 1,280 pixels has room for."""
 
 MOST_BLOCKS = 4
 """Models beside each other, at most; further ones stand below."""

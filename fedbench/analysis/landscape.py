@@ -174,7 +174,7 @@ class Landscape(AnalysisSettings):
         sharp: list[float | None] = list(eigenvalues) if eigenvalues else [None] * len(models)
         return Analysis(
             kind=self.kind,
-            title=f"Loss landscape of {labels[0]}" if len(labels) == 2 else "Loss landscape",
+            title="Loss landscape",
             intro=tuple(self._intro(models, surface, plane)),
             models=labels,
             settings=self.model_dump(mode="json"),

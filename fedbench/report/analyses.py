@@ -11,6 +11,9 @@ from fedbench.system.atomic_files import replace_text
 from fedbench.tables.html import environment, table_html
 from fedbench.tables.table import Cell, Table
 
+PICTURES = "analysis-"
+"""Beginning of the names of the pictures of analyses among a report's charts."""
+
 
 @dataclass(frozen=True)
 class Analyses:
@@ -23,6 +26,9 @@ class Analyses:
 
     shown: tuple[RecordedAnalysis, ...]
     faults: tuple[str, ...]
+
+
+NO_ANALYSES = Analyses((), ())
 
 
 def analyses_of(directories: Iterable[Path]) -> Analyses:
@@ -46,6 +52,16 @@ def as_table(table: ShownTable, label: str = "") -> Table:
     """
     rows = tuple((name, tuple(map(Cell, texts))) for name, texts in table.rows)
     return Table(table.title, table.corner, table.columns, rows, table.notes, label)
+
+
+def picture_name(number: int, picture: ShownPicture) -> str:
+    """The file of a picture among a report's charts.
+
+    Args:
+        number: of the analysis in the report, from 1.
+        picture: of this analysis.
+    """
+    return f"{PICTURES}{number}-{picture.file.name}"
 
 
 def write_page(directory: Path, title: str) -> Path:

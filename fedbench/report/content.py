@@ -11,6 +11,7 @@ from fedbench.config.identity import portable
 from fedbench.errors import ConfigError
 from fedbench.records.reader import CLIENTS, EVENTS
 from fedbench.records.recorded_run import RecordedRun
+from fedbench.report.analyses import NO_ANALYSES, Analyses, analyses_of
 from fedbench.report.charts import MOST_LINES, charts
 from fedbench.report.compare import Comparison
 from fedbench.report.fairness import versions
@@ -61,6 +62,7 @@ class Report:
         versions: the library versions that the results depend on, one line each.
         recipes: configuration and commands that run each method again.
         command: the command that made the report.
+        analyses: what was looked into beside the rounds.
     """
 
     title: str
@@ -81,6 +83,7 @@ class Report:
     versions: tuple[str, ...]
     recipes: tuple[Recipe, ...]
     command: str
+    analyses: Analyses = NO_ANALYSES
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -140,6 +143,7 @@ def make_report(
         ),
         recipes=tuple(map(_recipe, methods)),
         command=command,
+        analyses=analyses_of(run.directory for run in comparison.runs),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedbench.errors import ConfigError
+from fedbench.report.analyses import PICTURES, picture_name
 from fedbench.report.charts import AXES
 from fedbench.report.content import MOST_PARTITIONS, Report
 from fedbench.report.html import page
@@ -27,8 +28,9 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         directory: made if it is not there; files of other names in it are left alone.
 
     Returns:
-        `report.html`, `report.md`, `table.csv`, `table.tex`, and each chart as `charts/NAME.svg` and `charts/NAME.pdf`;
-        charts of an earlier report in this folder that this one does not have are removed.
+        `report.html`, `report.md`, `table.csv`, `table.tex`, each chart as `charts/NAME.svg` and `charts/NAME.pdf`, and
+        each picture of an analysis as `charts/NAME.png`; those of an earlier report in this folder that this one does
+        not have are removed.
 
     Raises:
         ConfigError: the directory cannot be written.
@@ -46,7 +48,9 @@ def write_report(report: Report, directory: Path) -> list[Path]:
     try:
         (directory / CHARTS).mkdir(parents=True, exist_ok=True)
         written = [replace_text(directory / name, text) for name, text in contents.items()]
-        for stale in {f"{name}.{kind}" for name in known for kind in ("svg", "pdf")} - pictures.keys():
+        earlier = {f"{name}.{kind}" for name in known for kind in ("svg", "pdf")}
+        earlier |= {path.name for path in (directory / CHARTS).glob(f"{PICTURES}*.png")}
+        for stale in earlier - pictures.keys():
             (directory / CHARTS / stale).unlink(missing_ok=True)
         for name, content in pictures.items():
             with replacing(directory / CHARTS / name) as temporary:
@@ -64,3 +68,6 @@ def _pictures(report: Report) -> Iterator[tuple[str, bytes]]:
     for heatmap in report.partitions:
         yield f"{heatmap.name}.svg", heatmap_svg(heatmap).encode()
         yield f"{heatmap.name}.pdf", heatmap_pdf(heatmap)
+    for number, analysis in enumerate(report.analyses.shown, 1):
+        for picture in analysis.pictures:
+            yield picture_name(number, picture), picture.file.read_bytes()

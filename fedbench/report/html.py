@@ -2,6 +2,7 @@
 
 from markupsafe import Markup
 
+from fedbench.report.analyses import template_functions
 from fedbench.report.charts import MOST_LINES
 from fedbench.report.content import Report
 from fedbench.report.svg_chart import sample
@@ -13,4 +14,5 @@ def page(report: Report) -> str:
     methods = report.comparison.methods[:MOST_LINES]
     legend = [(Markup(sample(style)), method.title) for style, method in enumerate(methods)]
     template = environment("fedbench.report").get_template("report.html.jinja")
-    return template.render(title=report.title, report=report, legend=legend, table_html=table_html) + "\n"
+    functions = {"table_html": table_html, **template_functions()}
+    return template.render(title=report.title, report=report, legend=legend, **functions) + "\n"

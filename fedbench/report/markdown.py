@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedbench.records.recorded_run import RecordedRun
+from fedbench.report.analyses import Analyses, as_table, picture_name
 from fedbench.report.content import Report
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import spent_until
@@ -28,6 +29,7 @@ def markdown(report: Report) -> str:
             parts += ["## Accuracy against what was spent", escaped_markdown(report.chart_note), *pictures]
         if table is not None:
             parts += [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
+    parts += _analyses(report.analyses)
     parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
     for recipe in report.recipes:
         parts += [
@@ -37,6 +39,23 @@ def markdown(report: Report) -> str:
         ]
     parts.append(f"This report: `{report.command}`")
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _analyses(analyses: Analyses) -> list[str]:
+    """The analyses of the runs: what was done, tables, and the files of the pictures."""
+    if not analyses.shown and not analyses.faults:
+        return []
+    parts = ["## Why: analyses of these runs"]
+    parts += [f"- **left out**: {escaped_markdown(fault)}" for fault in analyses.faults]
+    for number, analysis in enumerate(analyses.shown, 1):
+        parts += [f"### {escaped_markdown(analysis.title)}", escaped_markdown(" ".join(analysis.intro))]
+        parts += [render.markdown(as_table(table)) for table in analysis.tables]
+        for picture in analysis.pictures:
+            parts += [
+                f"![{escaped_markdown(picture.title)}](charts/{picture_name(number, picture)})",
+                escaped_markdown(picture.caption),
+            ]
+    return parts
 
 
 def document(report: Report) -> dict[str, Any]:
@@ -50,6 +69,15 @@ def document(report: Report) -> dict[str, Any]:
         "baseline": report.baseline.label,
         "target": report.target,
         "methods": [_method(report, method) for method in comparison.methods],
+        "analyses": [
+            {
+                "kind": analysis.kind,
+                "title": analysis.title,
+                "metrics": analysis.metrics,
+                "folder": str(analysis.folder),
+            }
+            for analysis in report.analyses.shown
+        ],
     }
 
 

@@ -71,7 +71,8 @@ class _Expansion:
         self, name: str, suite: SuiteFile, seeds: tuple[int, ...], scale: float, overrides: tuple[str, ...]
     ) -> None:
         self._name, self._suite, self._seeds, self._scale = name, suite, seeds, scale
-        self._overrides = overrides
+        self._own_base, self._overrides = _base_and_others(name, suite, overrides)
+        self._as_given = overrides
         self._rows = {path_name(path): path for path in leaves(suite.rows)}
         self._columns = {path_name(path): path for path in leaves(suite.columns)}
         self._all = [(row, column) for row in self._rows for column in self._columns]
@@ -123,7 +124,7 @@ class _Expansion:
             runs,
             self._scale,
             tuple(self._scaling),
-            self._overrides,
+            self._as_given,
             only,
             tuple(self._analyses(cells, runs)),
         )
@@ -207,7 +208,7 @@ class _Expansion:
         bases = [part.base for part in path if part.base is not None]
         if len(bases) > 1:
             raise ConfigError(f"base is set {len(bases)} times on the way to this cell; set it once")
-        base = bases[0] if bases else self._suite.base
+        base = bases[0] if bases else self._own_base or self._suite.base
         if base is None:
             raise ConfigError("base must be set by the suite, the row or the column")
         if isinstance(base, dict):
@@ -255,6 +256,21 @@ class _Expansion:
                 runs[run.digest] = run
                 digests |= {(place, seed): run.digest for place in places}
         return runs, digests
+
+
+def _base_and_others(name: str, suite: SuiteFile, overrides: tuple[str, ...]) -> tuple[str | None, tuple[str, ...]]:
+    """(the base that the command line gives in place of the suite's, the other overrides).
+
+    Raises:
+        ConfigError: it is given twice, or the suite's rows and columns have bases of their own.
+    """
+    bases = [text.partition("=")[2] for text in overrides if text.startswith("base=")]
+    others = tuple(text for text in overrides if not text.startswith("base="))
+    if len(bases) > 1:
+        raise ConfigError(f"base={bases[1]}: is set {len(bases)} times; set it once")
+    if bases and suite.base is None:
+        raise ConfigError(f"base={bases[0]}: suite {name} has no base of its own that it could stand for; leave it out")
+    return (bases[0] if bases else None), others
 
 
 def _through(until: Until | str | None, config: ExperimentConfig, groups: int, scale: float) -> int | None:

@@ -22,6 +22,7 @@ from fedbench.records.observers import Membership, Observer
 from fedbench.records.recorded_analysis import FOLDER as ANALYSES
 from fedbench.records.run_directory import runs_root
 from fedbench.records.run_lock import RunLock
+from fedbench.report.analyses import analyses_of
 from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
 from fedbench.report.files import PAGE, write_report
@@ -311,7 +312,9 @@ class _Suite:
             report = make_report(compare(load(directories), titles=titles), command=self._command())
             banner = self._whole.table().banner
             intro = (banner, *report.intro) if banner else report.intro
-            write_report(replace(report, title=self._plan.file.title, intro=intro), self._folder / REPORT)
+            analyses = analyses_of([self._folder, *directories])
+            report = replace(report, title=self._plan.file.title, intro=intro, analyses=analyses)
+            write_report(report, self._folder / REPORT)
         except DataError:  # none of them can be compared
             return
         except Exception as error:  # the runs and the table are there; what cannot be drawn must not undo them

@@ -50,11 +50,22 @@ def send_analysis(directory: Path, analysis: RecordedAnalysis) -> str | None:
 def _send(
     recording: MlflowRun, directory: Path, files: list[Path], metrics: Mapping[str, float], timestamp: int
 ) -> None:
-    """Send files under their paths below `directory`, and metrics at step 0, where MLflow's pages draw bars."""
-    from mlflow.entities import Metric
-
+    """Send files under their paths below `directory`, and metrics."""
     for file in files:
         recording.client.log_artifact(recording.id, str(file), file.relative_to(directory).parent.as_posix())
+    send_metrics(recording, metrics, timestamp)
+
+
+def send_metrics(recording: MlflowRun, metrics: Mapping[str, float], timestamp: int) -> None:
+    """Send metrics that the run does not have yet, at step 0, where MLflow's pages draw bars.
+
+    Args:
+        recording: the open run.
+        metrics: {name in MLflow: value}.
+        timestamp: milliseconds since 1970.
+    """
+    from mlflow.entities import Metric
+
     known = recording.client.get_run(recording.id).data.metrics
     new = [Metric(name, value, timestamp, 0) for name, value in metrics.items() if known.get(name) != value]
     if new:

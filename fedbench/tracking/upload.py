@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fedbench.errors import ConfigError, RunError
+from fedbench.records.recorded_analysis import recorded_analyses
 from fedbench.records.recorded_run import RecordedRun, read_run
 from fedbench.records.run_lock import is_at_work
+from fedbench.tracking.analysis_upload import analysis_metrics, send_metrics
 from fedbench.tracking.recording_key import keep_key, key_file, read_key
 from fedbench.tracking.run import MlflowTracker
+from fedbench.tracking.store import now
 
 LONGEST_UPLOAD = 600.0
 """Seconds that sending one run may take."""
@@ -53,6 +56,9 @@ def upload(directory: Path, mlflow_uri: str | None = None, experiment: str | Non
     )
     tracker.resumed(run.rounds)
     tracker.run_started(run.description)
+    analyses, sent_at = recorded_analyses(directory)[0], now()
+    metrics = {name: value for analysis in analyses for name, value in analysis_metrics(analysis).items()}
+    tracker.recording.submit(lambda recording: send_metrics(recording, metrics, sent_at))
     # A killed run never wrote how it ended.
     summary = run.summary if run.status != "running" else {**run.summary, "status": "interrupted"}
     tracker.run_finished(summary)

@@ -276,3 +276,17 @@ def test_data_that_a_partition_deals_out_whole_stays() -> None:
 
 def test_at_full_scale_nothing_changes() -> None:
     assert scaled(config(), 1, 4) == (config(), "")
+
+
+def test_another_base_stands_for_the_suites_own(run_folder: Path) -> None:
+    suite = write_suite(run_folder)
+    other = run_folder / "other.yaml"
+    other.write_text(yaml.safe_dump({**TINY["base"], "model": {"name": "cnn-bn", "width": 2}}))
+    plan = plan_of(suite, f"base={other}", "local.epochs=2")
+    for run in plan.runs.values():
+        assert (run.config.model.width, run.config.local.epochs) == (2, 2)
+    assert plan.overrides[2:] == (f"base={other}", "local.epochs=2")
+    with pytest.raises(ConfigError, match="base=x: is set 2 times; set it once"):
+        plan_of(suite, "base=fedpart-digits", "base=x")
+    with pytest.raises(ConfigError, match="suite fedpart-table1 has no base of its own that it could stand for"):
+        plan_of("fedpart-table1", "base=fedpart-digits")

@@ -17,6 +17,7 @@ pytestmark = pytest.mark.slow
 SHIPPED = (
     "fedmr-cifar10",
     "fedpart-figure1",
+    "fedpart-figure6",
     "fedpart-table1",
     "fedpart-table6",
     "fedpart-table7",
@@ -112,6 +113,20 @@ def test_published_figures_are_those_printed(suite: str, row: str, column: str, 
     figure = shipped(suite).cells[row, column].published
     assert figure is not None
     assert (figure.value, figure.std) == (value, std)
+
+
+def test_figure_6_compares_the_papers_four_models_on_digits_and_by_one_override_on_cifar10() -> None:
+    plan = shipped("fedpart-figure6")
+    assert [plan.runs[digest].label for digest in plan.analyses[0].runs(0)] == list(plan.rows)
+    assert [analysis.part.kind for analysis in plan.analyses] == ["activations", "kernels"]
+    bare, short, long = (config_of(plan, row, "rounds").schedule for row in plan.rows[1:])
+    assert (bare.warmup_rounds, bare.cycles) == (0, 1)  # type: ignore[attr-defined]
+    assert (short.warmup_rounds, short.cycles, long.cycles) == (4, 1, 5)  # type: ignore[attr-defined]
+    named = {name for part in plan.file.analyses for statement in part.statements for name in statement.ascending}
+    assert named == {f"depth_order/{row}" for row in plan.rows[:3]}
+    other = make_plan(["fedpart-figure6", "base=fedpart-cifar10"])
+    assert {config_of(other, row, "rounds").model.name for row in other.rows} == {"resnet8"}
+    assert config_of(other, "FedAvg 100 rounds", "rounds").rounds == 100
 
 
 def test_all_of_table_1_is_printed_and_partial_updates_win_with_fedavg_in_every_row(table1: Plan) -> None:
