@@ -7,10 +7,11 @@ from fedbench.components.suggestions import did_you_mean
 
 KINDS = {
     "activations": "fedbench.analysis.activations:Activations",
-    "landscape": "fedbench.analysis.landscape:Landscape",
+    "convergence": "fedbench.analysis.convergence.recorded:RecordedConvergence",
     "kernels": "fedbench.analysis.kernels:Kernels",
-    "mismatch": "fedbench.analysis.mismatch:Mismatch",
+    "landscape": "fedbench.analysis.landscape:Landscape",
     "leakage": "fedbench.analysis.leakage:Leakage",
+    "mismatch": "fedbench.analysis.mismatch:Mismatch",
 }
 """{kind: where its options are}; what is not asked for is not imported."""
 

@@ -123,31 +123,74 @@ def mismatch(runs: Runs, name: Name = None, as_json: Json = False) -> None:
 
 @analyze.command()
 def convergence(
+    runs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[RUN...] [data.root=DIR]",
+            help="Runs with analysis.step_norms, whose gradients are looked at; none: problems of known constants.",
+            show_default=False,
+        ),
+    ] = None,
     problems: Annotated[
         str | None, typer.Option(help="Of quadratic,logistic,digits; else all of them.", show_default=False)
     ] = None,
-    seeds: Annotated[str, typer.Option(help="Of the runs; intervals are over seeds.")] = "0,1,2,3,4",
-    scale: Annotated[float, typer.Option(help="Factor on all numbers of iterations T, a power of two.")] = 1.0,
+    seeds: Annotated[
+        str | None, typer.Option(help="Intervals are over seeds; else 0,1,2,3,4.", show_default=False)
+    ] = None,
+    scale: Annotated[
+        float | None,
+        typer.Option(help="Factor on all numbers of iterations T, a power of two; else 1.", show_default=False),
+    ] = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="That compute side by side; else one a processor.", show_default=False)
     ] = None,
-    output: Annotated[Path, typer.Option(help="The folder to write to.")] = Path("convergence"),
+    output: Annotated[
+        Path | None, typer.Option(help="The folder to write to without a run; else convergence.", show_default=False)
+    ] = None,
     name: Annotated[
-        str | None, typer.Option(help="Of the folder in OUTPUT/analysis; else convergence.", show_default=False)
+        str | None, typer.Option(help="Of the folder in RUN/analysis, or in OUTPUT/analysis.", show_default=False)
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """What the theorems of FedAvg, FedPart and OrMo bound, against T, on problems whose constants are known."""
+    """What the theorems of FedAvg, FedPart and OrMo bound, against T: on known problems, or as runs measured it."""
+    from fedbench.cli.suite import parse_seeds
+
+    if runs:
+        options = {"problems": problems, "seeds": seeds, "scale": scale, "processes": processes, "output": output}
+        for option, value in options.items():
+            if value is not None:
+                raise ConfigError(f"--{option} {value}: has no effect on recorded runs; leave it out")
+        from fedbench.analysis.convergence.recorded import RecordedConvergence
+
+        perform(runs, lambda: RecordedConvergence.checked().performed, name, as_json)
+        return
+    chosen = {
+        "problems": None if problems is None else [problem.strip() for problem in problems.split(",")],
+        "seeds": None if seeds is None else parse_seeds(seeds),
+        "scale": scale,
+    }
+    given = {option: value for option, value in chosen.items() if value is not None}
+    study_convergence(given, processes, output or Path("convergence"), name, as_json)
+
+
+def study_convergence(
+    options: dict[str, Any], processes: int | None, output: Path, name: str | None, as_json: bool
+) -> None:
+    """Run a convergence study, which needs no recorded run, write it and show it.
+
+    Args:
+        options: fields of `Convergence` that are not the default.
+        processes: processes that compute side by side; None: one for each processor.
+        output: the folder to write to.
+        name: of the folder in `output/analysis`; None: the kind of the analysis.
+        as_json: whether one JSON document is printed.
+    """
     from fedbench.analysis.convergence.known import Convergence
     from fedbench.analysis.results import check_name, write_analysis
     from fedbench.cli.analysis_progress import AnalysisProgress
-    from fedbench.cli.suite import parse_seeds
     from fedbench.cli.terminal import console
 
     folder = check_name(name or Convergence.kind)
-    options: dict[str, Any] = {"seeds": parse_seeds(seeds), "scale": scale}
-    if problems is not None:
-        options["problems"] = [problem.strip() for problem in problems.split(",")]
     settings = Convergence.checked(**options)
     command = without_passwords(shlex.join(["fedbench", *sys.argv[1:]]))
     with interruptible(), redirect_stdout(sys.stderr):
