@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from command_line import Finished, in_this_process
+from command_line import Finished, cache_in, in_this_process
 from local_cluster import LocalCluster
 from warm_pools import RESOURCE, WarmPools
 
@@ -163,7 +163,9 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from fedbench.tracking.store import make_database
 
     file = tmp_path_factory.mktemp("empty") / "mlflow.db"
-    make_database(file)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FEDBENCH_CACHE", cache_in(file.parent / "cache"))
+        make_database(file)
     return file
 
 
@@ -197,7 +199,7 @@ def call(
 
     `call("run", "rounds=2")` is `fedbench run rounds=2` in the empty folder `run_folder`.
     """
-    monkeypatch.setenv("FEDBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.setenv("FEDBENCH_CACHE", cache_in(tmp_path_factory.mktemp("cache")))
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 

@@ -6,9 +6,7 @@ mlflow is imported where it is used, which is in a background thread: the import
 import getpass
 import os
 import re
-import tempfile
 import time
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
@@ -18,6 +16,7 @@ from fedbench.config.stores import fault_of_store
 from fedbench.errors import ConfigError
 from fedbench.records.run_directory import in_a_ray_job, lasting_root
 from fedbench.system.home import expanded_address
+from fedbench.tracking.empty_database import put_empty_database
 from fedbench.tracking.pages import ABOUT_THE_EXPERIMENT, NOTE
 
 if TYPE_CHECKING:
@@ -128,20 +127,8 @@ def open_store(uri: str, experiment: str) -> "tuple[MlflowClient, str]":
 
 
 def make_database(path: Path) -> None:
-    """Make MLflow's SQLite file, whole or not at all, if it is not there.
-
-    MLflow builds its tables one by one, for seconds, and never goes on with what an interrupted process left.
-    """
-    if path.exists():
-        return
-    from mlflow import MlflowClient
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".mlflow-", dir=path.parent) as folder:
-        fresh = Path(folder) / path.name
-        MlflowClient(sqlite_uri(fresh)).search_experiments(max_results=1)
-        with suppress(FileExistsError):  # another run was faster
-            os.link(fresh, path)
+    """Make MLflow's SQLite file, whole or not at all, if it is not there."""
+    put_empty_database(path, sqlite_uri)
 
 
 def check_experiment_name(name: str) -> None:

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +20,8 @@ from fedbench.data.parquet_writer import write_parquet
 
 COMMAND = Path(sys.executable).parent / "fedbench"
 SUPPORT = Path(__file__).parent
+EMPTY_DATABASES = tempfile.TemporaryDirectory(prefix="fedbench-empty-databases-")
+"""Where the caches of all tests of this process keep MLflow's empty database, which takes long to make."""
 TRAIN, TEST = "train-00000-of-00001.parquet", "test-00000-of-00001.parquet"
 
 
@@ -29,6 +32,14 @@ class Finished:
     status: int
     stdout: str
     stderr: str
+
+
+def cache_in(folder: Path) -> str:
+    """A cache of fedbench's, empty but for MLflow's empty database; its path."""
+    folder.mkdir(exist_ok=True)
+    if not (folder / "mlflow").exists():
+        (folder / "mlflow").symlink_to(EMPTY_DATABASES.name)
+    return str(folder)
 
 
 def start(
@@ -42,7 +53,7 @@ def start(
         settings: environment variables.
     """
     own = {
-        "FEDBENCH_CACHE": str(folder.parent / f"{folder.name}-cache"),
+        "FEDBENCH_CACHE": cache_in(folder.parent / f"{folder.name}-cache"),
         "RAY_USAGE_STATS_ENABLED": "0",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "PYTHONPATH": os.pathsep.join([str(SUPPORT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep),
