@@ -1,6 +1,6 @@
 """The kernels of a network's first convolution, as pictures (FedPart, arXiv 2410.11559, Figure 7)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +20,9 @@ from fedbench.records.recorded_analysis import ShownTable
 Array = npt.NDArray[np.float32]
 
 KERNELS = (nn.Conv2d,)
+
+METRICS = ("norm_mean", "start_cosine")
+"""Figures of a model's kernels that the tracker gets."""
 
 SCHEMA = pa.schema(
     [("model", pa.string()), ("channel", pa.int32()), ("norm", pa.float64()), ("weights", pa.list_(pa.float32()))]
@@ -43,12 +46,15 @@ class Kernels(AnalysisSettings):
     def perform(self, models: Sequence[RecordedModel], progress: Progress) -> Analysis:
         """Draw the kernels of each model, one picture for all of them."""
         weights: list[Array] = []
+        starts: list[Array] = []
         layers: list[str] = []
         for done, model in enumerate(models):
             progress(done, len(models), model.label)
             flat = model.build()
             layer = chosen_layer(called_layers(flat.module, model, KERNELS), self.layer, model.label)
             weights.append(flat.module.get_parameter(f"{layer}.weight").detach().numpy().copy())
+            first = model.experiment.initial_model().build()
+            starts.append(first.module.get_parameter(f"{layer}.weight").detach().numpy().copy())
             layers.append(layer)
         shape = weights[0].shape
         for model, weight in zip(models, weights, strict=True):
@@ -60,6 +66,9 @@ class Kernels(AnalysisSettings):
         shown = min(self.channels, shape[0])
         labels = tuple(model.label for model in models)
         size = f"{shape[2]}x{shape[3]}"
+        figures = {
+            label: kernel_figures(weight, start) for label, weight, start in zip(labels, weights, starts, strict=True)
+        }
         picture = Picture(
             "kernels",
             f"Kernels of {layers[0]}",
@@ -74,9 +83,9 @@ class Kernels(AnalysisSettings):
             models=labels,
             settings=self.model_dump(),
             data={"kernels": _rows(labels, weights)},
-            tables=(_norms(labels, weights),),
+            tables=(_figures_table(figures),),
             pictures=(picture,),
-            metrics=_metrics(labels, weights),
+            metrics={f"{key}/{label}": of_model[key] for label, of_model in figures.items() for key in METRICS},
         )
 
 
@@ -91,19 +100,34 @@ def kernel_picture(kernel: Array) -> Array:
     return scaled_alone(of_channels.transpose(1, 2, 0))
 
 
-def _norms(labels: Sequence[str], weights: Sequence[Array]) -> ShownTable:
-    rows = []
-    for label, weight in zip(labels, weights, strict=True):
-        norms = np.linalg.norm(weight.reshape(len(weight), -1), axis=1)
-        rows.append((label, (f"{norms.mean():.4f}", f"{norms.min():.4f}", f"{norms.max():.4f}")))
-    return ShownTable("Norms of the kernels", "model", ("mean", "smallest", "largest"), tuple(rows))
+def kernel_figures(weight: Array, start: Array) -> dict[str, float]:
+    """Figures of a model's kernels.
 
+    Args:
+        weight: float32 [O, C, k, k].
+        start: float32 [O, C, k, k], the kernels before the first round.
 
-def _metrics(labels: Sequence[str], weights: Sequence[Array]) -> dict[str, float]:
+    Returns:
+        norm_mean, norm_min, norm_max: of the kernels' Euclidean norms; start_cosine: the mean over the kernels of the
+        cosine with what each was before the first round.
+    """
+    kernels, before = weight.reshape(len(weight), -1), start.reshape(len(start), -1)
+    norms, norms_before = np.linalg.norm(kernels, axis=1), np.linalg.norm(before, axis=1)
+    cosines = (kernels * before).sum(axis=1) / np.maximum(norms * norms_before, np.finfo(np.float32).tiny)
     return {
-        f"norm_mean/{label}": float(np.linalg.norm(weight.reshape(len(weight), -1), axis=1).mean())
-        for label, weight in zip(labels, weights, strict=True)
+        "norm_mean": float(norms.mean()),
+        "norm_min": float(norms.min()),
+        "norm_max": float(norms.max()),
+        "start_cosine": float(cosines.mean()),
     }
+
+
+def _figures_table(figures: Mapping[str, Mapping[str, float]]) -> ShownTable:
+    keys = ("norm_mean", "norm_min", "norm_max", "start_cosine")
+    rows = tuple((label, tuple(f"{of_model[key]:.4f}" for key in keys)) for label, of_model in figures.items())
+    headings = ("mean norm", "smallest norm", "largest norm", "cosine with the start")
+    note = "The last column is the mean cosine of each kernel with what it was before the first round."
+    return ShownTable("Norms of the kernels", "model", headings, rows, (note,))
 
 
 def _rows(labels: Sequence[str], weights: Sequence[Array]) -> pa.Table:

@@ -83,7 +83,7 @@ def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict
         (exit status, the JSON document).
     """
     from fedbench.cli.suite_progress import SuiteProgress
-    from fedbench.cli.table_terminal import print_line, print_table
+    from fedbench.cli.table_terminal import print_line, print_statements, print_table
     from fedbench.cli.terminal import console
     from fedbench.records.recorded_analysis import FOLDER as ANALYSES
     from fedbench.records.recorded_analysis import PAGE
@@ -98,7 +98,7 @@ def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict
     if not as_json:
         print_table(outcomes.table())
         if (statements := outcomes.statements()) is not None:
-            print_table(statements)
+            print_statements(statements)
         if outcomes.analyses:
             print_line(f"analyses: {folder / ANALYSES / PAGE}")
         print_line(f"files: {folder / TABLE}")

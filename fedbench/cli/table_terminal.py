@@ -23,6 +23,13 @@ def print_table(table: Table) -> None:
         print_line(note)
 
 
+def print_statements(table: Table) -> None:
+    """A table of published statements: a line for each, which is too long for a column, with what was measured."""
+    print_line(table.title)
+    for label, (measured, verdict) in table.rows:
+        print_line(f"  {verdict.shown}: {label}; measured: {measured.shown}")
+
+
 def print_line(text: str) -> None:
     """Write text to stdout unchanged."""
     results.print(text, markup=False, highlight=False, soft_wrap=True)

@@ -12,7 +12,7 @@ from command_line import Finished, in_this_process
 from safetensors.numpy import load_file
 
 from fedbench.analysis.channel_grid import LINE, block, scaled_alone
-from fedbench.analysis.kernels import kernel_picture
+from fedbench.analysis.kernels import kernel_figures, kernel_picture
 
 Call = Callable[..., Finished]
 
@@ -37,6 +37,13 @@ def test_three_input_channels_are_red_green_and_blue() -> None:
     picture = kernel_picture(kernel)
     assert picture[0, 1].tolist() == [0, 1, 0]
     assert not picture[1].any()
+
+
+def test_the_cosine_with_the_start_is_over_each_kernel() -> None:
+    start = np.array([[[[3.0, 4.0]]], [[[1.0, 0.0]]]], np.float32)
+    weight = np.array([[[[6.0, 8.0]]], [[[0.0, 2.0]]]], np.float32)
+    figures = kernel_figures(weight, start)
+    assert figures == {"norm_mean": 6.0, "norm_min": 2.0, "norm_max": 10.0, "start_cosine": 0.5}
 
 
 def test_channels_lie_row_by_row() -> None:

@@ -65,7 +65,7 @@ def test_a_run_of_a_suite_that_fails_is_told_of_in_its_row_alone(
 @pytest.mark.parametrize(
     ("arguments", "part"),
     [
-        ({"suite": "fedpart-table9"}, "no such suite; did you mean"),
+        ({"suite": "fedpart-table8"}, "no such suite; did you mean"),
         ({"scale": 2}, r"^scale=2: must be greater than 0"),
         ({"seeds": [0, 0]}, r"seeds=\[0, 0\]: must be different whole numbers"),
         ({"seeds": "01"}, "seeds='01': must be"),

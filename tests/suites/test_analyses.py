@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from small_suites import plan_of, run, write_suite
+from command_line import in_this_process
+from small_suites import WITHOUT, plan_of, run, write_suite
 
 from fedbench.cli.suite import dry_run
 from fedbench.errors import ConfigError
@@ -112,3 +113,13 @@ def test_statements_are_judged_seed_by_seed() -> None:
     assert judged([statement], {0: {"a": 1.0, "b": 1.0}})[0].verdict == "does not agree"
     ((label, texts),) = statements_table("t", judged([statement], both)).rows
     assert (label, texts) == ("a below b (somewhere)", ("a 2, b 2", "agrees with 1 of 2 seeds"))
+
+
+def test_the_command_says_whether_a_statement_agrees_in_one_line(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    suite = write_suite(run_folder, analyses=[COMPARED], seeds=[0])
+    finished = in_this_process(monkeypatch, capfd)("suite", suite, *WITHOUT)
+    assert finished.status == 0, finished.stderr
+    assert "agree" in next(line for line in finished.stdout.splitlines() if "norms differ (nobody)" in line)
+    assert "analyses: " in finished.stdout
