@@ -20,7 +20,6 @@ from fedbench.config.experiment import (
     ExperimentConfig,
     LocalSection,
     OutputSection,
-    ParticipationSection,
     UpdateSection,
 )
 from fedbench.config.runtime import RuntimeSection
@@ -28,6 +27,7 @@ from fedbench.config.tracking import TrackingSection
 from fedbench.data.augmentation import Augmentation
 from fedbench.errors import ConfigError
 from fedbench.planning.delays import DelaysSection
+from fedbench.planning.participation import ParticipationSection
 from fedbench.studies.file import Budget, Constraint, Named, Objective, StudyFile
 from fedbench.studies.run_budget import RunBudget
 from fedbench.studies.space import Categorical, Float, Int

@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from fedbench.components.base import Section
+from fedbench.components.base import DECIMAL, WHOLE, Section
 
 SMALLEST_AMOUNT, LARGEST_AMOUNT = 1e-4, 1e9
 """Bounds of the amount of a resource that one actor takes; Ray counts in ten-thousandths."""
@@ -19,6 +19,8 @@ def _numbers_in_ranges(value: object) -> object:
     """A single number, or a list of numbers and of ranges such as "6-25", as an ascending list of distinct numbers."""
     numbers: list[object] = []
     for item in value if isinstance(value, list | tuple) else [value]:
+        if isinstance(item, str) and DECIMAL.fullmatch(item):
+            item = int(item) if WHOLE.fullmatch(item) else float(item)
         match = re.fullmatch(r"(\d{1,9})-(\d{1,9})", item) if isinstance(item, str) else None
         if match is None:
             numbers.append(item)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from fedbench.algorithms.base import Objective
 from fedbench.engine.client_message import message_values
-from fedbench.engine.client_probe import ModelValues, ProbedRound, Prober
+from fedbench.engine.client_probe import ProbedRound, Prober
 from fedbench.engine.client_reports import dropped_report, failure_report
 from fedbench.engine.client_slots import ClientSlot, recorder
 from fedbench.engine.device import explained, is_out_of_memory, retried_out_of_memory
@@ -123,17 +123,12 @@ class ClientHost(ModelHost):
         probed, self._probed = self._probed, None
         if probed is None:
             return ()
-        spec, results = self._spec, []
+        spec = self._spec
         prober = Prober(
             self._model, *self._scored["test"], self._transform, spec.probing, spec.evaluation_batch_size, spec.seed
         )
-        for client in sorted(probed.messages):
-            pair = [probed.trained(client, spec.table), dict(self._received)]
-            for vectors in pair if spec.keeps_statistics else ():
-                vectors[STATISTICS] = self._start_statistics(client)
-            mine, mean = (ModelValues.of(vectors, self._device) for vectors in pair)
-            results.append(prober.compare(probed, client, mine, mean))
-        return tuple(results)
+        own_statistics = self._start_statistics if spec.keeps_statistics else None
+        return prober.compare(probed, probed.pairs(spec.table, self._received, self._device, own_statistics))
 
     def _new_upload(self, order: HostOrder) -> HostUpload | DeviceSum:
         """What collects the answer to an order; a sum of updates as they are is computed where the clients train."""

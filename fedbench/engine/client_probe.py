@@ -1,6 +1,6 @@
 """Compares a client's model with the model that the server has made of all of them: features, and losses on the way."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,7 @@ from fedbench.engine.probing import ClientProbe, Probing
 from fedbench.measures.barrier import places_on_line
 from fedbench.measures.features import feature_modules, recorded_features
 from fedbench.measures.line import on_line
-from fedbench.measures.similarity import linear_cka
+from fedbench.measures.similarity import centred_gram, cka_of_grams
 from fedbench.models.flat import FlatModel
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
@@ -84,6 +84,29 @@ class ProbedRound:
         table.scatter(values, vectors, parts)
         return vectors
 
+    def pairs(
+        self,
+        table: PartTable,
+        received: Mapping[str, Vector],
+        device: torch.device,
+        own_statistics: Callable[[int], Vector] | None,
+    ) -> Iterator[tuple[int, ModelValues, ModelValues]]:
+        """(client, its model after its training, the global one) of each accepted client, ascending by client.
+
+        Args:
+            table: the parts of a transfer.
+            received: {channel: vector}, the global values after the round.
+            device: where the values are to be.
+            own_statistics: of a client, where clients keep running statistics of their own; both models then have them.
+        """
+        shared = ModelValues.of(received, device)
+        for client in sorted(self.messages):
+            mine, mean = ModelValues.of(self.trained(client, table), device), shared
+            if own_statistics is not None:
+                own = torch.from_numpy(own_statistics(client)).to(device)
+                mine, mean = ModelValues(mine.parameters, own), ModelValues(shared.parameters, own)
+            yield client, mine, mean
+
 
 class Prober:
     """Compares models on the same rows of the test split, whoever compares them."""
@@ -103,7 +126,7 @@ class Prober:
         inputs, labels: the test split, as for `score_batches`.
         transform: turns stored inputs into what the module takes.
         probing: how many rows and points.
-        batch_size: samples of a forward pass.
+        batch_size: samples of a forward pass that scores; all rows pass at once where features are compared.
         seed: of the experiment; it draws the rows.
         """
         self._model = model
@@ -112,49 +135,57 @@ class Prober:
         self._probing = probing
         self._seed = seed
         chosen = np.sort(generator(seed, "probe").permutation(len(labels))[: probing.samples]).astype(np.int64)
+        self._chosen: IntArray = chosen
         self._batches: list[IntArray] = [chosen[start:stop] for start, stop in batch_borders(len(chosen), batch_size)]
+        self._modules: dict[int, str] = {}
 
-    def compare(self, probed: ProbedRound, client: int, mine: ModelValues, mean: ModelValues) -> ClientProbe:
-        """Compare a client's model with the global one.
+    def compare(
+        self, probed: ProbedRound, pairs: Iterable[tuple[int, ModelValues, ModelValues]]
+    ) -> tuple[ClientProbe, ...]:
+        """Compare the models of clients with the global one.
 
         Args:
             probed: the round.
-            client: the client.
-            mine: its model after its training.
-            mean: the global model after the round.
+            pairs: (client, its model after its training, the global model after the round) each.
         """
-        similarities = dict(self._similarities(mine, mean)) if probed.round in self._probing.cka else {}
-        losses = dict(self._losses(mine, mean, probed.groups)) if probed.round in self._probing.barrier else {}
-        return ClientProbe(client, similarities, losses)
+        results = []
+        known: tuple[ModelValues, dict[int, Tensor]] | None = None
+        for client, mine, mean in pairs:
+            similarities: dict[int, float] = {}
+            if probed.round in self._probing.cka:
+                if known is None or known[0] is not mean:
+                    known = mean, self._grams(mean)
+                grams = self._grams(mine)
+                similarities = {
+                    group: cka_of_grams(grams[group], known[1][group])
+                    if group in grams and group in known[1]
+                    else float("nan")
+                    for group in self._model.layout.all_groups
+                }
+            losses = dict(self._losses(mine, mean, probed.groups)) if probed.round in self._probing.barrier else {}
+            results.append(ClientProbe(client, similarities, losses))
+        return tuple(results)
 
-    def _similarities(self, mine: ModelValues, mean: ModelValues) -> Iterator[tuple[int, float]]:
-        """(layer group, linear CKA of its features), one group at a time, since features take much memory."""
-        self._put(mine)
+    def _grams(self, values: ModelValues) -> dict[int, Tensor]:
+        """{layer group: float64 [samples, samples], the centred Gram matrix of its features}.
+
+        A group whose module does not put out a row for each sample is left out.
+        """
+        self._put(values)
         module = self._model.module.eval()
-        modules = feature_modules(module, self._model.layout, lambda: self._forward(self._batches[0]))
-        for group, name in sorted(modules.items()):
-            pair = [self._features(values, group, name) for values in (mine, mean)]
-            yield group, linear_cka(pair[0], pair[1]) if pair[0] is not None and pair[1] is not None else float("nan")
-
-    def _features(self, values: ModelValues, group: int, name: str) -> Tensor | None:
-        """[samples, features]; None where the module does not put out a row for each sample."""
-        parts = []
-        for batch in self._batches:
+        if not self._modules:
+            self._modules = feature_modules(module, self._model.layout, lambda: self._forward(self._chosen[:1]))
             self._put(values)
-            with recorded_features(self._model.module.eval(), {group: name}) as features:
-                self._forward(batch)
-            if group not in features or len(features[group]) != len(batch):
-                return None
-            parts.append(features[group].float())
-        return torch.cat(parts)
+        with recorded_features(module, self._modules, centred_gram) as grams:
+            self._forward(self._chosen)
+        return {group: gram for group, gram in grams.items() if len(gram) == len(self._chosen)}
 
-    def _forward(self, batch: IntArray) -> Tensor:
+    def _forward(self, rows: IntArray) -> None:
+        """One forward pass over rows of the test split."""
         inputs, labels = self._rows
-        rows = torch.from_numpy(batch).to(labels.device)
-        device = self._model.vector.device
-        with torch.inference_mode(), seeded(device, torch_seed(self._seed, "evaluation", int(batch[0]))):
-            outputs: Tensor = self._model.module(self._transform(inputs.index_select(0, rows).to(device), None))
-        return outputs
+        places, device = torch.from_numpy(rows).to(labels.device), self._model.vector.device
+        with torch.inference_mode(), seeded(device, torch_seed(self._seed, "evaluation", int(rows[0]))):
+            self._model.module(self._transform(inputs.index_select(0, places).to(device), None))
 
     def _losses(
         self, mine: ModelValues, mean: ModelValues, groups: tuple[int, ...]

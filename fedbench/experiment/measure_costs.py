@@ -73,8 +73,8 @@ def measure_costs(problem: Problem, client_flops: int) -> Iterator[MeasureCost]:
 def _probe_cost(problem: Problem, name: str, rounds: tuple[int, ...], client_flops: int) -> MeasureCost:
     """The cost of comparing clients' models with the global one after some rounds, counted from 1.
 
-    Counted are the forward passes: two models for each layer group of `cka`, all points of the lines of `barrier`. The
-    kernels of `cka` are not counted.
+    Counted are the forward passes: of each client's and the global model for `cka`, of all points of the lines for
+    `barrier`. The products of features of `cka` are not counted.
     """
     analysis, layout = problem.config.analysis, problem.layout
     samples = min(analysis.samples, problem.federation.data.scored_rows["test"])
@@ -83,7 +83,7 @@ def _probe_cost(problem: Problem, name: str, rounds: tuple[int, ...], client_flo
         cohort, groups = _participants(problem, number - 1)
         lines = 1 + len(set().union(*groups))
         of_barrier = 1 + lines * (analysis.points - 1)
-        passes += len(cohort) * (2 * layout.groups if name == "cka" else of_barrier)
+        passes += len(cohort) * (2 if name == "cka" else of_barrier)
         values += len(cohort) * (layout.groups * len(CKA_SCHEMA) if name == "cka" else lines * (4 + analysis.points))
     flops = passes * problem.costs.forward_flops(samples)
     return MeasureCost(name, flops, flops / client_flops, values * BYTES_PER_COLUMN)

@@ -21,7 +21,7 @@ from fedbench.config.identity import digest
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.engine.arrivals.server import ArrivalServerSpec
 from fedbench.engine.messages import HostSpec
-from fedbench.engine.rounds.server import ServerSpec
+from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule, check_trainers
 from fedbench.experiment.federation import Federation, scaling

@@ -43,26 +43,29 @@ def feature_modules(module: nn.Module, layout: ParameterLayout, forward: Callabl
 
 
 @contextmanager
-def recorded_features(module: nn.Module, modules: Mapping[int, str]) -> Iterator[dict[int, Tensor]]:
+def recorded_features(
+    module: nn.Module, modules: Mapping[int, str], kept: Callable[[Tensor], Tensor] = lambda features: features
+) -> Iterator[dict[int, Tensor]]:
     """Within this context every forward pass leaves the features of its samples in the dictionary that is yielded.
 
     Args:
         module: the network.
         modules: as `feature_modules` gives them.
+        kept: what is kept of features [samples, features], for which there may be no memory as a whole.
 
     Yields:
-        {layer group: [samples, features]} of the last forward pass.
+        {layer group: what is kept} of the last forward pass.
     """
     features: dict[int, Tensor] = {}
 
-    def kept(group: int) -> Callable[..., None]:
+    def recorded(group: int) -> Callable[..., None]:
         def keep(_module: nn.Module, _inputs: object, output: object) -> None:
             if (tensor := _first_tensor(output)) is not None:
-                features[group] = tensor.detach().reshape(len(tensor), -1)
+                features[group] = kept(tensor.detach().reshape(len(tensor), -1))
 
         return keep
 
-    handles = [module.get_submodule(name).register_forward_hook(kept(group)) for group, name in modules.items()]
+    handles = [module.get_submodule(name).register_forward_hook(recorded(group)) for group, name in modules.items()]
     try:
         yield features
     finally:

@@ -29,6 +29,7 @@ from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.records.kept import KeptFiles, Tensors
 from fedbench.records.measured import MEASURED, STEPS
 from fedbench.records.observers import RunDescription
+from fedbench.records.partition_table import partition_table
 from fedbench.records.reader import (
     CHECKSUMS,
     CLIENTS,
@@ -357,21 +358,6 @@ def in_a_ray_job() -> bool:
 def lasting_root() -> Path:
     """The folder for what a Ray job leaves: `fedbench` in the home directory."""
     return home("set HOME to a folder that outlasts the job") / "fedbench"
-
-
-def partition_table(run: RunDescription) -> pa.Table:
-    """What each client got: `client`, `samples`, and the samples of each class, one column per class in label order.
-
-    A class whose name is taken (by another class or by the first two columns) gets its label behind it.
-    """
-    counts = np.asarray(run.client_class_counts, np.int64).reshape(-1, len(run.class_names))
-    columns: dict[str, pa.Array] = {
-        "client": pa.array(np.arange(len(counts)), pa.int32()),
-        "samples": pa.array(counts.sum(axis=1), pa.int64()),
-    }
-    for label, name in enumerate(run.class_names):
-        columns[name if name not in columns else f"{name} ({label})"] = pa.array(counts[:, label], pa.int64())
-    return pa.table(columns)
 
 
 _DESCRIBED = [

@@ -12,6 +12,8 @@ from fedbench import run
 from fedbench.engine import client_host
 from fedbench.errors import ClientFailure, ConfigError, RunError
 from fedbench.experiment.result import Result
+from fedbench.records.measured import STEPS
+from fedbench.records.reader import load_measured
 from fedbench.training.captured import CalledStep
 
 pytestmark = pytest.mark.slow
@@ -46,6 +48,16 @@ def test_recorded_steps_in_slots_leave_the_same_model(variant: str, monkeypatch:
     result = trained(*VARIANTS[variant], "runtime.slots=4")
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert result.history.column("train_loss").equals(expected.history.column("train_loss"))
+
+
+@pytest.mark.parametrize("variant", ["adam", "scaffold", "groups-of-clients"])
+def test_the_norms_of_recorded_steps_are_those_of_steps_one_after_the_other(
+    variant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on = (*VARIANTS[variant], "analysis.step_norms=true")
+    expected = load_measured(trained(*on).directory, STEPS)
+    monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
+    assert load_measured(trained(*on, "runtime.slots=4").directory, STEPS).equals(expected)
 
 
 def test_steps_that_are_not_recorded_leave_the_same_model_in_slots() -> None:

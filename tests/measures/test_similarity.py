@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from fedbench.measures.similarity import linear_cka
+from fedbench.measures.similarity import FEATURES_AT_A_TIME, centred_gram, linear_cka
 
-pytest.importorskip("cka", reason="needs pytorch-cka")
+cka = pytest.importorskip("cka", reason="needs pytorch-cka")
 FEATURES = torch.randn(200, 12, generator=torch.Generator().manual_seed(0))
 
 
@@ -28,6 +28,18 @@ def test_independent_features_are_near_0_even_where_there_are_more_of_them_than_
 
 def test_features_that_do_not_vary_have_no_cka() -> None:
     assert math.isnan(linear_cka(FEATURES, torch.ones(200, 3)))
+
+
+def test_features_are_summed_piece_by_piece() -> None:
+    wide = torch.randn(9, 2 * FEATURES_AT_A_TIME + 5, generator=torch.Generator().manual_seed(3)) + 7
+    exact = wide.double() - wide.double().mean(dim=0)
+    assert torch.allclose(centred_gram(wide), exact @ exact.T)
+
+
+def test_it_is_what_pytorch_cka_makes_of_centred_features() -> None:
+    others = FEATURES[:, :5] ** 2
+    centred = [features.double() - features.double().mean(dim=0) for features in (FEATURES, others)]
+    assert linear_cka(FEATURES, others) == pytest.approx(float(cka.cka_from_features(*centred)))
 
 
 def test_it_is_the_unbiased_estimate() -> None:

@@ -15,8 +15,9 @@ from samples import CLASSES, a_description, a_round, client_rows, without_checks
 from fedbench.config.identity import digest
 from fedbench.errors import ConfigError, DataError, RunError
 from fedbench.records import run_directory
+from fedbench.records.partition_table import partition_table
 from fedbench.records.reader import load_description, load_run
-from fedbench.records.run_directory import RunDirectory, partition_table
+from fedbench.records.run_directory import RunDirectory
 from fedbench.records.schema import CLIENT_SCHEMA, ROUND_SCHEMA
 
 

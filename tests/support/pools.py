@@ -8,7 +8,8 @@ import numpy as np
 from fedbench.algorithms.fedmr import FedMR
 from fedbench.engine.messages import RoundPlan
 from fedbench.engine.rounds.pool_server import PoolServer
-from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.engine.rounds.server import Server
+from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.planning.schedules import Cyclic, Full, Schedule
 from fedbench.protocol.compression import Uncompressed
 from fedbench.protocol.layout import ParameterLayout

@@ -30,7 +30,7 @@ from fedbench.engine.on_ray.node_sum import NodeSum
 from fedbench.engine.on_ray.placement import assign
 from fedbench.engine.on_ray.server_actors import PoolServerActor, ServerActor
 from fedbench.engine.probing import ClientProbe
-from fedbench.engine.rounds.server import ServerSpec
+from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import HangingClients, RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.message import PartTable

@@ -12,7 +12,8 @@ from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingP
 from fedbench.engine.messages import DeviceRecord, HostSpec, KeptMessage, RoundOutcome, RoundPlan
 from fedbench.engine.probing import ClientProbe
 from fedbench.engine.rounds.pool_server import PoolServer
-from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.engine.rounds.server import Server
+from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import ClientFailure
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector

@@ -12,7 +12,8 @@ import numpy as np
 
 from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
-from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.engine.rounds.server import Server
+from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import RunError
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS

@@ -5,14 +5,13 @@ It needs NumPy alone. On a cluster it runs inside a Ray actor, inline it is a pl
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import get_args
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
-from fedbench.algorithms.base import Algorithm, Needs, RoundUpdates, RuleContext, ServerRule, Values
+from fedbench.algorithms.base import Needs, RoundUpdates, RuleContext, ServerRule, Values
 from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.engine.divergence import too_few_updates
 from fedbench.engine.messages import RoundOutcome, RoundPlan
@@ -20,64 +19,18 @@ from fedbench.engine.rounds.averaging import average_groups, averages, changes, 
 from fedbench.engine.rounds.comparison import divergences_of
 from fedbench.engine.rounds.normalisation import normalisers, scale_correction
 from fedbench.engine.rounds.rule_result import check_norms, checked
+from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import RunError
 from fedbench.measures.divergence import Divergence
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.participation import draw_cohort
-from fedbench.planning.schedules import Feedback, Schedule
+from fedbench.planning.schedules import Feedback
 from fedbench.protocol.exact_sum import FixedPoint
-from fedbench.protocol.layout import ParameterLayout, Vector
-from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
-from fedbench.protocol.update_pipeline import UpdatePipeline, add_message
+from fedbench.protocol.layout import Vector
+from fedbench.protocol.message import PARAMETERS, STATISTICS
+from fedbench.protocol.update_pipeline import add_message
 from fedbench.randomness import global_generators_seeded, torch_seed
 from fedbench.system.threads import OneThread
-from fedbench.training.minibatches import LocalLength
-from fedbench.training.optimizers import LearningRate
-
-
-@dataclass(frozen=True)
-class ServerSpec:
-    """Everything that a server is made from.
-
-    Attributes:
-        table: the parts of a transfer.
-        vector: float32 [P], the initial parameters.
-        statistics: float32, the initial running statistics.
-        sizes: training samples of each client of the population.
-        cohort_size: participants of a round.
-        rounds: rounds of the run.
-        seed: seed of the experiment.
-        algorithm: the method; it gives the server rule and the weights.
-        schedule: which layer groups train in which round.
-        learning_rate: factor on the learning rate by round.
-        local: number of minibatches that a client trains on.
-        update: clipping, noise and compression of an update before it is sent.
-        compares_updates: whether the server keeps a round's updates, to find out how far they point apart.
-    """
-
-    table: PartTable
-    vector: Vector
-    statistics: Vector
-    sizes: tuple[int, ...]
-    cohort_size: int
-    rounds: int
-    seed: int
-    algorithm: Algorithm
-    schedule: Schedule
-    learning_rate: LearningRate
-    local: LocalLength
-    update: UpdatePipeline
-    compares_updates: bool = False
-
-    @property
-    def sums_updates(self) -> bool:
-        """Whether the server does its work on the sum of the updates, which hosts may then add up beforehand."""
-        return self.algorithm.sums() and not self.compares_updates
-
-    @property
-    def layout(self) -> ParameterLayout:
-        """Layout of the parameters in the flat vector."""
-        return self.table.layout
 
 
 class Server:

@@ -11,7 +11,8 @@ from fedbench.algorithms.fedavg import FedAvg
 from fedbench.algorithms.fedcross import FedCross
 from fedbench.algorithms.fedmut import FedMut
 from fedbench.engine.rounds.pool_server import PoolServer
-from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.engine.rounds.server import Server
+from fedbench.engine.rounds.server_spec import ServerSpec
 
 
 @pytest.mark.parametrize("cohort", [len(SIZES), 3])

@@ -13,7 +13,8 @@ from fedbench.algorithms.fedavg import FedAvg
 from fedbench.algorithms.fedexp import FedExP
 from fedbench.algorithms.fednova import FedNova
 from fedbench.algorithms.robust import Median, TrimmedMean
-from fedbench.engine.rounds.server import Server, ServerSpec
+from fedbench.engine.rounds.server import Server
+from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import RunError
 from fedbench.planning.schedules import Full, PerClient, Schedule, Sequential
 from fedbench.protocol.compression import Uncompressed
