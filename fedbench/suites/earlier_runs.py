@@ -4,16 +4,18 @@ That is the configuration and the content of the parts of one's own. Nothing tha
 """
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from fedbench.config.identity import digest
+from fedbench.config.runtime import RuntimeSection
 from fedbench.errors import FedbenchError
 from fedbench.experiment.description import versions
 from fedbench.records.reader import CONFIG, load_description, load_run
+from fedbench.suites.plan import Run
 
 LIBRARIES = ("fedbench", "torch", "numpy", "machine")
 """The entries of `summary["versions"]` that a result depends on."""
@@ -30,10 +32,17 @@ class Recorded:
     Attributes:
         directory: the run directory.
         summary: as in `summary.json`.
+        keep_models, keep_messages: as in the `runtime` section of its configuration.
     """
 
     directory: Path
     summary: dict[str, Any]
+    keep_models: frozenset[int] = frozenset()
+    keep_messages: frozenset[int] = frozenset()
+
+    def keeps(self, runtime: RuntimeSection) -> bool:
+        """Whether it has kept all models and messages that a run with this `runtime` section would keep."""
+        return self.keep_models >= {*runtime.keep_models} and self.keep_messages >= {*runtime.keep_messages}
 
     @property
     def finished(self) -> bool:
@@ -51,12 +60,13 @@ class Recorded:
         )
 
 
-def find_recorded(folders: Iterable[Path], wanted: Collection[str]) -> dict[str, Recorded]:
+def find_recorded(folders: Iterable[Path], wanted: Mapping[str, Run]) -> dict[str, Recorded]:
     """The recorded runs by digest; a finished one goes before one that is not.
 
     Args:
-        folders: folders that hold run directories; unfinished runs count only in the first.
-        wanted: the digests that are looked for.
+        folders: folders that hold run directories. In the first, unfinished runs count, too; in the others only those
+            that have kept the models and messages that are wanted for analyses.
+        wanted: {digest: run that is looked for}.
     """
     recorded: dict[str, Recorded] = {}
     for place, folder in enumerate(folders):
@@ -65,6 +75,8 @@ def find_recorded(folders: Iterable[Path], wanted: Collection[str]) -> dict[str,
             if known is None or known[0] not in wanted:
                 continue
             key, run = known
+            if place and not run.keeps(wanted[key].config.runtime):
+                continue
             if run.finished and not (key in recorded and recorded[key].finished):
                 recorded[key] = run
             elif place == 0:
@@ -106,4 +118,13 @@ def _recorded(directory: Path) -> tuple[str, Recorded] | None:
         own_code = load_description(directory).own_code
     except FedbenchError:
         return None
-    return digest(config, own_code), Recorded(directory, summary)
+    return digest(config, own_code), Recorded(directory, summary, _kept(config, "models"), _kept(config, "messages"))
+
+
+def _kept(config: dict[str, Any], what: str) -> frozenset[int]:
+    """The numbers that `runtime.keep_models` or `keep_messages` names in a recorded configuration."""
+    runtime = config.get("runtime")
+    numbers = runtime.get(f"keep_{what}") if isinstance(runtime, dict) else None
+    return (
+        frozenset(number for number in numbers if isinstance(number, int)) if isinstance(numbers, list) else frozenset()
+    )

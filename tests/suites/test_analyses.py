@@ -123,3 +123,14 @@ def test_the_command_says_whether_a_statement_agrees_in_one_line(
     assert finished.status == 0, finished.stderr
     assert "agree" in next(line for line in finished.stdout.splitlines() if "norms differ (nobody)" in line)
     assert "analyses: " in finished.stdout
+
+
+def test_another_suites_run_counts_only_if_it_has_kept_what_this_suite_wants_kept(run_folder: Path) -> None:
+    tiny: dict[str, object] = {"seeds": [0], "published": None}
+    kept = {**tiny, "set": {"runtime.keep_models": ["2-3"], "runtime.keep_messages": [1]}}
+    less = {**tiny, "set": {"runtime.keep_models": [3]}}
+    for name, changes, runs in (("plain", tiny, 2), ("kept", kept, 2), ("less", less, 0), ("again", tiny, 0)):
+        plan = plan_of(write_suite(run_folder, name=name, **changes))
+        outcomes, _ = run(plan)
+        assert outcomes.status == "finished"
+        assert sum(not outcome.reused for outcome in outcomes.by_digest.values()) == runs, name
