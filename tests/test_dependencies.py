@@ -51,4 +51,4 @@ def test_what_is_imported_is_declared() -> None:
 
 
 def test_what_is_declared_is_imported() -> None:
-    assert declared("privacy", "cmaes", "postgresql", "browser") - imported() - NAMED_BY_TEXT == set()
+    assert declared("privacy", "cmaes", "postgresql", "browser", "analysis") - imported() - NAMED_BY_TEXT == set()

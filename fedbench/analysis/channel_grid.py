@@ -46,10 +46,22 @@ def block(pictures: Sequence[Array], columns: int) -> Array:
     rows = math.ceil(len(pictures) / columns)
     whole = np.empty((rows * (height + LINE_WIDTH) - LINE_WIDTH, columns * (width + LINE_WIDTH) - LINE_WIDTH, 3))
     whole[:] = LINE
+    if free := rows * columns - len(pictures):  # places without a channel are white
+        whole[(rows - 1) * (height + LINE_WIDTH) :, (columns - free) * (width + LINE_WIDTH) :] = 1
     for number, picture in enumerate(pictures):
         top, left = number // columns * (height + LINE_WIDTH), number % columns * (width + LINE_WIDTH)
         whole[top : top + height, left : left + width] = picture.repeat(factor, 0).repeat(factor, 1)
     return whole.astype(np.float32)
+
+
+def wide_columns(count: int) -> int:
+    """Columns of a block about twice as wide as high, in which the last row is full where that can be had.
+
+    >>> [wide_columns(count) for count in (1, 4, 8, 16, 7)]
+    [1, 4, 4, 8, 7]
+    """
+    least = min(count, math.ceil(math.sqrt(2 * count)))
+    return next(columns for columns in range(least, count + 1) if columns == count or count % columns == 0)
 
 
 def grid_picture(pictures: Sequence[Sequence[Array]], labels: Sequence[str]) -> bytes:
@@ -91,7 +103,7 @@ def matrix_picture(
     from matplotlib.figure import Figure
 
     across, down = len(column_labels), len(row_labels)
-    blocks = [[block(channels, math.ceil(math.sqrt(2 * len(channels)))) for channels in row] for row in pictures]
+    blocks = [[block(channels, wide_columns(len(channels))) for channels in row] for row in pictures]
     side = min(3.0, (WIDEST - 0.5) / across)
     heights = [side * max(picture.shape[0] / picture.shape[1] for picture in row) for row in blocks]
     size = (side * across + 0.5, sum(heights) + 0.12 * down + 0.5)

@@ -53,7 +53,6 @@ def test_channels_lie_row_by_row() -> None:
     assert whole[0, 0, 0] == np.float32(0.1)
     assert whole[0, 26, 0] == np.float32(0.2)
     assert whole[26, 0, 0] == np.float32(0.3)
-    np.testing.assert_allclose(whole[26, 26], LINE)
     np.testing.assert_allclose(whole[24, 0], LINE)
 
 
@@ -109,3 +108,9 @@ def test_a_mistake_is_one_line_and_exit_status_2(tiny_run: Path, call: Call) -> 
         assert finished.stderr.startswith("error: ")
         assert finished.stderr.count("\n") == 1
     assert not (tiny_run / "analysis").exists()
+
+
+def test_places_without_a_channel_are_white() -> None:
+    whole = block([np.zeros((24, 24, 3), np.float32)] * 3, columns=2)
+    assert (whole[26:, 26:] == 1).all()
+    assert (whole[:24, :24] == 0).all()
