@@ -112,7 +112,7 @@ def _finish(axes: "Axes", title: str, x: str, y: str) -> None:
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     finish_axes(axes)
-    axes.legend(fontsize=6.5, frameon=False)
+    axes.legend(fontsize=6.5, framealpha=0.85, edgecolor="none")
 
 
 def _panel(

@@ -55,10 +55,9 @@ class ProblemPage:
         return [self._bounded_table(), self._unbounded_table(), self._count_table()]
 
     def _bounded_table(self) -> ShownTable:
+        has_bounds = any(slope.bound is not None for slope in self.bounded)
         rows = []
         for slope in self.bounded:
-            bound = "-" if slope.bound is None else f"{slope.bound:.3g}"
-            below = {True: "yes", False: "NO", None: "-"}[slope.is_below]
             label = slope.series.label + (" *" if slope.capped else "")
             cells = (
                 slope.series.theorem,
@@ -66,12 +65,11 @@ class ProblemPage:
                 *_exponent(slope.slope),
                 READINGS[slope.slope.reading],
                 f"{slope.at_longest.mean:.3g}",
-                bound,
-                below,
+                *(_beside_bound(slope) if has_bounds else ()),
             )
             rows.append((label, cells))
         notes = [f"Exponents of T, fitted over T = {self._fitted_from} to {self._longest}."]
-        if self._problem == "digits":
+        if not has_bounds:
             notes.append("L and sigma^2 are estimated, so that the bound is not known.")
         else:
             notes.append(
@@ -83,18 +81,11 @@ class ProblemPage:
                 "*: at the shorter of these T the step size is the largest that is allowed whatever T is, and does not "
                 "fall as 1 / sqrt(T)."
             )
-        columns = (
-            "theorem",
-            "gradient",
-            "exponent",
-            INTERVAL,
-            "beside -1/2",
-            f"mean, T={self._longest}",
-            "bound",
-            "below",
-        )
+        columns = ["theorem", "gradient", "exponent", INTERVAL, "beside -1/2", f"mean, T={self._longest}"]
+        if has_bounds:
+            columns += ["bound", "below"]
         title = f"{self._problem}: what the theorems bound, against T"
-        return ShownTable(title, "series", columns, tuple(rows), tuple(notes))
+        return ShownTable(title, "series", tuple(columns), tuple(rows), tuple(notes))
 
     def _unbounded_table(self) -> ShownTable:
         rows = tuple(
@@ -133,6 +124,12 @@ class ProblemPage:
             f"over seeds, slopes are fitted where the ground is grey.{bounds} {NEVER_COMPARED}",
             study_picture(self._measurements, self._fitted_from),
         )
+
+
+def _beside_bound(slope: HorizonSlope) -> tuple[str, str]:
+    """The bound at the longest horizon, and whether the quantity is below it at every horizon, as texts."""
+    bound = "-" if slope.bound is None else f"{slope.bound:.3g}"
+    return bound, {True: "yes", False: "NO", None: "-"}[slope.is_below]
 
 
 def _exponent(slope: Slope) -> tuple[str, str]:
