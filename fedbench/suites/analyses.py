@@ -34,7 +34,7 @@ def perform_analyses(
     for planned in outcomes.plan.analyses:
         by_seed: dict[int, RecordedAnalysis] = {}
         reasons: list[str] = []
-        failed = False
+        failed = is_new = False
         for seed in planned.seeds:
             missing = [
                 outcomes.plan.runs[digest].title
@@ -44,31 +44,34 @@ def perform_analyses(
             if missing:
                 reasons.append(f"{missing[0]} is not finished")
                 continue
+            recorded = None if force else _recorded(planned, seed, outcomes, folder)
             try:
-                by_seed[seed] = _perform(planned, seed, outcomes, folder, say, force)
+                by_seed[seed] = recorded or _perform(planned, seed, outcomes, folder, say)
+                is_new = is_new or recorded is None
             except FedbenchError as error:
                 reasons.append(str(error))
                 failed = True
-        yield AnalysisOutcome(planned, by_seed, "; ".join(dict.fromkeys(reasons)), failed)
+        yield AnalysisOutcome(planned, by_seed, "; ".join(dict.fromkeys(reasons)), failed, is_new)
+
+
+def _recorded(planned: PlannedAnalysis, seed: int, outcomes: Outcomes, folder: Path) -> RecordedAnalysis | None:
+    """The analysis of one seed as it was performed before on the same models; None where it was not."""
+    try:
+        recorded = read_analysis(folder / FOLDER / planned.folder(seed))
+    except FedbenchError:
+        return None
+    return recorded if recorded.identity == _identity(planned, seed, outcomes) else None
 
 
 def _perform(
-    planned: PlannedAnalysis, seed: int, outcomes: Outcomes, folder: Path, say: Callable[[str], None], force: bool
+    planned: PlannedAnalysis, seed: int, outcomes: Outcomes, folder: Path, say: Callable[[str], None]
 ) -> RecordedAnalysis:
-    """Perform one analysis with one seed, or read it where it is there already.
+    """Perform one analysis with one seed.
 
     Raises:
         FedbenchError: it cannot be performed.
     """
     name, identity = planned.folder(seed), _identity(planned, seed, outcomes)
-    if not force:
-        try:
-            recorded = read_analysis(folder / FOLDER / name)
-        except FedbenchError:
-            pass
-        else:
-            if recorded.identity == identity:
-                return recorded
     say(f"analysis {name}: {planned.part.kind} of {len(planned.runs(seed))} runs")
     from fedbench.analysis.results import write_analysis
 

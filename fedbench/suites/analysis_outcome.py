@@ -18,12 +18,14 @@ class AnalysisOutcome:
         by_seed: {seed: the analysis of the runs with this seed}.
         reason: why it is not whole, one line; "": it is.
         failed: whether that is a failure, and not only that runs are missing.
+        is_new: whether it was performed now, and not only read.
     """
 
     planned: PlannedAnalysis
     by_seed: Mapping[int, RecordedAnalysis] = field(default_factory=dict)
     reason: str = ""
     failed: bool = False
+    is_new: bool = False
 
     @property
     def statements(self) -> list[Judged]:

@@ -136,9 +136,9 @@ class _Expansion:
             if all(place in cells for place in places):
                 digests = {seed: [cells[place].runs[seed] for place in places] for seed in self._seeds}
                 called = {digest: run.label.removesuffix(scaled_to) for digest, run in runs.items()}
-                yield PlannedAnalysis(
-                    part, {seed: {digest: called[digest] for digest in of_seed} for seed, of_seed in digests.items()}
-                )
+                by_seed = {seed: {digest: called[digest] for digest in of_seed} for seed, of_seed in digests.items()}
+                own = self._suite.seeds
+                yield PlannedAnalysis(part, by_seed, own[0] if len(own) == 1 else None)
 
     def _in_order(self, patterns: Sequence[str], name: str) -> list[Address]:
         """The cells that the patterns of an analysis mean, in the order of the patterns and then of the table."""

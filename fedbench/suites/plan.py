@@ -70,10 +70,12 @@ class PlannedAnalysis:
     Attributes:
         part: the analysis as the file has it.
         by_seed: {seed: {digest of a run: what its model is called}}, in the order in which they are shown.
+        only_seed: the seed of a suite that has no other by default; None: it has several.
     """
 
     part: AnalysisPart
     by_seed: dict[int, dict[str, str]]
+    only_seed: int | None = None
 
     @property
     def seeds(self) -> tuple[int, ...]:
@@ -85,8 +87,8 @@ class PlannedAnalysis:
         return self.by_seed[seed]
 
     def folder(self, seed: int) -> str:
-        """The name of its folder for one seed."""
-        return self.part.name if len(self.by_seed) == 1 else f"{self.part.name}-seed{seed}"
+        """The name of its folder for one seed, the same whichever other seeds are asked for."""
+        return self.part.name if seed == self.only_seed else f"{self.part.name}-seed{seed}"
 
 
 @dataclass(frozen=True)

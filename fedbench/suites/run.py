@@ -156,7 +156,7 @@ class _Suite:
 
     def _analyse(self) -> None:
         """Perform the analyses over the finished runs, and write the table again with what they say of statements."""
-        if not self._whole.plan.analyses:
+        if not self._whole.plan.analyses or self._outcomes.missing:  # missing: the user has interrupted
             return
         analyses: list[AnalysisOutcome] = []
         try:
@@ -171,6 +171,8 @@ class _Suite:
             self._outcomes.analyses = self._whole.analyses = tuple(analyses)
             self._write()
             self._report()
+            if self._parent.run_id is None and any(analysis.is_new for analysis in analyses):
+                self._open_parent()
             self._parent.artifacts(self._folder / ANALYSES, below=ANALYSES)
             for analysis in analyses:
                 for recorded in analysis.by_seed.values():

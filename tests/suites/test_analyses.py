@@ -1,13 +1,14 @@
 """Analyses as part of a suite: checked with the file, performed once, and statements beside what was measured."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 from command_line import in_this_process
 from small_suites import WITHOUT, plan_of, run, write_suite
 
-from fedbench.cli.suite import dry_run
+from fedbench.cli.suite import dry_run, make_plan
 from fedbench.errors import ConfigError
 from fedbench.records.recorded_analysis import read_analysis
 from fedbench.suites.analysis_part import Statement
@@ -134,3 +135,34 @@ def test_another_suites_run_counts_only_if_it_has_kept_what_this_suite_wants_kep
         outcomes, _ = run(plan)
         assert outcomes.status == "finished"
         assert sum(not outcome.reused for outcome in outcomes.by_digest.values()) == runs, name
+
+
+@pytest.mark.slow
+def test_mlflow_has_the_analyses_in_the_suites_run_also_where_all_runs_were_recorded_before(
+    run_folder: Path, empty_store: Path
+) -> None:
+    from mlflow import MlflowClient
+
+    shutil.copy(empty_store, run_folder / "store.db")
+    tracked = ("runtime.executor=inline", f"tracking.mlflow_uri=sqlite:///{run_folder}/store.db")
+    client = MlflowClient(tracked[1].partition("=")[2])
+    for name, analyses in (("first", [COMPARED]), ("second", [COMPARED, {**COMPARED, "name": "second"}])):
+        suite = write_suite(run_folder, analyses=analyses, seeds=[0])
+        assert run(make_plan([suite, *tracked]))[0].status == "finished"
+        experiment = client.get_experiment_by_name("fedbench")
+        runs = client.search_runs([experiment.experiment_id])
+        (parent,) = [found for found in runs if "mlflow.parentRunId" not in found.data.tags]
+        folder = f"analysis/{analyses[-1]['name']}"
+        files = {file.path for file in client.list_artifacts(parent.info.run_id, folder)}
+        assert f"{folder}/kernels.png" in files, name
+        assert f"{analyses[-1]['name']}/norm_mean/FNU" in parent.data.metrics
+        assert parent.info.status == "FINISHED"
+
+
+def test_another_seed_has_a_folder_of_its_own_and_what_is_there_stays(run_folder: Path) -> None:
+    suite = write_suite(run_folder, analyses=[COMPARED], seeds=[0])
+    for seeds in ("0", "3", "0,3"):
+        _, lines = run(plan_of(suite, seeds=seeds))
+    assert not any(line.startswith("analysis") for line in lines)
+    folder = suite_folder(plan_of(suite)) / "analysis"
+    assert sorted(path.name for path in folder.iterdir()) == ["first-layer", "first-layer-seed3", "index.html"]
