@@ -17,6 +17,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.merge import merged, parse_overrides
 from fedbench.data.augment import prepare
 from fedbench.data.base import Split
+from fedbench.engine.device_rows import host_tensors
 from fedbench.errors import ConfigError, DataError
 from fedbench.experiment.checkpointing import codec
 from fedbench.experiment.federation import load_federation
@@ -265,7 +266,7 @@ class RecordedModel:
         if not self.layout.statistics_size:
             return self
         problem, flat = self.experiment.problem, self.build()
-        inputs = torch.from_numpy(np.ascontiguousarray(problem.federation.data.train.inputs))
+        inputs, _ = host_tensors(problem.federation.data.train)
         rows = np.concatenate(problem.federation.rows)
         recalibrate(flat, inputs, rows, self.experiment.transform, problem.config.seed)
         return replace(self, statistics=flat.statistics.numpy().copy())
