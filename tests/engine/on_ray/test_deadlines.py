@@ -17,7 +17,7 @@ ONE_SLOW = (
     "data.partition=shards", "data.partition.shards_per_client=1", "data.clients=10", "rounds=2", "schedule=full",
     "algorithm=small:Slow", "local.epochs=null", "local.steps=2",
 )  # fmt: skip
-LATE = ("algorithm.seconds=7", "participation.round_deadline=6")
+LATE = ("algorithm.seconds=4", "participation.round_deadline=6")  # of two steps
 
 
 def rows(result: Result) -> list[dict[str, Any]]:
