@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import optuna
@@ -32,15 +33,27 @@ def server() -> Iterator[PostgresqlServer]:
         server.remove()
 
 
-def trials(url: str) -> list[FrozenTrial]:
-    """As they stand in the database; none before the study is there."""
+@contextmanager
+def watched(url: str) -> Iterator[Callable[[], list[FrozenTrial]]]:
+    """Context with a function that gives the trials as they stand in the database; none before the study is there."""
     storage = open_storage(url)
+
+    def trials() -> list[FrozenTrial]:
+        try:
+            return optuna.load_study(study_name="small", storage=storage).get_trials()
+        except KeyError:
+            return []
+
     try:
-        return optuna.load_study(study_name="small", storage=storage).get_trials()
-    except KeyError:
-        return []
+        yield trials
     finally:
         close_storage(storage)
+
+
+def trials(url: str) -> list[FrozenTrial]:
+    """As they stand in the database now."""
+    with watched(url) as now:
+        return now()
 
 
 def counted(url: str) -> list[FrozenTrial]:
@@ -49,11 +62,12 @@ def counted(url: str) -> list[FrozenTrial]:
 
 def wait_for_a_running_trial(url: str, done: int) -> None:
     def met() -> bool:
-        found = trials(url)
+        found = now()
         running = any(trial.state == TrialState.RUNNING and trial.params for trial in found)
         return running and sum(trial.state.is_finished() for trial in found) >= done
 
-    wait_until(met, f"no {done} finished and a running trial")
+    with watched(url) as now:
+        wait_until(met, f"no {done} finished and a running trial")
 
 
 def shows_no_password(*ended: Finished) -> bool:
@@ -65,7 +79,8 @@ def test_a_study_that_two_processes_share_survives_a_kill_and_an_interrupt_and_s
     server: PostgresqlServer, commands: Commands, call: Callable[..., Finished], here: Path
 ) -> None:
     url = server.make_database("shared")
-    ended = share_kill_interrupt_and_go_on(commands, call, here, lambda: trials(url), "--storage", url)
+    with watched(url) as now:
+        ended = share_kill_interrupt_and_go_on(commands, call, here, now, "--storage", url)
     assert "--storage 'postgresql://bench:***@/" in ended[0].stderr
     assert json.loads(ended[1].stdout)["storage"] == without_passwords(url)
     assert shows_no_password(*ended)
