@@ -6,7 +6,9 @@ import pytest
 from fedbench.records.schema import ROUND_SCHEMA
 from fedbench.suites.cell_values import QUANTITIES, Absence, Measure, Reading, read
 
-ABSENT = ("epochs", "best_validation_accuracy", "final_validation_accuracy")
+JUMPS = tuple(name for name in QUANTITIES if "_jump_" in name)
+
+ABSENT = ("epochs", "best_validation_accuracy", "final_validation_accuracy", *JUMPS)
 """Quantities that these rounds do not have."""
 
 SCORES = [0.5, None, 0.8, 0.7, 0.9]
