@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedbench.data.base import IntArray
 from fedbench.engine.messages import HostOrder
@@ -174,11 +174,19 @@ class Prober:
         self._put(values)
         module = self._model.module.eval()
         if not self._modules:
-            self._modules = feature_modules(module, self._model.layout, lambda: self._forward(self._chosen[:1]))
+            self._modules = self._modules_with_rows(module)
             self._put(values)
         with recorded_features(module, self._modules, centred_gram) as grams:
             self._forward(self._chosen)
         return {group: gram for group, gram in grams.items() if len(gram) == len(self._chosen)}
+
+    def _modules_with_rows(self, module: nn.Module) -> dict[int, str]:
+        """{layer group: its feature module}, for those that put out one row for one sample."""
+        one = self._chosen[:1]
+        modules = feature_modules(module, self._model.layout, lambda: self._forward(one))
+        with recorded_features(module, modules) as features:
+            self._forward(one)
+        return {group: name for group, name in modules.items() if group in features and len(features[group]) == 1}
 
     def _forward(self, rows: IntArray) -> None:
         """One forward pass over rows of the test split."""

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from small import asynchronous, config
+from torch import nn
 from torch.nn.functional import cross_entropy
 from warm_pools import WarmPools
 
@@ -19,6 +20,7 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.run import Result, run
 from fedbench.experiment.setup import build_problem
 from fedbench.measures.similarity import linear_cka
+from fedbench.models.base import Model, Task
 from fedbench.models.groups import build_module
 from fedbench.records.kept import message_name, model_name
 from fedbench.records.measured import BARRIER, BARRIER_SCHEMA, CKA, CKA_SCHEMA
@@ -188,3 +190,39 @@ def test_the_cost_of_probes_is_foreseen() -> None:
     assert costs["cka"].table_bytes == 8 * 4 * len(rows_of(result, CKA))
     assert costs["barrier"].table_bytes == 8 * (4 + 3) * len(rows_of(result, BARRIER))
     assert all(cost.flops > 0 for cost in costs.values())
+
+
+class Sideways(Model):
+    """A network whose first layer puts its samples into columns."""
+
+    name: str = "test_probes:Sideways"
+
+    def build(self, task: Task) -> nn.Module:
+        return SidewaysNetwork(task)
+
+
+class SidewaysNetwork(nn.Module):
+    def __init__(self, task: Task) -> None:
+        super().__init__()
+        self.first, self.turned, self.last = nn.Linear(64, 40), Turned(), nn.Linear(40, task.classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        output: torch.Tensor = self.last(self.turned(self.first(images.flatten(1))).T)
+        return output
+
+
+class Turned(nn.Module):
+    """Scales features, and gives [features, samples]."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.ones(40))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return (features * self.scale).T
+
+
+def test_a_layer_without_a_row_for_each_sample_has_no_similarity_even_with_as_many_rows_as_samples() -> None:
+    names = (f"model={__name__}:Sideways", "analysis.cka=1", "analysis.samples=40", "schedule=full", "rounds=1")
+    rows = rows_of(run(config(*names, "runtime.executor=inline")), CKA)
+    assert [row["similarity"] is None for row in rows[:3]] == [False, True, False]
