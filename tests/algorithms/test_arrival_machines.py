@@ -25,6 +25,7 @@ METHODS: list[dict[str, object]] = [
     {"name": "fedasync"},
     {"name": "fedasync", "staleness": "hinge", "a": 2.0, "b": 1},
     {"name": "fedbuff", "buffer_size": 3},
+    {"name": "fadas", "buffer_size": 3},
     {"name": "ssgdm"},
     {"name": "ssgd-nesterov"},
 ]

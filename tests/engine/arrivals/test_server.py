@@ -63,7 +63,7 @@ def state(machine: ArrivalRule) -> dict[str, object]:
 
 def methods() -> list[AsyncAlgorithm]:
     """Every built-in one."""
-    parameters = {"ormo-da": {"smoothness": 1.0}, "fedbuff": {"buffer_size": 2}}
+    parameters = {"ormo-da": {"smoothness": 1.0}, "fedbuff": {"buffer_size": 2}, "fadas": {"buffer_size": 2}}
     made = []
     for name in BUILTIN["algorithm"]:
         if issubclass(component_class("algorithm", name), AsyncAlgorithm):
