@@ -105,7 +105,7 @@ class Activations(AnalysisSettings):
         total: int,
     ) -> "dict[str, Maximised]":
         height, width, channels = model.experiment.problem.spec.task.input_shape
-        found: dict[str, Maximised] = {}
+        maximised: dict[str, Maximised] = {}
         for number, layer in enumerate(layers):
             first = done + number * self.iterations
 
@@ -116,7 +116,7 @@ class Activations(AnalysisSettings):
                 (self.channels, channels, height, width),
                 generator=torch.Generator().manual_seed(torch_seed(self.seed, "activations")),
             )
-            found[layer] = maximise(
+            maximised[layer] = maximise(
                 module,
                 layer,
                 noise,
@@ -125,7 +125,7 @@ class Activations(AnalysisSettings):
                 total_variation=self.total_variation,
                 step_done=shown,
             )
-        return found
+        return maximised
 
     def _analysis(
         self, models: Sequence[RecordedModel], layers: Sequence[str], results: "Sequence[Mapping[str, Maximised]]"
@@ -267,10 +267,10 @@ def channel_activations(output: Tensor) -> Tensor:
     Args:
         output: [K, channels, H, W], whose activation is taken after a ReLU, or [K, channels].
     """
-    own = torch.arange(len(output))
+    channels = torch.arange(len(output))
     if output.dim() == 2:
-        return output[own, own]
-    return torch.relu(output[own, own]).mean(dim=(1, 2))
+        return output[channels, channels]
+    return torch.relu(output[channels, channels]).mean(dim=(1, 2))
 
 
 def total_variations(images: Tensor) -> Tensor:
@@ -354,14 +354,14 @@ def _rows(labels: Sequence[str], layers: Sequence[str], results: Sequence[Mappin
             "layer": layer,
             "depth": depth,
             "channel": channel,
-            "activation_at_start": found.at_start[channel],
-            "activation": found.activation[channel],
-            "total_variation": found.total_variation[channel],
-            "frequency": found.frequency[channel],
+            "activation_at_start": maximised.at_start[channel],
+            "activation": maximised.activation[channel],
+            "total_variation": maximised.total_variation[channel],
+            "frequency": maximised.frequency[channel],
             "image": image.ravel().tolist(),
         }
         for label, of_model in zip(labels, results, strict=True)
-        for depth, (layer, found) in enumerate((layer, of_model[layer]) for layer in layers)
-        for channel, image in enumerate(found.images)
+        for depth, (layer, maximised) in enumerate((layer, of_model[layer]) for layer in layers)
+        for channel, image in enumerate(maximised.images)
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)

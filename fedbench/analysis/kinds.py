@@ -25,5 +25,5 @@ def settings_class(kind: str) -> type[AnalysisSettings]:
     if kind not in KINDS:
         raise ValueError(f"no such analysis{did_you_mean(kind, KINDS)}")
     module, _, name = KINDS[kind].partition(":")
-    found: type[AnalysisSettings] = getattr(import_module(module), name)
-    return found
+    settings: type[AnalysisSettings] = getattr(import_module(module), name)
+    return settings

@@ -297,9 +297,10 @@ class Cases:
             )
         trained = self._travelled(rounds[0])
         whole = trained == self._problem.layout.all_groups
-        own = Visible(" + ".join(self._problem.layout.group_names[group] for group in trained), trained, key="own")
+        names = " + ".join(self._problem.layout.group_names[group] for group in trained)
+        as_trained = Visible(names, trained, key="own")
         cases = []
-        for visible in self._sets if whole else [own]:
+        for visible in self._sets if whole else [as_trained]:
             name = f"{visible.name}, round {rounds[0]}"
             count = visible.count(self._problem.layout)
             victims = (partial(self._message_victim, (rounds[0],), visible),)

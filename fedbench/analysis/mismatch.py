@@ -40,7 +40,7 @@ class Mismatch(AnalysisSettings):
         labels = tuple(model.label for model in models)
         steps = [self._steps(model) for model in models]
         rounds = [model.experiment.run.rounds for model in models]
-        found = {
+        recorded = {
             (label, norm, phase): {i: jump for i, jump in enumerate(jumps(table, norm, phase)) if jump is not None}
             for label, table in zip(labels, rounds, strict=True)
             for norm in NORMS
@@ -60,8 +60,8 @@ class Mismatch(AnalysisSettings):
             ),
             models=labels,
             settings=self.model_dump(),
-            data={"jumps": _rows(found)},
-            tables=(_shown(labels, found),),
+            data={"jumps": _rows(recorded)},
+            tables=(_shown(labels, recorded),),
             pictures=(
                 Picture(
                     "steps",
@@ -80,7 +80,7 @@ class Mismatch(AnalysisSettings):
             ),
             metrics={
                 f"{SHORT[norm]}_jump_{phase}/{label}": mean
-                for (label, norm, phase), values in found.items()
+                for (label, norm, phase), values in recorded.items()
                 if (mean := geometric_mean(list(values.values()))) is not None
             },
         )
@@ -108,17 +108,17 @@ Jumps = Mapping[tuple[str, str, str], Mapping[int, float]]
 """{(run, norm, phase): {round: jump}}."""
 
 
-def _rows(found: Jumps) -> pa.Table:
+def _rows(recorded: Jumps) -> pa.Table:
     """The jumps with `SCHEMA`."""
     rows = [
         {"model": label, "norm": norm, "phase": phase, "round": index, "jump": jump}
-        for (label, norm, phase), values in found.items()
+        for (label, norm, phase), values in recorded.items()
         for index, jump in values.items()
     ]
     return pa.Table.from_pylist(rows, schema=SCHEMA)
 
 
-def _shown(labels: Sequence[str], found: Jumps) -> ShownTable:
+def _shown(labels: Sequence[str], recorded: Jumps) -> ShownTable:
     kinds = [(norm, phase) for norm in NORMS for phase in PHASES]
 
     def text(values: Mapping[int, float]) -> str:
@@ -129,7 +129,7 @@ def _shown(labels: Sequence[str], found: Jumps) -> ShownTable:
         "Jumps at aggregations (number of aggregations)",
         "model",
         tuple(f"{SHORT[norm]}, {phase} updates" for norm, phase in kinds),
-        tuple((label, tuple(text(found[label, norm, phase]) for norm, phase in kinds)) for label in labels),
+        tuple((label, tuple(text(recorded[label, norm, phase]) for norm, phase in kinds)) for label in labels),
     )
 
 

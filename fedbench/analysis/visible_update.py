@@ -156,8 +156,8 @@ class DifferentiableRule:
     def step(self, weights: Mapping[str, Tensor], gradients: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The weights after one more step."""
         self._steps += 1
-        one = self._sgd if isinstance(self._optimizer, SGD) else self._adam
-        return {name: one(name, weights[name], gradients[name]) for name in weights}
+        step = self._sgd if isinstance(self._optimizer, SGD) else self._adam
+        return {name: step(name, weights[name], gradients[name]) for name in weights}
 
     def _sgd(self, name: str, weight: Tensor, gradient: Tensor) -> Tensor:
         sgd = self._optimizer

@@ -101,11 +101,11 @@ class ProbedRound:
         """
         shared = ModelValues.of(received, device)
         for client in sorted(self.messages):
-            mine, mean = ModelValues.of(self.trained(client, table), device), shared
+            trained, mean = ModelValues.of(self.trained(client, table), device), shared
             if own_statistics is not None:
-                own = torch.from_numpy(own_statistics(client)).to(device)
-                mine, mean = ModelValues(mine.parameters, own), ModelValues(shared.parameters, own)
-            yield client, mine, mean
+                statistics = torch.from_numpy(own_statistics(client)).to(device)
+                trained, mean = ModelValues(trained.parameters, statistics), ModelValues(shared.parameters, statistics)
+            yield client, trained, mean
 
 
 class Prober:
@@ -150,19 +150,19 @@ class Prober:
         """
         results = []
         known: tuple[ModelValues, dict[int, Tensor]] | None = None
-        for client, mine, mean in pairs:
+        for client, trained, mean in pairs:
             similarities: dict[int, float] = {}
             if probed.round in self._probing.cka:
                 if known is None or known[0] is not mean:
                     known = mean, self._grams(mean)
-                grams = self._grams(mine)
+                grams = self._grams(trained)
                 similarities = {
                     group: cka_of_grams(grams[group], known[1][group])
                     if group in grams and group in known[1]
                     else float("nan")
                     for group in self._model.layout.all_groups
                 }
-            losses = dict(self._losses(mine, mean, probed.groups)) if probed.round in self._probing.barrier else {}
+            losses = dict(self._losses(trained, mean, probed.groups)) if probed.round in self._probing.barrier else {}
             results.append(ClientProbe(client, similarities, losses))
         return tuple(results)
 
@@ -182,10 +182,10 @@ class Prober:
 
     def _modules_with_rows(self, module: nn.Module) -> dict[int, str]:
         """{layer group: its feature module}, for those that put out one row for one sample."""
-        one = self._chosen[:1]
-        modules = feature_modules(module, self._model.layout, lambda: self._forward(one))
+        first = self._chosen[:1]
+        modules = feature_modules(module, self._model.layout, lambda: self._forward(first))
         with recorded_features(module, modules) as features:
-            self._forward(one)
+            self._forward(first)
         return {group: name for group, name in modules.items() if group in features and len(features[group]) == 1}
 
     def _forward(self, rows: IntArray) -> None:
@@ -196,23 +196,23 @@ class Prober:
             self._model.module(self._transform(inputs.index_select(0, places).to(device), None))
 
     def _losses(
-        self, mine: ModelValues, mean: ModelValues, groups: tuple[int, ...]
+        self, trained: ModelValues, mean: ModelValues, groups: tuple[int, ...]
     ) -> Iterator[tuple[int, tuple[float, ...]]]:
         """(layer group or -1, losses on its line), which goes from the client's model to the group's global values."""
         places = places_on_line(self._probing.points)
-        start = self._loss(mine)
+        start = self._loss(trained)
         for group in (-1, *groups):
-            line = (self._moved(mine, mean, group, t) for t in places[1:])
+            line = (self._moved(trained, mean, group, t) for t in places[1:])
             yield group, (start, *(self._loss(values) for values in line))
 
-    def _moved(self, mine: ModelValues, mean: ModelValues, group: int, t: float) -> ModelValues:
+    def _moved(self, trained: ModelValues, mean: ModelValues, group: int, t: float) -> ModelValues:
         """The client's model with one group, or all (-1), moved by the share t to the global values."""
         if group == -1:
             return ModelValues(
-                on_line(mine.parameters, mean.parameters, t), on_line(mine.statistics, mean.statistics, t)
+                on_line(trained.parameters, mean.parameters, t), on_line(trained.statistics, mean.statistics, t)
             )
         layout = self._model.layout
-        moved = ModelValues(mine.parameters.clone(), mine.statistics.clone())
+        moved = ModelValues(trained.parameters.clone(), trained.statistics.clone())
         pieces = [(moved.parameters, mean.parameters, layout.slices[group])]
         pieces += [
             (moved.statistics, mean.statistics, slice(slot.offset, slot.stop))

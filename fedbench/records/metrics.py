@@ -4,6 +4,7 @@ A figure of the whole run stands in `summary.json`; its course is read from `rou
 reports take their figures from here, and add only how they show them.
 """
 
+import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
@@ -11,7 +12,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from fedbench.records.step_jumps import geometric_mean, jumps
+from fedbench.records.step_jumps import jumps
 
 Course = list[float | None]
 """A figure at the end of each round; None where it is not known."""
@@ -52,9 +53,13 @@ def _mean_jump(norm: str, phase: str) -> Callable[[pa.Table], Course]:
     """The geometric mean of `jumps` over the rounds so far."""
 
     def read(rounds: pa.Table) -> Course:
-        found = jumps(rounds, norm, phase)
-        known = [[value for value in found[: index + 1] if value is not None] for index in range(len(found))]
-        return [geometric_mean(values) for values in known]
+        course: Course = []
+        logarithms, count = 0.0, 0
+        for jump in jumps(rounds, norm, phase):
+            if jump is not None:
+                logarithms, count = logarithms + math.log(jump), count + 1
+            course.append(math.exp(logarithms / count) if count else None)
+        return course
 
     return read
 

@@ -20,14 +20,14 @@ def jumps(rounds: pa.Table, norm: str, phase: str) -> list[float | None]:
     names = (f"first_{norm}", f"last_{norm}", "phase", "group_clients")
     firsts, lasts, phases, counts = (rounds.column(name).to_pylist() for name in names)
     trained = [row and [bool(count) for count in row] for row in counts]
-    found: list[float | None] = []
+    ratios: list[float | None] = []
     for index in range(rounds.num_rows):
         is_comparable = index > 0 and phases[index] == phases[index - 1] == phase
         if is_comparable and trained[index] and trained[index] == trained[index - 1] and firsts[index]:
-            found.append(firsts[index] / lasts[index - 1] if lasts[index - 1] else None)
+            ratios.append(firsts[index] / lasts[index - 1] if lasts[index - 1] else None)
         else:
-            found.append(None)
-    return found
+            ratios.append(None)
+    return ratios
 
 
 def geometric_mean(values: Sequence[float]) -> float | None:

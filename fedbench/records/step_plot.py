@@ -135,7 +135,7 @@ def profiles(
         level = course.mean[start - width : start].mean()
         if is_comparable(before, after, phases, trained) and level > 0:
             rows.setdefault(phases[after], []).append(course.mean[start - width : start + width] / level)
-    return {phase: (len(found), np.mean(found, axis=0)) for phase, found in rows.items()}
+    return {phase: (len(profiles), np.mean(profiles, axis=0)) for phase, profiles in rows.items()}
 
 
 def draw_course(

@@ -6,18 +6,22 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from mlflow_server import MlflowServer
 from samples import a_description, a_round, an_asynchronous_round, arrival_rows, client_rows
+from small import config
 from waiting import wait_until
 
 from fedbench.errors import ConfigError
+from fedbench.experiment.run import run
+from fedbench.records.observers import RunDescription
 from fedbench.records.run_directory import RunDirectory
-from fedbench.records.schema import RoundRecord
+from fedbench.records.schema import ClientRecord, RoundRecord
 from fedbench.tracking.run import MlflowTracker, flatten
 from fedbench.tracking.store import environment_store, open_store
 
@@ -310,14 +314,16 @@ def test_nested_configuration_becomes_dotted_parameters() -> None:
 
 
 @pytest.mark.slow
-def test_a_process_killed_while_it_makes_the_store_leaves_none_or_a_whole_one(tmp_path: Path) -> None:
+def test_a_process_killed_while_it_makes_the_store_leaves_none_or_a_whole_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDBENCH_CACHE", str(tmp_path / "cache"))  # which has no database that it could copy
     store = tmp_path / "mlflow.db"
     code = f"""from pathlib import Path
 from fedbench.tracking.store import make_database
 make_database(Path({str(store)!r}))"""
     process = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    while not list(tmp_path.glob(".mlflow-*/mlflow.db")):
-        time.sleep(0.01)
+    wait_until(lambda: bool(list(tmp_path.glob(".mlflow-*/mlflow.db"))), "the store was not begun")
     time.sleep(0.3)
     process.kill()
     process.wait()
@@ -354,40 +360,48 @@ def server(served: MlflowServer) -> MlflowServer:
     return served
 
 
+class KilledAndBack:
+    """Kills a server once it has a run and 15 rounds are over, and starts it again 15 rounds later (an observer)."""
+
+    def __init__(self, server: MlflowServer) -> None:
+        self._server = server
+
+    def run_started(self, run: RunDescription) -> None:
+        pass
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        from mlflow import MlflowClient
+
+        client = MlflowClient(self._server.uri)
+        time.sleep(0.1)
+        if record.round == 14:
+            wait_until(lambda: client.get_experiment_by_name("away") is not None, "no run")
+            self._server.kill()
+        elif record.round == 29:
+            self._server.start()
+
+    def run_finished(self, summary: dict[str, Any]) -> None:
+        pass
+
+
 @pytest.mark.slow
 def test_what_a_server_missed_while_it_was_away_arrives_once(
     tmp_path: Path, server: MlflowServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
     from mlflow import MlflowClient
 
-    tracker = MlflowTracker(server.uri, "away")
-    recorder = RunDirectory.create("demo", 3, tmp_path / "run")
-    for observer in (recorder, tracker):
-        observer.run_started(a_description(recorder.path))
-
-    def rounds(first: int, stop: int, seconds: float) -> None:
-        for index in range(first, stop):
-            time.sleep(seconds)
-            begun = time.perf_counter()
-            tracker.round_finished(a_round(index), [])
-            assert time.perf_counter() - begun < 5
-
-    assert tracker.recording.wait_open(60)
-    rounds(0, 15, 0.2)
-    server.kill()
-    rounds(15, 30, 0.1)
-    server.start()
-    rounds(30, 40, 0.1)
-    for observer in (recorder, tracker):
-        observer.run_finished({"status": "finished", "best_accuracy": 0.9})
-    assert tracker.warning is None
+    settings = ("rounds=40", "schedule=full", "runtime.executor=inline", "evaluation.every=1")
+    tracked = (f"tracking.mlflow_uri={server.uri}", "tracking.experiment=away", f"output.directory={tmp_path / 'run'}")
+    result = run(config(*settings, "tracking.enabled=true", *tracked), [KilledAndBack(server)])
+    assert result.warnings == ()
+    assert max(result.history.column("tracking_seconds").to_pylist()) < 5
+    assert result.summary["model_sha256"] == run(config(*settings)).summary["model_sha256"]
     client = MlflowClient(server.uri)
-    run = client.get_run(tracker.run_id)
-    assert run.info.status == "FINISHED"
+    (recorded,) = client.search_runs([client.get_experiment_by_name("away").experiment_id])
+    assert recorded.info.status == "FINISHED"
     for key in ROUND_METRICS:
-        assert [step for step, _ in values(client, tracker.run_id, key)] == list(range(1, 41))
-    assert len(client.search_runs([tracker.experiment_id])) == 1
-    assert len(client.list_artifacts(tracker.run_id, "plots")) == 4
+        assert [step for step, _ in values(client, recorded.info.run_id, key)] == list(range(1, 41))
+    assert len(client.list_artifacts(recorded.info.run_id, "plots")) == 4
     assert capfd.readouterr() == ("", "")
 
 
