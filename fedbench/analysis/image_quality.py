@@ -4,8 +4,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from fedbench.errors import ConfigError
-
 HIGHEST = 100.0
 """Decibels of images that are equal, whose PSNR is infinite."""
 
@@ -61,18 +59,3 @@ def mean_psnr(images: Tensor, originals: Tensor) -> float:
     """The mean PSNR of images matched to the originals, in dB."""
     errors = (matched(images, originals) - originals).square().mean((1, 2, 3))
     return float((-10 * errors.clamp_min(1e-10).log10()).mean())
-
-
-def check_library() -> None:
-    """Refuse where torchmetrics is not installed.
-
-    Raises:
-        ConfigError: says how to install it.
-    """
-    try:
-        import torchmetrics  # noqa: F401
-    except ImportError:
-        raise ConfigError(
-            "fedbench analyze leakage needs torchmetrics; install it with: pip install 'fedbench-ray[analysis]', or "
-            "from the checkout: pip install -e '.[analysis]'"
-        ) from None

@@ -266,7 +266,7 @@ class Cases:
         return [Case(GRADIENTS, _spoken(rounds), count, victims, GRADIENTS)]
 
     def _cycle(self, rounds: Iterable[int]) -> list[int]:
-        """Those of the rounds, counted from 1, that were partial updates; all of them where none was."""
+        """The rounds, counted from 1, that were partial updates; all of `rounds` where none was."""
         kept, everything = list(rounds), self._problem.layout.all_groups
         return [number for number in kept if self._travelled(number) != everything] or kept
 

@@ -1,5 +1,6 @@
 """The options of an analysis: checked when they are read, from a command line or from a suite's file."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
     from fedbench.analysis.results import Analysis, Progress
 
 
-class AnalysisSettings(Section):
+class AnalysisSettings(Section, ABC):
     """The options of one kind of analysis, which can be performed on models."""
 
     kind: ClassVar[str]
@@ -45,6 +46,7 @@ class AnalysisSettings(Section):
         finally:
             torch.set_num_threads(threads)
 
+    @abstractmethod
     def perform(self, models: "Sequence[RecordedModel]", progress: "Progress") -> "Analysis":
         """Look into the models.
 
@@ -55,4 +57,3 @@ class AnalysisSettings(Section):
         Raises:
             FedbenchError: the models do not fit the analysis, or each other.
         """
-        raise NotImplementedError

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
 from fedbench.errors import ConfigError
 
@@ -29,3 +30,18 @@ def optional_library(extra: str, purpose: str) -> Iterator[None]:
             f"{purpose} needs the library {error.name}, which is not installed; get it with: "
             f"pip install 'fedbench-ray[{extra}]' (in a checkout: pip install -e '.[{extra}]')"
         ) from None
+
+
+def check_library(module: str, extra: str, purpose: str) -> None:
+    """Check that a library is installed, without importing it.
+
+    Args:
+        module: name of its module.
+        extra, purpose: as for `optional_library`.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    with optional_library(extra, purpose):
+        if find_spec(module) is None:
+            raise ModuleNotFoundError(name=module)

@@ -1,9 +1,9 @@
 """What a run is to measure of its training, checked against the method and the schedule that it is measured of."""
 
+from fedbench.components.optional_library import check_library
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.probing import Probing
 from fedbench.errors import ConfigError
-from fedbench.measures.similarity import check_cka_library
 
 
 def compares_updates(config: ExperimentConfig) -> bool:
@@ -37,7 +37,7 @@ def check_measures(config: ExperimentConfig, rounds: int) -> None:
                 "no mean of theirs is trained on; leave it out"
             )
     if config.analysis.cka:
-        check_cka_library()
+        check_library("cka", "analysis", f"analysis.cka={list(config.analysis.cka)}")
     if compares_updates(config):
         _check_updates_have_a_mean(config)
 

@@ -1,12 +1,9 @@
 """Similarity of what two models compute of the same samples: linear centered kernel alignment (CKA)."""
 
 import math
-from importlib.util import find_spec
 
 import torch
 from torch import Tensor
-
-from fedbench.errors import ConfigError
 
 FEWEST_SAMPLES = 4
 """Samples that the unbiased estimate needs at least."""
@@ -14,19 +11,6 @@ FEWEST_SAMPLES = 4
 
 FEATURES_AT_A_TIME = 1 << 13
 """Features whose products are summed at a time, so that their float64 copies take little memory."""
-
-
-def check_cka_library() -> None:
-    """Check that pytorch-cka is installed.
-
-    Raises:
-        ConfigError: it is not; the error has the command that brings it.
-    """
-    if find_spec("cka") is None:
-        raise ConfigError(
-            "CKA needs the package pytorch-cka, which is not installed: pip install 'fedbench-ray[analysis]' "
-            "(from a checkout: pip install -e '.[analysis]')"
-        )
 
 
 def centred_gram(features: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -43,7 +43,8 @@ class LocalTraining:
         steps: minibatches; None where `epochs` is set.
         bf16: whether the forward pass runs under bfloat16 autocast.
         seed: seed of the experiment.
-        step_norms: whether the norms of every step are recorded.
+        step_norms: whether the norms of every step are recorded: of the parameters' change, and of the gradient that
+            the optimizer is given, with the method's change to it and without a weight decay of the optimizer's.
     """
 
     optimizer: Optimizer
@@ -126,6 +127,7 @@ class ClientTraining:
         variant = self._objective.variant()
         self._key = None if variant is None else (groups, variant)
         self._captured = captured
+        self._norms = StepNormRecorder(model, groups) if settings.step_norms else None
 
     def step(self, inputs: Tensor, labels: Tensor) -> None:
         """Train on one minibatch.
@@ -138,6 +140,8 @@ class ClientTraining:
             loss = self._compute(inputs, labels)
         else:
             loss = self._captured.step(self._compute, self._key, self._update, inputs, labels)
+        if self._norms is not None:
+            self._norms.after_step()
         self._losses.append(loss)
         self._sizes.append(len(labels))
 
@@ -163,46 +167,8 @@ class ClientTraining:
         losses = torch.stack(self._losses).double().tolist() if self._losses else []
         total = sum(loss * size for loss, size in zip(losses, self._sizes, strict=True))
         samples = max(sum(self._sizes), 1)
-        return LocalResult(len(losses), total / samples, self._context.passes, self._context.outgoing)
-
-
-class MeasuredTraining(ClientTraining):
-    """The same, which also records the norms of every step: of the parameters' change, and of the optimizer's gradient.
-
-    The gradient is that which the optimizer is given, with the method's change to it. A weight decay that is the
-    optimizer's own is not part of it.
-    """
-
-    def __init__(
-        self,
-        model: FlatModel,
-        settings: LocalTraining,
-        *,
-        anchor: Tensor,
-        groups: tuple[int, ...],
-        lr_factor: float,
-        shared: dict[str, Tensor] | None = None,
-        state: dict[str, Tensor] | None = None,
-        captured: CapturedSteps | None = None,
-    ) -> None:
-        super().__init__(
-            model,
-            settings,
-            anchor=anchor,
-            groups=groups,
-            lr_factor=lr_factor,
-            shared=shared,
-            state=state,
-            captured=captured,
-        )
-        self._recorder = StepNormRecorder(model, groups)
-
-    def step(self, inputs: Tensor, labels: Tensor) -> None:
-        super().step(inputs, labels)
-        self._recorder.after_step()
-
-    def finish(self) -> LocalResult:
-        return replace(super().finish(), step_norms=self._recorder.result())
+        norms = None if self._norms is None else self._norms.result()
+        return LocalResult(len(losses), total / samples, self._context.passes, self._context.outgoing, norms)
 
 
 def train_client(
@@ -283,7 +249,7 @@ def training_steps(
         randomness: the context in which all steps are made.
         captured: as for `ClientTraining`.
     """
-    training = (MeasuredTraining if settings.step_norms else ClientTraining)(
+    training = ClientTraining(
         model,
         settings,
         anchor=anchor,

@@ -28,7 +28,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.resnet import ResNet8
 from fedbench.randomness import generator
-from fedbench.training.local import ClientTraining, LocalTraining, MeasuredTraining
+from fedbench.training.local import ClientTraining, LocalTraining
 from fedbench.training.minibatches import minibatches
 from fedbench.training.optimizers import SGD, Adam, AdamW, Optimizer
 from fedbench.training.prepared import prepared_minibatches
@@ -129,7 +129,7 @@ class Client:
         transform = transform_of(augmentation)
         self.begin, self.steps = DeviceCount(), list[DeviceCount]()
         with self.begin:
-            training = (MeasuredTraining if step_norms else ClientTraining)(
+            training = ClientTraining(
                 model,
                 settings,
                 anchor=vector,
