@@ -14,6 +14,7 @@ from fedbench.engine.on_ray.daemons import without_agents
 
 PROGRAM = """
 import sys
+from contextlib import suppress
 import psutil
 import ray
 from fedbench.engine.on_ray.connection import connect, disconnect
@@ -38,10 +39,15 @@ if "kept" in sys.argv:
     assert ray.get(asked.remote()) == "yes"
 family = psutil.Process().children(recursive=True)
 for process in family:
-    print(" ".join(process.cmdline()).replace("\\n", " "))
+    with suppress(psutil.ZombieProcess, psutil.NoSuchProcess):
+        print(" ".join(process.cmdline()).replace("\\n", " "))
 print("aiohttp.web" in sys.modules, flush=True)
 disconnect()
-print(sum(process.is_running() and process.status() != psutil.STATUS_ZOMBIE for process in family))
+alive = 0
+for process in family:
+    with suppress(psutil.NoSuchProcess):
+        alive += process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+print(alive)
 """
 
 KINDS = {
