@@ -106,9 +106,7 @@ def test_a_partial_round_changes_its_own_group_alone(algorithm: Algorithm) -> No
 
 
 RUNS = {
-    "fedcross": ("algorithm=fedcross", "algorithm.alpha=0.8"),
     "fedcross by cosine": ("algorithm=fedcross", "algorithm.partner=least-similar", "algorithm.first_stage_rounds=1"),
-    "fedmut": ("algorithm=fedmut",),
     "fedpart x fedmut": ("algorithm=fedmut", "schedule=sequential", "schedule.warmup_rounds=1", "rounds=auto"),
 }
 
