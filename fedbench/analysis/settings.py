@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from fedbench.analysis.results import Analysis, Progress
 
 
-class AnalysisSettings(Section, ABC):
-    """The options of one kind of analysis, which can be performed on models."""
+class AnalysisOptions(Section):
+    """The options of one kind of analysis."""
 
     kind: ClassVar[str]
 
@@ -30,6 +30,10 @@ class AnalysisSettings(Section, ABC):
             return cls.model_validate(options)
         except ValidationError as error:
             raise ConfigError(f"--{explain(error, '', list(cls.model_fields))}") from None
+
+
+class AnalysisSettings(AnalysisOptions, ABC):
+    """The options of one kind of analysis, which can be performed on models."""
 
     def performed(self, models: "Sequence[RecordedModel]", progress: "Progress") -> "Analysis":
         """What `perform` finds, computed by one thread.

@@ -11,7 +11,7 @@ from fedbench.analysis.convergence.scalings import CountSlope, HorizonSlope
 from fedbench.analysis.convergence.series import ProblemName, constants
 from fedbench.analysis.convergence.study import HORIZONS, Study
 from fedbench.analysis.results import Analysis, Picture, Progress
-from fedbench.analysis.settings import AnalysisSettings
+from fedbench.analysis.settings import AnalysisOptions
 from fedbench.records.recorded_analysis import ShownTable
 
 UPPER_BOUND = (
@@ -20,7 +20,7 @@ UPPER_BOUND = (
 )
 
 
-class Convergence(AnalysisSettings):
+class Convergence(AnalysisOptions):
     """The quantities of the convergence theorems, on problems whose constants are known, and on digits.
 
     Attributes:
