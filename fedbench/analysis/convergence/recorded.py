@@ -114,7 +114,7 @@ class MethodCourses:
 
     @property
     def quantity(self) -> Quantity:
-        """Which gradient was measured."""
+        """The name of the gradient that was measured: masked or whole."""
         return self.courses[0].quantity
 
     @property
