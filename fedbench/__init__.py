@@ -1,7 +1,7 @@
 """fedbench: federated-learning experiments on a Ray cluster, with every byte and FLOP accounted for.
 
 Everything that runs experiments, suites, studies and reports, and everything that a new algorithm, schedule, model,
-data set, partition or optimizer is written with, is imported from here (examples: README.md beside this file):
+data set, partition, sampler or optimizer is written with, is imported from here (examples: README.md beside this file):
 
 >>> from fedbench import ExperimentConfig, run
 >>> result = run(ExperimentConfig.load("quickstart", ["rounds=3"]))  # doctest: +SKIP
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fedbench.experiment.result import Result
     from fedbench.models.base import LayerGroup, Model, Task
     from fedbench.planning.delays import Distribution
+    from fedbench.planning.samplers import ClientHistory, Sampler
     from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
     from fedbench.protocol.compression import Compression
     from fedbench.protocol.model_pool import ModelPool
@@ -39,6 +40,7 @@ _MODULES = {
     "Algorithm": "algorithms.base",
     "ArrivalRule": "algorithms.arrivals",
     "AsyncAlgorithm": "algorithms.arrivals",
+    "ClientHistory": "planning.samplers",
     "Compression": "protocol.compression",
     "ConfigError": "errors",
     "DataError": "errors",
@@ -60,6 +62,7 @@ _MODULES = {
     "Result": "experiment.result",
     "RoundUpdates": "algorithms.base",
     "RuleContext": "algorithms.base",
+    "Sampler": "planning.samplers",
     "Schedule": "planning.schedules",
     "ServerRule": "algorithms.base",
     "Split": "data.base",
@@ -81,6 +84,7 @@ __all__ = [
     "Algorithm",
     "ArrivalRule",
     "AsyncAlgorithm",
+    "ClientHistory",
     "Compression",
     "ConfigError",
     "DataError",
@@ -103,6 +107,7 @@ __all__ = [
     "Result",
     "RoundUpdates",
     "RuleContext",
+    "Sampler",
     "Schedule",
     "ServerRule",
     "Split",

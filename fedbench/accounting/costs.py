@@ -8,7 +8,7 @@ from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.paper import round_comm_gb, round_comp_tflop
 from fedbench.accounting.totals import Costs
-from fedbench.planning.participation import draw_cohort
+from fedbench.planning.samplers import UNIFORM, Sampler, draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
 from fedbench.protocol.message import PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline
@@ -146,7 +146,9 @@ class CostModel:
             return None
         return sum(round_comm_gb(self.layout.count(groups), times) for groups, times in updates.items())
 
-    def project(self, schedule: Schedule, rounds: int, cohort_size: int, seed: int) -> list[Costs]:
+    def project(
+        self, schedule: Schedule, rounds: int, cohort_size: int, seed: int, sampler: Sampler = UNIFORM
+    ) -> list[Costs]:
         """Predict the costs of each round of a synchronous run without training.
 
         Args:
@@ -154,6 +156,7 @@ class CostModel:
             rounds: number of rounds.
             cohort_size: participants of a round.
             seed: seed of the experiment, which fixes the cohorts.
+            sampler: draws the participants; one that follows training as if no client ever reported anything.
         """
         population = len(self._sizes)
         ledger = TransferLedger(self.table, population)
@@ -161,7 +164,7 @@ class CostModel:
         seen: set[int] = set()
         for index in range(rounds):
             active = schedule.active(index, self.layout.groups, seed, Feedback.none(self.layout))
-            cohort = draw_cohort(seed, index, population, cohort_size)
+            cohort = draw_cohort(sampler, index, cohort_size, self._sizes, seed)
             client_groups = [schedule.client_groups(client, index, self.layout.groups, active) for client in cohort]
             comm, comp = self.paper(cohort, client_groups, active.partial)
             costs.append(

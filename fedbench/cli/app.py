@@ -28,6 +28,7 @@ LISTINGS = (
     "datasets",
     "partitions",
     "optimizers",
+    "samplers",
     "compressions",
     "delays",
 )
@@ -335,7 +336,7 @@ def new(
         str,
         typer.Argument(
             metavar="KIND",
-            help="algorithm, async-algorithm, schedule, model, dataset, partition, optimizer, suite or study.",
+            help="algorithm, async-algorithm, schedule, model, dataset, partition, sampler, optimizer, suite or study.",
             show_default=False,
         ),
     ],
@@ -377,7 +378,7 @@ def help_(
 def list_(
     what: Annotated[str, typer.Argument(metavar="|".join(LISTINGS), show_default=False)], as_json: Json = False
 ) -> None:
-    """The built-in presets, suites, studies, algorithms, schedules, models, data sets, partitions or optimizers."""
+    """The built-in presets, suites, studies, algorithms, models, data sets and other parts that go by name."""
     from fedbench.cli.listing import listing
     from fedbench.cli.terminal import print_listing
 

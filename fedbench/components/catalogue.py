@@ -93,6 +93,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "cosine": "fedbench.training.optimizers:Cosine",
         "step": "fedbench.training.optimizers:Step",
     },
+    "sampler": {
+        "uniform": "fedbench.planning.samplers:Uniform",
+        "weighted": "fedbench.planning.samplers:Weighted",
+        "oort": "fedbench.planning.samplers:Oort",
+    },
     "delay": {
         "constant": "fedbench.planning.delays:Constant",
         "gamma": "fedbench.planning.delays:Gamma",
@@ -120,6 +125,7 @@ CONFIG_KEYS = {
     "optimizer": "local.optimizer",
     "lr_schedule": "local.lr_schedule",
     "compression": "update.compression",
+    "sampler": "participation.sampler",
     "delay": "delays.distribution",
 }
 
@@ -133,6 +139,7 @@ DEFAULTS = {
     "optimizer": "sgd",
     "lr_schedule": "constant",
     "compression": "none",
+    "sampler": "uniform",
     "delay": "gamma",
 }
 """The name that is taken where a configuration gives parameters without a name, or nothing at all."""

@@ -252,6 +252,12 @@ class ExperimentConfig(Section):
         actors, cohort = self.runtime.actors, self.participation.size(clients)
         if actors is not None and actors > cohort:
             raise ValueError(f"runtime.actors={actors}: more than the {cohort} clients of a round; the rest would idle")
+        sampler = self.participation.sampler.name
+        if sampler != DEFAULTS["sampler"] and cohort == clients and not self.asynchronous:
+            raise ValueError(
+                f"participation.sampler={sampler}: has no effect where all {clients} clients take part; set "
+                "participation.clients_per_round"
+            )
         if self.local.precision == "tf32" and self.runtime.device == "cpu":
             raise ValueError("local.precision=tf32: has no effect with runtime.device=cpu; set float32")
         if self.runtime.slots > 1 and self.asynchronous:

@@ -38,6 +38,11 @@ def accepted_clients(reports: Sequence[ClientReport]) -> tuple[int, ...]:
     return tuple(report.client for report in reports if report.status == "ok")
 
 
+def accepted_losses(reports: Sequence[ClientReport]) -> dict[int, float]:
+    """{client: its `rms_loss`} of the clients whose updates were accepted."""
+    return {report.client: report.rms_loss for report in reports if report.status == "ok"}
+
+
 def leave_out(cohort: Sequence[int], limit: Limit, sizes: Sequence[int]) -> tuple[tuple[int, ...], list[ClientReport]]:
     """Split a cohort into the clients to train and the clients that the limit drops beforehand.
 

@@ -181,7 +181,7 @@ class ClientHost(ModelHost):
                 self._kept.append(KeptMessage(client, samples, result.steps, parts, update))
         status = "ok" if accepted else "rejected"
         return ClientReport(
-            client, status, samples, result.steps, result.loss, trained.seconds, result.passes,
+            client, status, samples, result.steps, result.loss, trained.seconds, result.passes, result.rms_loss,
             step_norms=result.step_norms,
         )  # fmt: skip
 

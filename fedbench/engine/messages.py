@@ -3,6 +3,7 @@
 Parts are numbered as in `fedbench.protocol.message`.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -281,6 +282,7 @@ class ClientReport:
         loss: mean training loss over the samples of all steps; NaN where nothing was trained.
         seconds: duration of the training.
         passes: additional forward passes of every minibatch, beside that of the training step.
+        rms_loss: root of the mean squared minibatch loss, over the samples of all steps; NaN where nothing was trained.
         error: the exception of a failure in one line, else "".
         traceback: the traceback of a failure, else "".
         step_norms: the norms of its local steps; None where they are not recorded.
@@ -293,6 +295,7 @@ class ClientReport:
     loss: float
     seconds: float
     passes: int = 0
+    rms_loss: float = math.nan
     error: str = ""
     traceback: str = ""
     step_norms: StepNorms | None = None

@@ -65,7 +65,9 @@ def _per_round(problem: Problem, length: int | None) -> Iterator[Costs]:
         return
     done, upto = 0, min(64, length or 64)
     while True:
-        projected = problem.costs.project(config.schedule, upto, problem.cohort_size, config.seed)
+        projected = problem.costs.project(
+            config.schedule, upto, problem.cohort_size, config.seed, config.participation.sampler
+        )
         yield from projected[done:]
         if upto == length or upto >= MOST_ROUNDS:
             return

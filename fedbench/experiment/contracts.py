@@ -18,6 +18,7 @@ from fedbench.engine.divergence import too_few_updates
 from fedbench.errors import ConfigError
 from fedbench.models.uncompiled import without_compiler
 from fedbench.planning.checked_groups import checked_groups
+from fedbench.planning.samplers import ClientHistory, Sampler, draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import generator
@@ -67,6 +68,27 @@ def check_schedule(schedule: Schedule, rounds: int, layout: ParameterLayout, see
                 norms = generator(seed, "imagined norms", index).exponential(size=layout.groups)
                 imagined_norms = dict(enumerate(norms.tolist()))
                 feedback = feedback.after(active, changed, imagined_norms, layout, imagined_norms)
+
+
+def check_sampler(sampler: Sampler, rounds: int, size: int, sizes: Sequence[int], seed: int) -> None:
+    """Ask a sampler for every round of a run, as if clients had reported losses, drawn from the seed.
+
+    What it answers in the run is checked there (`planning.samplers.draw_cohort`).
+
+    Args:
+        rounds: the number of rounds.
+        size: participants of a round.
+        sizes: training samples of each client of the population.
+        seed: the run's seed.
+
+    Raises:
+        ConfigError: as `draw_cohort`.
+    """
+    history = ClientHistory(len(sizes))
+    for index in range(rounds):
+        cohort = draw_cohort(sampler, index, size, sizes, seed, history)
+        losses = generator(seed, "imagined losses", index).exponential(size=size)
+        history.reported(index, dict(zip(cohort, losses.tolist(), strict=True)))
 
 
 def check_trainers(

@@ -144,7 +144,9 @@ def estimate(config: ExperimentConfig) -> Estimate:
         summed = total(per_round)
         remark, kept = "; ".join(remarks), foreseen_kept(problem)
         return Estimate(title, remark, tuple(kinds), tuple(per_round), summed, full, seconds, kept)
-    per_round = costs.project(config.schedule, problem.rounds, problem.cohort_size, config.seed)
+    per_round = costs.project(
+        config.schedule, problem.rounds, problem.cohort_size, config.seed, config.participation.sampler
+    )
     return Estimate(
         title,
         "; ".join(remarks),
@@ -191,5 +193,7 @@ def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
         yield "who works when on the wall clock is not known beforehand: counted as on the default virtual clock"
     if config.schedule.follows_training:
         yield f"schedule.name={config.schedule.name} follows what the run measures: counted shallow to deep"
+    if (sampler := config.participation.sampler).follows_training:
+        yield f"participation.sampler={sampler.name} follows what clients report: counted as if none ever did"
     if config.method.rule().own_models and config.schedule.name != "full":
         yield f"the downlink of {config.method.name} depends on who holds which layer: counted as FedAvg's"

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.messages import KeptClients
 from fedbench.errors import ConfigError
-from fedbench.planning.participation import draw_cohort
+from fedbench.planning.samplers import draw_cohort
 
 
 def kept_clients(config: ExperimentConfig) -> KeptClients:
@@ -16,11 +16,12 @@ def kept_clients(config: ExperimentConfig) -> KeptClients:
     return KeptClients(rounds, frozenset(config.runtime.keep_messages))
 
 
-def check_keeping(config: ExperimentConfig, rounds: int) -> None:
+def check_keeping(config: ExperimentConfig, sizes: Sequence[int], rounds: int) -> None:
     """Refuse rounds that the run does not have, and clients that send nothing in the rounds that are kept.
 
     Args:
         config: the experiment.
+        sizes: training samples of each client.
         rounds: its number of rounds.
 
     Raises:
@@ -37,7 +38,9 @@ def check_keeping(config: ExperimentConfig, rounds: int) -> None:
             f"runtime.keep_messages={list(runtime.keep_messages)}: under algorithm.name={config.method.name} a client "
             "starts from a model of its own, which is not kept, so that its message cannot be read; leave it out"
         )
-    present = {client for number in runtime.keep_models for client in cohort_of(config, number - 1)}
+    if config.participation.sampler.follows_training:
+        return  # who takes part is not known beforehand
+    present = {client for number in runtime.keep_models for client in cohort_of(config, sizes, number - 1)}
     if absent := [client for client in runtime.keep_messages if client not in present]:
         raise ConfigError(
             f"runtime.keep_messages={list(runtime.keep_messages)}: client {absent[0]} takes part in none of the rounds "
@@ -45,9 +48,10 @@ def check_keeping(config: ExperimentConfig, rounds: int) -> None:
         )
 
 
-def cohort_of(config: ExperimentConfig, round_index: int) -> tuple[int, ...]:
-    """The participants of a round, counted from 0."""
-    return draw_cohort(config.seed, round_index, config.data.clients, config.participation.size(config.data.clients))
+def cohort_of(config: ExperimentConfig, sizes: Sequence[int], round_index: int) -> tuple[int, ...]:
+    """The participants of a round, counted from 0, as far as they are known before the run."""
+    participation = config.participation
+    return draw_cohort(participation.sampler, round_index, participation.size(len(sizes)), sizes, config.seed)
 
 
 def _listed(clients: Sequence[int], most: int = 10) -> str:

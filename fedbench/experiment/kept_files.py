@@ -48,7 +48,7 @@ def _sent_groups(problem: Problem) -> Iterator[tuple[int, ...]]:
     config, layout = problem.config, problem.layout
     chosen = config.runtime.keep_messages
     for number in config.runtime.keep_models if chosen else ():
-        cohort = [client for client in cohort_of(config, number - 1) if client in chosen]
+        cohort = [client for client in cohort_of(config, problem.federation.sizes, number - 1) if client in chosen]
         none = Feedback.none(layout)
         yield from checked_groups(config.schedule, number - 1, layout.groups, config.seed, none, cohort)[1]
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from fedbench.experiment.setup import Problem
-from fedbench.planning.participation import draw_cohort
+from fedbench.planning.samplers import draw_cohort
 from fedbench.planning.schedules import Feedback
 from fedbench.protocol.layout import BYTES_PER_VALUE
 from fedbench.records.measured import CKA_SCHEMA, DIVERGENCE_SCHEMA, STEP_SCHEMA
@@ -101,5 +101,6 @@ def _participants(problem: Problem, round_index: int) -> tuple[tuple[int, ...], 
     """A round's cohort, and the layer groups that each of it trains, as they are foreseen."""
     schedule, seed, layout = problem.config.schedule, problem.config.seed, problem.layout
     active = schedule.active(round_index, layout.groups, seed, Feedback.none(layout))
-    cohort = draw_cohort(seed, round_index, len(problem.federation.sizes), problem.cohort_size)
+    sampler, sizes = problem.config.participation.sampler, problem.federation.sizes
+    cohort = draw_cohort(sampler, round_index, problem.cohort_size, sizes, seed)
     return cohort, [schedule.client_groups(client, round_index, layout.groups, active) for client in cohort]

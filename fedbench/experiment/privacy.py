@@ -12,7 +12,7 @@ from typing import Any
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
 from fedbench.planning.checked_groups import checked_groups
-from fedbench.planning.participation import draw_cohort
+from fedbench.planning.samplers import Uniform, draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
 from fedbench.protocol.message import PARAMETERS, PartTable
 from fedbench.protocol.privacy import epsilon, noise_over_sensitivity
@@ -62,7 +62,7 @@ def _reasons(config: ExperimentConfig, table: PartTable) -> Iterator[str]:
     elif not method.sums():
         yield f"{method.name} looks at single updates, of which noise on their sum says nothing; choose another rule"
     elif method.weight(1) != method.weight(2):
-        yield f"needs equal weights; set {_uniform(config)}"
+        yield f"needs equal weights; set {uniform_option(config)}"
     if method.scales_are_special():
         yield f"{method.name} multiplies clipped updates by factors of its own; choose another algorithm"
     if config.schedule.follows_training and type(config.schedule).client_groups is not Schedule.client_groups:
@@ -76,11 +76,15 @@ def _reasons(config: ExperimentConfig, table: PartTable) -> Iterator[str]:
         yield f"every share of noise must arrive; set runtime.max_failed_clients=0 in place of {failures}"
     if (deadline := config.participation.round_deadline) is not None:
         yield f"every share of noise must arrive; leave out participation.round_deadline={deadline}"
+    if not isinstance(sampler := config.participation.sampler, Uniform):
+        yield (
+            f"participation.sampler={sampler.name} does not draw all clients alike, as its epsilon assumes; set uniform"
+        )
     if importlib.util.find_spec("opacus") is None:
         yield "its epsilon is computed by Opacus, which is not installed: pip install opacus"
 
 
-def _uniform(config: ExperimentConfig) -> str:
+def uniform_option(config: ExperimentConfig) -> str:
     """The option by which all participants of a round count the same."""
     if config.server is not None:
         has_option = "weighting" in type(config.server).model_fields
@@ -99,7 +103,7 @@ def _weak_rounds(
     assert noise is not None
     assert pipeline.clip_norm is not None
     for index in range(rounds):
-        cohort = draw_cohort(config.seed, index, len(sizes), cohort_size)
+        cohort = draw_cohort(config.participation.sampler, index, cohort_size, sizes, config.seed)
         _, groups = checked_groups(schedule, index, layout.groups, config.seed, Feedback.none(layout), cohort)
         samples = [sizes[client] for client in cohort]
         weights, scales = method.weights_and_scales(samples, [local.steps_of(count) for count in samples])

@@ -23,19 +23,26 @@ from fedbench.engine.arrivals.server import ArrivalServerSpec
 from fedbench.engine.messages import HostSpec
 from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import ConfigError
-from fedbench.experiment.contracts import check_length, check_method, check_optimizer, check_schedule, check_trainers
+from fedbench.experiment.contracts import (
+    check_length,
+    check_method,
+    check_optimizer,
+    check_sampler,
+    check_schedule,
+    check_trainers,
+)
 from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
 from fedbench.experiment.measured import check_measures, compares_updates, probing
-from fedbench.experiment.privacy import check_privacy
+from fedbench.experiment.privacy import check_privacy, uniform_option
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors, unknown_under_averaging
 from fedbench.models.probe import trains_on
 from fedbench.models.shared_tensors import saved_names, ties_in_words
-from fedbench.planning.participation import draw_cohort
+from fedbench.planning.samplers import Weighted, draw_cohort
 from fedbench.planning.schedules import Feedback, Full
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
@@ -123,10 +130,10 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     _check_statistics(config, layout)
     rounds = count_rounds(config, layout.groups)
     method = config.method
-    check_keeping(config, rounds)
+    check_keeping(config, federation.sizes, rounds)
     method.check(config)
     check_measures(config, rounds)
-    _check_contracts(config, layout, rounds)
+    _check_contracts(config, layout, federation.sizes, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
             f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
@@ -144,6 +151,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         *(f"model.name={config.model.name}: {line}" for line in ties_in_words(module)),
         *_buffer_remarks(config, module),
         *_idle_remarks(config, method, layout, module, rounds),
+        *_counted_twice(config, method),
         *_cut_schedule(config, layout, rounds),
         *work_left_out(flops.uncounted),
     )
@@ -204,6 +212,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         learning_rate=local.lr_schedule,
         local=length,
         update=update,
+        sampler=config.participation.sampler,
         compares_updates=compares_updates(config),
     )
     return Problem(
@@ -250,7 +259,8 @@ def count_rounds(config: ExperimentConfig, groups: int) -> int:
 
 def full_update_costs(problem: Problem) -> list[Costs]:
     """What the same rounds would cost as full network updates; of asynchronous runs see `FinishedRound.full`."""
-    return problem.costs.project(Full(), problem.rounds, problem.cohort_size, problem.config.seed)
+    config = problem.config
+    return problem.costs.project(Full(), problem.rounds, problem.cohort_size, config.seed, config.participation.sampler)
 
 
 def work_left_out(operators: Sequence[str]) -> Iterator[str]:
@@ -282,16 +292,19 @@ def _weight_decay(config: ExperimentConfig) -> float:
     return decay
 
 
-def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, rounds: int) -> None:
-    """Refuse a schedule, an optimizer or a method that does not keep to its base class."""
+def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, sizes: tuple[int, ...], rounds: int) -> None:
+    """Refuse a schedule, a sampler, an optimizer or a method that does not keep to its base class."""
     seed, clients, cohort_size = config.seed, config.data.clients, config.slots()
+    sampler = config.participation.sampler
     in_rounds = config.asynchronous is None
 
     def cohort(index: int) -> tuple[int, ...]:
         # Any client of the population may arrive in a round of an asynchronous run: a different one stands for them.
-        return draw_cohort(seed, index, clients, cohort_size) if in_rounds else (index % clients,)
+        return draw_cohort(sampler, index, cohort_size, sizes, seed) if in_rounds else (index % clients,)
 
     check_schedule(config.schedule, rounds, layout, seed, cohort)
+    if in_rounds and sampler.follows_training:
+        check_sampler(sampler, rounds, cohort_size, sizes, seed)
     check_optimizer(config.local.optimizer)
     check_method(config.asynchronous or config.method, layout, cohort_size, clients)
     if in_rounds:
@@ -333,6 +346,17 @@ def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None
             raise ConfigError(
                 f"{key}={value}: has no effect, model.name={config.model.name} has no running statistics; leave it out"
             )
+
+
+def _counted_twice(config: ExperimentConfig, method: Algorithm) -> Iterator[str]:
+    """A line where large clients take part more often, and count for more when they do."""
+    sampler = config.participation.sampler
+    if isinstance(sampler, Weighted) and method.weight(1) != method.weight(2):
+        yield (
+            f"participation.sampler={sampler.name}: draws clients in proportion to their samples, and {method.name} "
+            "weights their updates by samples, so that large clients count twice; for a mean without bias set "
+            f"{uniform_option(config)}"
+        )
 
 
 def _cut_schedule(config: ExperimentConfig, layout: ParameterLayout, rounds: int) -> Iterator[str]:

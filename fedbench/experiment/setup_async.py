@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from fedbench.algorithms.arrivals import AsyncAlgorithm
+from fedbench.components.catalogue import DEFAULTS
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.errors import ConfigError
@@ -66,6 +67,11 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
     for key in ("clients_per_round", "fraction"):
         if (value := getattr(participation, key)) is not None:
             yield f"participation.{key}={value}: has no effect with {given}; set delays.concurrency"
+    if (sampler := participation.sampler.name) != DEFAULTS["sampler"]:
+        yield (
+            f"participation.sampler={sampler}: has no effect with {given}, where a free slot goes to a client drawn at "
+            "random; leave it out"
+        )
     for key in ("round_deadline", "replay"):
         if (value := getattr(participation, key)) is not None:
             instead = "delays.replay" if key == "replay" else "delays.drop_rate"

@@ -1,12 +1,16 @@
-"""The participants of a round: the `participation` section of a configuration, and how they are drawn."""
+"""The `participation` section of a configuration: how many clients take part in a round, and which."""
 
+from functools import partial
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from fedbench.components.base import Section
-from fedbench.randomness import generator
+from fedbench.components.catalogue import DEFAULTS, make_component
+from fedbench.planning.samplers import Sampler
+
+AnySampler = Annotated[SerializeAsAny[Sampler], BeforeValidator(partial(make_component, "sampler", Sampler))]
 
 
 class ParticipationSection(Section):
@@ -15,7 +19,7 @@ class ParticipationSection(Section):
     Attributes:
         clients_per_round: Number of participants; set clients_per_round or fraction.
         fraction: Share of the population that takes part; set clients_per_round or fraction.
-        sampler: How participants are drawn. uniform: at random without replacement, anew in every round.
+        sampler: How participants are drawn.
         round_deadline: Seconds of real time that a participant may train. One that takes longer is dropped from the
             round, which `clients.parquet` records. null: no deadline.
         replay: The `clients.parquet` of a run with a deadline. The clients that were dropped there are dropped again,
@@ -24,7 +28,7 @@ class ParticipationSection(Section):
 
     clients_per_round: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
-    sampler: Literal["uniform"] = "uniform"
+    sampler: AnySampler = Field(default=DEFAULTS["sampler"], validate_default=True)
     round_deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     replay: Path | None = None
 
@@ -43,24 +47,3 @@ class ParticipationSection(Section):
         if self.fraction is not None:
             return max(1, round(self.fraction * clients))
         return self.clients_per_round or clients
-
-
-def draw_cohort(seed: int, round_index: int, population: int, size: int) -> tuple[int, ...]:
-    """Draw the participants of a round uniformly, without replacement.
-
-    Args:
-        seed: seed of the experiment.
-        round_index: the round, from 0.
-        population: number of clients.
-        size: number of participants.
-
-    Returns:
-        The participants, ascending; all clients where `size` equals `population`.
-
-    >>> draw_cohort(0, 5, population=4, size=4)
-    (0, 1, 2, 3)
-    """
-    if size == population:
-        return tuple(range(population))
-    drawn = generator(seed, "cohort", round_index).choice(population, size, replace=False)
-    return tuple(sorted(int(client) for client in drawn))

@@ -68,6 +68,7 @@ class LocalResult:
         outgoing: {channel: float32 [P]}, what the client adds to the method's further channels; meaningful on the
             active groups.
         step_norms: the norms of every step; None where they are not recorded.
+        rms_loss: root of the mean squared minibatch loss, over the samples of all steps.
     """
 
     steps: int
@@ -75,6 +76,7 @@ class LocalResult:
     passes: int
     outgoing: dict[str, Tensor]
     step_norms: StepNorms | None = None
+    rms_loss: float = math.nan
 
 
 class ClientTraining:
@@ -166,9 +168,17 @@ class ClientTraining:
             self._objective.finish(self._context, len(self._losses))
         losses = torch.stack(self._losses).double().tolist() if self._losses else []
         total = sum(loss * size for loss, size in zip(losses, self._sizes, strict=True))
+        squares = sum(loss * loss * size for loss, size in zip(losses, self._sizes, strict=True))
         samples = max(sum(self._sizes), 1)
         norms = None if self._norms is None else self._norms.result()
-        return LocalResult(len(losses), total / samples, self._context.passes, self._context.outgoing, norms)
+        return LocalResult(
+            len(losses),
+            total / samples,
+            self._context.passes,
+            self._context.outgoing,
+            norms,
+            math.sqrt(squares / samples),
+        )
 
 
 def train_client(

@@ -12,7 +12,14 @@ from ray.exceptions import RayError
 from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
-from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
+from fedbench.engine.bookkeeping import (
+    accepted_clients,
+    accepted_losses,
+    by_client,
+    check_failures,
+    leave_out,
+    stale_parts,
+)
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import (
     ClientReport,
@@ -69,6 +76,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._summed_on_node: frozenset[int] = frozenset()
         self._received: list[Any] = []
+        self._losses: dict[int, float] = {}
         self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
         if self._runtime.combine == "node":
             self._create_node_sums()
@@ -187,6 +195,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             total = self._node_sums[node].total.remote()
             self._received.append(self._server.receive.remote(total, tuple(clients)))
             transport += INT64_BYTES * table.values(table.uploaded(plan.active.groups))
+        self._losses = accepted_losses(reports)
         return TrainingPhase(
             reports=by_client(reports),
             transport_bytes=transport,
@@ -226,7 +235,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
 
     def finish(self) -> RoundOutcome:
         self._ask(self._received)
-        outcome: RoundOutcome = self._ask(self._server.finish.remote())
+        outcome: RoundOutcome = self._ask(self._server.finish.remote(self._losses))
         self._versions = outcome.versions
         return outcome
 

@@ -4,7 +4,14 @@ from collections.abc import Sequence
 
 from fedbench.checkpoints.state import Tree
 from fedbench.data.base import FederatedData, IntArray
-from fedbench.engine.bookkeeping import accepted_clients, by_client, check_failures, leave_out, stale_parts
+from fedbench.engine.bookkeeping import (
+    accepted_clients,
+    accepted_losses,
+    by_client,
+    check_failures,
+    leave_out,
+    stale_parts,
+)
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import one_line
 from fedbench.engine.device import TorchSettings
@@ -48,6 +55,7 @@ class InlineRoundExecutor(RoundExecutor):
         self._host = ClientHost()
         self._device = self._host.prepare(self._spec, self._data, self._rows)
         self._held = [-1] * len(self._server.versions())
+        self._losses: dict[int, float] = {}
 
     def plan(self, round_index: int) -> RoundPlan:
         return self._server.plan(round_index)
@@ -77,10 +85,11 @@ class InlineRoundExecutor(RoundExecutor):
             kept += report.kept
             load_seconds += report.load_seconds
             busy_seconds += report.busy_seconds
+        self._losses = accepted_losses(reports)
         return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds, tuple(kept))
 
     def finish(self) -> RoundOutcome:
-        return self._server.finish()
+        return self._server.finish(self._losses)
 
     def probe(self) -> tuple[tuple[ClientProbe, ...], int]:
         stale = self._bring_up_to_date()

@@ -4,7 +4,7 @@ It needs NumPy alone. On a cluster it runs inside a Ray actor, inline it is a pl
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import get_args
 
 import numpy as np
@@ -23,7 +23,7 @@ from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import RunError
 from fedbench.measures.divergence import Divergence
 from fedbench.planning.checked_groups import checked_groups
-from fedbench.planning.participation import draw_cohort
+from fedbench.planning.samplers import ClientHistory, draw_cohort
 from fedbench.planning.schedules import Feedback
 from fedbench.protocol.exact_sum import FixedPoint
 from fedbench.protocol.layout import Vector
@@ -54,6 +54,7 @@ class Server:
         self._one_thread = OneThread()
         self._ledger = TransferLedger(spec.table, len(spec.sizes))
         self._feedback = Feedback.none(self._layout)
+        self._history = ClientHistory(len(spec.sizes))
         self._plan: RoundPlan | None = None
         self._union: tuple[int, ...] = ()
         self._total: FixedPoint = np.empty(0, np.int64)
@@ -80,7 +81,9 @@ class Server:
 
     def _make_plan(self, round_index: int) -> RoundPlan:
         spec, groups = self._spec, self._layout.groups
-        cohort = draw_cohort(spec.seed, round_index, len(spec.sizes), spec.cohort_size)
+        cohort = draw_cohort(
+            spec.sampler, round_index, spec.cohort_size, spec.sizes, spec.seed, self._history, RunError
+        )
         active, client_groups = checked_groups(
             spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError
         )
@@ -156,14 +159,22 @@ class Server:
             raise RunError(f"round {plan.round + 1}: client {client} sent an update that cannot be summed")
         self._accepted.append(client)
 
-    def finish(self) -> RoundOutcome:
+    def finish(self, losses: Mapping[int, float] | None = None) -> RoundOutcome:
         """Close the round: apply the server rule, average the running statistics and count up the versions.
+
+        Args:
+            losses: {client: `rms_loss` of its report}, of the clients whose updates were accepted, for a sampler that
+                follows training.
 
         Raises:
             RunError: no update was accepted, or the rule returned an array that is not usable.
         """
         with self._one_thread():
-            return self._close()
+            outcome = self._close()
+        if self._spec.sampler.follows_training:
+            assert self._plan is not None
+            self._history.reported(self._plan.round, losses or {})
+        return outcome
 
     def _close(self) -> RoundOutcome:
         """Close the round, in one thread; result and errors as for `finish`."""
@@ -352,6 +363,7 @@ class Server:
             "rule": self._rule.state(),
             "ledger": self._ledger.state(),
             "feedback": self._feedback,
+            "history": self._history.state(),
         }
 
     def restore(self, state: Tree) -> None:
@@ -362,6 +374,7 @@ class Server:
         self._rule.restore(state["rule"])
         self._ledger.restore(state["ledger"])
         self._feedback = state["feedback"]
+        self._history.restore(state["history"])
 
     def model(self) -> tuple[Vector, Vector]:
         """The global parameters and the global running statistics, both float32."""

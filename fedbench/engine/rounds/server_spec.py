@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from fedbench.algorithms.base import Algorithm
+from fedbench.planning.samplers import UNIFORM, Sampler
 from fedbench.planning.schedules import Schedule
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
@@ -28,6 +29,7 @@ class ServerSpec:
         learning_rate: factor on the learning rate by round.
         local: number of minibatches that a client trains on.
         update: clipping, noise and compression of an update before it is sent.
+        sampler: draws the participants of a round.
         compares_updates: whether the server keeps a round's updates, to find out how far they point apart.
     """
 
@@ -43,6 +45,7 @@ class ServerSpec:
     learning_rate: LearningRate
     local: LocalLength
     update: UpdatePipeline
+    sampler: Sampler = UNIFORM
     compares_updates: bool = False
 
     @property

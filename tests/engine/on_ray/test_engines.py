@@ -42,6 +42,7 @@ VARIANTS = {
         "data.partition.alpha=0.5",
         "data.clients=12",
         "participation.clients_per_round=6",
+        "participation.sampler=oort",
         "local.batchnorm=local",
         "evaluation.batchnorm=recalibrate",
     ),
