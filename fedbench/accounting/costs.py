@@ -8,6 +8,8 @@ from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.paper import round_comm_gb, round_comp_tflop
 from fedbench.accounting.totals import Costs
+from fedbench.planning.checked_exchange import checked_exchange
+from fedbench.planning.exchange import Exchange, Trained, TrainedRound
 from fedbench.planning.samplers import UNIFORM, Sampler, draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
 from fedbench.protocol.message import PartTable
@@ -85,7 +87,7 @@ class CostModel:
         return self._flops.forward_flops(samples)
 
     def uplink_bytes(self, groups: Sequence[int]) -> int:
-        """Bytes that one participant sends when it trains `groups`, after compression."""
+        """Bytes of one participant's message of `groups`, after compression."""
         return self._update.nbytes(self.table, self.table.uploaded(groups))
 
     @cached_property
@@ -106,7 +108,7 @@ class CostModel:
 
         Args:
             cohort: the participants.
-            groups: for each participant, the layer groups that it trains.
+            groups: for each participant, the layer groups that it sends.
             partial: whether it is a partial round.
 
         Returns:
@@ -147,17 +149,27 @@ class CostModel:
         return sum(round_comm_gb(self.layout.count(groups), times) for groups, times in updates.items())
 
     def project(
-        self, schedule: Schedule, rounds: int, cohort_size: int, seed: int, sampler: Sampler = UNIFORM
+        self,
+        schedule: Schedule,
+        rounds: int,
+        cohort_size: int,
+        seed: int,
+        sampler: Sampler = UNIFORM,
+        exchange: Exchange | None = None,
     ) -> list[Costs]:
         """Predict the costs of each round of a synchronous run without training.
 
         Args:
-            schedule: which layer groups train in which round; must not depend on feedback.
+            schedule: which layer groups train in which round; asked as if training had changed nothing.
             rounds: number of rounds.
             cohort_size: participants of a round.
             seed: seed of the experiment, which fixes the cohorts.
             sampler: draws the participants; one that follows training as if no client ever reported anything.
+            exchange: what of it is sent, asked likewise; None: what is trained.
         """
+        exchange = exchange or Trained()
+        group_sizes = tuple(self.layout.group_size(group) for group in self.layout.all_groups)
+        memory = exchange.first_memory(group_sizes)
         population = len(self._sizes)
         ledger = TransferLedger(self.table, population)
         costs = []
@@ -166,11 +178,13 @@ class CostModel:
             active = schedule.active(index, self.layout.groups, seed, Feedback.none(self.layout))
             cohort = draw_cohort(sampler, index, cohort_size, self._sizes, seed)
             client_groups = [schedule.client_groups(client, index, self.layout.groups, active) for client in cohort]
-            comm, comp = self.paper(cohort, client_groups, active.partial)
+            trained = TrainedRound(index, seed, group_sizes, cohort, tuple(client_groups))
+            sent = checked_exchange(exchange, trained, memory)
+            comm, comp = self.paper(cohort, sent, active.partial)
             costs.append(
                 Costs(
-                    uplink_bytes=sum(self.uplink_bytes(groups) for groups in client_groups),
-                    downlink_bytes=sum(ledger.download(cohort)),
+                    uplink_bytes=sum(self.uplink_bytes(groups) for groups in sent),
+                    downlink_bytes=sum(ledger.take_over(cohort, index - exchange.rounds_late).nbytes),
                     client_flops=sum(
                         self.client_flops(groups, client, self.extra_passes(groups) if client in seen else 0)
                         for client, groups in zip(cohort, client_groups, strict=True)
@@ -180,5 +194,5 @@ class CostModel:
                 )
             )
             seen.update(cohort)
-            ledger.changed(self.table.uploaded(active.union_of(client_groups).groups), index)
+            ledger.changed(self.table.uploaded(set().union(*sent)), index)
         return costs

@@ -28,6 +28,7 @@ from fedbench.algorithms.round_updates import RoundUpdates as RoundUpdates
 from fedbench.algorithms.round_updates import Values as Values
 from fedbench.checkpoints.state import AttributeState
 from fedbench.components.base import Component
+from fedbench.planning.exchange import Exchange, Trained
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.model_pool import ModelPool
 from fedbench.randomness import generator
@@ -342,6 +343,10 @@ class Algorithm(Component):
     def rule(self) -> ServerRule:
         """Make the server rule; called once for each run."""
         return ServerRule()
+
+    def exchange(self) -> Exchange:
+        """What clients send and take over, where the configuration does not say; what they train, in this class."""
+        return Trained()
 
     def weight(self, samples: int) -> float:
         """The weight of a participant with `samples` samples in the mean, before normalisation over the cohort."""

@@ -8,6 +8,7 @@ from pydantic import SerializeAsAny
 from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Objective, ServerRule
 from fedbench.errors import ConfigError
+from fedbench.planning.exchange import Exchange
 
 NO_SERVER_RULE = "is a method of its own, not a server rule alone"
 """The reason why a method cannot be given as `server`, to stand behind its name."""
@@ -68,6 +69,10 @@ class Crossed(Algorithm):
 
     def rule(self) -> ServerRule:
         return self.server.rule()
+
+    def exchange(self) -> Exchange:
+        special = type(self.local).exchange is not Algorithm.exchange
+        return self.local.exchange() if special else self.server.exchange()
 
     def weight(self, samples: int) -> float:
         # An objective whose method gives every client the same weight (SCAFFOLD) relies on it.

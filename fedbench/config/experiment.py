@@ -39,6 +39,7 @@ from fedbench.data.partition import Partition
 from fedbench.errors import ConfigError
 from fedbench.models.base import Model
 from fedbench.planning.delays import DelaysSection
+from fedbench.planning.exchange import Exchange
 from fedbench.planning.participation import ParticipationSection
 from fedbench.planning.schedules import Schedule
 from fedbench.protocol.compression import Compression
@@ -53,6 +54,7 @@ def _component(kind: str, base: type[Component]) -> Any:
 AnyDataset = Annotated[SerializeAsAny[Dataset], _component("dataset", Dataset)]
 AnyPartition = Annotated[SerializeAsAny[Partition], _component("partition", Partition)]
 AnyModel = Annotated[SerializeAsAny[Model], _component("model", Model)]
+AnyExchange = Annotated[SerializeAsAny[Exchange], _component("exchange", Exchange)]
 AnySchedule = Annotated[SerializeAsAny[Schedule], _component("schedule", Schedule)]
 AnyAlgorithm = Annotated[SerializeAsAny[Algorithm], _component("algorithm", Algorithm)]
 AnyServer = Annotated[SerializeAsAny[Algorithm], _component("server", Algorithm)]
@@ -209,7 +211,9 @@ class ExperimentConfig(Section):
         local: What a client does in a round.
         algorithm: The federated method.
         server: Another method's server rule, in place of the algorithm's. null: the algorithm's rule.
-        schedule: Which layer groups are trained, sent and averaged in which round.
+        schedule: Which layer groups are trained in which round.
+        exchange: Which layer groups are sent and combined in which round. null: as the algorithm has it, which are the
+            trained ones unless its description says otherwise.
         update: What is done to an update before it is sent: clipping, noise, compression.
         participation: Which clients take part in a round.
         delays: When updates arrive, for asynchronous algorithms.
@@ -233,6 +237,7 @@ class ExperimentConfig(Section):
     algorithm: AnyAlgorithm = Field(default=DEFAULTS["algorithm"], validate_default=True)
     server: AnyServer | None = None
     schedule: AnySchedule = Field(default=DEFAULTS["schedule"], validate_default=True)
+    exchange: AnyExchange | None = None
     update: UpdateSection = UpdateSection()
     participation: ParticipationSection = ParticipationSection()
     delays: DelaysSection = DelaysSection()
@@ -296,6 +301,11 @@ class ExperimentConfig(Section):
             ConfigError: algorithm and server rule make no sense together.
         """
         return Crossed.of(self.algorithm, self.server)
+
+    @property
+    def chosen_exchange(self) -> Exchange:
+        """The exchange: the configured one, or the algorithm's."""
+        return self.exchange or self.method.exchange()
 
     @property
     def asynchronous(self) -> AsyncAlgorithm | None:

@@ -26,9 +26,10 @@ from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, HostOrder, HostReport, KeptMessage
 from fedbench.engine.model_host import ModelHost
+from fedbench.engine.own_layers import correct_state, start_parameters, take_back
 from fedbench.engine.probing import ClientProbe
 from fedbench.models.flat import FlatModel
-from fedbench.protocol.client_state import ClientState
+from fedbench.protocol.client_state import LAYERS, ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
@@ -141,10 +142,12 @@ class ClientHost(ModelHost):
         """Train one client and add its update to the upload; its new state is stored only if the update is accepted."""
         client, table = order.clients[index], self._spec.table
         samples, started = len(self._rows[client]), time.perf_counter()
-        parts = table.uploaded(order.groups[index])
+        parts = table.uploaded(order.sent[index])
         until = math.inf if order.seconds is None else time.monotonic() + order.seconds
         try:
-            result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor, until)
+            start = self._start_parameters(order, index)
+            result, state = self._train_one(client, order.groups[index], order.round, order.lr_factor, until, start)
+            take_back(order, index, self._training.objective, self._model, start, result.outgoing, state)
             trained = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **result.outgoing}
             messages = upload.message if isinstance(upload, DeviceSum) else self._messages.values
             values = messages(parts, trained)
@@ -164,7 +167,7 @@ class ClientHost(ModelHost):
         """Add a trained client's update to the upload; its new state is stored only if the update is accepted."""
         client, samples = order.clients[index], len(self._rows[order.clients[index]])
         result, state, values = trained.result, trained.state, trained.values
-        parts = self._spec.table.uploaded(order.groups[index])
+        parts = self._spec.table.uploaded(order.sent[index])
         if isinstance(values, Tensor):
             assert isinstance(upload, DeviceSum)
             accepted = upload.add(index, parts, values)
@@ -252,7 +255,7 @@ class ClientHost(ModelHost):
         settings = slot.training
         until = math.inf if order.seconds is None else time.monotonic() + order.seconds
         slot.begin(
-            self._global[PARAMETERS],
+            self._start_parameters(order, index),
             self._start_statistics(client),
             torch_seed(self._spec.seed, "dropout", order.round, client),
         )
@@ -277,7 +280,8 @@ class ClientHost(ModelHost):
         )
         arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
         state = self._new_state(slot.model, old_state, arrays)
-        parts = self._spec.table.uploaded(order.groups[index])
+        take_back(order, index, settings.objective, slot.model, slot.anchor, result.outgoing, state)
+        parts = self._spec.table.uploaded(order.sent[index])
         sent = {PARAMETERS: slot.model.vector, STATISTICS: slot.model.statistics, **result.outgoing}
         values = (
             slot.handed_over(upload.message(parts, sent))
@@ -313,18 +317,24 @@ class ClientHost(ModelHost):
             return read
         difference = table.zeros()
         table.scatter((read - values) * np.float32(sign), difference, parts)
-        kept = {name: torch.from_numpy(state.arrays[name]) for name in objective.keeps if name in state.arrays}
         groups = sorted({table.parts[part].group for part in parts} - {-1})
-        objective.correct_state(
-            kept,
-            {channel: torch.from_numpy(vector) for channel, vector in difference.items() if channel != STATISTICS},
-            self._spec.layout.ranges(tuple(groups)),
-        )
-        state.arrays.update({name: tensor.numpy() for name, tensor in kept.items()})
+        tensors = {channel: torch.from_numpy(vector) for channel, vector in difference.items() if channel != STATISTICS}
+        correct_state(objective, state, tensors, self._spec.layout.ranges(tuple(groups)))
         return read
 
+    def _start_parameters(self, order: HostOrder, index: int) -> Tensor:
+        """float32 [P], what a client starts from; not to be changed."""
+        state = self._states.get(order.clients[index])
+        return start_parameters(self._spec, order, index, self._global[PARAMETERS], state)
+
     def _train_one(
-        self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float = math.inf
+        self,
+        client: int,
+        groups: tuple[int, ...],
+        round_index: int,
+        lr_factor: float,
+        until: float = math.inf,
+        start: Tensor | None = None,
     ) -> tuple[LocalResult, ClientState]:
         """Train one client, and return its new state without storing it.
 
@@ -335,19 +345,27 @@ class ClientHost(ModelHost):
             round_index: the round, or the client's visit in an asynchronous run; seeds minibatches and dropout.
             lr_factor: factor on the local learning rate.
             until: deadline on `time.monotonic`'s clock.
+            start: float32 [P], what it starts from; None: the global parameters.
 
         Raises:
             OutOfTime: the deadline passed.
         """
         return retried_out_of_memory(
-            lambda: self._attempt(client, groups, round_index, lr_factor, until), self._free_memory
+            lambda: self._attempt(client, groups, round_index, lr_factor, until, start), self._free_memory
         )
 
     def _attempt(
-        self, client: int, groups: tuple[int, ...], round_index: int, lr_factor: float, until: float
+        self,
+        client: int,
+        groups: tuple[int, ...],
+        round_index: int,
+        lr_factor: float,
+        until: float,
+        start: Tensor | None,
     ) -> tuple[LocalResult, ClientState]:
         """One attempt at what `_train_one` does; arguments, result and errors as there."""
-        self._reset_parameters()
+        anchor = self._global[PARAMETERS] if start is None else start
+        self._model.vector.copy_(anchor)
         self._set_statistics(self._start_statistics(client))
         old_state = self._states.get(client, ClientState())
         tensors = {
@@ -360,7 +378,7 @@ class ClientHost(ModelHost):
             *self._client_rows.of(client),
             self._transform,
             self._training,
-            anchor=self._global[PARAMETERS],
+            anchor=anchor,
             groups=groups,
             round_index=round_index,
             client=client,
@@ -381,6 +399,8 @@ class ClientHost(ModelHost):
         state = ClientState(dict(old_state.arrays) | arrays)
         if self._spec.keeps_statistics and self._spec.layout.statistics_size:
             state.arrays[STATISTICS] = model.statistics.cpu().numpy().copy()
+        if self._spec.keeps_layers:
+            state.arrays[LAYERS] = model.vector.cpu().numpy().copy()
         return state
 
     def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:

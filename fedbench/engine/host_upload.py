@@ -56,7 +56,7 @@ class HostUpload:
             self._messages, self._filled = values, len(values)
             return
         if not self._filled:
-            whole = sum(table.values(table.uploaded(groups)) for groups in order.groups)
+            whole = sum(table.values(table.uploaded(groups)) for groups in order.sent)
             self._messages = np.empty(whole, np.float32)
         stop = self._filled + len(values)
         self._messages[self._filled : stop] = values

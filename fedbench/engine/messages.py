@@ -112,6 +112,8 @@ class HostSpec:
         gpu_fraction: share of the GPU's memory that this host may use, where it has a GPU.
         step_norms: whether the norms of every local step are recorded.
         probing: how clients' models are compared with the global one.
+        keeps_layers: whether clients keep their own parameters, to go on from them (`Exchange.keeps_layers`).
+        own_share: the share of these where they are mixed with the global ones (`Exchange.own_share`).
     """
 
     model: Model
@@ -142,6 +144,8 @@ class HostSpec:
     kept: KeptClients = KeptClients()
     step_norms: bool = False
     probing: Probing = NOT_PROBED
+    keeps_layers: bool = False
+    own_share: float = 0.0
 
     @property
     def bf16(self) -> bool:
@@ -151,7 +155,8 @@ class HostSpec:
     @property
     def stateful(self) -> bool:
         """Whether clients keep state between their rounds."""
-        return self.keeps_statistics or bool(self.algorithm.objective().keeps) or self.update.keeps_residual
+        kept_by_method = bool(self.algorithm.objective().keeps) or self.update.keeps_residual
+        return self.keeps_statistics or self.keeps_layers or kept_by_method
 
 
 @dataclass(frozen=True)
@@ -163,6 +168,7 @@ class RoundPlan:
         active: union of the layer groups that the participants train.
         cohort: participants, ascending.
         groups: for each participant, the layer groups that it trains.
+        sent: for each participant, the layer groups that it sends.
         weights: for each participant, its weight in the mean; they sum to 1 over the cohort.
         scales: for each participant, a further factor on the update of its parameters.
         lr_factor: factor on the local learning rate.
@@ -170,12 +176,15 @@ class RoundPlan:
         downlink_bytes: for each participant, the bytes that it downloads, given what it still holds.
         uplink_bytes: for each participant, the bytes that it sends.
         own_starts: whether each participant starts from its own model of a pool, which comes with its order.
+        kept: for each participant, the layer groups in which it goes on from its own values; (): none does.
+        mixed: for each participant, the layer groups that it goes on from its own and the global values in; (): none.
     """
 
     round: int
     active: ActiveGroups
     cohort: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
+    sent: tuple[tuple[int, ...], ...]
     weights: tuple[float, ...]
     scales: tuple[float, ...]
     lr_factor: float
@@ -183,6 +192,13 @@ class RoundPlan:
     downlink_bytes: tuple[int, ...]
     uplink_bytes: tuple[int, ...]
     own_starts: bool = False
+    kept: tuple[tuple[int, ...], ...] = ()
+    mixed: tuple[tuple[int, ...], ...] = ()
+
+    @property
+    def combined(self) -> tuple[int, ...]:
+        """The layer groups that any participant sends, ascending."""
+        return tuple(sorted(set().union(*self.sent)))
 
     def order(self, clients: Sequence[int], **fields: Any) -> "HostOrder":
         """The order that gives some of the participants to one host.
@@ -195,10 +211,13 @@ class RoundPlan:
         chosen = [position[client] for client in clients]
         return HostOrder(
             round=self.round,
-            union=self.active.groups,
+            union=self.combined,
             lr_factor=self.lr_factor,
             clients=tuple(clients),
             groups=tuple(self.groups[index] for index in chosen),
+            sent=tuple(self.sent[index] for index in chosen),
+            kept=tuple(self.kept[index] for index in chosen) if self.kept else (),
+            mixed=tuple(self.mixed[index] for index in chosen) if self.mixed else (),
             weights=tuple(self.weights[index] for index in chosen),
             scales=tuple(self.scales[index] for index in chosen),
             own_starts=self.own_starts,
@@ -212,11 +231,12 @@ class HostOrder:
 
     Attributes:
         round: round number, from 0.
-        union: union of the layer groups that all participants of the round train.
+        union: union of the layer groups that all participants of the round send.
         lr_factor: factor on the local learning rate.
         stale: parts whose global values come with the order, to be loaded first; with `own_starts`, once per client.
         clients: the host's participants, in the order in which they train.
         groups: for each of `clients`, the layer groups that it trains.
+        sent: for each of `clients`, the layer groups that it sends.
         weights: for each of `clients`, its weight in the mean of the round.
         scales: for each of `clients`, a further factor on the update of its parameters.
         own_starts: whether each client starts from its own model of a pool.
@@ -225,6 +245,8 @@ class HostOrder:
             next client.
         arriving: clients whose state comes with the order, from the host that held it.
         seconds: time limit for each client's training; None: no limit.
+        kept: for each of `clients`, the layer groups in which it goes on from its own values; (): none does.
+        mixed: for each of `clients`, those in which it goes on from its own and the global values; (): none.
     """
 
     round: int
@@ -233,6 +255,7 @@ class HostOrder:
     stale: tuple[int, ...]
     clients: tuple[int, ...]
     groups: tuple[tuple[int, ...], ...]
+    sent: tuple[tuple[int, ...], ...]
     weights: tuple[float, ...]
     scales: tuple[float, ...]
     own_starts: bool
@@ -240,6 +263,8 @@ class HostOrder:
     on_failure: Literal["raise", "stop", "continue"]
     arriving: tuple[int, ...] = ()
     seconds: float | None = None
+    kept: tuple[tuple[int, ...], ...] = ()
+    mixed: tuple[tuple[int, ...], ...] = ()
 
 
 @dataclass(frozen=True)

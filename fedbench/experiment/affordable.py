@@ -66,7 +66,12 @@ def _per_round(problem: Problem, length: int | None) -> Iterator[Costs]:
     done, upto = 0, min(64, length or 64)
     while True:
         projected = problem.costs.project(
-            config.schedule, upto, problem.cohort_size, config.seed, config.participation.sampler
+            config.schedule,
+            upto,
+            problem.cohort_size,
+            config.seed,
+            config.participation.sampler,
+            config.chosen_exchange,
         )
         yield from projected[done:]
         if upto == length or upto >= MOST_ROUNDS:

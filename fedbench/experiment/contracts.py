@@ -5,7 +5,7 @@ models are checked where they are loaded and built (`fedbench.data.contract`, `f
 """
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar, get_args
 
 import numpy as np
@@ -91,24 +91,22 @@ def check_sampler(sampler: Sampler, rounds: int, size: int, sizes: Sequence[int]
         history.reported(index, dict(zip(cohort, losses.tolist(), strict=True)))
 
 
-def check_trainers(
-    method: Algorithm, schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Cohort
+def check_senders(
+    method: Algorithm, layout: ParameterLayout, sent_in_rounds: Iterable[tuple[tuple[int, ...], ...]]
 ) -> None:
-    """Refuse rounds in which a layer group is trained by fewer clients than the server rule can do its work on.
+    """Refuse rounds in which a layer group is sent by fewer clients than the server rule can do its work on.
 
     Args:
-        rounds: the number of rounds.
+        method: gives the rule.
         layout: of the model's parameters.
-        seed: the run's seed.
-        cohort: the clients of a round, from its index.
+        sent_in_rounds: for each round, the layer groups that each participant sends.
 
     Raises:
         ConfigError: names the round and the group.
     """
     fewest = method.rule().fewest
-    for index in range(rounds if fewest > 1 else 0):
-        _, trained = checked_groups(schedule, index, layout.groups, seed, Feedback.none(layout), cohort(index))
-        for group, count in sorted(Counter(group for groups in trained for group in groups).items()):
+    for index, sent in enumerate(sent_in_rounds):
+        for group, count in sorted(Counter(group for groups in sent for group in groups).items()):
             if count < fewest:
                 context = RuleContext(layout, (group,), index, count, count)
                 raise ConfigError(f"algorithm.name={method.name}: {too_few_updates(method, context, fewest)}")

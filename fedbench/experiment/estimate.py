@@ -13,12 +13,15 @@ from fedbench.engine.arrivals.dry_run import DryRun
 from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.errors import DataError
+from fedbench.experiment.exchanging import sent_groups
 from fedbench.experiment.federation import load_federation, outline_federation
 from fedbench.experiment.kept_files import Kept, foreseen_kept
 from fedbench.experiment.measure_costs import MeasureCost, measure_costs
 from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace, work_left_out
 from fedbench.models.groups import build_module, derive_layer_groups
 from fedbench.planning.delays import DelaysSection
+from fedbench.planning.exchange import Trained
+from fedbench.planning.samplers import draw_cohort
 from fedbench.planning.schedules import Feedback
 from fedbench.protocol.layout import BYTES_PER_VALUE
 
@@ -30,7 +33,7 @@ class RoundKind:
     Attributes:
         name: "full", or the layer group's name.
         parameters: that train and travel.
-        uplink_bytes: sent.
+        uplink_bytes: sent; the most of any of these rounds, where not all participants send the same.
         flops: of the local work, measured; of the largest client.
         share_of_full: those FLOPs against a full update's.
         peak_bytes: estimated peak memory of a training step.
@@ -99,6 +102,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     remarks.extend(work_left_out(costs.uncounted))
     objective = config.method.objective()
     vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors + objective.corrects
+    vectors += 2 * config.chosen_exchange.keeps_layers  # what a client keeps, and what it starts from
     module = build_module(config.model, federation.task, 0)
     groups = derive_layer_groups(module, federation.task)
     largest = max(range(len(federation.sizes)), key=federation.sizes.__getitem__)
@@ -106,6 +110,8 @@ def estimate(config: ExperimentConfig) -> Estimate:
         config.schedule.active(r, layout.groups, config.seed, Feedback.none(layout)).groups
         for r in range(problem.rounds)
     )
+
+    uplinks = {} if isinstance(config.chosen_exchange, Trained) else _uplinks(problem)
 
     def flops(active: tuple[int, ...]) -> int:
         if problem.arrivals is not None and problem.arrivals.gradient:
@@ -116,7 +122,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
         RoundKind(
             name="full" if active == layout.all_groups else " + ".join(layout.group_names[group] for group in active),
             parameters=layout.count(active),
-            uplink_bytes=costs.uplink_bytes(active),
+            uplink_bytes=uplinks.get(active, costs.uplink_bytes(active)),
             flops=flops(active),
             share_of_full=flops(active) / flops(layout.all_groups),
             peak_bytes=peak_training_bytes(
@@ -145,7 +151,12 @@ def estimate(config: ExperimentConfig) -> Estimate:
         remark, kept = "; ".join(remarks), foreseen_kept(problem)
         return Estimate(title, remark, tuple(kinds), tuple(per_round), summed, full, seconds, kept)
     per_round = costs.project(
-        config.schedule, problem.rounds, problem.cohort_size, config.seed, config.participation.sampler
+        config.schedule,
+        problem.rounds,
+        problem.cohort_size,
+        config.seed,
+        config.participation.sampler,
+        config.chosen_exchange,
     )
     return Estimate(
         title,
@@ -157,6 +168,21 @@ def estimate(config: ExperimentConfig) -> Estimate:
         kept=foreseen_kept(problem),
         measures=tuple(measure_costs(problem, summed.client_flops)),
     )
+
+
+def _uplinks(problem: Problem) -> dict[tuple[int, ...], int]:
+    """{active layer groups: the most bytes that a participant of such a round sends}."""
+    config, layout = problem.config, problem.layout
+    most: dict[tuple[int, ...], int] = {}
+
+    def cohort(index: int) -> tuple[int, ...]:
+        sizes, size = problem.federation.sizes, problem.cohort_size
+        return draw_cohort(config.participation.sampler, index, size, sizes, config.seed)
+
+    for index, sent in enumerate(sent_groups(config, layout, problem.rounds, cohort)):
+        active = config.schedule.active(index, layout.groups, config.seed, Feedback.none(layout)).groups
+        most[active] = max([most.get(active, 0), *map(problem.costs.uplink_bytes, set(sent))])
+    return most
 
 
 def foreseen(problem: Problem) -> list[FinishedRound]:
@@ -195,5 +221,7 @@ def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
         yield f"schedule.name={config.schedule.name} follows what the run measures: counted shallow to deep"
     if (sampler := config.participation.sampler).follows_training:
         yield f"participation.sampler={sampler.name} follows what clients report: counted as if none ever did"
+    if config.chosen_exchange.follows_training:
+        yield f"exchange.name={config.chosen_exchange.name} follows what the run measures: counted as at the start"
     if config.method.rule().own_models and config.schedule.name != "full":
         yield f"the downlink of {config.method.name} depends on who holds which layer: counted as FedAvg's"

@@ -8,7 +8,8 @@ from fedbench.errors import ConfigError
 
 def compares_updates(config: ExperimentConfig) -> bool:
     """Whether the server receives and keeps the single updates of a round, to find out how far they point apart."""
-    return config.analysis.divergence or (config.schedule.compares_updates and config.asynchronous is None)
+    followed = config.schedule.compares_updates or config.chosen_exchange.compares_updates
+    return config.analysis.divergence or (followed and config.asynchronous is None)
 
 
 def probing(config: ExperimentConfig) -> Probing:
@@ -43,8 +44,10 @@ def check_measures(config: ExperimentConfig, rounds: int) -> None:
 
 
 def _check_updates_have_a_mean(config: ExperimentConfig) -> None:
-    method, schedule = config.method, config.schedule
-    key = "analysis.divergence=true" if config.analysis.divergence else f"schedule.name={schedule.name}"
+    method, schedule, exchange = config.method, config.schedule, config.chosen_exchange
+    key = f"schedule.name={schedule.name}" if schedule.compares_updates else f"exchange.name={exchange.name}"
+    if config.analysis.divergence:
+        key = "analysis.divergence=true"
     if method.rule().own_models:
         raise ConfigError(
             f"{key}: the clients of {method.name} start from different models, so that their updates have no mean; "

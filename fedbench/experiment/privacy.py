@@ -11,9 +11,10 @@ from typing import Any
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
-from fedbench.planning.checked_groups import checked_groups
+from fedbench.experiment.exchanging import sent_groups
+from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import Uniform, draw_cohort
-from fedbench.planning.schedules import Feedback, Schedule
+from fedbench.planning.schedules import Schedule
 from fedbench.protocol.message import PARAMETERS, PartTable
 from fedbench.protocol.privacy import epsilon, noise_over_sensitivity
 from fedbench.training.minibatches import LocalLength
@@ -57,6 +58,8 @@ def _reasons(config: ExperimentConfig, table: PartTable) -> Iterator[str]:
         yield f"{method.name} would send {', '.join(channels)} without noise; choose another algorithm"
     if config.asynchronous is not None:
         yield f"its noise is a share of that of a round's sum, and {method.name} has no rounds; choose another"
+    elif config.chosen_exchange.compares_updates:
+        yield f"exchange.name={config.chosen_exchange.name} looks at single updates, of which noise says nothing"
     elif config.schedule.compares_updates:
         yield f"schedule.name={config.schedule.name} looks at single updates, of which noise on their sum says nothing"
     elif not method.sums():
@@ -97,14 +100,22 @@ def _weak_rounds(
     config: ExperimentConfig, table: PartTable, sizes: tuple[int, ...], local: LocalLength, rounds: int
 ) -> Iterator[str]:
     """The first round in which the noise is less than z times the sensitivity of the sums, and why."""
-    method, schedule, noise = config.method, config.schedule, config.update.noise_multiplier
+    method, exchange, noise = config.method, config.chosen_exchange, config.update.noise_multiplier
+    by_schedule = isinstance(exchange, Trained)
+    verb = "train" if by_schedule else "send"
+    chosen = f"schedule.name={config.schedule.name}" if by_schedule else f"exchange.name={exchange.name}"
     layout, cohort_size = table.layout, config.slots()
     pipeline = config.update.pipeline(cohort_size)
     assert noise is not None
     assert pipeline.clip_norm is not None
-    for index in range(rounds):
-        cohort = draw_cohort(config.participation.sampler, index, cohort_size, sizes, config.seed)
-        _, groups = checked_groups(schedule, index, layout.groups, config.seed, Feedback.none(layout), cohort)
+
+    def cohort_of(index: int) -> tuple[int, ...]:
+        return draw_cohort(config.participation.sampler, index, cohort_size, sizes, config.seed)
+
+    for index, groups in enumerate(sent_groups(config, layout, rounds, cohort_of)):
+        if not any(groups):
+            continue
+        cohort = cohort_of(index)
         samples = [sizes[client] for client in cohort]
         weights, scales = method.weights_and_scales(samples, [local.steps_of(count) for count in samples])
         factors = [weight * scale for weight, scale in zip(weights, scales, strict=True)]
@@ -113,8 +124,8 @@ def _weak_rounds(
             continue
         if len(set(groups)) > 1:
             yield (
-                f"with schedule.name={schedule.name} clients train different layer groups, so that round {index + 1} "
-                f"has noise of only {bought:.3g} times the most that one client can change; choose another schedule"
+                f"with {chosen} clients {verb} different layer groups, so that round {index + 1} "
+                f"has noise of only {bought:.3g} times the most that one client can change; choose another"
             )
         else:
             yield (

@@ -29,8 +29,9 @@ from fedbench.experiment.contracts import (
     check_optimizer,
     check_sampler,
     check_schedule,
-    check_trainers,
+    check_senders,
 )
+from fedbench.experiment.exchanging import check_exchange, sent_groups
 from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
@@ -132,6 +133,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     method = config.method
     check_keeping(config, federation.sizes, rounds)
     method.check(config)
+    check_exchange(config)
     check_measures(config, rounds)
     _check_contracts(config, layout, federation.sizes, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
@@ -198,6 +200,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         kept=kept_clients(config),
         step_norms=config.analysis.step_norms,
         probing=probing(config),
+        keeps_layers=config.chosen_exchange.keeps_layers,
+        own_share=config.chosen_exchange.own_share,
     )
     server = ServerSpec(
         table=table,
@@ -209,6 +213,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         seed=config.seed,
         algorithm=method,
         schedule=config.schedule,
+        exchange=config.chosen_exchange,
         learning_rate=local.lr_schedule,
         local=length,
         update=update,
@@ -308,7 +313,7 @@ def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, sizes: t
     check_optimizer(config.local.optimizer)
     check_method(config.asynchronous or config.method, layout, cohort_size, clients)
     if in_rounds:
-        check_trainers(config.method, config.schedule, rounds, layout, seed, cohort)
+        check_senders(config.method, layout, sent_groups(config, layout, rounds, cohort))
 
 
 def _check_single_rows(

@@ -1,4 +1,4 @@
-"""Schedules: the layer groups that train, travel and are averaged in each round.
+"""Schedules: the layer groups that train in each round; these travel and are averaged, too, unless an exchange differs.
 
 The schedules are those of FedPart: H. Wang, X. Liu, J. Niu, W. Guo, S. Tang, "Why Go Full? Elevating Federated
 Learning Through Partial Network Updates", NeurIPS 2024 (arXiv 2410.11559). A *cycle* visits each of the M layer
@@ -53,7 +53,8 @@ class Feedback:
     """The outcome of the rounds so far, which a schedule may follow.
 
     Attributes:
-        norms: for each group, the L2 norm of its change in the last full round; None before the first full round.
+        norms: for each group, the L2 norm of its change in the last full round that combined it, 0 before; None before
+            the first full round.
         sizes: for each group, its number of parameters.
         idle: for each group, the partial rounds since it was last trained in one, or since the start.
         discrepancies: for each group, how far the clients' updates of it pointed apart in the last round that trained
@@ -91,7 +92,9 @@ class Feedback:
         known = self.discrepancies or (None,) * layout.groups
         latest = tuple((discrepancies or {}).get(group, known[group]) for group in layout.all_groups)
         if not active.partial:
-            return replace(self, norms=tuple(norms[group] for group in layout.all_groups), discrepancies=latest)
+            before = self.norms or (0.0,) * layout.groups
+            latest_norms = tuple(norms.get(group, before[group]) for group in layout.all_groups)
+            return replace(self, norms=latest_norms, discrepancies=latest)
         idle = tuple(0 if group in trained else rounds + 1 for group, rounds in enumerate(self.idle))
         return replace(self, idle=idle, discrepancies=latest)
 

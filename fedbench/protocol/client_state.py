@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 
 from fedbench.protocol.layout import Vector
 
+LAYERS = "layers"
+"""Name of the array that holds a client's own parameters, where it goes on from these (`Exchange.keeps_layers`)."""
+
 
 @dataclass
 class ClientState:

@@ -28,7 +28,7 @@ VECTORS = arrays(np.float32, 5, elements=FLOATS)
 def order(groups: tuple[tuple[int, ...], ...], weight: float, scale: float) -> HostOrder:
     count = len(groups)
     return HostOrder(
-        round=0, union=(0, 1), lr_factor=1.0, stale=(), clients=tuple(range(count)), groups=groups,
+        round=0, union=(0, 1), lr_factor=1.0, stale=(), clients=tuple(range(count)), groups=groups, sent=groups,
         weights=(weight,) * count, scales=(scale,) * count, own_starts=False, combine=True, on_failure="stop",
     )  # fmt: skip
 

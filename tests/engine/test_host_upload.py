@@ -15,6 +15,7 @@ TABLE = PartTable(ParameterLayout.build([("one", {"weight": (3,)}), ("two", {"bi
 def answer(combine: bool, scale: float, clients: int = 1) -> HostUpload:
     order = HostOrder(
         round=0, union=(0, 1), lr_factor=1.0, stale=(), clients=tuple(range(clients)), groups=((0, 1),) * clients,
+        sent=((0, 1),) * clients,
         weights=(1.0,) * clients, scales=(scale,) * clients, own_starts=False, combine=combine, on_failure="stop",
     )  # fmt: skip
     return HostUpload(TABLE, order)

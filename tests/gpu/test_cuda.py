@@ -146,7 +146,7 @@ def test_a_sum_on_the_gpu_has_the_bits_of_that_on_the_cpu(scale: float) -> None:
     rng, size = np.random.default_rng(0), 100_000
     table = PartTable(ParameterLayout.build([("all", {"weight": (size,)})]), statistics=False)
     order = HostOrder(
-        round=0, union=(0,), lr_factor=1.0, stale=(), clients=(0, 1), groups=((0,), (0,)),
+        round=0, union=(0,), lr_factor=1.0, stale=(), clients=(0, 1), groups=((0,), (0,)), sent=((0,), (0,)),
         weights=(0.3, 0.7), scales=(scale, scale), own_starts=False, combine=True, on_failure="stop",
     )  # fmt: skip
     start = rng.standard_normal(size).astype(np.float32)

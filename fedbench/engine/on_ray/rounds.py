@@ -194,7 +194,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         for node, clients in sorted(summed_clients.items()):
             total = self._node_sums[node].total.remote()
             self._received.append(self._server.receive.remote(total, tuple(clients)))
-            transport += INT64_BYTES * table.values(table.uploaded(plan.active.groups))
+            transport += INT64_BYTES * table.values(table.uploaded(plan.combined))
         self._losses = accepted_losses(reports)
         return TrainingPhase(
             reports=by_client(reports),
@@ -335,5 +335,5 @@ def message_bytes(table: PartTable, order: HostOrder, sent: Sequence[int]) -> in
     """
     if order.combine:
         return INT64_BYTES * table.values(table.uploaded(order.union))
-    groups = dict(zip(order.clients, order.groups, strict=True))
+    groups = dict(zip(order.clients, order.sent, strict=True))
     return sum(table.nbytes(table.uploaded(groups[client])) for client in sent)

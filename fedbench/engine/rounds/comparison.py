@@ -22,9 +22,9 @@ def divergences_of(
         plan: the round's plan.
         table: the parts of a transfer.
         union: numbers of the parts that any participant sends.
-        reference: float32, the values of `union` from which the clients started.
+        reference: float32, the values of `union` that updates are measured from.
         messages: {accepted client: float32, its message}.
-        groups: the layer groups that an accepted client trained.
+        groups: the layer groups that an accepted client sent.
     """
     position = {client: index for index, client in enumerate(plan.cohort)}
     accepted = tuple(sorted(messages))
@@ -32,10 +32,10 @@ def divergences_of(
     for number, (part, segment) in zip(union, table.segments(union, union), strict=True):
         if part.channel != PARAMETERS or part.group not in groups:
             continue
-        clients = tuple(client for client in accepted if part.group in plan.groups[position[client]])
+        clients = tuple(client for client in accepted if part.group in plan.sent[position[client]])
         values = []
         for client in clients:
-            sent = table.uploaded(plan.groups[position[client]])
+            sent = table.uploaded(plan.sent[position[client]])
             values.append(messages[client][table.segments((number,), sent)[0][1]])
         weights = [plan.weights[position[client]] for client in clients]
         by_group[part.group] = clients, update_products(values, reference[segment], weights)

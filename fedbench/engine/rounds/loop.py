@@ -99,7 +99,7 @@ class RoundLoop:
             accepted = [report.client for report in training.reports if report.status == "ok"]
             evaluation = executor.evaluate(accepted if self._evaluate_clients else ()) if due else None
             evaluation_seconds = clock.lap()
-            comm, comp = costs.paper(plan.cohort, plan.groups, plan.active.partial)
+            comm, comp = costs.paper(plan.cohort, plan.sent, plan.active.partial)
             self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
             clients = client_records(plan, training, evaluation, costs)
             scores = Scores.of(evaluation.scores if evaluation else ())
@@ -137,7 +137,7 @@ class RoundLoop:
                     validation_accuracy=scores.validation_accuracy,
                     group_clients=updates_by_group(
                         costs.layout.groups,
-                        (groups for client, groups in zip(plan.cohort, plan.groups, strict=True) if client in accepted),
+                        (groups for client, groups in zip(plan.cohort, plan.sent, strict=True) if client in accepted),
                     ),
                     **round_figures(norms, divergences, probes),
                 ),

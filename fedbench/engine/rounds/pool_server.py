@@ -14,6 +14,7 @@ from fedbench.checkpoints.state import Tree, writable
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.server import Server
 from fedbench.engine.rounds.server_spec import ServerSpec
+from fedbench.engine.rounds.starts import Starts
 from fedbench.errors import RunError
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS
@@ -36,10 +37,10 @@ class PoolServer(Server):
     def _make_plan(self, round_index: int) -> RoundPlan:
         return replace(super()._make_plan(round_index), own_starts=True)
 
-    def _download(self, round_index: int, cohort: tuple[int, ...]) -> tuple[int, ...]:
+    def _download(self, round_index: int, cohort: tuple[int, ...]) -> Starts:
         order = generator(self._spec.seed, "pool", round_index).permutation(len(cohort))
         self._models_of = {client: int(index) for client, index in zip(cohort, order, strict=True)}
-        return tuple(self._pool.download(client, self._models_of[client]) for client in cohort)
+        return Starts(tuple(self._pool.download(client, self._models_of[client]) for client in cohort))
 
     def state(self) -> Tree:
         """Everything that the server keeps between two rounds, for a checkpoint."""

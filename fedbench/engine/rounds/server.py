@@ -20,9 +20,12 @@ from fedbench.engine.rounds.comparison import divergences_of
 from fedbench.engine.rounds.normalisation import normalisers, scale_correction
 from fedbench.engine.rounds.rule_result import check_norms, checked
 from fedbench.engine.rounds.server_spec import ServerSpec
+from fedbench.engine.rounds.starts import Starts
 from fedbench.errors import RunError
 from fedbench.measures.divergence import Divergence
+from fedbench.planning.checked_exchange import checked_exchange
 from fedbench.planning.checked_groups import checked_groups
+from fedbench.planning.exchange import TrainedRound
 from fedbench.planning.samplers import ClientHistory, draw_cohort
 from fedbench.planning.schedules import Feedback
 from fedbench.protocol.exact_sum import FixedPoint
@@ -55,6 +58,7 @@ class Server:
         self._ledger = TransferLedger(spec.table, len(spec.sizes))
         self._feedback = Feedback.none(self._layout)
         self._history = ClientHistory(len(spec.sizes))
+        self._memory = spec.exchange.first_memory(self._feedback.sizes)
         self._plan: RoundPlan | None = None
         self._union: tuple[int, ...] = ()
         self._total: FixedPoint = np.empty(0, np.int64)
@@ -66,7 +70,7 @@ class Server:
         """Open round `round_index`: draw the cohort, choose the layer groups, count each participant's download."""
         plan = self._make_plan(round_index)
         self._plan = plan
-        self._union = self._table.uploaded(plan.active.groups)
+        self._union = self._table.uploaded(plan.combined)
         # Perhaps a view: the vectors change when the round is closed, not before.
         self._reference = self._table.gather(self._vectors, self._union)
         if self._table.channels:
@@ -90,24 +94,30 @@ class Server:
         sizes = [spec.sizes[client] for client in cohort]
         steps = [spec.local.steps_of(size) for size in sizes]
         weights, scales = spec.algorithm.weights_and_scales(sizes, steps)
+        trained = TrainedRound(round_index, spec.seed, self._feedback.sizes, cohort, client_groups)
+        sent = checked_exchange(spec.exchange, trained, self._memory, RunError)
+        starts = self._download(round_index, cohort)
         return RoundPlan(
             round=round_index,
             active=active.union_of(client_groups),
             cohort=cohort,
             groups=client_groups,
+            sent=sent,
             weights=weights,
             scales=scales,
             lr_factor=spec.learning_rate.factor(round_index, spec.rounds),
             versions=self._ledger.versions,
-            downlink_bytes=self._download(round_index, cohort),
-            uplink_bytes=tuple(
-                spec.update.nbytes(self._table, self._table.uploaded(trained)) for trained in client_groups
-            ),
+            downlink_bytes=starts.downlink_bytes,
+            uplink_bytes=tuple(spec.update.nbytes(self._table, self._table.uploaded(groups)) for groups in sent),
+            kept=starts.kept,
+            mixed=starts.mixed,
         )
 
-    def _download(self, round_index: int, cohort: tuple[int, ...]) -> tuple[int, ...]:
-        """Bytes that each participant downloads at the start of the round."""
-        return self._ledger.download(cohort)
+    def _download(self, round_index: int, cohort: tuple[int, ...]) -> Starts:
+        """Bring the participants up to date at the start of the round."""
+        exchange = self._spec.exchange
+        download = self._ledger.take_over(cohort, round_index - exchange.rounds_late)
+        return Starts.of(download, exchange, self._layout.all_groups)
 
     def payload(self, parts: tuple[int, ...]) -> Vector:
         """float32, the current values of `parts`, one after the other, for a host to load."""
@@ -131,7 +141,7 @@ class Server:
         position = {client: index for index, client in enumerate(self._plan.cohort)}
         start = 0
         for client in clients:
-            parts = self._table.uploaded(self._plan.groups[position[client]])
+            parts = self._table.uploaded(self._plan.sent[position[client]])
             stop = start + self._table.values(parts)
             self._receive_one(client, position[client], parts, upload[start:stop].astype(np.float32, copy=False))
             start = stop
@@ -184,9 +194,9 @@ class Server:
             raise self.no_update_error(plan)
         self._accepted.sort()
         factors = normalisers(plan, self._accepted)
-        groups = tuple(group for group in plan.active.groups if group in factors)
+        groups = tuple(group for group in plan.combined if group in factors)
         divergences: tuple[Divergence, ...] = ()
-        if self._spec.compares_updates:
+        if self._spec.compares_updates and groups:
             divergences = divergences_of(plan, self._table, self._union, self._reference, self._messages, groups)
         norms: dict[int, float] = {}
         with global_generators_seeded(torch_seed(self._spec.seed, "server rule", plan.round)):
@@ -199,6 +209,10 @@ class Server:
         self._ledger.changed(self._table.uploaded(groups), plan.round)
         discrepancies = {of_group.group: of_group.discrepancy for of_group in divergences if of_group.group != -1}
         self._feedback = self._feedback.after(plan.active, groups, norms, self._layout, discrepancies)
+        self._memory = self._spec.exchange.remember(self._memory, plan.round, self._feedback)
+        if self._spec.exchange.keeps_layers:
+            for client in set(plan.cohort) - set(self._accepted):
+                self._ledger.invalidate(client, self._layout.all_groups)
         norm = math.sqrt(sum(value**2 for value in norms.values()))
         return RoundOutcome(norm, len(self._accepted), self._ledger.versions, divergences)
 
@@ -206,14 +220,14 @@ class Server:
         """Split `groups` into the sets that the rule is applied to at once, one context for each.
 
         A rule that needs the whole round gets all groups at once. A rule that needs single updates gets one group at a
-        time. A rule that needs mean updates gets all groups at once where each was trained by the same number of
+        time. A rule that needs mean updates gets all groups at once where each was sent by the same number of
         clients, else one at a time.
         """
+        if not groups:
+            return
         accepted = set(self._accepted)
-        accepted_groups = [
-            trained for client, trained in zip(plan.cohort, plan.groups, strict=True) if client in accepted
-        ]
-        counts = {group: sum(group in trained for trained in accepted_groups) for group in groups}
+        accepted_groups = [sent for client, sent in zip(plan.cohort, plan.sent, strict=True) if client in accepted]
+        counts = {group: sum(group in sent for sent in accepted_groups) for group in groups}
         needs, population, seed = self._rule.needs(plan.round), len(self._spec.sizes), self._spec.seed
         if needs == "round":
             yield RuleContext(self._layout, groups, plan.round, len(accepted), population, seed)
@@ -317,13 +331,13 @@ class Server:
             float64 [k, n], one update a row, and float64 [k], the clients' weights, which sum to 1.
         """
         position = {client: index for index, client in enumerate(plan.cohort)}
-        clients = [client for client in self._accepted if group == -1 or group in plan.groups[position[client]]]
+        clients = [client for client in self._accepted if group == -1 or group in plan.sent[position[client]]]
         part = next(
             index for index, part in enumerate(self._table.parts) if (part.channel, part.group) == (channel, group)
         )
         updates = []
         for client in clients:
-            _, segment = self._table.segments((part,), self._table.uploaded(plan.groups[position[client]]))[0]
+            _, segment = self._table.segments((part,), self._table.uploaded(plan.sent[position[client]]))[0]
             updates.append(self._messages[client][segment] - previous)
         weights = np.array([plan.weights[position[client]] for client in clients])
         return np.array(updates), weights / weights.sum()
@@ -337,7 +351,7 @@ class Server:
             piece_of_group[group], start = slice(start, stop), stop
         messages, pieces = [], []
         for client in self._accepted:
-            groups = plan.groups[position[client]]
+            groups = plan.sent[position[client]]
             segments = self._table.segments(groups, self._table.uploaded(groups))
             messages.append(np.concatenate([self._messages[client][segment] for _, segment in segments]))
             pieces.append(tuple(piece_of_group[group] for group in groups))
@@ -364,6 +378,7 @@ class Server:
             "ledger": self._ledger.state(),
             "feedback": self._feedback,
             "history": self._history.state(),
+            "exchange": list(self._memory),
         }
 
     def restore(self, state: Tree) -> None:
@@ -375,6 +390,7 @@ class Server:
         self._ledger.restore(state["ledger"])
         self._feedback = state["feedback"]
         self._history.restore(state["history"])
+        self._memory = tuple(state["exchange"])
 
     def model(self) -> tuple[Vector, Vector]:
         """The global parameters and the global running statistics, both float32."""

@@ -1,8 +1,9 @@
 """Everything that the server of a synchronous run is made from."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from fedbench.algorithms.base import Algorithm
+from fedbench.planning.exchange import Exchange, Trained
 from fedbench.planning.samplers import UNIFORM, Sampler
 from fedbench.planning.schedules import Schedule
 from fedbench.protocol.layout import ParameterLayout, Vector
@@ -30,6 +31,7 @@ class ServerSpec:
         local: number of minibatches that a client trains on.
         update: clipping, noise and compression of an update before it is sent.
         sampler: draws the participants of a round.
+        exchange: what of it is sent, and what participants take over.
         compares_updates: whether the server keeps a round's updates, to find out how far they point apart.
     """
 
@@ -46,6 +48,7 @@ class ServerSpec:
     local: LocalLength
     update: UpdatePipeline
     sampler: Sampler = UNIFORM
+    exchange: Exchange = field(default_factory=Trained)
     compares_updates: bool = False
 
     @property
