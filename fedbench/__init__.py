@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fedbench.experiment.result import Result
     from fedbench.models.base import LayerGroup, Model, Task
     from fedbench.planning.delays import Distribution
+    from fedbench.planning.exchange import Exchange, TrainedRound
     from fedbench.planning.samplers import ClientHistory, Sampler
     from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
     from fedbench.protocol.compression import Compression
@@ -46,6 +47,7 @@ _MODULES = {
     "DataError": "errors",
     "Dataset": "data.base",
     "Distribution": "planning.delays",
+    "Exchange": "planning.exchange",
     "ExperimentConfig": "config.experiment",
     "FedbenchError": "errors",
     "FederatedData": "data.base",
@@ -67,6 +69,7 @@ _MODULES = {
     "ServerRule": "algorithms.base",
     "Split": "data.base",
     "Task": "models.base",
+    "TrainedRound": "planning.exchange",
     "SuiteResult": "api.suites",
     "WrittenReport": "api.reports",
     "Observer": "records.observers",
@@ -90,6 +93,7 @@ __all__ = [
     "DataError",
     "Dataset",
     "Distribution",
+    "Exchange",
     "ExperimentConfig",
     "FedbenchError",
     "FederatedData",
@@ -113,6 +117,7 @@ __all__ = [
     "Split",
     "SuiteResult",
     "Task",
+    "TrainedRound",
     "WrittenReport",
     "__version__",
     "resume",

@@ -21,7 +21,7 @@ PUBLIC = {
     "Algorithm", "ArrivalRule", "AsyncAlgorithm", "LocalContext", "ModelPool", "Objective", "RoundUpdates",
     "RuleContext", "ServerRule",
     # Schedules
-    "ActiveGroups", "Feedback", "Schedule",
+    "ActiveGroups", "Exchange", "Feedback", "Schedule", "TrainedRound",
     # Models and data
     "Dataset", "FederatedData", "LayerGroup", "Model", "Partition", "Split", "Task",
     # Smaller parts
@@ -68,5 +68,5 @@ def test_the_base_of_every_exchangeable_part_is_public() -> None:
     annotations = [value for name, value in vars(experiment).items() if name.startswith("Any") and get_args(value)]
     bases = {get_args(annotation)[0] for annotation in [*annotations, delays.AnyDistribution]}
     bases = {base for base in bases if isinstance(base, type) and issubclass(base, Component)}
-    assert len(bases) == 9
+    assert len(bases) == 10
     assert {getattr(fedbench, base.__name__) for base in bases} == bases

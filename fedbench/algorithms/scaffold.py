@@ -41,7 +41,8 @@ if TYPE_CHECKING:
 CONTROL = "control"
 """Name of the channel that carries c, and of c_i in the client's state."""
 
-REASON = "algorithm.name=scaffold, where a client recovers its mean gradient as (x - y) / (K lr)"
+REASON = "a client recovers its mean gradient as (x - y) / (K lr)"
+"""Why the local optimizer has to be plain SGD."""
 
 
 class Scaffold(Algorithm):
@@ -60,15 +61,15 @@ class Scaffold(Algorithm):
         return 1.0
 
     def check(self, config: Any) -> None:
-        optimizer = config.local.optimizer
+        optimizer, method = config.local.optimizer, f"algorithm.name={self.name}"
         if not optimizer.is_sgd:
-            raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {REASON}")
+            raise ConfigError(f"local.optimizer.name={optimizer.name}: must be sgd with {method}, where {REASON}")
         for key in ("momentum", "weight_decay"):
             if value := getattr(optimizer, key):
-                raise ConfigError(f"local.optimizer.{key}={value}: must be 0 with {REASON}")
+                raise ConfigError(f"local.optimizer.{key}={value}: must be 0 with {method}, where {REASON}")
         if (norm := config.update.clip_norm) is not None and config.update.noise_multiplier is None:
             raise ConfigError(
-                f"update.clip_norm={norm} with algorithm.name=scaffold: its control variates would be sent unclipped, "
+                f"update.clip_norm={norm} with {method}: its control variates would be sent unclipped, "
                 "and rest on the unclipped update; leave one of them out"
             )
 

@@ -24,6 +24,7 @@ LISTINGS = (
     "studies",
     "algorithms",
     "schedules",
+    "exchanges",
     "models",
     "datasets",
     "partitions",
@@ -336,7 +337,7 @@ def new(
         str,
         typer.Argument(
             metavar="KIND",
-            help="algorithm, async-algorithm, schedule, model, dataset, partition, sampler, optimizer, suite or study.",
+            help="algorithm, async-algorithm, schedule, exchange, model, dataset, partition, sampler, optimizer, suite or study.",
             show_default=False,
         ),
     ],

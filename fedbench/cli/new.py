@@ -21,6 +21,7 @@ RUNS = {
     "algorithm": f"run quickstart algorithm={{part}} rounds=6 {INLINE}",
     "async-algorithm": f"run ormo-digits algorithm={{part}} local.optimizer.lr=0.05 rounds=6 {INLINE}",
     "schedule": f"run quickstart schedule={{part}} {INLINE}",
+    "exchange": f"run fedavg-digits exchange={{part}} rounds=6 {INLINE}",
     "model": f"run quickstart model={{part}} rounds=6 {INLINE}",
     "dataset": f"run quickstart data.dataset={{part}} rounds=6 {INLINE}",
     "partition": f"run quickstart data.partition={{part}} rounds=6 {INLINE}",

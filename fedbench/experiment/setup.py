@@ -312,7 +312,7 @@ def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, sizes: t
         check_sampler(sampler, rounds, cohort_size, sizes, seed)
     check_optimizer(config.local.optimizer)
     check_method(config.asynchronous or config.method, layout, cohort_size, clients)
-    if in_rounds:
+    if in_rounds and (config.method.rule().fewest > 1 or not isinstance(config.chosen_exchange, Trained)):
         check_senders(config.method, layout, sent_groups(config, layout, rounds, cohort))
 
 
