@@ -19,8 +19,8 @@ one block FedBCGD is FedAvg with equal weights.
 
 Deviations: blocks are made of whole layer groups, with parameters as equal as may be. Where m is no multiple of N_b a
 block is averaged over those that sent it, where the paper's factor N_b / m would shrink or stretch the mean. Gradients
-are not clipped (the authors' code clips at 10), and FedBCGD's weight decay is the local optimizer's. The rules are those
-of the authors' code; the paper's text was not at hand. A client replaces c_i in all groups, whatever it sends.
+are not clipped (the authors' code clips at 10); FedBCGD's weight decay is the local optimizer's. The rules are those of
+the authors' code; the paper's text was not at hand. A client replaces c_i in all groups, whatever it sends.
 
 Bytes: with n parameters in a block and the head together and s running statistics, a participant of FedBCGD sends
 4 (n + s) and one of FedBCGD+ 4 (2 n + s); it receives every value that changed since it last downloaded, which are all

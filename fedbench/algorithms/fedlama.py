@@ -9,8 +9,8 @@ It takes `exchange=adaptive-intervals` unless another exchange is set; exchange.
 FedAvg bit for bit. A round's local work is the paper's interval tau'; rounds should be a multiple of phi, or the last
 training of some layers is in no global model.
 
-Deviations: a layer is a layer group with all its parameters, where the authors' code compares the kernels alone. Running
-statistics are averaged in every round.
+Deviations: a layer is a layer group with all its parameters, where the authors' code compares the kernels alone.
+Running statistics are averaged in every round.
 
 Bytes: with n parameters in the groups that are due and s running statistics, a participant sends 4 (n + s) and receives
 4 bytes for every value that it takes over. What the server needs to adapt the intervals it computes from the messages.

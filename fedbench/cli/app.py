@@ -337,7 +337,8 @@ def new(
         str,
         typer.Argument(
             metavar="KIND",
-            help="algorithm, async-algorithm, schedule, exchange, model, dataset, partition, sampler, optimizer, suite or study.",
+            help="algorithm, async-algorithm, schedule, exchange, model, dataset, partition, sampler, optimizer, suite "
+            "or study.",
             show_default=False,
         ),
     ],

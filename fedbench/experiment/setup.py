@@ -43,6 +43,7 @@ from fedbench.models.groups import build_module, derive_layer_groups, parameter_
 from fedbench.models.kept_state import constant_tensors, unknown_under_averaging
 from fedbench.models.probe import trains_on
 from fedbench.models.shared_tensors import saved_names, ties_in_words
+from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import Weighted, draw_cohort
 from fedbench.planning.schedules import Feedback, Full
 from fedbench.protocol.layout import ParameterLayout, Vector

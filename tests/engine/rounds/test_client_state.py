@@ -29,7 +29,11 @@ CHANGES = {
     "clipped and top k": ("update.clip_norm=0.05", "update.compression=topk", "update.compression.fraction=0.05"),
     "noise": ("update.clip_norm=0.05", "update.noise_multiplier=1"),
 }
-SCHEDULES = (("schedule=full",), ("schedule=per-client", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1"))
+SCHEDULES = (
+    ("schedule=full",),
+    ("schedule=per-client", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1"),
+    ("schedule=full", "exchange=rotate", "exchange.blocks=2", "exchange.shared=0"),
+)
 
 
 def states(*overrides: str) -> Iterator[Tree]:
@@ -47,7 +51,7 @@ def mean_over_clients(state: Tree, name: str, like: np.ndarray) -> np.ndarray:
     return np.sum(kept, axis=0, dtype=np.float64) / 4
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=["full", "per-client"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["full", "per-client", "rotate"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_feddyns_h_is_the_mean_of_the_clients_duals(change: str, schedule: tuple[str, ...]) -> None:
     if change == "noise":
@@ -60,7 +64,7 @@ def test_feddyns_h_is_the_mean_of_the_clients_duals(change: str, schedule: tuple
         np.testing.assert_allclose(h, mean_over_clients(state, "dual", h), rtol=0, atol=2e-6 * np.abs(h).max() + 1e-8)
 
 
-@pytest.mark.parametrize("schedule", SCHEDULES, ids=["full", "per-client"])
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=["full", "per-client", "rotate"])
 @pytest.mark.parametrize("change", ["nothing", "top k", "int8"])
 def test_scaffolds_control_variate_is_the_mean_of_the_clients(change: str, schedule: tuple[str, ...]) -> None:
     for state in states("algorithm=scaffold", *schedule, *CHANGES[change]):
