@@ -164,7 +164,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
         tuple(kinds),
         tuple(per_round),
         summed := total(per_round),
-        total(full_update_costs(problem)),
+        total(full_update_costs(problem, problem.rounds)),
         kept=foreseen_kept(problem),
         measures=tuple(measure_costs(problem, summed.client_flops)),
     )

@@ -263,10 +263,13 @@ def count_rounds(config: ExperimentConfig, groups: int) -> int:
     return config.rounds
 
 
-def full_update_costs(problem: Problem) -> list[Costs]:
-    """What the same rounds would cost as full network updates; of asynchronous runs see `FinishedRound.full`."""
+def full_update_costs(problem: Problem, rounds: int) -> list[Costs]:
+    """What the first `rounds` rounds would cost as full network updates, each.
+
+    Of asynchronous runs see `FinishedRound.full`.
+    """
     config = problem.config
-    return problem.costs.project(Full(), problem.rounds, problem.cohort_size, config.seed, config.participation.sampler)
+    return problem.costs.project(Full(), rounds, problem.cohort_size, config.seed, config.participation.sampler)
 
 
 def work_left_out(operators: Sequence[str]) -> Iterator[str]:

@@ -42,7 +42,7 @@ def summarise(
     columns = {name: history.column(name).to_pylist() for name in history.column_names}
     scored = with_last_scores(history, last_scores)
     if problem.arrivals is None:
-        full = total(full_update_costs(problem)[:rounds])
+        full = total(full_update_costs(problem, rounds))
     return {
         "name": config.name,
         "status": status,
