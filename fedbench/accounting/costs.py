@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 from fedbench.accounting.flops import StepFlops
@@ -37,6 +38,7 @@ class CostModel:
         local: LocalLength,
         update: UpdatePipeline,
         extra_passes: Callable[[tuple[int, ...]], int] = lambda groups: 0,
+        rows_bytes: int | None = None,
     ) -> None:
         """Args:
         table: the parts of a transfer.
@@ -46,7 +48,10 @@ class CostModel:
         local: number and sizes of the minibatches that a client trains on.
         update: clipping, noise and compression of an update before it is sent.
         extra_passes: `Objective.extra_passes` of the method, as a function of the active groups.
+        rows_bytes: where clients send their rows in the first round, and no updates: bytes of these; None: they keep
+            them.
         """
+        self._rows_bytes = rows_bytes
         self.extra_passes = extra_passes
         self.table = table
         self.layout = table.layout
@@ -88,7 +93,7 @@ class CostModel:
 
     def uplink_bytes(self, groups: Sequence[int]) -> int:
         """Bytes of one participant's message of `groups`, after compression."""
-        return self._update.nbytes(self.table, self.table.uploaded(groups))
+        return 0 if self._rows_bytes is not None else self._update.nbytes(self.table, self.table.uploaded(groups))
 
     @cached_property
     def paper_defines_comm(self) -> bool:
@@ -99,7 +104,7 @@ class CostModel:
         """
         sent = self.table.uploaded(self.layout.all_groups)
         plain = self._update.compression.lossless and self._update.nbytes(self.table, sent) == self.table.nbytes(sent)
-        return plain and not self.table.channels
+        return plain and not self.table.channels and self._rows_bytes is None
 
     def paper(
         self, cohort: Sequence[int], groups: Sequence[tuple[int, ...]], partial: bool
@@ -195,4 +200,10 @@ class CostModel:
             )
             seen.update(cohort)
             ledger.changed(self.table.uploaded(set().union(*sent)), index)
+        if self._rows_bytes is not None:
+            uplinks = [self._rows_bytes] + [0] * (rounds - 1)
+            costs = [
+                replace(cost, uplink_bytes=nbytes, downlink_bytes=0)
+                for cost, nbytes in zip(costs, uplinks, strict=True)
+            ]
         return costs

@@ -329,12 +329,14 @@ class Algorithm(Component):
         sends: text that says what travels between clients and server.
         keeps: text that says what a client keeps between rounds.
         refuses: text that says what the method cannot be combined with.
+        pools_rows: whether one client stands for all: it trains on all their rows, as `algorithms/centralised.py` says.
     """
 
     paper: ClassVar[str] = ""
     sends: ClassVar[str] = "the active groups, both ways"
     keeps: ClassVar[str] = "nothing"
     refuses: ClassVar[str] = "nothing"
+    pools_rows: ClassVar[bool] = False
 
     def objective(self) -> Objective:
         """Make the local objective; called once for each actor."""

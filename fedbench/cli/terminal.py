@@ -249,8 +249,8 @@ def print_cost(estimate: "Estimate") -> None:
         if part is None or whole is None:
             table.add_row(name, *("-",) * 3)
             continue
-        saved = round(1 - part / whole, 4) + 0.0  # no minus sign before a zero
-        table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", f"{saved:.1%}")
+        saved = f"{round(1 - part / whole, 4) + 0.0:.1%}" if whole else "-"  # no minus sign before a zero
+        table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", saved)
     results.print(table)
     if (kept := estimate.kept).models:
         what = f"{kept.models} global models and {kept.messages} messages"

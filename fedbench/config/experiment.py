@@ -291,7 +291,7 @@ class ExperimentConfig(Section):
         """Number of clients that work at the same time: a round's participants, or K of an asynchronous run."""
         if self.asynchronous:
             return self.delays.concurrency or self.data.clients
-        return self.participation.size(self.data.clients)
+        return 1 if self.method.pools_rows else self.participation.size(self.data.clients)
 
     @property
     def method(self) -> Algorithm:

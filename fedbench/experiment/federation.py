@@ -1,6 +1,9 @@
 """The data of an experiment, divided over its clients. NumPy alone, so that it is ready while PyTorch still loads."""
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from fedbench.config.experiment import DataSection, ExperimentConfig
 from fedbench.data.augmentation import Normalization
@@ -24,16 +27,26 @@ class Federation:
         data: the decoded data set.
         rows: for each client, its rows of the training split, int64.
         counts: one row per client, one column per class.
+        pooled_sizes: where one client holds the rows of all: the number of samples of each client before; else ().
     """
 
     data: FederatedData
     rows: tuple[IntArray, ...]
     counts: tuple[tuple[int, ...], ...]
+    pooled_sizes: tuple[int, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
         """The number of samples of each client."""
         return tuple(len(part) for part in self.rows)
+
+    @property
+    def pooled_bytes(self) -> int | None:
+        """Bytes of the rows that the clients have sent to the one that holds them all; None where they keep them."""
+        if not self.pooled_sizes:
+            return None
+        arrays = (self.data.train.inputs, self.data.train.labels)
+        return sum(self.pooled_sizes) * sum(math.prod(array.shape[1:]) * array.itemsize for array in arrays)
 
     @property
     def remarks(self) -> tuple[str, ...]:
@@ -110,7 +123,7 @@ def scaling(
 
 
 def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
-    """Divide a data set over the clients.
+    """Divide a data set over the clients, and bring the rows together again where the method does.
 
     Raises:
         ConfigError: a division that is not possible, or an option without effect on this data.
@@ -138,4 +151,7 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
             owners=data.train.owners,
         )
     parts = check_rows(section.partition, rows, len(data.train), section.clients, section.overlap)
-    return Federation(data, parts, class_counts(data.train.labels, parts, data.classes))
+    sizes: tuple[int, ...] = ()
+    if config.method.pools_rows:
+        sizes, parts = tuple(map(len, parts)), (np.unique(np.concatenate(parts)),)
+    return Federation(data, parts, class_counts(data.train.labels, parts, data.classes), sizes)

@@ -38,7 +38,7 @@ def check_keeping(config: ExperimentConfig, sizes: Sequence[int], rounds: int) -
             f"runtime.keep_messages={list(runtime.keep_messages)}: under algorithm.name={config.method.name} a client "
             "starts from a model of its own, which is not kept, so that its message cannot be read; leave it out"
         )
-    if config.participation.sampler.follows_training:
+    if not runtime.keep_messages or config.participation.sampler.follows_training:
         return  # who takes part is not known beforehand
     present = {client for number in runtime.keep_models for client in cohort_of(config, sizes, number - 1)}
     if absent := [client for client in runtime.keep_messages if client not in present]:

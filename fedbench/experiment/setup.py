@@ -36,6 +36,7 @@ from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
 from fedbench.experiment.measured import check_measures, compares_updates, probing
+from fedbench.experiment.pooled import remarks_on_pooling, round_length
 from fedbench.experiment.privacy import check_privacy, uniform_option
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
@@ -44,7 +45,7 @@ from fedbench.models.kept_state import constant_tensors, unknown_under_averaging
 from fedbench.models.probe import trains_on
 from fedbench.models.shared_tensors import saved_names, ties_in_words
 from fedbench.planning.exchange import Trained
-from fedbench.planning.samplers import Weighted, draw_cohort
+from fedbench.planning.samplers import UNIFORM, Weighted, draw_cohort
 from fedbench.planning.schedules import Feedback, Full
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
@@ -145,12 +146,14 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     local, data, cohort_size = config.local, config.data, config.slots()
     mean, std = scaling(data, federation.data)
     length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
+    length = round_length(config, federation, length, rounds)
     _check_single_rows(config, federation, length, module)
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
     check_privacy(config, table, federation.sizes, length, rounds)
     remarks = (
         *federation.remarks,
+        *remarks_on_pooling(federation, length),
         *(f"model.name={config.model.name}: {line}" for line in ties_in_words(module)),
         *_buffer_remarks(config, module),
         *_idle_remarks(config, method, layout, module, rounds),
@@ -169,6 +172,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         local=length,
         update=update,
         extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
+        rows_bytes=federation.pooled_bytes,
     )
     arrivals = arrival_plan(config, federation.sizes, length, rounds)
     check_arrivals(config, arrivals)
@@ -181,8 +185,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         algorithm=method,
         optimizer=local.optimizer,
         batch_size=local.batch_size,
-        epochs=local.round_epochs,
-        steps=local.steps,
+        epochs=length.epochs,
+        steps=length.steps,
         precision=local.precision,
         keeps_statistics=keeps_statistics,
         update=update,
@@ -218,8 +222,9 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         learning_rate=local.lr_schedule,
         local=length,
         update=update,
-        sampler=config.participation.sampler,
+        sampler=UNIFORM if method.pools_rows else config.participation.sampler,
         compares_updates=compares_updates(config),
+        rows_bytes=federation.pooled_bytes,
     )
     return Problem(
         config=config,
@@ -288,6 +293,8 @@ def work_left_out(operators: Sequence[str]) -> Iterator[str]:
 def pace(problem: Problem) -> str:
     """Describes how many clients take part at a time and how long the run is."""
     who = f"{problem.cohort_size} of {problem.config.data.clients} clients"
+    if problem.federation.pooled_sizes:
+        who = f"the rows of {problem.config.data.clients} clients in one place"
     if problem.arrivals is None:
         return f"{who} in each of {problem.rounds} rounds"
     plan, clock = problem.arrivals, problem.config.delays.clock
@@ -360,7 +367,7 @@ def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None
 def _counted_twice(config: ExperimentConfig, method: Algorithm) -> Iterator[str]:
     """A line where large clients take part more often, and count for more when they do."""
     sampler = config.participation.sampler
-    if isinstance(sampler, Weighted) and method.weight(1) != method.weight(2):
+    if isinstance(sampler, Weighted) and method.weight(1) != method.weight(2) and not method.pools_rows:
         yield (
             f"participation.sampler={sampler.name}: draws clients in proportion to their samples, and {method.name} "
             "weights their updates by samples, so that large clients count twice; for a mean without bias set "

@@ -91,6 +91,10 @@ class LocalLength:
         """{minibatch size: number of minibatches} that a client with `samples` samples trains on."""
         return steps_by_size(samples, self.batch_size, epochs=self.epochs, steps=self.steps, smallest=self.smallest)
 
+    def samples_of(self, samples: int) -> int:
+        """Number of samples that a client with `samples` samples trains on, each counted as often as it is used."""
+        return sum(size * times for size, times in self.by_size(samples).items())
+
     def epoch(self, samples: int) -> list[int]:
         """Sizes of the minibatches in an epoch of a client with `samples` samples."""
         return epoch_sizes(samples, self.batch_size, self.smallest)

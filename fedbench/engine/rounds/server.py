@@ -5,6 +5,7 @@ It needs NumPy alone. On a cluster it runs inside a Ray actor, inline it is a pl
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -69,6 +70,8 @@ class Server:
     def plan(self, round_index: int) -> RoundPlan:
         """Open round `round_index`: draw the cohort, choose the layer groups, count each participant's download."""
         plan = self._make_plan(round_index)
+        if (rows_bytes := self._spec.rows_bytes) is not None:
+            plan = replace(plan, uplink_bytes=(0 if round_index else rows_bytes,), downlink_bytes=(0,))
         self._plan = plan
         self._union = self._table.uploaded(plan.combined)
         # Perhaps a view: the vectors change when the round is closed, not before.

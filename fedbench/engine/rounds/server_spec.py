@@ -33,6 +33,8 @@ class ServerSpec:
         sampler: draws the participants of a round.
         exchange: what of it is sent, and what participants take over.
         compares_updates: whether the server keeps a round's updates, to find out how far they point apart.
+        rows_bytes: where clients send their rows in the first round, and no updates: bytes of these; None: they keep
+            them.
     """
 
     table: PartTable
@@ -50,6 +52,7 @@ class ServerSpec:
     sampler: Sampler = UNIFORM
     exchange: Exchange = field(default_factory=Trained)
     compares_updates: bool = False
+    rows_bytes: int | None = None
 
     @property
     def sums_updates(self) -> bool:

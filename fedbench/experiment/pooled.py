@@ -1,0 +1,56 @@
+"""The length of a round in which one client holds all rows (`algorithms/centralised.py`)."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.experiment.federation import Federation
+from fedbench.planning.samplers import draw_cohort
+from fedbench.training.minibatches import LocalLength
+
+
+def round_length(config: ExperimentConfig, federation: Federation, length: LocalLength, rounds: int) -> LocalLength:
+    """How long a client trains in a round: as configured, or as long as a federated round's participants together.
+
+    One client that holds all rows trains on as many samples as the participants of the federated run do in the mean of
+    its rounds, in whole minibatches.
+
+    Args:
+        config: the experiment.
+        federation: its data.
+        length: the length of one client's round, as configured.
+        rounds: number of rounds.
+    """
+    sizes = federation.pooled_sizes
+    if not sizes:
+        return length
+    trained = sum(length.samples_of(sizes[client]) for client in _participants(config, sizes, rounds)) / rounds
+    (rows,) = federation.sizes
+    batches = length.epoch(rows)
+    epochs, left = divmod(trained, sum(batches))
+    steps = int(epochs) * len(batches) + min(round(left / length.batch_size), len(batches))
+    return replace(length, epochs=None, steps=max(1, steps))
+
+
+def remarks_on_pooling(federation: Federation, length: LocalLength) -> Iterator[str]:
+    """A line on what a round is where one client holds all rows, and on what it costs.
+
+    Args:
+        federation: the data.
+        length: what `round_length` returned.
+    """
+    if federation.pooled_sizes:
+        (rows,) = federation.sizes
+        yield (
+            f"algorithm.name=centralised: the {rows:,} rows of {len(federation.pooled_sizes)} clients are in one place,"
+            f" which trains on {length.samples_of(rows):,} samples a round, as many as the participants of the "
+            f"federated round; its uplink is the rows, {federation.pooled_bytes:,} bytes, once"
+        )
+
+
+def _participants(config: ExperimentConfig, sizes: tuple[int, ...], rounds: int) -> Iterator[int]:
+    """The participants of every round of the federated run, round after round."""
+    participation = config.participation
+    count = participation.size(len(sizes))
+    for index in range(rounds):
+        yield from draw_cohort(participation.sampler, index, count, sizes, config.seed)
