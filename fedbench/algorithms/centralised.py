@@ -42,7 +42,7 @@ def refuse_update_steps(name: str, config: Any) -> None:
         ConfigError: names the option.
     """
     update, runtime, deadline = config.update, config.runtime, config.participation.round_deadline
-    options = [
+    options: list[tuple[str, object, object]] = [
         ("server.name", config.server.name if config.server else None, None),
         ("exchange.name", config.exchange.name if config.exchange else None, None),
         ("update.clip_norm", update.clip_norm, None),
@@ -50,7 +50,6 @@ def refuse_update_steps(name: str, config: Any) -> None:
         ("update.compression", update.compression.name, "none"),
         ("participation.round_deadline", deadline, None),
         ("runtime.keep_messages", list(runtime.keep_messages), []),
-        ("runtime.combine", runtime.combine, "actor"),
     ]
     for key, value, without_effect in options:
         if value != without_effect:
