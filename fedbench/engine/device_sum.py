@@ -53,7 +53,8 @@ class DeviceSum:
             tensors: {channel: tensor} for the parameters, the running statistics and the method's further channels.
         """
         pieces = [self._table.parts[part] for part in parts]
-        return torch.cat([tensors[part.channel][part.piece].to(self._total.device) for part in pieces])
+        values = [tensors[part.channel][part.piece].to(self._total.device) for part in pieces]
+        return torch.cat([torch.empty(0, device=self._total.device), *values])
 
     def _reference(self, parts: tuple[int, ...]) -> Tensor:
         """The server's values of a message's parts; zeros in the further channels, whose values are added to these."""
@@ -80,7 +81,7 @@ class DeviceSum:
         limit = LARGEST_UPDATE / max(scale, 1.0)
         pieces = [slice(begin, begin + _CHUNK) for begin in range(0, len(values), _CHUNK)]
         within = [((values[piece] - reference[piece]).abs() <= limit).all() for piece in pieces]
-        if not bool(torch.stack(within).all()):
+        if within and not bool(torch.stack(within).all()):
             return False
         for channel, source, target in runs(self._table, parts, self._union):
             factor = (weight * scale if channel == PARAMETERS else weight) * SCALE

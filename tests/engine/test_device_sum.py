@@ -36,7 +36,7 @@ def order(groups: tuple[tuple[int, ...], ...], weight: float, scale: float) -> H
 @settings(max_examples=200, deadline=None)
 @given(
     start=arrays(np.float32, 5, elements=st.floats(-100, 100, width=32)),
-    clients=st.lists(st.tuples(VECTORS, VECTORS, st.sampled_from([(0, 1), (0,), (1,)])), min_size=1, max_size=3),
+    clients=st.lists(st.tuples(VECTORS, VECTORS, st.sampled_from([(0, 1), (0,), (1,), ()])), min_size=1, max_size=3),
     weight=st.floats(2.0**-45, 1.0),
     scale=st.sampled_from([1.0, 0.5, 3.0]),
 )
