@@ -47,4 +47,4 @@ def _lines(table: Table, cell: Cell) -> str:
     text += f" ({table.count(cell)})" if table.count(cell) else ""
     if cell.published is None or cell.difference is None:
         return text + mark
-    return f"{text}{mark}\n{cell.published_words}: {number.signed(cell.difference)}\n{cell.verdict}"
+    return f"{text}{mark}\n{cell.published_words}: {cell.difference_words}\n{table.judgements[cell].words}"

@@ -8,7 +8,7 @@ from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.analyses import Analyses, as_table, picture_name
 from fedbench.report.content import Report
 from fedbench.report.methods import Method
-from fedbench.report.result_tables import spent_until
+from fedbench.report.result_tables import JUDGED, comparisons, spent_until
 from fedbench.report.shown_metrics import COLUMNS
 from fedbench.tables import render
 from fedbench.tables.render import escaped_markdown
@@ -83,6 +83,8 @@ def document(report: Report) -> dict[str, Any]:
 
 def _method(report: Report, method: Method) -> dict[str, Any]:
     against = report.baseline
+    judgements = comparisons(report.comparison.methods, against)
+    concluded = {name: judgement for (letter, name), (_, judgement) in judgements.items() if letter == method.letter}
     return {
         "label": method.label,
         "letter": method.letter,
@@ -92,8 +94,8 @@ def _method(report: Report, method: Method) -> dict[str, Any]:
         "against_baseline": None
         if method is against
         else {
-            key: _paired(method, against, key)
-            for key in ("best_accuracy", "final_accuracy", "uplink_bytes", "downlink_bytes", "client_flops")
+            key: _paired(method, against, key) | (concluded[key].to_mapping() if key in concluded else {})
+            for key in (*JUDGED, "uplink_bytes", "downlink_bytes", "client_flops")
         },
     }
 
@@ -132,7 +134,6 @@ def _paired(method: Method, against: Method, key: str) -> dict[str, Any]:
         "mean": _number(pairs.difference.mean),
         "standard_error": _number(pairs.difference.standard_error),
         "interval": None if pairs.difference.interval is None else list(pairs.difference.interval),
-        "zero_is_within_interval": pairs.zero_is_within,
     }
 
 

@@ -7,12 +7,16 @@ from fedbench.records.metrics import how_chosen, spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
+from fedbench.tables.comparisons import Judgement, explained, judged_together
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import INTERVAL, Paired, Spread, paired
 from fedbench.tables.table import Cell, Table
 
 POINTS = Number(2, 100, "points", is_change=True)
 SHARE = ABOUT = Number(1, 100, "%")
+
+JUDGED = ("best_accuracy", "final_accuracy")
+"""The metrics of which differences from the baseline are judged."""
 
 SUMS = "Bytes, work and virtual time are sums over all clients and rounds."
 PAPER = (
@@ -69,43 +73,71 @@ def _total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:
 
 def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
     """Each other method minus the baseline, seed by seed."""
-    rows = tuple((method.title, tuple(_paired_cells(method, baseline))) for method in methods if method is not baseline)
+    against = comparisons(methods, baseline)
+    others = [method for method in methods if method is not baseline]
+    rows = tuple((method.title, tuple(_paired_cells(method, baseline, against))) for method in others)
     columns = (
         "common seeds",
         "best accuracy (points)",
         f"best: {INTERVAL} (points)",
+        "best: verdict",
         "final accuracy (points)",
         f"final: {INTERVAL} (points)",
+        "final: verdict",
         "bytes, of the baseline's (%)",
         "client work, of the baseline's (%)",
     )
+    several = f"{len(others)} methods" if len(others) > 1 else "one method"
     notes = (
         f"Baseline: {baseline.title}. Differences are method minus baseline with the same seed, which draws the same "
         "test split, clients and minibatches where the data settings are equal. A "
-        f"{INTERVAL} is Student's t interval for the mean difference; where it holds 0, these seeds do not tell the "
-        "two methods apart.",
+        f"{INTERVAL} is Student's t interval for the mean difference.",
+        explained(
+            "paired t test over seeds",
+            f"best and final accuracy of {several} with the baseline",
+            next(judgement.family for _, judgement in against.values()),
+        ),
     )
     return Table(f"Differences from {baseline.title}", "method", columns, rows, notes, label="differences")
 
 
-def _paired_cells(method: Method, baseline: Method) -> list[Cell]:
+Comparisons = Mapping[tuple[str, str], tuple[Paired, Judgement]]
+"""{(letter of a method, name of a metric): its differences from the baseline, and what is concluded from them}."""
+
+
+def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
+    """Best and final accuracy of each other method with the baseline's, judged together.
+
+    Args:
+        methods: at least one beside the baseline.
+    """
+    pairs = {
+        (method.letter, name): paired(method.summaries(name), baseline.summaries(name))
+        for method in methods
+        if method is not baseline
+        for name in JUDGED
+    }
+    judgements = judged_together({place: differences.p_value for place, differences in pairs.items()})
+    return {place: (differences, judgements[place]) for place, differences in pairs.items()}
+
+
+def _paired_cells(method: Method, baseline: Method, against: Comparisons) -> list[Cell]:
     cells = [Cell(str(len(set(method.seeds) & set(baseline.seeds))))]
-    for name in ("best_accuracy", "final_accuracy"):
-        pairs = paired(method.summaries(name), baseline.summaries(name))
+    for name in JUDGED:
+        pairs, judgement = against[method.letter, name]
         cells += [Cell("no common seed") if not pairs.seeds else Cell(spread=pairs.difference, number=POINTS)]
-        cells += [Cell(_verdict(pairs))]
+        cells += [Cell(_interval(pairs.difference)), Cell(judgement.words)]
     for name in ("total_bytes", "client_flops"):
         ratios = _ratios(method.summaries(name), baseline.summaries(name))
         cells.append(Cell(spread=ratios, number=SHARE) if ratios.n else Cell("no common seed"))
     return cells
 
 
-def _verdict(pairs: Paired) -> str:
-    """The interval of the mean difference, and whether zero is in it."""
-    if pairs.difference.interval is None:
-        return "cannot be judged" + (" (one seed)" if pairs.difference.n == 1 else "")
-    low, high = map(POINTS.signed, pairs.difference.interval)
-    return f"{low} to {high} ({'holds' if pairs.zero_is_within else 'without'} 0)"
+def _interval(difference: Spread) -> str:
+    if difference.interval is None:
+        return "none"
+    low, high = map(POINTS.signed, difference.interval)
+    return f"{low} to {high}"
 
 
 def _ratios(method: Mapping[int, float], baseline: Mapping[int, float]) -> Spread:

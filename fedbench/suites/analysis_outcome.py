@@ -6,7 +6,7 @@ from typing import Any
 
 from fedbench.records.recorded_analysis import RecordedAnalysis
 from fedbench.suites.plan import PlannedAnalysis
-from fedbench.suites.statements import Judged, judged
+from fedbench.suites.statements import Judged, judged, judged_as_one_family
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,12 @@ class AnalysisOutcome:
         metrics = {seed: analysis.metrics for seed, analysis in self.by_seed.items()}
         return judged(self.planned.part.statements, metrics) if metrics else []
 
-    def to_mapping(self) -> dict[str, Any]:
-        """Plain values for JSON."""
+    def to_mapping(self, statements: Sequence[Judged]) -> dict[str, Any]:
+        """Plain values for JSON.
+
+        Args:
+            statements: those of this analysis, as they are judged together with those of others.
+        """
         return {
             "name": self.planned.part.name,
             "kind": self.planned.part.kind,
@@ -42,10 +46,12 @@ class AnalysisOutcome:
             "reason": self.reason or None,
             "directories": {str(seed): str(analysis.folder) for seed, analysis in self.by_seed.items()},
             "metrics": {str(seed): analysis.metrics for seed, analysis in self.by_seed.items()},
-            "statements": [statement.to_mapping() for statement in self.statements],
+            "statements": [statement.to_mapping() for statement in statements],
         }
 
 
-def all_statements(analyses: Sequence[AnalysisOutcome]) -> list[Judged]:
-    """The statements of all analyses, in their order."""
-    return [statement for analysis in analyses for statement in analysis.statements]
+def all_statements(analyses: Sequence[AnalysisOutcome]) -> list[list[Judged]]:
+    """The statements of each analysis; what is concluded is corrected for the comparisons of all analyses."""
+    of_each = [analysis.statements for analysis in analyses]
+    together = iter(judged_as_one_family(statement for statements in of_each for statement in statements))
+    return [[next(together) for _ in statements] for statements in of_each]

@@ -15,6 +15,7 @@ from fedbench.suites.analysis_outcome import AnalysisOutcome, all_statements
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.plan import Plan, SuiteCell
 from fedbench.suites.statements import statements_table
+from fedbench.tables.comparisons import Judgement, judged_together
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
@@ -132,7 +133,7 @@ class Outcomes:
 
     def statements(self) -> Table | None:
         """The published statements beside what the analyses have measured; None where there are none."""
-        statements = all_statements(self.analyses)
+        statements = [statement for of_one in all_statements(self.analyses) for statement in of_one]
         if not statements:
             return None
         shown = statements_table(f"{self.plan.file.title}: published statements", statements)
@@ -182,9 +183,12 @@ class Outcomes:
             "seeds": list(plan.seeds),
             "overrides": list(plan.overrides),
             "source": plan.file.published.source if plan.file.published else None,
-            "cells": [self._cell_mapping(cell) for cell in plan.cells.values()],
+            "cells": self._cell_mappings(),
             "runs": [self._run_mapping(digest) for digest in plan.runs],
-            "analyses": [analysis.to_mapping() for analysis in self.analyses],
+            "analyses": [
+                analysis.to_mapping(statements)
+                for analysis, statements in zip(self.analyses, all_statements(self.analyses), strict=True)
+            ],
             "notes": list(self._notes()),
         }
 
@@ -230,28 +234,20 @@ class Outcomes:
             note=note,
         )
 
-    def _cell_mapping(self, cell: SuiteCell) -> dict[str, Any]:
-        readings = self._read(cell)
-        spread = Spread.of(readings.values.values())
-        shown = Cell(spread=spread, published=cell.published.value if cell.published else None)
-        return {
-            "row": cell.row,
-            "column": cell.column,
-            "quantity": cell.measure.value,
-            "target": cell.measure.target,
-            "unit": cell.measure.quantity.unit,
-            "values": {str(seed): value for seed, value in readings.values.items()},
-            "mean": spread.mean if spread.n else None,
-            "std": spread.std if spread.n > 1 else None,
-            "published": cell.published.value if cell.published else None,
-            "published_std": cell.published.std if cell.published else None,
-            "difference": shown.difference,
-            "interval": list(spread.interval) if spread.interval else None,
-            "within_interval": shown.is_within,
-            "absence": readings.explanation or None,
-            "note": cell.note or None,
-            "runs": {str(seed): digest for seed, digest in cell.runs.items()},
+    def _cell_mappings(self) -> list[dict[str, Any]]:
+        readings = {place: self._read(cell) for place, cell in self.plan.cells.items()}
+        shown = {
+            place: Cell(
+                spread=Spread.of(readings[place].values.values()),
+                published=cell.published.value if cell.published else None,
+            )
+            for place, cell in self.plan.cells.items()
         }
+        judgements = judged_together({place: cell.p_value for place, cell in shown.items()})
+        return [
+            _cell_mapping(cell, readings[place], shown[place], judgements[place])
+            for place, cell in self.plan.cells.items()
+        ]
 
     def _run_mapping(self, digest: str) -> dict[str, Any]:
         run, outcome = self.plan.runs[digest], self.by_digest.get(digest)
@@ -306,3 +302,26 @@ class Outcomes:
 
 def _seeds(seeds: list[int]) -> str:
     return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+
+
+def _cell_mapping(cell: SuiteCell, readings: CellReadings, shown: Cell, judgement: Judgement) -> dict[str, Any]:
+    """A cell as plain values for JSON; what is concluded is null without a published figure or with too few seeds."""
+    spread = Spread.of(readings.values.values())
+    return {
+        "row": cell.row,
+        "column": cell.column,
+        "quantity": cell.measure.value,
+        "target": cell.measure.target,
+        "unit": cell.measure.quantity.unit,
+        "values": {str(seed): value for seed, value in readings.values.items()},
+        "mean": spread.mean if spread.n else None,
+        "std": spread.std if spread.n > 1 else None,
+        "published": cell.published.value if cell.published else None,
+        "published_std": cell.published.std if cell.published else None,
+        "difference": shown.difference,
+        "interval": list(spread.interval) if spread.interval else None,
+        **judgement.to_mapping(),
+        "absence": readings.explanation or None,
+        "note": cell.note or None,
+        "runs": {str(seed): digest for seed, digest in cell.runs.items()},
+    }

@@ -44,6 +44,6 @@ def _cell(table: Table, cell: Cell) -> dict[str, object]:
         "words": cell.measured is None,
         "text": plain_value(cell),
         "count": table.count(cell),
-        "published": published_and_verdict(cell),
+        "published": published_and_verdict(table, cell),
         "footnote": table.footnote(cell),
     }

@@ -204,20 +204,20 @@ def _cell(table: Table, cell: Cell) -> _Block:
     if (footnote := table.footnote(cell)) is not None:
         lines[-1] += rf"\textsuperscript{{{footnote}}}"
         widest += SMALLER * width(str(footnote))
-    for words in _published(cell):
+    for words in _published(table, cell):
         lines.append(rf"{{\scriptsize {escaped(words)}}}")
         widest = max(widest, SMALLER * width(words))
     return _Block(tuple(lines), widest)
 
 
-def _published(cell: Cell) -> list[str]:
+def _published(table: Table, cell: Cell) -> list[str]:
     """Lines on the published figure; [] where there is none."""
     if cell.published is None:
         return []
     words = [f"published {cell.published_words}"]
-    if cell.difference is not None:
-        within = {True: "within", False: "outside", None: "cannot be judged"}[cell.is_within]
-        words.append(f"{cell.number.signed(cell.difference)}, {within}")
+    if cell in table.judgements:
+        verdict, _, p_values = table.judgements[cell].words.partition(" (")
+        words += [cell.difference_words, verdict, *([p_values.rstrip(")")] if p_values else [])]
     return words
 
 

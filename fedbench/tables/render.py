@@ -10,7 +10,7 @@ from fedbench.tables.table import Cell, Table
 
 CSV_COLUMNS = (
     "table", "row", "column", "text", "unit", "n", "mean", "std", "values",
-    "published", "published_std", "difference", "within_interval", "note", "banner",
+    "published", "published_std", "difference", "low", "high", "p_value", "p_adjusted", "told_apart", "note", "banner",
 )  # fmt: skip
 
 
@@ -30,7 +30,10 @@ def markdown(table: Table) -> str:
 
 
 def csv(table: Table) -> str:
-    """One line a cell. Figures are in the unit shown, in full precision; several `values` are parted by blanks."""
+    """One line a cell. Figures are in the unit shown, in full precision; several `values` are parted by blanks.
+
+    `low` and `high` are the ends of the measured mean's interval.
+    """
     text = io.StringIO()
     writer = csv_format.writer(text, lineterminator="\n")
     writer.writerow(CSV_COLUMNS)
@@ -49,11 +52,13 @@ def _csv_figures(table: Table, cell: Cell) -> list[str]:
     spread, scale = cell.measured, cell.number.scale
     published = [_full(cell.published, scale), _full(cell.published_std, scale)]
     if spread is None:
-        return [cell.shown, cell.number.unit, "0", "", "", "", *published, "", ""]
-    within = "" if cell.is_within is None else str(cell.is_within).lower()
+        return [cell.shown, cell.number.unit, "0", "", "", "", *published, *[""] * 6]
     values = " ".join(_full(value, scale) for value in spread.values)
     measured = [str(spread.n), _full(spread.mean, scale), _full(spread.std, scale), values]
-    return [_plain(table, cell), cell.number.unit, *measured, *published, _full(cell.difference, scale), within]
+    compared = [_full(cell.difference, scale), *(_full(end, scale) for end in spread.interval or (None, None))]
+    judged = table.judgements[cell].to_mapping().values() if cell in table.judgements else (None, None, None)
+    concluded = ["" if value is None else str(value).lower() for value in judged]
+    return [_plain(table, cell), cell.number.unit, *measured, *published, *compared, *concluded]
 
 
 def _full(value: float | None, scale: float) -> str:
@@ -73,21 +78,21 @@ def _plain(table: Table, cell: Cell) -> str:
     text = plain_value(cell)
     if count := table.count(cell):
         text += f" ({count})"
-    if published := published_and_verdict(cell):
+    if published := published_and_verdict(table, cell):
         text += f"; {published}"
     if (footnote := table.footnote(cell)) is not None:
         text += f" [{footnote}]"
     return text
 
 
-def published_and_verdict(cell: Cell) -> str:
-    """The published figure, the difference, and whether it means anything."""
+def published_and_verdict(table: Table, cell: Cell) -> str:
+    """The published figure, the difference with its interval, and what is concluded; "" without a published figure."""
     if cell.published is None:
         return ""
     figure = f"published {cell.published_words}"
-    if cell.difference is None:
+    if cell not in table.judgements:
         return figure
-    return f"{figure}: {cell.number.signed(cell.difference)}, {cell.verdict}"
+    return f"{figure}: {cell.difference_words}, {table.judgements[cell].words}"
 
 
 def escaped_markdown(text: str) -> str:

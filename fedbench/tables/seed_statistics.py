@@ -1,4 +1,4 @@
-"""One quantity over several seeds: mean and standard deviation, and differences of two methods seed by seed."""
+"""One quantity over several seeds: mean, deviation, interval and test, and differences of methods seed by seed."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -8,6 +8,9 @@ from typing import Self
 
 LEVEL = 0.95
 """The confidence of every interval: so often such an interval holds the true mean of normally distributed values."""
+
+FEWEST_SEEDS = 3
+"""With fewer values nothing is concluded: the spread of two says next to nothing of how far chance reaches."""
 
 INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
 """The name of these intervals in tables."""
@@ -82,14 +85,26 @@ class Spread:
         reach = quantile_of_student(self.n - 1) * self.standard_error
         return self.mean - reach, self.mean + reach
 
-    def holds(self, figure: float) -> bool | None:
-        """Whether `figure` lies within `interval`; None where there is no interval to judge by."""
-        if self.interval is None:
+    def p_value(self, figure: float) -> float | None:
+        """The two-sided p-value of Student's t test that `figure` is the true mean.
+
+        Returns:
+            The value, 0..1; None for fewer than `FEWEST_SEEDS` values, or one not finite.
+
+        >>> round(Spread.of([1.0, 2.0, 3.0]).p_value(0.0), 4)
+        0.0742
+        """
+        if self.n < FEWEST_SEEDS or not math.isfinite(self.standard_error):
             return None
-        low, high = self.interval
-        # Equal values have an error of zero; rounding of their mean must not count.
-        slack = 1e-12 * max(abs(self.mean), abs(figure))
-        return low - slack <= figure <= high + slack
+        distance = abs(self.mean - figure)
+        # Equal values have a deviation of zero; rounding of their mean must not count.
+        if distance <= 1e-12 * max(abs(self.mean), abs(figure)):
+            return 1.0
+        if self.standard_error == 0:
+            return 0.0
+        from scipy.special import stdtr
+
+        return min(1.0, 2 * float(stdtr(self.n - 1, -distance / self.standard_error)))
 
 
 @dataclass(frozen=True)
@@ -107,9 +122,9 @@ class Paired:
     unpaired: tuple[int, ...]
 
     @property
-    def zero_is_within(self) -> bool | None:
-        """Whether zero lies within the interval of the mean difference; None for fewer than two seeds."""
-        return self.difference.holds(0.0)
+    def p_value(self) -> float | None:
+        """The p-value of the paired t test that the mean difference is zero; None for fewer than `FEWEST_SEEDS`."""
+        return self.difference.p_value(0.0)
 
 
 def paired(a: Mapping[int, float], b: Mapping[int, float]) -> Paired:

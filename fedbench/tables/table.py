@@ -3,10 +3,12 @@
 A table knows nothing of runs. `fedbench.tables.render` writes it as Markdown, LaTeX, HTML and CSV.
 """
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 from functools import cached_property
 
+from fedbench.tables.comparisons import Judgement, explained, judged_together
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import INTERVAL, Spread
 
@@ -21,7 +23,7 @@ class Cell:
         text: shown where there is no spread: "failed", "not reached", a name.
         spread: the measured values, in their own unit.
         published: the figure to show beside, in the same unit as the values.
-        published_std: the deviation printed with it; shown, and not counted in the verdict.
+        published_std: the deviation printed with it; shown, and not counted in what is concluded.
         number: the way in which values and published figure are shown.
         note: why it is missing, or what to know of it; becomes a footnote.
     """
@@ -59,20 +61,19 @@ class Cell:
         return f"{self.number.bare(self.published)}{deviation}"
 
     @property
-    def is_within(self) -> bool | None:
-        """Whether the published figure lies within the measured mean's interval; None where that cannot be judged."""
-        if self.measured is None or self.published is None:
-            return None
-        return self.measured.holds(self.published)
+    def difference_words(self) -> str:
+        """The difference with its interval: "-4.00 (-6.48 to -1.52)"; "" where there is none."""
+        if self.difference is None or self.measured is None or self.published is None:
+            return ""
+        if self.measured.interval is None:
+            return self.number.signed(self.difference)
+        low, high = (self.number.signed(end - self.published) for end in self.measured.interval)
+        return f"{self.number.signed(self.difference)} ({low} to {high})"
 
     @property
-    def verdict(self) -> str:
-        """What `is_within` says, in words; "" without a published figure or without values."""
-        if self.difference is None:
-            return ""
-        if self.is_within is None:
-            return "n=1, cannot be judged" if self.measured and self.measured.n == 1 else "cannot be judged"
-        return f"within the {INTERVAL}" if self.is_within else f"outside the {INTERVAL}"
+    def p_value(self) -> float | None:
+        """Of the test that the published figure is the true mean; None where there is none or too few seeds."""
+        return None if self.measured is None or self.published is None else self.measured.p_value(self.published)
 
 
 @dataclass(frozen=True)
@@ -119,6 +120,17 @@ class Table:
         return tuple(dict.fromkeys(cell.note for cell in self.cells if cell.note))
 
     @cached_property
+    def judgements(self) -> dict[Cell, Judgement]:
+        """What is concluded from each cell that has values, all of them finite, and a published figure."""
+        places = {
+            place: cell
+            for place, cell in enumerate(self.cells)
+            if cell.difference is not None and math.isfinite(cell.difference)
+        }
+        judgements = judged_together({place: cell.p_value for place, cell in places.items()})
+        return {cell: judgements[place] for place, cell in places.items()}
+
+    @cached_property
     def explanations(self) -> tuple[str, ...]:
         """What the notation means, as far as it is used, then the table's own notes."""
         sentences: list[str] = []
@@ -130,9 +142,12 @@ class Table:
             sentences.append(f"Mean ± standard deviation over n={self.seeds} seeds{rest}.")
         if any(cell.published is not None for cell in self.cells):
             sentences.append(
-                "Published figures beside, with measured minus published, and whether that is within "
-                f"the {INTERVAL} of the measured mean (Student's t; the published figure's own error is not counted)."
+                f"Published figures beside, with measured minus published and the {INTERVAL} of that difference "
+                "(Student's t; the published figure's own error is not counted)."
             )
+        if self.judgements:
+            size = max(judgement.family for judgement in self.judgements.values())
+            sentences.append(explained("t test over seeds", "each figure with the published one", size))
         return (*sentences, *self.notes)
 
     def footnote(self, cell: Cell) -> int | None:

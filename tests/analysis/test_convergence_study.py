@@ -37,7 +37,13 @@ def test_slopes_are_fitted_seed_by_seed_and_over_the_longer_horizons() -> None:
 
 @pytest.mark.parametrize(
     ("exponents", "reading"),
-    [((-0.51, -0.49), "rate"), ((-0.61, -0.62), "faster"), ((-0.31, -0.32), "slower"), ((-0.9,), None)],
+    [
+        ((-0.51, -0.49, -0.5), "rate"),
+        ((-0.61, -0.62, -0.615), "faster"),
+        ((-0.31, -0.32, -0.315), "slower"),
+        ((-0.61, -0.62), None),
+        ((-0.9,), None),
+    ],
 )
 def test_a_slope_is_read_by_its_interval(exponents: tuple[float, ...], reading: str | None) -> None:
     assert Slope(Spread.of(exponents), -0.5).reading == reading

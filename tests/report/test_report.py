@@ -15,6 +15,7 @@ import pytest
 import yaml
 from command_line import Finished, in_this_process
 from reading import Page, latex_tables, pipe_tables
+from scipy.stats import ttest_rel
 from small import asynchronous
 
 from fedbench.config.experiment import ExperimentConfig
@@ -48,11 +49,8 @@ def report(recorded: Path) -> Report:
     return make_report(compare(load(sorted(recorded.iterdir()))), target=0.5)
 
 
-def best(recorded: Path, name: str) -> list[float]:
-    return [
-        100 * json.loads((recorded / f"{name}-{seed}" / "summary.json").read_text())["best_accuracy"]
-        for seed in range(3)
-    ]
+def best(recorded: Path, name: str, metric: str = "best_accuracy") -> list[float]:
+    return [100 * json.loads((recorded / f"{name}-{seed}" / "summary.json").read_text())[metric] for seed in range(3)]
 
 
 def test_the_command_writes_page_tables_and_charts_and_says_where(recorded: Path, call: Call, run_folder: Path) -> None:
@@ -167,11 +165,19 @@ def test_differences_are_seed_by_seed_against_the_baseline(recorded: Path, repor
     assert [100 * value for value in part[1].spread.values] == pytest.approx(expected)
     reach = 4.302653 * np.std(expected, ddof=1) / np.sqrt(3)
     low, high = np.mean(expected) - reach, np.mean(expected) + reach
-    verdict = "holds" if low <= 0 <= high else "without"
-    assert part[2].text == f"{low:+.2f} to {high:+.2f} ({verdict} 0)"
+    assert part[2].text == f"{low:+.2f} to {high:+.2f}"
+    of_best, of_final = (
+        float(ttest_rel(best(recorded, "part", metric), best(recorded, "full", metric)).pvalue)
+        for metric in ("best_accuracy", "final_accuracy")
+    )
+    adjusted = min(1, 2 * of_best) if of_best <= of_final else max(of_best, min(1, 2 * of_final))  # Holm, two tests
+    verdict = "told apart" if adjusted <= 0.05 else "not told apart"
+    assert part[3].text == f"{verdict} (p {of_best:.3f}, adjusted {adjusted:.3f})"
+    assert "for all 2 comparisons of this table" in report.differences.notes[1]
     (ormo,) = [cells for label, cells in rows.items() if "ormo" in label]
     assert ormo[0].text == "1"
-    assert ormo[2].text == "cannot be judged (one seed)"
+    assert ormo[2].text == "none"
+    assert ormo[3].text == "too few seeds"
 
 
 def test_what_the_report_says_of_reproducing_reproduces(recorded: Path, report: Report, tmp_path: Path) -> None:
@@ -213,6 +219,8 @@ def test_json_is_one_document_with_the_same_figures(recorded: Path, call: Call) 
     (full,) = [method for method in document["methods"] if method["label"] == "fedavg, full"]
     assert [100 * value for value in full["best_accuracy"]["values"]] == pytest.approx(best(recorded, "full"))
     assert full["against_baseline"] is None
+    (ormo,) = [method for method in document["methods"] if "ormo" in method["label"]]
+    assert ormo["against_baseline"]["best_accuracy"]["told_apart"] is None
     assert full["virtual_seconds"] is None
     assert document["runs_found"] == 9
     assert document["runs_counted"] == 7

@@ -52,12 +52,12 @@ def test_markdown_reads_back_cell_by_cell() -> None:
     assert head == ["method", *TABLE.columns]
     assert rows[0] == [
         "fedavg",
-        "91.00 ± 1.00; published 95.00 ± 0.50: -4.00, outside the 95 % interval",
+        "91.00 ± 1.00; published 95.00 ± 0.50: -4.00 (-6.48 to -1.52), told apart (p 0.020)",
         "1.23 ± 0.00",
         "plain",
     ]
     assert rows[1][0] == NASTY
-    assert rows[1][1] == "50.00 (n=1); published 50.00: 0.00, n=1, cannot be judged [1]"
+    assert rows[1][1] == "50.00 (n=1); published 50.00: 0.00, too few seeds [1]"
     assert rows[1][2] == "failed [2]"
     assert rows[1][3] == f"{NASTY} [1]"
     assert rows[2] == ["fedmr", "missing; published 70.00", "missing", "2.0 ± 1.4 (n=2)"]
@@ -71,7 +71,9 @@ def test_html_reads_back_cell_by_cell_with_scopes() -> None:
     rows = table.all("tbody")[0].all("tr")
     assert [row.all("th")[0].attributes["scope"] for row in rows] == ["row"] * 3
     assert rows[1].all("th")[0].text == NASTY
-    assert rows[0].all("td")[0].text == "91.00 ± 1.00 published 95.00 ± 0.50: -4.00, outside the 95 % interval"
+    assert (
+        rows[0].all("td")[0].text == "91.00 ± 1.00 published 95.00 ± 0.50: -4.00 (-6.48 to -1.52), told apart (p 0.020)"
+    )
     assert rows[1].all("td")[2].text == f"{NASTY} 1"
     assert not page.root.all("script")
     for link in page.root.all("a"):
@@ -88,7 +90,7 @@ def test_latex_is_balanced_with_a_cell_for_every_column() -> None:
 
 
 def test_every_latex_table_is_as_narrow_as_a_page_in_the_letters_of_computer_modern() -> None:
-    words = ("not reached by 1 of 3 seeds", "-0.42 to 1.33 (without 0)", "none")
+    words = ("not reached by 1 of 3 seeds", "told apart (p 0.004, adjusted 0.012)", "none")
     figures = [Cell(spread=Spread.of([value, 1.01 * value]), number=Number(2)) for value in (9.1, 123.4, 4567.8)]
     published = Cell(spread=Spread.of([0.9, 0.91]), published=0.95, published_std=0.005, number=PERCENT, note="Why.")
     wide = Table(
@@ -156,9 +158,10 @@ def test_csv_keeps_every_value_in_full() -> None:
     assert float(first["std"]) == pytest.approx(1)
     assert (float(first["published"]), float(first["published_std"])) == pytest.approx((95, 0.5))
     assert float(first["difference"]) == pytest.approx(-4)
-    assert first["within_interval"] == "false"
+    assert (float(first["low"]), float(first["high"])) == pytest.approx((88.5159, 93.4841), abs=1e-4)
+    assert (float(first["p_value"]), first["told_apart"]) == (pytest.approx(0.0202, abs=1e-4), "true")
     assert rows[3]["row"] == NASTY
-    assert rows[3]["std"] == rows[3]["published_std"] == rows[3]["within_interval"] == ""
+    assert rows[3]["std"] == rows[3]["published_std"] == rows[3]["told_apart"] == ""
     assert (rows[4]["text"], rows[4]["n"], rows[4]["note"]) == ("failed", "0", "lr=1e6: no finite update")
     assert (rows[6]["text"], rows[6]["published"], rows[6]["difference"]) == ("missing", "70", "")
 
@@ -175,12 +178,12 @@ def test_footnotes_stand_once_each_in_every_output() -> None:
         assert "Last note" in text
 
 
-def test_a_figure_in_the_interval_of_the_mean_is_said_to_be_in_it() -> None:
+def test_a_figure_in_the_interval_of_the_mean_is_not_told_apart() -> None:
     near = Cell(spread=Spread.of([0.9, 0.91, 0.92]), published=0.915, number=PERCENT)
     table = Table("t", "", ("c",), (("r", (near,)),))
     assert pipe_tables(render.markdown(table))[0][1] == [
         "r",
-        "91.00 ± 1.00; published 91.50: -0.50, within the 95 % interval",
+        "91.00 ± 1.00; published 91.50: -0.50 (-2.98 to +1.98), not told apart (p 0.478)",
     ]
 
 
@@ -189,7 +192,7 @@ def test_single_seeds_are_said_to_be_without_a_spread() -> None:
     text = render.markdown(table)
     assert "there is no spread" in text
     assert "±" not in text
-    assert re.search(r"cannot be judged", text)
+    assert "too few seeds" in text
 
 
 def test_rows_of_another_length_are_refused() -> None:

@@ -1,9 +1,10 @@
-"""Means, deviations and paired differences, against NumPy and by hand."""
+"""Means, deviations, tests and paired differences, against NumPy, SciPy and by hand."""
 
 import math
 
 import numpy as np
 import pytest
+from scipy.stats import ttest_1samp, ttest_rel
 
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread, paired
@@ -24,33 +25,46 @@ def test_one_value_has_no_deviation_and_judges_nothing() -> None:
     assert spread.mean == 0.9
     assert math.isnan(spread.std)
     assert math.isnan(spread.standard_error)
-    assert spread.holds(0.9) is None
+    assert spread.p_value(0.0) is None
 
 
 def test_no_values_have_no_mean() -> None:
     assert math.isnan(Spread.of([]).mean)
-    assert Spread.of([]).holds(0.0) is None
+    assert Spread.of([]).p_value(0.0) is None
 
 
 def test_the_interval_of_three_seeds_reaches_4_303_standard_errors() -> None:
     spread = Spread.of([1.0, 2.0, 3.0])  # mean 2, standard error 1/sqrt(3); 4.303: printed tables of Student's t
     border = 2 + 4.302653 / math.sqrt(3)
     assert spread.interval == pytest.approx((4 - border, border), rel=1e-6)
-    assert spread.holds(border - 1e-6) is True
-    assert spread.holds(border + 1e-6) is False
+    assert spread.p_value(border) == pytest.approx(0.05, rel=1e-6)
 
 
-@pytest.mark.parametrize("seeds", [2, 3, 5])
-def test_an_interval_misses_the_true_mean_in_one_of_twenty_samples(seeds: int) -> None:
+@pytest.mark.parametrize("seeds", [3, 4, 10])
+def test_p_values_are_scipys(seeds: int) -> None:
+    a, b = np.random.default_rng(seeds).normal(0.3, 1.0, (2, seeds))
+    assert Spread.of(a).p_value(0.1) == pytest.approx(ttest_1samp(a, 0.1).pvalue, rel=1e-9)
+    found = paired(dict(enumerate(a)), dict(enumerate(b)))
+    assert found.p_value == pytest.approx(ttest_rel(a, b).pvalue, rel=1e-9)
+
+
+@pytest.mark.parametrize("values", [(), (0.9,), (0.9, 0.5)])
+def test_fewer_than_three_seeds_have_no_p_value(values: tuple[float, ...]) -> None:
+    assert Spread.of(values).p_value(0.0) is None
+    assert Spread.of((*values, math.nan)).p_value(0.0) is None
+
+
+@pytest.mark.parametrize("seeds", [3, 5])
+def test_a_true_mean_is_denied_in_one_of_twenty_samples(seeds: int) -> None:
     samples = np.random.default_rng(seeds).normal(0.0, 1.0, (4000, seeds))
-    missed = np.mean([Spread.of(sample).holds(0.0) is False for sample in samples])
+    missed = np.mean([(Spread.of(sample).p_value(0.0) or 0) <= 0.05 for sample in samples])
     assert missed == pytest.approx(0.05, abs=0.014)  # four standard errors of such a share
 
 
-def test_equal_values_hold_themselves_whatever_the_rounding() -> None:
+def test_equal_values_are_themselves_whatever_the_rounding() -> None:
     thirds = Spread.of([0.1 + 0.2] * 3)
-    assert thirds.holds(0.3) is True
-    assert thirds.holds(0.3001) is False
+    assert thirds.p_value(0.3) == 1
+    assert thirds.p_value(0.3001) == 0
 
 
 def test_differences_are_taken_seed_by_seed_over_the_common_seeds() -> None:
@@ -58,14 +72,14 @@ def test_differences_are_taken_seed_by_seed_over_the_common_seeds() -> None:
     assert found.seeds == (0, 2)
     assert found.unpaired == (5, 7)
     assert found.difference.values == pytest.approx((0.2, -0.1))
-    assert found.zero_is_within is True
+    assert found.p_value is None  # two seeds
 
 
 def test_pairing_finds_a_difference_that_the_spread_over_seeds_would_hide() -> None:
     a = {0: 0.50, 1: 0.60, 2: 0.70}
     b = {seed: value - 0.01 - 0.0001 * seed for seed, value in a.items()}
-    assert paired(a, b).zero_is_within is False
-    assert Spread.of(a.values()).holds(Spread.of(b.values()).mean) is True
+    assert (paired(a, b).p_value or 1) < 0.01
+    assert (Spread.of(a.values()).p_value(Spread.of(b.values()).mean) or 0) > 0.5
 
 
 def test_numbers_keep_three_digits_of_the_smallest_value() -> None:

@@ -18,7 +18,8 @@ from fedbench.analysis.convergence.study import Study
 from fedbench.analysis.convergence.theory import RATE
 from fedbench.analysis.results import Picture
 from fedbench.records.recorded_analysis import ShownTable
-from fedbench.tables.seed_statistics import INTERVAL
+from fedbench.tables.comparisons import TOO_FEW_SEEDS
+from fedbench.tables.seed_statistics import FEWEST_SEEDS, INTERVAL
 
 READINGS: dict[Reading | None, str] = {
     "rate": "holds -1/2",
@@ -26,6 +27,11 @@ READINGS: dict[Reading | None, str] = {
     "slower": "falls more slowly",
     None: "-",
 }
+
+BY_ITSELF = (
+    f"Each exponent is judged by itself, by its {INTERVAL} over seeds: of twenty that hold, one is expected to be read "
+    "as faster or slower by chance."
+)
 
 NAMES: dict[Quantity, str] = {"whole": "whole", "masked": "masked"}
 
@@ -63,12 +69,12 @@ class ProblemPage:
                 slope.series.theorem,
                 NAMES[slope.quantity],
                 *_exponent(slope.slope),
-                READINGS[slope.slope.reading],
+                _reading(slope.slope),
                 f"{slope.at_longest.mean:.3g}",
                 *(_beside_bound(slope) if has_bounds else ()),
             )
             rows.append((label, cells))
-        notes = [f"Exponents of T, fitted over T = {self._fitted_from} to {self._longest}."]
+        notes = [f"Exponents of T, fitted over T = {self._fitted_from} to {self._longest}.", BY_ITSELF]
         if not has_bounds:
             notes.append("L and sigma^2 are estimated, so that the bound is not known.")
         else:
@@ -104,14 +110,14 @@ class ProblemPage:
         for slope in self.counts:
             label = f"{slope.against} = {', '.join(map(str, slope.counts))} with {slope.label}"
             expected = "-" if slope.slope.expected is None else "-1/2"
-            cells = (NAMES[slope.quantity], *_exponent(slope.slope), expected, READINGS[slope.slope.reading])
+            cells = (NAMES[slope.quantity], *_exponent(slope.slope), expected, _reading(slope.slope))
             rows.append((label, cells))
         return ShownTable(
             f"{self._problem}: against M, N and K, at T={self._longest}",
             "varied",
             ("gradient", "exponent", INTERVAL, "theorem", "beside it"),
             tuple(rows),
-            ("How K enters OrMo's bounds is not repeated here. Near 0, it hardly counts at this T.",),
+            ("How K enters OrMo's bounds is not repeated here. Near 0, it hardly counts at this T.", BY_ITSELF),
         )
 
     def picture(self) -> Picture:
@@ -130,6 +136,13 @@ def _beside_bound(slope: HorizonSlope) -> tuple[str, str]:
     """The bound at the longest horizon, and whether the quantity is below it at every horizon, as texts."""
     bound = "-" if slope.bound is None else f"{slope.bound:.3g}"
     return bound, {True: "yes", False: "NO", None: "-"}[slope.is_below]
+
+
+def _reading(slope: Slope) -> str:
+    """How an exponent stands beside a theorem's, in words."""
+    if slope.expected is not None and slope.values.n < FEWEST_SEEDS:
+        return TOO_FEW_SEEDS
+    return READINGS[slope.reading]
 
 
 def _exponent(slope: Slope) -> tuple[str, str]:

@@ -48,7 +48,8 @@ SLOPES = pa.schema(
     ]
 )
 """`slopes.parquet`: one row a fitted line. against: T, M, N or K. quantity: masked or whole. low, high: the interval
-over seeds. reading: rate, or faster or slower than the theorem's exponent; null without a theorem or an interval."""
+over seeds. reading: rate, or faster or slower than the theorem's exponent; null without a theorem or with fewer
+than 3 seeds."""
 
 
 def measurement_rows(measurements: Sequence[Measurement]) -> pa.Table:

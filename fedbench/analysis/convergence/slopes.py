@@ -6,7 +6,7 @@ from typing import Literal
 
 import numpy as np
 
-from fedbench.tables.seed_statistics import Spread
+from fedbench.tables.seed_statistics import FEWEST_SEEDS, Spread
 
 Reading = Literal["rate", "faster", "slower"]
 """How a slope stands beside a theorem's exponent: its interval holds the exponent, lies below it, or above it."""
@@ -26,8 +26,8 @@ class Slope:
 
     @property
     def reading(self) -> Reading | None:
-        """How it stands beside `expected`; None without an interval (fewer than two seeds) or without a theorem."""
-        if self.expected is None or self.values.interval is None:
+        """How it stands beside `expected`; None without a theorem, or with fewer than `FEWEST_SEEDS` seeds."""
+        if self.expected is None or self.values.interval is None or self.values.n < FEWEST_SEEDS:
             return None
         low, high = self.values.interval
         if high < self.expected:
