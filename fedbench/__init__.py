@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from fedbench.planning.exchange import Exchange, TrainedRound
     from fedbench.planning.samplers import ClientHistory, Sampler
     from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
+    from fedbench.protocol.attacks import Attack
     from fedbench.protocol.compression import Compression
     from fedbench.protocol.model_pool import ModelPool
     from fedbench.records.observers import Observer
@@ -41,6 +42,7 @@ _MODULES = {
     "Algorithm": "algorithms.base",
     "ArrivalRule": "algorithms.arrivals",
     "AsyncAlgorithm": "algorithms.arrivals",
+    "Attack": "protocol.attacks",
     "ClientHistory": "planning.samplers",
     "Compression": "protocol.compression",
     "ConfigError": "errors",
@@ -87,6 +89,7 @@ __all__ = [
     "Algorithm",
     "ArrivalRule",
     "AsyncAlgorithm",
+    "Attack",
     "ClientHistory",
     "Compression",
     "ConfigError",

@@ -25,7 +25,7 @@ PUBLIC = {
     # Models and data
     "Dataset", "FederatedData", "LayerGroup", "Model", "Partition", "Split", "Task",
     # Smaller parts
-    "ClientHistory", "Compression", "Distribution", "LearningRate", "Optimizer", "Sampler",
+    "Attack", "ClientHistory", "Compression", "Distribution", "LearningRate", "Optimizer", "Sampler",
     # Errors
     "ConfigError", "DataError", "FedbenchError", "ModelError",
 }  # fmt: skip

@@ -22,16 +22,14 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-import numpy as np
-
 from fedbench.algorithms.round_updates import RoundUpdates as RoundUpdates
 from fedbench.algorithms.round_updates import Values as Values
+from fedbench.algorithms.rule_context import RuleContext as RuleContext
 from fedbench.checkpoints.state import AttributeState
 from fedbench.components.base import Component
 from fedbench.planning.exchange import Exchange, Trained
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.protocol.model_pool import ModelPool
-from fedbench.randomness import generator
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -176,43 +174,6 @@ Needs = Literal["mean", "updates", "round"]
 """
 
 
-@dataclass(frozen=True)
-class RuleContext:
-    """A round, as the server rule sees it.
-
-    Attributes:
-        layout: layout of the parameters.
-        groups: the layer groups that the rule is applied to, ascending; arrays hold them one after the other.
-        round: round number, from 0.
-        participants: |S|, the number of clients whose updates of these groups were accepted.
-        population: N, the number of clients in all.
-        seed: seed of the run.
-    """
-
-    layout: ParameterLayout
-    groups: tuple[int, ...]
-    round: int
-    participants: int
-    population: int
-    seed: int = 0
-
-    def gather(self, vector: Values) -> Values:
-        """float64 [n], the values of `groups` in a float64 [P] vector that the rule keeps."""
-        return np.concatenate([vector[piece] for piece in self.layout.ranges(self.groups)])
-
-    def scatter(self, values: Values, vector: Values) -> None:
-        """Write float64 [n] values into the places of `groups` in a float64 [P] vector that the rule keeps."""
-        start = 0
-        for piece in self.layout.ranges(self.groups):
-            length = piece.stop - piece.start
-            vector[piece] = values[start : start + length]
-            start += length
-
-    def generator(self, purpose: str) -> np.random.Generator:
-        """A random generator that depends on the run's seed, `purpose` and the round alone."""
-        return generator(self.seed, purpose, self.round)
-
-
 class ServerRule(AttributeState):
     """Base of the server rules: how the server combines what the participants sent. This class averages.
 
@@ -280,6 +241,20 @@ class ServerRule(AttributeState):
             float64 [n].
         """
         return self.combine(previous, updates.mean(), context)
+
+    def client_weights(self, updates: RoundUpdates, context: RuleContext) -> Values | None:
+        """Other weights of the clients, by what they sent, in the mean of their parameters and running statistics.
+
+        It is called where `needs` is "round", before `combine_round`, whose `updates` then have these weights.
+
+        Args:
+            updates: the updates of all accepted clients.
+            context: the round.
+
+        Returns:
+            float64 [k], none below 0, their sum 1; None: the clients' own weights, which is what this class returns.
+        """
+        return None
 
     def location(self, updates: Values, weights: Values) -> Values:
         """The one update that stands for those of the running statistics.

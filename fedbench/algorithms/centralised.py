@@ -23,7 +23,7 @@ class Centralised(Algorithm):
     """All rows in one place: what a federated method would reach if data could be shared; no federated method."""
 
     sends: ClassVar[str] = "every client its rows, once; nothing after the first round"
-    refuses: ClassVar[str] = "a server rule, update.*, round deadlines, kept messages: no updates are sent"
+    refuses: ClassVar[str] = "a server rule, update.*, round deadlines, attacks, kept messages: no updates are sent"
     pools_rows: ClassVar[bool] = True
     name: str = "centralised"
 
@@ -42,6 +42,7 @@ def refuse_update_steps(name: str, config: Any) -> None:
         ConfigError: names the option.
     """
     update, runtime, deadline = config.update, config.runtime, config.participation.round_deadline
+    attack = config.participation.byzantine
     options: list[tuple[str, object, object]] = [
         ("server.name", config.server.name if config.server else None, None),
         ("exchange.name", config.exchange.name if config.exchange else None, None),
@@ -49,6 +50,7 @@ def refuse_update_steps(name: str, config: Any) -> None:
         ("update.noise_multiplier", update.noise_multiplier, None),
         ("update.compression", update.compression.name, "none"),
         ("participation.round_deadline", deadline, None),
+        ("participation.byzantine.name", attack.name if attack else None, None),
         ("runtime.keep_messages", list(runtime.keep_messages), []),
     ]
     for key, value, without_effect in options:

@@ -5,8 +5,14 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from fedbench.errors import RunError
+
 Values = npt.NDArray[np.float64]
 """A float64 array of parameters, updates or weights at the server."""
+
+
+_CHUNK = 1 << 15
+"""Number of values of each update that are multiplied at a time, whatever the size of the model."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,33 @@ class RoundUpdates:
         """float64 [k], ||Delta_i||^2 of each client."""
         updates = (self.update(index) for index in range(len(self)))
         return np.array([update @ update for update in updates])
+
+    def products(self) -> Values:
+        """float64 [k, k], the scalar products Delta_i Delta_j of all updates.
+
+        Raises:
+            RunError: clients trained different layer groups.
+        """
+        if any(places != self.pieces[0] for places in self.pieces):
+            raise RunError("clients have trained different layer groups, so that their updates cannot be compared")
+        products = np.zeros((len(self), len(self)))
+        start = 0
+        for place in self.pieces[0]:
+            for begin in range(place.start, place.stop, _CHUNK):
+                stop = min(begin + _CHUNK, place.stop)
+                offset = start - place.start
+                part = np.stack([message[begin + offset : stop + offset] for message in self.messages])
+                updates = part.astype(np.float64) - self.previous[begin:stop]
+                products += updates @ updates.T
+            start += place.stop - place.start
+        return products
+
+    def squared_distances(self) -> Values:
+        """float64 [k, k], ||Delta_i - Delta_j||^2; errors as for `products`."""
+        products = self.products()
+        norms = np.diag(products)
+        distances: Values = np.maximum(norms[:, None] + norms - 2 * products, 0.0)
+        return distances
 
     def mean(self, weights: Values | None = None) -> Values:
         """float64 [n], the weighted mean of the updates; in each group over the clients that trained it.

@@ -30,6 +30,7 @@ LISTINGS = (
     "partitions",
     "optimizers",
     "samplers",
+    "attacks",
     "compressions",
     "delays",
 )
@@ -337,8 +338,8 @@ def new(
         str,
         typer.Argument(
             metavar="KIND",
-            help="algorithm, async-algorithm, schedule, exchange, model, dataset, partition, sampler, optimizer, suite "
-            "or study.",
+            help="algorithm, async-algorithm, schedule, exchange, model, dataset, partition, sampler, attack, "
+            "optimizer, suite or study.",
             show_default=False,
         ),
     ],

@@ -83,6 +83,7 @@ KIND_SUMMARIES = {
     "lr_schedule": "Factor on the optimizer's learning rate, by round (key: local.lr_schedule).",
     "compression": "How updates are compressed on their way to the server (key: update.compression).",
     "sampler": "How the participants of a round are drawn (key: participation.sampler).",
+    "attack": "What Byzantine clients do to harm the run (key: participation.byzantine).",
     "delay": "How service times are distributed in asynchronous runs (key: delays.distribution).",
 }
 

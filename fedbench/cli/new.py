@@ -26,6 +26,7 @@ RUNS = {
     "dataset": f"run quickstart data.dataset={{part}} rounds=6 {INLINE}",
     "partition": f"run quickstart data.partition={{part}} rounds=6 {INLINE}",
     "sampler": f"run quickstart participation.sampler={{part}} participation.fraction=0.5 rounds=6 {INLINE}",
+    "attack": f"run quickstart participation.byzantine={{part}} participation.byzantine.share=0.5 rounds=6 {INLINE}",
     "optimizer": f"run quickstart local.optimizer={{part}} rounds=6 {INLINE}",
     "suite": f"suite {{file}} {INLINE}",
     "study": f"sweep {{file}} {INLINE}",

@@ -80,6 +80,9 @@ BUILTIN: dict[str, dict[str, str]] = {
         "fedexp": "fedbench.algorithms.fedexp:FedExP",
         "median": "fedbench.algorithms.robust:Median",
         "trimmed-mean": "fedbench.algorithms.robust:TrimmedMean",
+        "krum": "fedbench.algorithms.krum:Krum",
+        "multi-krum": "fedbench.algorithms.krum:MultiKrum",
+        "geometric-median": "fedbench.algorithms.geometric_median:GeometricMedian",
         "asgd": "fedbench.algorithms.asgd:Asgd",
         "asgdm": "fedbench.algorithms.asgd:NaiveAsgdm",
         "shifted-momentum": "fedbench.algorithms.shifted_momentum:ShiftedMomentum",
@@ -111,6 +114,12 @@ BUILTIN: dict[str, dict[str, str]] = {
         "weighted": "fedbench.planning.samplers:Weighted",
         "oort": "fedbench.planning.samplers:Oort",
     },
+    "attack": {
+        "sign-flip": "fedbench.protocol.attacks:SignFlip",
+        "scaled": "fedbench.protocol.attacks:Scaled",
+        "noise": "fedbench.protocol.attacks:Noise",
+        "label-flip": "fedbench.protocol.attacks:LabelFlip",
+    },
     "delay": {
         "constant": "fedbench.planning.delays:Constant",
         "gamma": "fedbench.planning.delays:Gamma",
@@ -140,6 +149,7 @@ CONFIG_KEYS = {
     "lr_schedule": "local.lr_schedule",
     "compression": "update.compression",
     "sampler": "participation.sampler",
+    "attack": "participation.byzantine",
     "delay": "delays.distribution",
 }
 
@@ -155,6 +165,7 @@ DEFAULTS = {
     "lr_schedule": "constant",
     "compression": "none",
     "sampler": "uniform",
+    "attack": "sign-flip",
     "delay": "gamma",
 }
 """The name that is taken where a configuration gives parameters without a name, or nothing at all."""

@@ -263,6 +263,12 @@ class ExperimentConfig(Section):
                 f"participation.sampler={sampler}: has no effect where all {clients} clients take part; set "
                 "participation.clients_per_round"
             )
+        attack = self.participation.byzantine
+        if attack is not None and not attack.attackers(clients, self.seed):
+            raise ValueError(
+                f"participation.byzantine.share={attack.share}: of {clients} clients that is none; raise it, or leave "
+                "participation.byzantine out"
+            )
         if self.local.precision == "tf32" and self.runtime.device == "cpu":
             raise ValueError("local.precision=tf32: has no effect with runtime.device=cpu; set float32")
         if self.runtime.slots > 1 and self.asynchronous:

@@ -130,7 +130,11 @@ class Stopwatch:
 
 
 def client_records(
-    plan: RoundPlan, training: TrainingPhase, evaluation: EvaluationPhase | None, costs: "CostModel"
+    plan: RoundPlan,
+    training: TrainingPhase,
+    evaluation: EvaluationPhase | None,
+    costs: "CostModel",
+    attackers: frozenset[int] = frozenset(),
 ) -> tuple[ClientRecord, ...]:
     """The rows of `clients.parquet`: one for each participant whose training began.
 
@@ -142,6 +146,7 @@ def client_records(
         training: how the round's training went.
         evaluation: local accuracies, where the round was evaluated.
         costs: counts FLOPs.
+        attackers: the Byzantine clients.
     """
     position = {client: index for index, client in enumerate(plan.cohort)}
     accuracy = evaluation.client_accuracy if evaluation else {}
@@ -160,6 +165,7 @@ def client_records(
             if report.status in SENT_NOTHING
             else costs.client_flops(plan.groups[position[report.client]], report.client, report.passes),
             seconds=report.seconds,
+            byzantine=report.client in attackers,
         )
         for report in training.reports
     )

@@ -133,7 +133,8 @@ class ClientHost(ModelHost):
 
     def _new_upload(self, order: HostOrder) -> HostUpload | DeviceSum:
         """What collects the answer to an order; a sum of updates as they are is computed where the clients train."""
-        combines = order.combine and not order.own_starts and self._spec.update.changes_nothing
+        as_trained = self._spec.update.changes_nothing and not self._byzantine.change_updates
+        combines = order.combine and not order.own_starts and as_trained
         if combines and sums_on_device(self._device):
             return DeviceSum(self._spec.table, order, self._global)
         return HostUpload(self._spec.table, order)
@@ -201,6 +202,7 @@ class ClientHost(ModelHost):
         reference = self._messages.reference(parts)
         if values.shape != reference.shape:
             return False, values
+        values = self._byzantine.message(order.clients[index], order.round, parts, values, reference)
         if not self._spec.update.changes_nothing:
             if not summable(values, reference):
                 return False, values
@@ -264,7 +266,7 @@ class ClientHost(ModelHost):
         tensors = slot.place(kept)
         result = yield from training_steps(
             slot.model,
-            *self._client_rows.of(client),
+            *self._training_rows(client),
             self._transform,
             settings,
             anchor=slot.anchor,
@@ -375,7 +377,7 @@ class ClientHost(ModelHost):
         }
         result = train_client(
             self._model,
-            *self._client_rows.of(client),
+            *self._training_rows(client),
             self._transform,
             self._training,
             anchor=anchor,

@@ -10,11 +10,15 @@ from typing import Any, Literal
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
+from fedbench.engine.kept import NOTHING_KEPT
+from fedbench.engine.kept import KeptClients as KeptClients
+from fedbench.engine.kept import KeptMessage as KeptMessage
 from fedbench.engine.probing import NOT_PROBED, Probing
 from fedbench.measures.divergence import Divergence
 from fedbench.measures.step_norms import StepNorms
 from fedbench.models.base import Model, Task
 from fedbench.planning.schedules import ActiveGroups
+from fedbench.protocol.attacks import Attack
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline
@@ -40,43 +44,6 @@ class DeviceRecord:
     cuda: str | None = None
     cudnn: int | None = None
     tf32: bool = False
-
-
-@dataclass(frozen=True)
-class KeptClients:
-    """The clients whose messages are kept for later analysis, and in which rounds.
-
-    Attributes:
-        rounds: the rounds, from 0.
-        clients: the clients.
-    """
-
-    rounds: frozenset[int] = frozenset()
-    clients: frozenset[int] = frozenset()
-
-    def of_round(self, round_index: int) -> frozenset[int]:
-        """The clients whose messages of a round are kept."""
-        return self.clients if round_index in self.rounds else frozenset()
-
-
-@dataclass(frozen=True)
-class KeptMessage:
-    """What one client sent in a round, as the server reads it.
-
-    Attributes:
-        client: number of the client.
-        samples: number of its training samples.
-        steps: minibatches that it trained on.
-        parts: numbers of the parts that it sent.
-        update: float32, for these parts, one after the other: what it sent minus the values that it started from; in
-            a method's further channels what it sent.
-    """
-
-    client: int
-    samples: int
-    steps: int
-    parts: tuple[int, ...]
-    update: Vector
 
 
 @dataclass(frozen=True)
@@ -114,6 +81,8 @@ class HostSpec:
         probing: how clients' models are compared with the global one.
         keeps_layers: whether clients keep their own parameters, to go on from them (`Exchange.keeps_layers`).
         own_share: the share of these where they are mixed with the global ones (`Exchange.own_share`).
+        attack: what Byzantine clients do; None: all are honest.
+        attackers: the Byzantine clients.
     """
 
     model: Model
@@ -141,11 +110,13 @@ class HostSpec:
     device: Literal["auto", "cpu", "cuda"]
     gpu_fraction: float
     slots: int = 1
-    kept: KeptClients = KeptClients()
+    kept: KeptClients = NOTHING_KEPT
     step_norms: bool = False
     probing: Probing = NOT_PROBED
     keeps_layers: bool = False
     own_share: float = 0.0
+    attack: Attack | None = None
+    attackers: frozenset[int] = frozenset()
 
     @property
     def bf16(self) -> bool:

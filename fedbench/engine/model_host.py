@@ -13,6 +13,7 @@ from torch import Tensor
 
 from fedbench.data.augment import MinibatchDraws, prepare
 from fedbench.data.base import FederatedData, IntArray
+from fedbench.engine.byzantine import ByzantineClients
 from fedbench.engine.client_message import MessageMemory
 from fedbench.engine.client_slots import ClientSlot, local_training
 from fedbench.engine.device import (
@@ -23,7 +24,7 @@ from fedbench.engine.device import (
     memory_fraction,
     release_memory,
 )
-from fedbench.engine.device_rows import SHARE_FOR_ROWS, GatheredRows, RowsInPlace, host_tensors
+from fedbench.engine.device_rows import SHARE_FOR_ROWS, ClientRows, GatheredRows, RowsInPlace, host_tensors
 from fedbench.engine.messages import DeviceRecord, EvaluationReport, HostSpec
 from fedbench.errors import LostDevice, RunError
 from fedbench.models.flat import FlatModel
@@ -81,6 +82,7 @@ class ModelHost:
             self._scored["validation"] = host_tensors(data.validation)
         self._transform = self._make_transform(data.kind)
         self._training = local_training(spec)
+        self._byzantine = ByzantineClients(spec)
         self._slots: list[ClientSlot] = []
         return device_record(self._device)
 
@@ -104,6 +106,10 @@ class ModelHost:
         if kind == "text":
             return lambda batch, draws: batch.long()
         return partial(_prepare, self._spec)
+
+    def _training_rows(self, client: int) -> ClientRows:
+        """What a client trains on; an attacker may have given its rows other labels."""
+        return self._byzantine.rows(client, self._client_rows.of(client))
 
     def load(self, stale: tuple[int, ...], payload: Vector) -> None:
         """Overwrite the host's copy of the global values of the `stale` parts.

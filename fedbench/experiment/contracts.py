@@ -6,6 +6,7 @@ models are checked where they are loaded and built (`fedbench.data.contract`, `f
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TypeVar, get_args
 
 import numpy as np
@@ -15,11 +16,13 @@ from torch import nn
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Needs, Objective, RoundUpdates, RuleContext, ServerRule
 from fedbench.engine.divergence import too_few_updates
+from fedbench.engine.rounds.rule_result import checked_weights
 from fedbench.errors import ConfigError
 from fedbench.models.uncompiled import without_compiler
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.samplers import ClientHistory, Sampler, draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
+from fedbench.protocol.attacks import Attack, checked_labels, checked_update
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import generator
 from fedbench.training.optimizers import Optimizer
@@ -89,6 +92,20 @@ def check_sampler(sampler: Sampler, rounds: int, size: int, sizes: Sequence[int]
         cohort = draw_cohort(sampler, index, size, sizes, seed, history)
         losses = generator(seed, "imagined losses", index).exponential(size=size)
         history.reported(index, dict(zip(cohort, losses.tolist(), strict=True)))
+
+
+def check_attack(attack: Attack, classes: int) -> None:
+    """Ask an attack for the message and the labels of an attacker.
+
+    Args:
+        classes: number of classes of the data.
+
+    Raises:
+        ConfigError: values of another shape or type than those it was given, or labels that are none.
+    """
+    rng = generator(0, "attack")
+    checked_update(attack, np.ones(3, np.float32), rng, ConfigError)
+    checked_labels(attack, np.arange(classes, dtype=np.int64), classes, rng, ConfigError)
 
 
 def check_senders(
@@ -163,12 +180,12 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         if needs == "updates":
             raise ConfigError(f'{owner}: {name}.needs returned "updates"; with own_models allowed: mean, round')
         return
-    for method_name in ("combine_each", "combine_round"):
+    for method_name in ("combine_each", "combine_round", "client_weights"):
         defines = getattr(type(rule), method_name) is not getattr(ServerRule, method_name)
         if defines and not rule.defines_needs():
             raise ConfigError(
                 f'{owner}: {type(rule).__name__}.{method_name} is never called; needs must return "updates" for '
-                'combine_each, or "round" for combine_round'
+                'combine_each, or "round" for combine_round and client_weights'
             )
     smallest = min(layout.all_groups, key=layout.group_size)
     context = RuleContext(layout, (smallest,), 0, cohort_size, population)
@@ -182,6 +199,9 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         case "round":
             messages = (np.zeros(size, np.float32),) * cohort_size
             whole = RoundUpdates(previous, messages, ((slice(0, size),),) * cohort_size, weights)
+            if (by_rule := rule.client_weights(whole, context)) is not None:
+                by_rule = checked_weights(by_rule, cohort_size, f"{owner}: {name}", ConfigError)
+                whole = replace(whole, weights=by_rule)
             method_name, combined = "combine_round", rule.combine_round(previous, whole, context)
         case "mean":
             method_name, combined = "combine", rule.combine(previous, np.zeros(size), context)

@@ -304,6 +304,7 @@ class ExperimentLoop:
             remedy=remedy(config.method),
             records_divergence=config.analysis.divergence,
             probing=problem.spec.probing,
+            attackers=problem.spec.attackers,
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:

@@ -15,7 +15,6 @@ from fedbench.accounting.costs import CostModel
 from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.paper import forward_macs
 from fedbench.accounting.totals import Costs
-from fedbench.algorithms.base import Algorithm
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import digest
 from fedbench.engine.arrivals.plan import ArrivalPlan
@@ -24,6 +23,7 @@ from fedbench.engine.messages import HostSpec
 from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import (
+    check_attack,
     check_length,
     check_method,
     check_optimizer,
@@ -37,16 +37,17 @@ from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
 from fedbench.experiment.measured import check_measures, compares_updates, probing
 from fedbench.experiment.pooled import remarks_on_pooling, round_length
-from fedbench.experiment.privacy import check_privacy, uniform_option
+from fedbench.experiment.privacy import check_privacy
+from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
-from fedbench.models.kept_state import constant_tensors, unknown_under_averaging
+from fedbench.models.kept_state import constant_tensors
 from fedbench.models.probe import trains_on
 from fedbench.models.shared_tensors import saved_names, ties_in_words
 from fedbench.planning.exchange import Trained
-from fedbench.planning.samplers import UNIFORM, Weighted, draw_cohort
-from fedbench.planning.schedules import Feedback, Full
+from fedbench.planning.samplers import UNIFORM, draw_cohort
+from fedbench.planning.schedules import Full
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
 from fedbench.randomness import torch_seed
@@ -137,7 +138,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     method.check(config)
     check_exchange(config)
     check_measures(config, rounds)
-    _check_contracts(config, layout, federation.sizes, rounds)
+    _check_contracts(config, layout, federation.sizes, task.classes, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
             f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
@@ -155,10 +156,10 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         *federation.remarks,
         *remarks_on_pooling(federation, length),
         *(f"model.name={config.model.name}: {line}" for line in ties_in_words(module)),
-        *_buffer_remarks(config, module),
-        *_idle_remarks(config, method, layout, module, rounds),
-        *_counted_twice(config, method),
-        *_cut_schedule(config, layout, rounds),
+        *averaged_buffers(config, module),
+        *idle_objectives(config, method, layout, module, rounds),
+        *counted_twice(config, method),
+        *cut_schedule(config, layout, rounds),
         *work_left_out(flops.uncounted),
     )
     objective = method.objective()
@@ -207,6 +208,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         probing=probing(config),
         keeps_layers=config.chosen_exchange.keeps_layers,
         own_share=config.chosen_exchange.own_share,
+        attack=config.participation.byzantine,
+        attackers=config.participation.attackers(data.clients, config.seed),
     )
     server = ServerSpec(
         table=table,
@@ -308,8 +311,10 @@ def _weight_decay(config: ExperimentConfig) -> float:
     return decay
 
 
-def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, sizes: tuple[int, ...], rounds: int) -> None:
-    """Refuse a schedule, a sampler, an optimizer or a method that does not keep to its base class."""
+def _check_contracts(
+    config: ExperimentConfig, layout: ParameterLayout, sizes: tuple[int, ...], classes: int, rounds: int
+) -> None:
+    """Refuse a schedule, a sampler, an attack, an optimizer or a method that does not keep to its base class."""
     seed, clients, cohort_size = config.seed, config.data.clients, config.slots()
     sampler = config.participation.sampler
     in_rounds = config.asynchronous is None
@@ -321,6 +326,8 @@ def _check_contracts(config: ExperimentConfig, layout: ParameterLayout, sizes: t
     check_schedule(config.schedule, rounds, layout, seed, cohort)
     if in_rounds and sampler.follows_training:
         check_sampler(sampler, rounds, cohort_size, sizes, seed)
+    if config.participation.byzantine is not None:
+        check_attack(config.participation.byzantine, classes)
     check_optimizer(config.local.optimizer)
     check_method(config.asynchronous or config.method, layout, cohort_size, clients)
     if in_rounds and (config.method.rule().fewest > 1 or not isinstance(config.chosen_exchange, Trained)):
@@ -362,57 +369,3 @@ def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None
             raise ConfigError(
                 f"{key}={value}: has no effect, model.name={config.model.name} has no running statistics; leave it out"
             )
-
-
-def _counted_twice(config: ExperimentConfig, method: Algorithm) -> Iterator[str]:
-    """A line where large clients take part more often, and count for more when they do."""
-    sampler = config.participation.sampler
-    if isinstance(sampler, Weighted) and method.weight(1) != method.weight(2) and not method.pools_rows:
-        yield (
-            f"participation.sampler={sampler.name}: draws clients in proportion to their samples, and {method.name} "
-            "weights their updates by samples, so that large clients count twice; for a mean without bias set "
-            f"{uniform_option(config)}"
-        )
-
-
-def _cut_schedule(config: ExperimentConfig, layout: ParameterLayout, rounds: int) -> Iterator[str]:
-    """A line on the layer groups that are never trained alone, where the run ends before its schedule does."""
-    length = config.schedule.length(layout.groups)
-    if length is None or rounds >= length:
-        return
-    none = Feedback.none(layout)
-    before, after = set[int](), set[int]()
-    for r in range(length):
-        active = config.schedule.active(r, layout.groups, config.seed, none)
-        if active.partial:
-            (before if r < rounds else after).update(active.groups)
-        if len(before | after) == layout.groups:
-            break
-    left = [layout.group_names[group] for group in sorted(after - before)]
-    never = f", so that {', '.join(left)} {'is' if len(left) == 1 else 'are'} never trained alone" if left else ""
-    yield (
-        f"rounds={rounds}: is less than the {length} rounds of schedule.name={config.schedule.name}{never}; "
-        "rounds=auto runs all of it"
-    )
-
-
-def _buffer_remarks(config: ExperimentConfig, module: nn.Module) -> Iterator[str]:
-    """One line where buffers are averaged of which it is not known whether their mean has a meaning."""
-    names = unknown_under_averaging(module)
-    if names and config.local.batchnorm != "local":
-        yield (
-            f"model.name={config.model.name}: buffers {', '.join(names)} are averaged over clients as running "
-            "statistics are; if their mean has no meaning, keep them with the clients by local.batchnorm=local"
-        )
-
-
-def _idle_remarks(
-    config: ExperimentConfig, method: Algorithm, layout: ParameterLayout, module: nn.Module, rounds: int
-) -> Iterator[str]:
-    """One line for each set of active groups with which the method does nothing of its own."""
-    objective = method.objective()
-    actives = (config.schedule.active(r, layout.groups, config.seed, Feedback.none(layout)) for r in range(rounds))
-    for groups in dict.fromkeys(active.groups for active in actives):
-        reason = objective.idle_reason(groups, layout, module)
-        if reason is not None:
-            yield reason

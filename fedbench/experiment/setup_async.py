@@ -50,6 +50,7 @@ def arrival_plan(
         lr=config.local.optimizer.lr,
         learning_rate=config.local.lr_schedule,
         local=local,
+        attackers=config.participation.attackers(config.data.clients, config.seed),
     )
 
 
@@ -76,6 +77,8 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
         if (value := getattr(participation, key)) is not None:
             instead = "delays.replay" if key == "replay" else "delays.drop_rate"
             yield f"participation.{key}={value}: has no effect with {given}, which has no rounds; see {instead}"
+    if participation.byzantine is not None and participation.byzantine.statistics:
+        yield f"participation.byzantine.statistics=true: has no effect with {given}; leave it out"
     if config.runtime.combine == "node":
         yield f"runtime.combine=node: has no effect with {given}, whose updates are applied one by one; leave it out"
     if (actors := config.runtime.actors) is not None and actors > workers:

@@ -1,4 +1,4 @@
-"""The `participation` section of a configuration: how many clients take part in a round, and which."""
+"""The `participation` section of a configuration: how many clients take part in a round, which, and how honest."""
 
 from functools import partial
 from pathlib import Path
@@ -9,8 +9,10 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from fedbench.components.base import Section
 from fedbench.components.catalogue import DEFAULTS, make_component
 from fedbench.planning.samplers import Sampler
+from fedbench.protocol.attacks import Attack
 
 AnySampler = Annotated[SerializeAsAny[Sampler], BeforeValidator(partial(make_component, "sampler", Sampler))]
+AnyAttack = Annotated[SerializeAsAny[Attack], BeforeValidator(partial(make_component, "attack", Attack))]
 
 
 class ParticipationSection(Section):
@@ -20,6 +22,7 @@ class ParticipationSection(Section):
         clients_per_round: Number of participants; set clients_per_round or fraction.
         fraction: Share of the population that takes part; set clients_per_round or fraction.
         sampler: How participants are drawn.
+        byzantine: What some of the clients do to harm the run. null: all clients are honest.
         round_deadline: Seconds of real time that a participant may train. One that takes longer is dropped from the
             round, which `clients.parquet` records. null: no deadline.
         replay: The `clients.parquet` of a run with a deadline. The clients that were dropped there are dropped again,
@@ -29,6 +32,7 @@ class ParticipationSection(Section):
     clients_per_round: int | None = Field(default=None, ge=1)
     fraction: float | None = Field(default=None, gt=0, le=1)
     sampler: AnySampler = Field(default=DEFAULTS["sampler"], validate_default=True)
+    byzantine: AnyAttack | None = None
     round_deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     replay: Path | None = None
 
@@ -41,6 +45,10 @@ class ParticipationSection(Section):
         if self.replay is not None and self.round_deadline is None:
             raise ValueError(f"replay={self.replay}: only with round_deadline are participants dropped; leave it out")
         return self
+
+    def attackers(self, clients: int, seed: int) -> frozenset[int]:
+        """The Byzantine ones among `clients` clients, drawn from the seed."""
+        return frozenset() if self.byzantine is None else self.byzantine.attackers(clients, seed)
 
     def size(self, clients: int) -> int:
         """Number of participants out of a population of `clients`."""

@@ -83,7 +83,7 @@ their mean squared distance from the mean update per parameter. Null without `an
 cka, barrier: of the clients' models and the global model after the round: linear CKA, mean over clients and layer
 groups, and the loss barrier between the whole models, mean over clients. Null but in rounds that `analysis` names."""
 
-ADDED_LATER = ("group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES)
+ADDED_LATER = ("byzantine", "group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES)
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
 CLIENT_SCHEMA = pa.schema(
@@ -99,9 +99,12 @@ CLIENT_SCHEMA = pa.schema(
         ("downlink_bytes", pa.int64()),
         ("flops", pa.int64()),
         ("seconds", pa.float64()),
+        ("byzantine", pa.bool_()),
     ]
 )
-"""`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline)."""
+"""`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline). byzantine: whether
+the client attacks (`participation.byzantine`), whose train_loss is the one on the labels that it trained on; null in
+runs of earlier versions."""
 
 ARRIVAL_SCHEMA = pa.schema(
     [
@@ -213,6 +216,7 @@ class ClientRecord:
     downlink_bytes: int
     flops: int
     seconds: float
+    byzantine: bool = False
 
 
 DROPPED = "dropped"

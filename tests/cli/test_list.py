@@ -14,7 +14,7 @@ NAMES = (
     {"presets": preset_names()}
     | {
         f"{kind}s": list(BUILTIN[kind])
-        for kind in ("algorithm", "schedule", "model", "dataset", "partition", "sampler", "optimizer")
+        for kind in ("algorithm", "schedule", "model", "dataset", "partition", "sampler", "attack", "optimizer")
     }
     | {"studies": ["algorithms", "fedpart_pareto", "fedpart_schedules", "ormo_momentum"]}
 )

@@ -86,6 +86,9 @@ class ArrivalHost(ClientHost):
         reference = np.zeros(table.values(parts), np.float32)
         accepted = message.shape == reference.shape and summable(message, reference)
         if accepted:
+            message = self._byzantine.message(client, order.visit, parts, message, reference, sign=-1.0)
+            accepted = summable(message, reference)
+        if accepted:
             rng = generator(self._spec.seed, "update", order.visit, client)
             read = self._after_pipeline(parts, message, reference, new_state, rng, sign=-1.0)
             accepted, message = read is message or summable(read, reference), read
@@ -119,7 +122,7 @@ class ArrivalHost(ClientHost):
             the groups of the order.
         """
         spec = self._spec
-        inputs, labels, rows = self._client_rows.of(order.client)
+        inputs, labels, rows = self._training_rows(order.client)
         self._reset_parameters()
         self._set_statistics(self._start_statistics(order.client))
         sizes = epoch_sizes(len(rows), spec.batch_size, self._model.smallest_batch)

@@ -278,6 +278,7 @@ class ArrivalLoop:
                 downlink_bytes=task.downlink_bytes,
                 flops=0 if failed else self._flops(order.groups, order.client, order.visit, report.passes),
                 seconds=report.seconds,
+                byzantine=report.client in plan.attackers,
             )
         )
         if not failed:

@@ -25,6 +25,7 @@ class ArrivalPlan:
         lr: eta, which multiplies a gradient at its arrival.
         learning_rate: factor on eta, or on the local learning rate, by round.
         local: number and sizes of the minibatches of local training.
+        attackers: the Byzantine clients.
     """
 
     method: AsyncAlgorithm
@@ -39,3 +40,4 @@ class ArrivalPlan:
     lr: float
     learning_rate: LearningRate
     local: LocalLength
+    attackers: frozenset[int] = frozenset()

@@ -29,6 +29,7 @@ class RoundLoop:
         remedy: str = "lower local.optimizer.lr",
         records_divergence: bool = False,
         probing: Probing = NOT_PROBED,
+        attackers: frozenset[int] = frozenset(),
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -39,6 +40,7 @@ class RoundLoop:
         remedy: what to do where the run diverges, for error messages.
         records_divergence: whether the divergence of the updates is recorded, where the server looks at it.
         probing: after which rounds the clients' models are compared with the global one.
+        attackers: the Byzantine clients.
         """
         self._executor = executor
         self._costs = costs
@@ -48,6 +50,7 @@ class RoundLoop:
         self._remedy = remedy
         self._records_divergence = records_divergence
         self._probing = probing
+        self._attackers = attackers
         self._next_round = 0
         self._comm_gb: float | None = 0.0
         self._comp_tflop = 0.0
@@ -101,7 +104,7 @@ class RoundLoop:
             evaluation_seconds = clock.lap()
             comm, comp = costs.paper(plan.cohort, plan.sent, plan.active.partial)
             self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
-            clients = client_records(plan, training, evaluation, costs)
+            clients = client_records(plan, training, evaluation, costs, self._attackers)
             scores = Scores.of(evaluation.scores if evaluation else ())
             norms = [report.step_norms for report in training.reports if report.step_norms and report.status == "ok"]
             divergences = outcome.divergences if self._records_divergence else ()

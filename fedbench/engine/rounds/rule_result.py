@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from fedbench.algorithms.base import Values
-from fedbench.errors import RunError
+from fedbench.errors import FedbenchError, RunError
 from fedbench.protocol.layout import Vector
 
 
@@ -30,6 +30,27 @@ def checked(after: object, before: Values, name: str) -> Vector:
     if not np.isfinite(rounded).all():
         raise _not_finite(name, "not finite" if not np.isfinite(after).all() else "beyond the range of float32")
     return rounded
+
+
+def checked_weights(weights: object, clients: int, name: str, error: type[FedbenchError] = RunError) -> Values:
+    """The clients' weights that a rule returned, scaled to sum 1.
+
+    Args:
+        weights: what `ServerRule.client_weights` returned.
+        clients: k, the number of clients.
+        name: the rule, for an error message.
+        error: the kind of error: a `ConfigError` before a run, a `RunError` within it.
+
+    Raises:
+        FedbenchError: they are not k finite numbers, or one is below 0, or all are 0.
+    """
+    numbers = isinstance(weights, np.ndarray) and weights.shape == (clients,) and weights.dtype.kind == "f"
+    values: Values = np.asarray(weights if numbers else np.nan, np.float64)
+    if not np.isfinite(values).all() or values.min() < 0 or values.sum() <= 0:
+        needed = f"{clients} numbers are needed, none below 0, not all 0"
+        raise error(f"{name}.client_weights returned {weights!r}; {needed}")
+    scaled: Values = values / values.sum()
+    return scaled
 
 
 def check_norms(norms: Mapping[int, float], name: str) -> None:

@@ -12,15 +12,16 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.accounting.ledger import TransferLedger
-from fedbench.algorithms.base import Needs, RoundUpdates, RuleContext, ServerRule, Values
+from fedbench.algorithms.base import Needs, RuleContext, ServerRule, Values
 from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.engine.divergence import too_few_updates
 from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.averaging import average_groups, averages, changes, mean_update
 from fedbench.engine.rounds.comparison import divergences_of
 from fedbench.engine.rounds.normalisation import normalisers, scale_correction
-from fedbench.engine.rounds.rule_result import check_norms, checked
+from fedbench.engine.rounds.rule_result import check_norms, checked, checked_weights
 from fedbench.engine.rounds.server_spec import ServerSpec
+from fedbench.engine.rounds.single_updates import updates_of_part, updates_of_round
 from fedbench.engine.rounds.starts import Starts
 from fedbench.errors import RunError
 from fedbench.measures.divergence import Divergence
@@ -66,6 +67,7 @@ class Server:
         self._reference: Vector = np.empty(0, np.float32)
         self._messages: dict[int, Vector] = {}
         self._accepted: list[int] = []
+        self._client_weights: Values | None = None
 
     def plan(self, round_index: int) -> RoundPlan:
         """Open round `round_index`: draw the cohort, choose the layer groups, count each participant's download."""
@@ -84,6 +86,7 @@ class Server:
         self._total = np.zeros(len(self._reference), np.int64)
         self._messages = {}
         self._accepted = []
+        self._client_weights = None
         return plan
 
     def _make_plan(self, round_index: int) -> RoundPlan:
@@ -270,7 +273,11 @@ class Server:
         if needs not in get_args(Needs):
             raise RunError(f"{self._rule_name(plan.round)}: needs returned {needs!r}; allowed: mean, updates, round")
         if needs == "round":
-            after = self._rule.combine_round(before, self._round_updates(plan, context, before), context)
+            updates = updates_of_round(plan, self._table, self._messages, self._accepted, context.groups, before)
+            if (weights := self._rule.client_weights(updates, context)) is not None:
+                self._client_weights = checked_weights(weights, len(updates), self._rule_name(plan.round))
+                updates = replace(updates, weights=self._client_weights)
+            after = self._rule.combine_round(before, updates, context)
         elif needs == "updates":
             if context.participants < self._rule.fewest:
                 raise RunError(too_few_updates(self._spec.algorithm, context, self._rule.fewest))
@@ -318,48 +325,23 @@ class Server:
     def _statistics_update(self, factors: dict[int, float]) -> Values:
         """float64 [n], the update of the running statistics from those of the accepted clients.
 
-        It is their weighted mean, or what a rule that looks at single updates takes in its place.
+        It is their weighted mean, by the weights of the rule where it has some (`ServerRule.client_weights`), or what a
+        rule that looks at single updates takes in its place.
         """
-        plan, rule = self._plan, self._rule
+        plan, rule, weights = self._plan, self._rule, self._client_weights
         assert plan is not None
+        if weights is not None:
+            previous = self._vectors[STATISTICS].astype(np.float64)
+            chosen: Values = weights @ self._single_updates(plan, STATISTICS, -1, previous)[0]
+            return chosen
         if rule.needs(plan.round) != "updates" or type(rule).location is ServerRule.location:
             return self._mean_update(STATISTICS, (-1,), factors)
         previous = self._vectors[STATISTICS].astype(np.float64)
         return rule.location(*self._single_updates(plan, STATISTICS, -1, previous))
 
     def _single_updates(self, plan: RoundPlan, channel: str, group: int, previous: Values) -> tuple[Values, Values]:
-        """The single updates of one part, by the k accepted clients that sent it; group -1: running statistics.
-
-        Returns:
-            float64 [k, n], one update a row, and float64 [k], the clients' weights, which sum to 1.
-        """
-        position = {client: index for index, client in enumerate(plan.cohort)}
-        clients = [client for client in self._accepted if group == -1 or group in plan.sent[position[client]]]
-        part = next(
-            index for index, part in enumerate(self._table.parts) if (part.channel, part.group) == (channel, group)
-        )
-        updates = []
-        for client in clients:
-            _, segment = self._table.segments((part,), self._table.uploaded(plan.sent[position[client]]))[0]
-            updates.append(self._messages[client][segment] - previous)
-        weights = np.array([plan.weights[position[client]] for client in clients])
-        return np.array(updates), weights / weights.sum()
-
-    def _round_updates(self, plan: RoundPlan, context: RuleContext, previous: Values) -> RoundUpdates:
-        """The updates of all accepted clients, ascending by client, over the groups of the context."""
-        position = {client: index for index, client in enumerate(plan.cohort)}
-        piece_of_group, start = {}, 0
-        for group in context.groups:
-            stop = start + self._layout.group_size(group)
-            piece_of_group[group], start = slice(start, stop), stop
-        messages, pieces = [], []
-        for client in self._accepted:
-            groups = plan.sent[position[client]]
-            segments = self._table.segments(groups, self._table.uploaded(groups))
-            messages.append(np.concatenate([self._messages[client][segment] for _, segment in segments]))
-            pieces.append(tuple(piece_of_group[group] for group in groups))
-        weights = np.array([plan.weights[position[client]] for client in self._accepted])
-        return RoundUpdates(previous, tuple(messages), tuple(pieces), weights / weights.sum())
+        """As `updates_of_part`, of the accepted clients."""
+        return updates_of_part(plan, self._table, self._messages, self._accepted, channel, group, previous)
 
     def start_parts(self) -> tuple[int, ...]:
         """Parts of the model that each participant is given for itself; empty where all start from the global one."""

@@ -43,10 +43,17 @@ VARIANTS = {
         "data.clients=12",
         "participation.clients_per_round=6",
         "participation.sampler=oort",
+        "participation.byzantine=sign-flip",
         "local.batchnorm=local",
         "evaluation.batchnorm=recalibrate",
     ),
-    "a validation split": ("data.validation_fraction=0.2", "evaluation.batch_size=100"),
+    "a validation split": (
+        "data.validation_fraction=0.2",
+        "evaluation.batch_size=100",
+        "participation.byzantine=noise",
+        "algorithm=krum",
+        "algorithm.f=1",
+    ),
 }
 
 
