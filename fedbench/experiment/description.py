@@ -25,11 +25,13 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
     names = {
         "algorithm": config.method.name,
         "schedule": config.schedule.name,
+        "exchange": config.chosen_exchange.name,
         "dataset": config.data.dataset.name,
         "model": config.model.name,
         "partition": config.data.partition.name,
     }
-    title = f"{names['algorithm']}, {names['schedule']} schedule, {names['model']} on {names['dataset']}"
+    exchange = "" if names["exchange"] == "trained" else f"{names['exchange']} exchange, "
+    title = f"{names['algorithm']}, {names['schedule']} schedule, {exchange}{names['model']} on {names['dataset']}"
     sizes = problem.federation.sizes
     size = f"{sizes[0]:,}" if min(sizes) == max(sizes) else f"{min(sizes):,} to {max(sizes):,}"
     note = (

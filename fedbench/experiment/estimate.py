@@ -138,8 +138,10 @@ def estimate(config: ExperimentConfig) -> Estimate:
         )
         for active, rounds in sorted(seen.items(), key=lambda item: (-len(item[0]), item[0]))
     ]
+    exchange = config.chosen_exchange
+    sent = "" if isinstance(exchange, Trained) else f"{exchange.name} exchange, "
     title = (
-        f"{config.name}: {config.method.name}, {config.schedule.name} schedule, {config.model.name} "
+        f"{config.name}: {config.method.name}, {config.schedule.name} schedule, {sent}{config.model.name} "
         f"({layout.size:,} parameters, {layout.groups} layer groups), {pace(problem)}"
     )
     if problem.arrivals is not None:

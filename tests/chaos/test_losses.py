@@ -35,12 +35,15 @@ RUNS = {
     "fedavg, partial": ("schedule=sequential", "schedule.warmup_rounds=2", "schedule.cycles=2"),
     "scaffold, fedadam": ("algorithm=scaffold", "server=fedadam"),
     "fedmr": ("algorithm=fedmr",),
+    "streaming-diloco": ("algorithm=streaming-diloco",),
     "fedbuff": ("algorithm=fedbuff", "algorithm.buffer_size=4", "local.steps=2"),
     "ormo": ("algorithm=ormo", "delays.concurrency=4", "delays.arrivals_per_round=8"),
 }
 ACTORS = ("client", "server")
-LOSSES = [(method, which) for method in RUNS for which in ACTORS if (method, which) != ("ormo", "client")]
-"""A lost task is done again in the same way for every asynchronous method."""
+LIKE_ANOTHER = {("ormo", "client"), ("streaming-diloco", "server")}
+"""A lost task is done again in the same way for every asynchronous method, a lost server for every rule in rounds."""
+
+LOSSES = [(method, which) for method in RUNS for which in ACTORS if (method, which) not in LIKE_ANOTHER]
 
 
 class Killer:
