@@ -89,6 +89,8 @@ class DataSection(Section):
         validation_fraction: Share of the training rows, alike for every class or natural client, that no client trains
             on: the best round, and the best of a sweep, are chosen on them. 0: chosen on the validation split of the
             data where they have one, otherwise on the test split.
+        client_test_fraction: Share of each client's rows, in the proportions of its classes, that no client trains on:
+            clients are scored on them before and after their training (`evaluation.client_every`). 0: none.
     """
 
     dataset: AnyDataset = Field(default=DEFAULTS["dataset"], validate_default=True)
@@ -101,6 +103,7 @@ class DataSection(Section):
     normalize: Annotated[bool | Normalization | None, BeforeValidator(Normalization.of_mapping)] = None
     test_fraction: float | None = Field(default=None, gt=0, lt=1)
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
+    client_test_fraction: float = Field(default=0.0, ge=0, lt=1)
 
 
 class LocalSection(Section):
@@ -149,12 +152,16 @@ class EvaluationSection(Section):
             (client0), or new ones computed on training data (recalibrate). null: aggregate, or client0 where
             local.batchnorm=local.
         per_client: Whether to score the global model on each participant's training rows, too.
+        client_every: Rounds from one scoring of the clients on the rows that data.client_test_fraction holds out to the
+            next; the last round always has one. Participants are scored before and after their training, all clients
+            with the new global model. null: as often as `every`.
     """
 
     every: int = Field(default=1, ge=1)
     batch_size: int = Field(default=500, ge=1)
     batchnorm: Literal["aggregate", "client0", "recalibrate"] | None = None
     per_client: bool = False
+    client_every: int | None = Field(default=None, ge=1)
 
 
 class OutputSection(Section):
@@ -282,6 +289,8 @@ class ExperimentConfig(Section):
             )
         if self.asynchronous:
             self.analysis.check_asynchronous()
+        if (every := self.evaluation.client_every) is not None and not self.data.client_test_fraction:
+            raise ValueError(f"evaluation.client_every={every}: has no effect without data.client_test_fraction")
         if self.evaluation.batchnorm == "aggregate" and self.local.batchnorm == "local":
             raise ValueError(
                 "evaluation.batchnorm=aggregate: local.batchnorm=local keeps the statistics with the clients; "

@@ -15,6 +15,9 @@ ASIDE_WITHIN = (("data", "root"), ("delays", "replay"), ("participation", "repla
 """(section, key) of files and folders of one machine: where data lie, and the recorded run that is followed again."""
 
 
+WITHOUT_EFFECT = (("data", "client_test_fraction", 0.0), ("evaluation", "client_every", None))
+"""(section, key, value) of options that came later: with this value a run is what it was before there were any."""
+
 ANALYSIS = "analysis"
 """The section on what is measured, which changes no result, but what a run leaves."""
 
@@ -33,6 +36,10 @@ def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in portable(config).items() if key not in ASIDE}
     if not _measures_something(kept.get(ANALYSIS)):
         kept.pop(ANALYSIS, None)
+    for section, key, value in WITHOUT_EFFECT:
+        options = kept.get(section)
+        if isinstance(options, Mapping) and key in options and options[key] == value:
+            kept[section] = {name: setting for name, setting in options.items() if name != key}
     return kept
 
 

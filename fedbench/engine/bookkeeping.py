@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 
 from fedbench.accounting.totals import Costs
 from fedbench.engine.client_reports import dropped_report
+from fedbench.engine.client_scoring import ClientScoringPhase
 from fedbench.engine.interfaces import EvaluationPhase, TrainingPhase
 from fedbench.engine.messages import ClientReport, KeptMessage, RoundPlan
 from fedbench.errors import ClientFailure
 from fedbench.planning.deadlines import Limit
+from fedbench.records.client_scores import client_score_rows
 from fedbench.records.schema import DROPPED, ArrivalRecord, ClientRecord, RoundRecord
 
 if TYPE_CHECKING:
@@ -169,6 +171,18 @@ def client_records(
         )
         for report in training.reports
     )
+
+
+def scored_rows(round_index: int, phase: ClientScoringPhase, reports: Sequence[ClientReport]) -> "pa.Table":
+    """One round's rows of `client_scores.parquet`.
+
+    Args:
+        round_index: the round, from 0.
+        phase: the scores of the global model after the round.
+        reports: of the round's participants.
+    """
+    trained = {report.client: report.held_out for report in reports if report.held_out is not None}
+    return client_score_rows(round_index, phase.scores, trained)
 
 
 def mean_loss(reports: Sequence[ClientReport]) -> float:

@@ -25,9 +25,9 @@ from fedbench.engine.device import explained, is_out_of_memory, retried_out_of_m
 from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, HostOrder, HostReport, KeptMessage
-from fedbench.engine.model_host import ModelHost
 from fedbench.engine.own_layers import correct_state, start_parameters, take_back
 from fedbench.engine.probing import ClientProbe
+from fedbench.engine.scoring_host import ScoringHost
 from fedbench.models.flat import FlatModel
 from fedbench.protocol.client_state import LAYERS, ClientState
 from fedbench.protocol.exact_sum import summable
@@ -56,7 +56,7 @@ class TrainedClient:
     seconds: float
 
 
-class ClientHost(ModelHost):
+class ClientHost(ScoringHost):
     """Trains and scores clients in one model.
 
     It holds the state of every client that it trained last.
@@ -104,7 +104,7 @@ class ClientHost(ModelHost):
         busy = time.perf_counter() - began
         report = HostReport(
             clients=tuple(reports),
-            load_seconds=0.0 if interleaves else busy - sum(report.seconds for report in reports),
+            load_seconds=0.0 if interleaves else busy - sum(report.total_seconds for report in reports),
             busy_seconds=busy,
             state_bytes=sum(state.nbytes for state in states),
             kept=tuple(self._kept),
@@ -152,7 +152,8 @@ class ClientHost(ModelHost):
             trained = {PARAMETERS: self._model.vector, STATISTICS: self._model.statistics, **result.outgoing}
             messages = upload.message if isinstance(upload, DeviceSum) else self._messages.values
             values = messages(parts, trained)
-            trained_client = TrainedClient(result, state, values, time.perf_counter() - started)
+            seconds = time.perf_counter() - started - self._scoring_seconds(client)
+            trained_client = TrainedClient(result, state, values, seconds)
         except OutOfTime:
             return dropped_report(client, samples, time.perf_counter() - started)
         except Exception as error:
@@ -186,7 +187,7 @@ class ClientHost(ModelHost):
         status = "ok" if accepted else "rejected"
         return ClientReport(
             client, status, samples, result.steps, result.loss, trained.seconds, result.passes, result.rms_loss,
-            step_norms=result.step_norms,
+            step_norms=result.step_norms, held_out=self._training_scores.pop(client, None) if accepted else None,
         )  # fmt: skip
 
     def _add(
@@ -222,6 +223,8 @@ class ClientHost(ModelHost):
                 self._free_memory()
                 (again,) = interleaved([jobs[finished.index]], [finished.slot])
                 finished = Finished(finished.index, again.slot, again.outcome, again.error)
+            if finished.error is None:
+                self._score_in_slot(order.clients[finished.index], order.round, finished.slot)
             ended[finished.index] = finished
             while (following := ended.pop(len(reports), None)) is not None:
                 reports.append(self._end(order, upload, following))
@@ -369,6 +372,7 @@ class ClientHost(ModelHost):
         anchor = self._global[PARAMETERS] if start is None else start
         self._model.vector.copy_(anchor)
         self._set_statistics(self._start_statistics(client))
+        until += self._score_start(client, round_index)
         old_state = self._states.get(client, ClientState())
         tensors = {
             name: torch.from_numpy(old_state.arrays[name].copy()).to(self._device)
@@ -389,6 +393,7 @@ class ClientHost(ModelHost):
             state=tensors,
             until=until,
         )
+        self._score_trained(client)
         return result, self._new_state(
             self._model, old_state, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
         )

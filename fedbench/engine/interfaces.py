@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedbench.checkpoints.state import Tree
+from fedbench.engine.client_scoring import ClientScoringPhase
 from fedbench.engine.messages import (
     ClientReport,
     DeviceRecord,
@@ -30,6 +31,7 @@ class TrainingPhase:
         load_seconds: longest time that a host spent on loading parameters and preparing its answer.
         busy_seconds: longest time that a host spent on its whole share of the round.
         kept: the messages that are kept for later analysis.
+        scoring_seconds: longest time that a host spent on scoring its clients on their held-out rows.
     """
 
     reports: tuple[ClientReport, ...]
@@ -37,6 +39,7 @@ class TrainingPhase:
     load_seconds: float
     busy_seconds: float
     kept: tuple[KeptMessage, ...] = ()
+    scoring_seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,10 @@ class RoundExecutor(Executor):
     @abstractmethod
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
         """Score the global model on the test and validation split, and on the training rows of each of `clients`."""
+
+    @abstractmethod
+    def score_clients(self) -> ClientScoringPhase:
+        """Score the global model on the held-out rows of every client that has any, participant or not."""
 
 
 class TaskExecutor(ABC):

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
+from fedbench.engine.client_scoring import NOT_SCORED, ClientScoring, TrainingScores
 from fedbench.engine.kept import NOTHING_KEPT
 from fedbench.engine.kept import KeptClients as KeptClients
 from fedbench.engine.kept import KeptMessage as KeptMessage
@@ -83,6 +84,7 @@ class HostSpec:
         own_share: the share of these where they are mixed with the global ones (`Exchange.own_share`).
         attack: what Byzantine clients do; None: all are honest.
         attackers: the Byzantine clients.
+        client_scoring: the rounds in which participants are scored on their held-out rows.
     """
 
     model: Model
@@ -117,6 +119,7 @@ class HostSpec:
     own_share: float = 0.0
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()
+    client_scoring: ClientScoring = NOT_SCORED
 
     @property
     def bf16(self) -> bool:
@@ -282,6 +285,8 @@ class ClientReport:
         error: the exception of a failure in one line, else "".
         traceback: the traceback of a failure, else "".
         step_norms: the norms of its local steps; None where they are not recorded.
+        held_out: its scores on its held-out rows; None where it has none, is not scored in this round, or did not
+            train to the end.
     """
 
     client: int
@@ -295,6 +300,17 @@ class ClientReport:
     error: str = ""
     traceback: str = ""
     step_norms: StepNorms | None = None
+    held_out: TrainingScores | None = None
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Time spent on scoring the client, which is not part of `seconds`."""
+        return 0.0 if self.held_out is None else self.held_out.seconds
+
+    @property
+    def total_seconds(self) -> float:
+        """Time spent on the client."""
+        return self.seconds + self.scoring_seconds
 
 
 @dataclass(frozen=True)
@@ -361,6 +377,11 @@ class HostReport:
     busy_seconds: float
     state_bytes: int
     kept: tuple[KeptMessage, ...] = ()
+
+    @property
+    def scoring_seconds(self) -> float:
+        """Time spent on scoring the clients on their held-out rows."""
+        return sum(report.scoring_seconds for report in self.clients)
 
 
 @dataclass(frozen=True)

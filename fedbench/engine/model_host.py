@@ -1,13 +1,10 @@
-"""A host of one experiment's model: the global parameters as it has received them, and clients' states; it scores."""
+"""A host of one experiment's model: the global parameters as it has received them, and clients' states."""
 
 import gc
 import resource
-import time
 from collections.abc import Sequence
-from dataclasses import replace
 from functools import partial
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,21 +22,20 @@ from fedbench.engine.device import (
     release_memory,
 )
 from fedbench.engine.device_rows import SHARE_FOR_ROWS, ClientRows, GatheredRows, RowsInPlace, host_tensors
-from fedbench.engine.messages import DeviceRecord, EvaluationReport, HostSpec
-from fedbench.errors import LostDevice, RunError
+from fedbench.engine.messages import DeviceRecord, HostSpec
+from fedbench.errors import LostDevice
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import torch_seed
-from fedbench.training.evaluation import recalibrate, score_batches
 from fedbench.training.prepared import Transform
-from fedbench.training.scores import BatchScore, EvaluationBatch, ScoredSplit
+from fedbench.training.scores import ScoredSplit
 
 
 class ModelHost:
-    """Holds the global parameters as far as it has received them, a model, and clients' states; scores the model.
+    """Holds the global parameters as far as it has received them, a model, and clients' states.
 
     Attributes:
         lost_device: why the device can no longer be used; "" while it can.
@@ -53,7 +49,7 @@ class ModelHost:
         Args:
             spec: model, method and settings of the experiment.
             data: the data set; its arrays are used in place. A client's rows are copied to a GPU when it trains there.
-            rows: for each client of the population, the indices of its rows in the training split.
+            rows: for each client of the population, the indices in the training split of the rows that it trains on.
 
         Returns:
             What is recorded of the device.
@@ -159,60 +155,6 @@ class ModelHost:
     def _free_memory(self) -> None:
         self._client_rows.release()
         release_memory(self._device)
-
-    def evaluate(
-        self,
-        stale: tuple[int, ...],
-        payload: Vector,
-        batches: Sequence[EvaluationBatch],
-        clients: Sequence[int] = (),
-        client0: ClientState | None = None,
-    ) -> EvaluationReport:
-        """Score the global model on minibatches of the test and validation split, and on clients' training rows.
-
-        Args:
-            stale: parts whose global values come with the call.
-            payload: float32, their values, one after the other.
-            batches: the minibatches to score.
-            clients: clients on whose own training rows the model is scored as well.
-            client0: state of client 0, where `evaluation.batchnorm=client0` and another host holds it.
-
-        Raises:
-            RunError: the network changes its parameters while it is scored.
-        """
-        began = time.perf_counter()
-        self.load(stale, payload)
-        self._reset_parameters()
-        self._set_statistics(self._evaluation_statistics(client0))
-        if self._spec.evaluation_statistics == "recalibrate":
-            recalibrate(self._model, self._train[0], np.concatenate(self._rows), self._transform, self._spec.seed)
-        scores: list[BatchScore] = []
-        for split, rows in self._scored.items():
-            borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
-            of_split = score_batches(self._model, *rows, borders, self._transform, self._spec.seed)
-            scores += [replace(score, split=split) for score in of_split]
-        accuracy = {}
-        for client in clients:
-            if self._spec.keeps_statistics:
-                self._set_statistics(self._start_statistics(client))
-            accuracy[client] = self._accuracy(self._rows[client])
-        if (changed := self._model.changed_parameter(self._global[PARAMETERS])) is not None:
-            raise RunError(
-                f"model.name={self._spec.model.name}: its forward pass changes parameter {changed!r} in evaluation, so "
-                "that scores would depend on the order of the minibatches; change parameters under self.training alone"
-            )
-        return EvaluationReport(tuple(scores), accuracy, time.perf_counter() - began)
-
-    def _accuracy(self, rows: IntArray) -> float:
-        size = self._spec.evaluation_batch_size
-        batches = [rows[start : start + size] for start in range(0, len(rows), size)]
-        scores = score_batches(self._model, *self._train, batches, self._transform, self._spec.seed)
-        return sum(score.correct for score in scores) / len(rows)
-
-    def _evaluation_statistics(self, client0: ClientState | None) -> Vector:
-        if self._spec.evaluation_statistics != "client0":
-            return self._received[STATISTICS]
-        return client0.arrays[STATISTICS] if client0 is not None else self._start_statistics(0)
 
     def take_state(self, client: int) -> ClientState:
         """Remove a client's state from this host and return it, for the host that trains the client next."""

@@ -8,6 +8,7 @@ import numpy as np
 from fedbench.config.experiment import DataSection, ExperimentConfig
 from fedbench.data.augmentation import Normalization
 from fedbench.data.base import FederatedData, IntArray
+from fedbench.data.client_holdout import hold_out_of_clients, remarks_on_clients
 from fedbench.data.contract import check_data, check_rows, remarks_on
 from fedbench.data.holdout import with_validation
 from fedbench.data.partition import class_counts
@@ -25,8 +26,10 @@ class Federation:
 
     Attributes:
         data: the decoded data set.
-        rows: for each client, its rows of the training split, int64.
-        counts: one row per client, one column per class.
+        rows: for each client, the rows of the training split that it trains on, int64.
+        counts: how many training rows each client has of each class: one row per client, one column per class.
+        test_rows: for each client, the rows of the training split that are held out for scoring it, int64; (): none.
+            Where one client holds the rows of all: those of each client before.
         pooled_sizes: where one client holds the rows of all: the number of samples of each client before; else ().
     """
 
@@ -34,10 +37,11 @@ class Federation:
     rows: tuple[IntArray, ...]
     counts: tuple[tuple[int, ...], ...]
     pooled_sizes: tuple[int, ...] = ()
+    test_rows: tuple[IntArray, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
-        """The number of samples of each client."""
+        """The number of training samples of each client."""
         return tuple(len(part) for part in self.rows)
 
     @property
@@ -51,7 +55,7 @@ class Federation:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of the data, one line each."""
-        return remarks_on(self.data, WORTH_A_LINE)
+        return (*remarks_on(self.data, WORTH_A_LINE), *remarks_on_clients(self.test_rows))
 
     @property
     def task(self) -> Task:
@@ -151,7 +155,12 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
             owners=data.train.owners,
         )
     parts = check_rows(section.partition, rows, len(data.train), section.clients, section.overlap)
+    test_parts: tuple[IntArray, ...] = ()
+    if (fraction := section.client_test_fraction) > 0:
+        parts, test_parts = hold_out_of_clients(
+            parts, data.train.labels, fraction, config.seed, overlap=section.overlap
+        )
     sizes: tuple[int, ...] = ()
     if config.method.pools_rows:
         sizes, parts = tuple(map(len, parts)), (np.unique(np.concatenate(parts)),)
-    return Federation(data, parts, class_counts(data.train.labels, parts, data.classes), sizes)
+    return Federation(data, parts, class_counts(data.train.labels, parts, data.classes), sizes, test_parts)

@@ -305,6 +305,7 @@ class ExperimentLoop:
             records_divergence=config.analysis.divergence,
             probing=problem.spec.probing,
             attackers=problem.spec.attackers,
+            client_scoring=problem.spec.client_scoring,
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:

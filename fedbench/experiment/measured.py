@@ -2,6 +2,7 @@
 
 from fedbench.components.optional_library import check_library
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.client_scoring import NOT_SCORED, ClientScoring
 from fedbench.engine.probing import Probing
 from fedbench.errors import ConfigError
 
@@ -17,6 +18,15 @@ def probing(config: ExperimentConfig) -> Probing:
     analysis = config.analysis
     cka, barrier = (frozenset(number - 1 for number in rounds) for rounds in (analysis.cka, analysis.barrier))
     return Probing(cka, barrier, analysis.samples, analysis.points)
+
+
+def client_scoring(config: ExperimentConfig, rounds: int) -> ClientScoring:
+    """In which of a run's rounds clients are scored on their held-out rows."""
+    if not config.data.client_test_fraction:
+        return NOT_SCORED
+    every = config.evaluation.client_every or config.evaluation.every
+    # Where one client holds the rows of all, nobody trains on its own.
+    return ClientScoring(every, rounds, participants=not config.method.pools_rows)
 
 
 def check_measures(config: ExperimentConfig, rounds: int) -> None:
@@ -39,6 +49,12 @@ def check_measures(config: ExperimentConfig, rounds: int) -> None:
             )
     if config.analysis.cka:
         check_library("cka", "analysis", f"analysis.cka={list(config.analysis.cka)}")
+    slots = config.runtime.slots
+    if config.data.client_test_fraction and slots > 1 and config.participation.round_deadline is not None:
+        raise ConfigError(
+            f"runtime.slots={slots} with participation.round_deadline and data.client_test_fraction: clients would be "
+            "scored in the time of those that train meanwhile; set runtime.slots=1"
+        )
     if compares_updates(config):
         _check_updates_have_a_mean(config)
 

@@ -204,7 +204,7 @@ def _inline(problem: "Problem") -> "Executor":
     data, rows, budget = problem.federation.data, problem.federation.rows, problem.config.runtime.max_failed_clients
     if problem.arrivals is not None:
         return InlineArrivalExecutor(problem.spec, data, rows, problem.arrival_server, budget)
-    return InlineRoundExecutor(problem.spec, data, rows, problem.server, budget)
+    return InlineRoundExecutor(problem.spec, data, rows, problem.server, budget, problem.federation.test_rows)
 
 
 def _on_cluster(config: ExperimentConfig, building: "Preparation[Problem]", warm: "WarmActors | None") -> "Executor":
@@ -232,7 +232,8 @@ def _on_cluster(config: ExperimentConfig, building: "Preparation[Problem]", warm
         data, rows = problem.federation.data, problem.federation.rows
         if problem.arrivals is not None:
             return RayArrivalExecutor(cluster, spec, data, rows, problem.arrival_server, config.runtime)
-        return RayRoundExecutor(cluster, spec, data, rows, problem.server, config.runtime)
+        test_rows = problem.federation.test_rows
+        return RayRoundExecutor(cluster, spec, data, rows, problem.server, config.runtime, test_rows)
     except BaseException:
         cluster.release()
         raise

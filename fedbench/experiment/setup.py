@@ -35,7 +35,7 @@ from fedbench.experiment.exchanging import check_exchange, sent_groups
 from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
-from fedbench.experiment.measured import check_measures, compares_updates, probing
+from fedbench.experiment.measured import check_measures, client_scoring, compares_updates, probing
 from fedbench.experiment.pooled import remarks_on_pooling, round_length
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives
@@ -210,6 +210,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         own_share=config.chosen_exchange.own_share,
         attack=config.participation.byzantine,
         attackers=config.participation.attackers(data.clients, config.seed),
+        client_scoring=client_scoring(config, rounds),
     )
     server = ServerSpec(
         table=table,

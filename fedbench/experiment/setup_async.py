@@ -95,6 +95,11 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
         )
     if config.evaluation.per_client:
         yield f"evaluation.per_client=true: has no effect with {given}, where no cohort ends together; leave it out"
+    if fraction := config.data.client_test_fraction:
+        yield (
+            f"data.client_test_fraction={fraction:g} with {given}: clients are scored in rounds, which an asynchronous "
+            "run does not have; leave it out"
+        )
     timed = delays.clock == "wall" and delays.seconds_per_round is not None and delays.replay is None
     if config.runtime.executor == "inline" and timed:
         yield (

@@ -10,6 +10,7 @@ from fedbench.measures.barrier import loss_barrier
 from fedbench.measures.divergence import Divergence
 from fedbench.measures.spread import SPREAD_COLUMNS, Values, client_spread
 from fedbench.measures.step_norms import StepNorms, norms_by_client
+from fedbench.records.client_scores import CLIENT_SCORE_SCHEMA, CLIENT_SCORES
 
 STEPS = "steps.parquet"
 DIVERGENCE = "divergence.parquet"
@@ -76,7 +77,13 @@ with it, from the client's values to the global ones after the round, while all 
 -1: all groups together, so that the last loss is the global model's. barrier: how far the loss rises above the line
 between the losses at the ends; null where a loss is not finite."""
 
-MEASURED = {STEPS: STEP_SCHEMA, DIVERGENCE: DIVERGENCE_SCHEMA, CKA: CKA_SCHEMA, BARRIER: BARRIER_SCHEMA}
+MEASURED = {
+    STEPS: STEP_SCHEMA,
+    DIVERGENCE: DIVERGENCE_SCHEMA,
+    CKA: CKA_SCHEMA,
+    BARRIER: BARRIER_SCHEMA,
+    CLIENT_SCORES: CLIENT_SCORE_SCHEMA,
+}
 """The tables of measures, by file name, and their schemas. A run has those that its configuration asks for."""
 
 

@@ -20,7 +20,7 @@ class RunDescription:
         directory: the run directory, a path as text.
         dataset_name, dataset_source, dataset_digest: for the tracker's dataset input.
         class_names: in label order.
-        client_class_counts: one row per client, one column per class: how many samples of the class it holds.
+        client_class_counts: one row per client, one column per class: how many samples of the class it trains on.
         test_samples: size of the test split.
         held_out_by_seed: whether the seed drew the rows of the test or validation split; another seed then has others.
         sent_bytes: protocol bytes up and down of the rounds before, where a run goes on.
@@ -30,6 +30,7 @@ class RunDescription:
         own_code: {import path: digest of its content} of the parts of one's own that the run began with.
         label: what the suite calls the run that it was made for; "" for others.
         kept_bytes: about how many bytes of models and messages it keeps for later analysis.
+        client_test_samples: for each client, how many of its rows are held out for scoring it; (): none of anyone's.
     """
 
     config: dict[str, Any]
@@ -52,6 +53,7 @@ class RunDescription:
     client_tflop: float | None = None
     label: str = ""
     kept_bytes: int = 0
+    client_test_samples: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -188,11 +188,15 @@ def load_description(directory: str | Path) -> RunDescription:
     described = _mapping(path / DESCRIPTION, json.loads, sums)
     partition = _read(path / PARTITION, _parquet, sums)
     try:
-        counts = list(zip(*(column.to_pylist() for column in partition.columns[2:]), strict=True))
+        class_names = tuple(described.pop("class_names"))
+        first_class = partition.num_columns - len(class_names)
+        counts = list(zip(*(column.to_pylist() for column in partition.columns[first_class:]), strict=True))
+        held_out = [column.to_pylist() for column in partition.columns[2:first_class]]
         return RunDescription(
             config=_mapping(path / CONFIG, parse_yaml),
             directory=str(path.absolute()),
-            class_names=tuple(described.pop("class_names")),
+            class_names=class_names,
+            client_test_samples=tuple(held_out[0]) if held_out else (),
             group_names=tuple(described.pop("group_names", ())),
             client_class_counts=tuple(counts),
             **described,

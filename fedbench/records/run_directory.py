@@ -363,7 +363,8 @@ def lasting_root() -> Path:
 _DESCRIBED = [
     field.name
     for field in fields(RunDescription)
-    if field.name not in ("config", "directory", "client_class_counts")  # these have places of their own
+    if field.name
+    not in ("config", "directory", "client_class_counts", "client_test_samples")  # have places of their own
 ]
 
 

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
+from fedbench.records.client_scores import CLIENT_FIGURES
+
 STEP_FIGURES = (
     "step_norm",
     "first_step_norm",
@@ -53,7 +55,7 @@ ROUND_SCHEMA = pa.schema(
         ("validation_loss", pa.float64()),
         ("validation_accuracy", pa.float64()),
         ("group_clients", pa.list_(pa.int32())),
-        *((name, pa.float64()) for name in (*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES)),
+        *((name, pa.float64()) for name in (*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES, *CLIENT_FIGURES)),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -81,9 +83,15 @@ trained: mean cosine of a client's update to the mean update, the share of their
 their mean squared distance from the mean update per parameter. Null without `analysis.divergence`.
 
 cka, barrier: of the clients' models and the global model after the round: linear CKA, mean over clients and layer
-groups, and the loss barrier between the whole models, mean over clients. Null but in rounds that `analysis` names."""
+groups, and the loss barrier between the whole models, mean over clients. Null but in rounds that `analysis` names.
 
-ADDED_LATER = ("byzantine", "group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES)
+client_accuracy_*: accuracy on clients' held-out rows, 0..1, each client counting alike: mean, std (the population's
+standard deviation), worst_decile (mean over the worst tenth of the clients, rounded up) and worst over all clients, of
+the global model after the round; *_before_*, *_after_*: over the participants, of the model that each received and of
+the one that it has trained; participants, absentees: means of the global model over those that took part in the round
+and over the others. Null but in rounds of `evaluation.client_every`; see `fedbench.records.client_scores`."""
+
+ADDED_LATER = ("byzantine", "group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES, *CLIENT_FIGURES)
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
 CLIENT_SCHEMA = pa.schema(
@@ -175,6 +183,20 @@ class RoundRecord:
     discrepancy: float | None = None
     cka: float | None = None
     barrier: float | None = None
+    client_accuracy_mean: float | None = None
+    client_accuracy_std: float | None = None
+    client_accuracy_worst_decile: float | None = None
+    client_accuracy_worst: float | None = None
+    client_accuracy_before_mean: float | None = None
+    client_accuracy_before_std: float | None = None
+    client_accuracy_before_worst_decile: float | None = None
+    client_accuracy_before_worst: float | None = None
+    client_accuracy_after_mean: float | None = None
+    client_accuracy_after_std: float | None = None
+    client_accuracy_after_worst_decile: float | None = None
+    client_accuracy_after_worst: float | None = None
+    client_accuracy_participants: float | None = None
+    client_accuracy_absentees: float | None = None
 
     @property
     def choosing_accuracy(self) -> float | None:

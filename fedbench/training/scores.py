@@ -35,6 +35,26 @@ class BatchScore:
 
 
 @dataclass(frozen=True)
+class RowsScore:
+    """The score of a model on some rows.
+
+    Attributes:
+        samples: number of rows, at least 1.
+        loss: mean cross-entropy in nats.
+        accuracy: 0..1.
+    """
+
+    samples: int
+    loss: float
+    accuracy: float
+
+    @classmethod
+    def of(cls, scores: Sequence[BatchScore]) -> "RowsScore":
+        """The score of all minibatches together, added in the order given."""
+        return cls(sum(score.samples for score in scores), *total_score(scores))
+
+
+@dataclass(frozen=True)
 class Scores:
     """Mean loss in nats and accuracy in 0..1 of the global model on each split; None on a split that is not there."""
 

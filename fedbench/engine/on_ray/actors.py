@@ -60,6 +60,9 @@ class ClientActor(ArrivalHost):
     def evaluate(self, *arguments: Any) -> Any:
         return self._watched(super().evaluate, *arguments)
 
+    def score_clients(self, *arguments: Any) -> Any:
+        return self._watched(super().score_clients, *arguments)
+
     def _watched(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """What `work` returns.
 

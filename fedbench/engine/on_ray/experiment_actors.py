@@ -48,6 +48,7 @@ class ActorExecutor:
         runtime: RuntimeSection,
         server_class: type,
         server: Any,
+        test_rows: Sequence[IntArray] = (),
     ) -> None:
         """Set the actors up.
 
@@ -59,6 +60,7 @@ class ActorExecutor:
             runtime: timeouts and retries.
             server_class: class of the server actor.
             server: what the server actor is made from.
+            test_rows: for each client, its held-out rows of the training split; (): none are held out.
 
         Raises:
             RunError: the actors do not start.
@@ -70,7 +72,7 @@ class ActorExecutor:
         self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
         self._next_look = time.monotonic() + GROWTH_CHECK_INTERVAL
         self._waiter = ResultWaiter()
-        self._shared = [ray.put(Shipment(spec)), ray.put(Shipment(data)), ray.put(list(rows))]
+        self._shared = [ray.put(Shipment(spec)), ray.put(Shipment(data)), ray.put(list(rows)), ray.put(list(test_rows))]
         self._start()
 
     def _start(self) -> None:

@@ -44,6 +44,33 @@ def assign(
     return tuple(tuple(queue) for queue in queues)
 
 
+def deal_tests(sizes: Sequence[int], actors: int, bound: Mapping[int, int]) -> tuple[tuple[int, ...], ...]:
+    """Deal all clients that have held-out rows to the actors that score them, equally many rows to each if possible.
+
+    Args:
+        sizes: held-out rows of each client of the population.
+        actors: number of actors.
+        bound: {client: the only actor that can score it}.
+
+    Returns:
+        For each actor, the clients that it scores, ascending.
+
+    >>> deal_tests([2, 2, 4, 0], actors=2, bound={0: 1})
+    ((2,), (0, 1))
+    """
+    load, chosen = [0] * actors, dict(bound)
+    for client, actor in bound.items():
+        load[actor] += sizes[client]
+    for client in sorted(range(len(sizes)), key=lambda client: (-sizes[client], client)):
+        if client not in bound:
+            chosen[client] = load.index(min(load))
+            load[chosen[client]] += sizes[client]
+    return tuple(
+        tuple(client for client, size in enumerate(sizes) if size and chosen[client] == actor)
+        for actor in range(actors)
+    )
+
+
 MOST_ACTORS_PER_GPU = 4
 """Client actors that share a GPU at most, where the configuration does not ask for a number of actors."""
 

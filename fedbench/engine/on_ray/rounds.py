@@ -20,6 +20,7 @@ from fedbench.engine.bookkeeping import (
     leave_out,
     stale_parts,
 )
+from fedbench.engine.client_scoring import ClientScoringPhase
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import (
     ClientReport,
@@ -34,7 +35,7 @@ from fedbench.engine.on_ray.actors import ActorCluster
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
 from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.node_sum import NodeSum
-from fedbench.engine.on_ray.placement import assign
+from fedbench.engine.on_ray.placement import assign, deal_tests
 from fedbench.engine.on_ray.server_actors import PoolServerActor, ServerActor
 from fedbench.engine.probing import ClientProbe
 from fedbench.engine.rounds.server_spec import ServerSpec
@@ -63,13 +64,15 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         rows: Sequence[IntArray],
         server: ServerSpec,
         runtime: RuntimeSection,
+        test_rows: Sequence[IntArray] = (),
     ) -> None:
         """Set the actors up; arguments and errors as for `ActorExecutor`."""
         kind = PoolServerActor if server.algorithm.rule().own_models else ServerActor
         self._sizes = [len(part) for part in rows]
         self._sums_updates = server.sums_updates
         self._node_sums: dict[str, Any] = {}
-        super().__init__(cluster, spec, data, rows, runtime, kind, server)
+        self._test_sizes = [len(part) for part in test_rows]
+        super().__init__(cluster, spec, data, rows, runtime, kind, server, test_rows)
 
     def _start(self) -> None:
         super()._start()
@@ -202,6 +205,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             load_seconds=max((host.load_seconds for host in hosts), default=0.0),
             busy_seconds=max((host.busy_seconds for host in hosts), default=0.0),
             kept=tuple(message for host in hosts for message in host.kept),
+            scoring_seconds=max((host.scoring_seconds for host in hosts), default=0.0),
         )
 
     def _as_completed(self, orders: Mapping[Any, tuple[int, Any, HostOrder]], round_index: int) -> Iterator[Any]:
@@ -212,7 +216,11 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             RunError: the round took longer than `runtime.round_timeout`.
         """
         began, references = time.monotonic(), list(orders)
-        deadlines = {reference: began + answer_timeout(order) for reference, (_, _, order) in orders.items()}
+        scores = self._spec.client_scoring.is_due(round_index)  # takes time that no deadline is for
+        deadlines = {
+            reference: began + (math.inf if scores else answer_timeout(order))
+            for reference, (_, _, order) in orders.items()
+        }
         while references:
             until = min(began + self._runtime.round_timeout, *(deadlines[reference] for reference in references))
             ready, references = self._waiter.wait(references, max(0.0, until - time.monotonic()))
@@ -269,6 +277,19 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             },
             transport_bytes=payloads.bytes,
         )
+
+    def score_clients(self) -> ClientScoringPhase:
+        payloads = Payloads(self._server, self._spec.table)
+        # A client that keeps running statistics of its own is scored where they are.
+        bound = self._home if self._spec.keeps_statistics else {}
+        calls = []
+        for actor, clients in enumerate(deal_tests(self._test_sizes, self._cluster.actor_count, bound)):
+            if clients:
+                stale, state = self._bring_up_to_date(actor), self._client0_for(actor)
+                call = self._cluster.client_actors[actor].score_clients
+                calls.append(call.remote(stale, payloads.reference(stale), clients, state))
+        scores = {client: score for of_actor in self._ask(calls) for client, score in of_actor.items()}
+        return ClientScoringPhase(scores, payloads.bytes)
 
     def _start_parts(self, actor: int) -> tuple[int, ...]:
         """Parts of a pool model; the actor then no longer holds the global values of these."""

@@ -14,6 +14,7 @@ from fedbench.engine.bookkeeping import (
 )
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import one_line
+from fedbench.engine.client_scoring import ClientScoringPhase, scored_clients
 from fedbench.engine.device import TorchSettings
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import DeviceRecord, HostSpec, KeptMessage, RoundOutcome, RoundPlan
@@ -41,11 +42,12 @@ class InlineRoundExecutor(RoundExecutor):
         rows: Sequence[IntArray],
         server: ServerSpec,
         max_failed_clients: int,
+        test_rows: Sequence[IntArray] = (),
     ) -> None:
         self._spec = spec
         self._max_failed = max_failed_clients
         self._sizes = [len(part) for part in rows]
-        self._data, self._rows, self._server_spec = data, rows, server
+        self._data, self._rows, self._test_rows, self._server_spec = data, rows, test_rows, server
         self._settings = TorchSettings()
         self.rebuild()
         self._batches = evaluation_batches(data.scored_rows, spec.evaluation_batch_size)
@@ -53,7 +55,7 @@ class InlineRoundExecutor(RoundExecutor):
     def rebuild(self) -> None:
         self._server = make_server(self._server_spec)
         self._host = ClientHost()
-        self._device = self._host.prepare(self._spec, self._data, self._rows)
+        self._device = self._host.prepare(self._spec, self._data, self._rows, self._test_rows)
         self._held = [-1] * len(self._server.versions())
         self._losses: dict[int, float] = {}
 
@@ -63,7 +65,7 @@ class InlineRoundExecutor(RoundExecutor):
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         trained, reports = leave_out(plan.cohort, limit, self._sizes)
         kept: list[KeptMessage] = []
-        load_seconds = busy_seconds = 0.0
+        load_seconds = busy_seconds = scoring_seconds = 0.0
         together = self._spec.slots > 1 and not plan.own_starts
         for clients in [tuple(trained)] if together else [(client,) for client in trained]:
             stale = self._start_parts() if plan.own_starts else self._bring_up_to_date()
@@ -85,8 +87,9 @@ class InlineRoundExecutor(RoundExecutor):
             kept += report.kept
             load_seconds += report.load_seconds
             busy_seconds += report.busy_seconds
+            scoring_seconds += report.scoring_seconds
         self._losses = accepted_losses(reports)
-        return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds, tuple(kept))
+        return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds, tuple(kept), scoring_seconds)
 
     def finish(self) -> RoundOutcome:
         return self._server.finish(self._losses)
@@ -99,6 +102,11 @@ class InlineRoundExecutor(RoundExecutor):
         stale = self._bring_up_to_date()
         report = self._host.evaluate(stale, self._server.payload(stale), self._batches, clients)
         return EvaluationPhase(report.scores, report.client_accuracy, 0)
+
+    def score_clients(self) -> ClientScoringPhase:
+        stale = self._bring_up_to_date()
+        clients = scored_clients(self._test_rows)
+        return ClientScoringPhase(self._host.score_clients(stale, self._server.payload(stale), clients), 0)
 
     def _start_parts(self) -> tuple[int, ...]:
         """The parts of a pool model; the host then no longer holds the global values of these."""

@@ -5,11 +5,20 @@ from collections.abc import Callable, Iterator
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.totals import added
 from fedbench.checkpoints.state import Tree
-from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, client_records, mean_loss, updates_by_group
+from fedbench.engine.bookkeeping import (
+    FinishedRound,
+    Stopwatch,
+    client_records,
+    mean_loss,
+    scored_rows,
+    updates_by_group,
+)
+from fedbench.engine.client_scoring import NO_CLIENT_SCORES, NOT_SCORED, ClientScoring
 from fedbench.engine.divergence import check_accepted, check_finite
 from fedbench.engine.interfaces import RoundExecutor
 from fedbench.engine.probing import NOT_PROBED, Probing
 from fedbench.planning.deadlines import DroppedClients
+from fedbench.records.client_scores import by_file, client_score_figures
 from fedbench.records.measured import round_figures, round_rows
 from fedbench.records.schema import DROPPED, RoundRecord
 from fedbench.training.scores import Scores
@@ -30,6 +39,7 @@ class RoundLoop:
         records_divergence: bool = False,
         probing: Probing = NOT_PROBED,
         attackers: frozenset[int] = frozenset(),
+        client_scoring: ClientScoring = NOT_SCORED,
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -41,6 +51,7 @@ class RoundLoop:
         records_divergence: whether the divergence of the updates is recorded, where the server looks at it.
         probing: after which rounds the clients' models are compared with the global one.
         attackers: the Byzantine clients.
+        client_scoring: in which rounds clients are scored on their held-out rows.
         """
         self._executor = executor
         self._costs = costs
@@ -51,6 +62,7 @@ class RoundLoop:
         self._records_divergence = records_divergence
         self._probing = probing
         self._attackers = attackers
+        self._client_scoring = client_scoring
         self._next_round = 0
         self._comm_gb: float | None = 0.0
         self._comp_tflop = 0.0
@@ -101,7 +113,9 @@ class RoundLoop:
             due = (index + 1) % evaluate_every == 0 or index + 1 == self._rounds
             accepted = [report.client for report in training.reports if report.status == "ok"]
             evaluation = executor.evaluate(accepted if self._evaluate_clients else ()) if due else None
-            evaluation_seconds = clock.lap()
+            scored = executor.score_clients() if self._client_scoring.is_due(index) else NO_CLIENT_SCORES
+            client_scores = scored_rows(index, scored, training.reports)
+            evaluation_seconds = clock.lap() + training.scoring_seconds
             comm, comp = costs.paper(plan.cohort, plan.sent, plan.active.partial)
             self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
             clients = client_records(plan, training, evaluation, costs, self._attackers)
@@ -121,6 +135,7 @@ class RoundLoop:
                     downlink_bytes=sum(client.downlink_bytes for client in clients),
                     transport_bytes=training.transport_bytes
                     + probe_bytes
+                    + scored.transport_bytes
                     + (evaluation.transport_bytes if evaluation else 0),
                     client_flops=sum(client.flops for client in clients),
                     paper_comm_gb=self._comm_gb,
@@ -131,7 +146,7 @@ class RoundLoop:
                     rejected_clients=sum(client.status == "rejected" for client in clients),
                     dispatch_seconds=dispatch_seconds,
                     transfer_seconds=training.load_seconds + max(0.0, training_wall - training.busy_seconds),
-                    training_seconds=training.busy_seconds - training.load_seconds,
+                    training_seconds=training.busy_seconds - training.load_seconds - training.scoring_seconds,
                     aggregation_seconds=aggregation_seconds,
                     evaluation_seconds=evaluation_seconds,
                     tracking_seconds=tracking_seconds,
@@ -143,10 +158,11 @@ class RoundLoop:
                         (groups for client, groups in zip(plan.cohort, plan.sent, strict=True) if client in accepted),
                     ),
                     **round_figures(norms, divergences, probes),
+                    **client_score_figures(client_scores),
                 ),
                 clients,
                 kept=training.kept,
-                measured=round_rows(index, norms, divergences, probes),
+                measured=round_rows(index, norms, divergences, probes) | by_file(client_scores),
             )
             check_finite(finished.record, len(accepted), self._remedy)
             self._next_round = index + 1
