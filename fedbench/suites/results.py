@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,9 @@ from fedbench.report.analyses import as_table
 from fedbench.suites.analysis_outcome import AnalysisOutcome, all_statements
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.plan import Plan, SuiteCell
+from fedbench.suites.ranks import SuiteRanks, ranks_of
 from fedbench.suites.statements import statements_table
+from fedbench.suites.tasks import Grid, grids
 from fedbench.tables.comparisons import Judgement, judged_together
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
@@ -163,6 +166,14 @@ class Outcomes:
             banner=self._banner(),
         )
 
+    def ranks(self) -> SuiteRanks:
+        """The methods ranked over the tasks, where the suite has several, as far as the runs have come."""
+        return ranks_of(self._grids, self.plan.seeds, lambda cell: self._read(cell).values)
+
+    @cached_property
+    def _grids(self) -> list[Grid]:
+        return grids(self.plan)
+
     def means(self) -> dict[str, float]:
         """Mean of each cell that has a value, for the tracker: {"COLUMN/ROW": mean in the shown unit}."""
         means: dict[str, float] = {}
@@ -185,6 +196,7 @@ class Outcomes:
             "source": plan.file.published.source if plan.file.published else None,
             "cells": self._cell_mappings(),
             "runs": [self._run_mapping(digest) for digest in plan.runs],
+            "ranks": [ranking.to_mapping() for ranking in self.ranks().rankings],
             "analyses": [
                 analysis.to_mapping(statements)
                 for analysis, statements in zip(self.analyses, all_statements(self.analyses), strict=True)
@@ -294,6 +306,7 @@ class Outcomes:
         chosen = [text for text in plan.overrides if not is_local(text)]
         if chosen:
             notes.append(f"Set on the command line: {', '.join(chosen)}.")
+        notes += self.ranks().refusals
         notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")
         other = dict.fromkeys(outcome.other_versions for outcome in self.by_digest.values() if outcome.other_versions)
         notes += [f"Some runs were recorded with other versions or data: {line}." for line in other]

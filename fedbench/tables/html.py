@@ -1,10 +1,12 @@
 """A `Table` as HTML, and the page around it. jinja2 escapes whatever the texts contain."""
 
+from collections.abc import Sequence
 from functools import cache
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from fedbench.tables.rank_diagram import RankPicture
 from fedbench.tables.render import plain_value, published_and_verdict, slug
 from fedbench.tables.table import Cell, Table
 
@@ -33,10 +35,24 @@ def table_html(table: Table) -> Markup:
     return Markup(text + "\n")
 
 
-def table_page(first: Table, *others: Table) -> str:
-    """Tables as a page that needs nothing else; the first one's title is the page's."""
-    body = Markup("").join(map(table_html, (first, *others)))
-    return environment().get_template("page.html.jinja").render(title=first.title, body=body) + "\n"
+def picture_html(picture: RankPicture) -> Markup:
+    """A `figure` with the diagram of a ranking and how it is read; only the note where it could not be drawn."""
+    note = Markup('<p class="notes">{}</p>').format(picture.note)
+    if not picture.files:
+        return note
+    image = Markup('<img src="{}" alt="{}">').format(picture.data_address, picture.title)
+    return Markup('<figure class="picture">{}{}</figure>\n').format(image, note)
+
+
+def table_page(tables: Sequence[Table], pictures: Sequence[RankPicture] = ()) -> str:
+    """Tables, and pictures below them, as a page that needs nothing else; the first one's title is the page's.
+
+    Args:
+        tables: at least one.
+        pictures: diagrams of ranks.
+    """
+    body = Markup("").join([*map(table_html, tables), *map(picture_html, pictures)])
+    return environment().get_template("page.html.jinja").render(title=tables[0].title, body=body) + "\n"
 
 
 def _cell(table: Table, cell: Cell) -> dict[str, object]:
