@@ -9,6 +9,7 @@ from fedbench.accounting.flops import StepFlops
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.paper import round_comm_gb, round_comp_tflop
 from fedbench.accounting.totals import Costs
+from fedbench.planning.capacities import ALL_ALIKE, Clients
 from fedbench.planning.checked_exchange import checked_exchange
 from fedbench.planning.exchange import Exchange, Trained, TrainedRound
 from fedbench.planning.samplers import UNIFORM, Sampler, draw_cohort
@@ -161,6 +162,7 @@ class CostModel:
         seed: int,
         sampler: Sampler = UNIFORM,
         exchange: Exchange | None = None,
+        clients: Clients = ALL_ALIKE,
     ) -> list[Costs]:
         """Predict the costs of each round of a synchronous run without training.
 
@@ -171,6 +173,7 @@ class CostModel:
             seed: seed of the experiment, which fixes the cohorts.
             sampler: draws the participants; one that follows training as if no client ever reported anything.
             exchange: what of it is sent, asked likewise; None: what is trained.
+            clients: what the clients can train.
         """
         exchange = exchange or Trained()
         group_sizes = tuple(self.layout.group_size(group) for group in self.layout.all_groups)
@@ -182,8 +185,8 @@ class CostModel:
         for index in range(rounds):
             active = schedule.active(index, self.layout.groups, seed, Feedback.none(self.layout))
             cohort = draw_cohort(sampler, index, cohort_size, self._sizes, seed)
-            client_groups = [schedule.client_groups(client, index, self.layout.groups, active) for client in cohort]
-            trained = TrainedRound(index, seed, group_sizes, cohort, tuple(client_groups))
+            client_groups = schedule.cohort_groups(cohort, index, self.layout.groups, active, clients)
+            trained = TrainedRound(index, seed, group_sizes, cohort, client_groups)
             sent = checked_exchange(exchange, trained, memory)
             comm, comp = self.paper(cohort, sent, active.partial)
             costs.append(

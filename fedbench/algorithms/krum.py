@@ -142,11 +142,10 @@ def refuse_other_groups(name: str, config: Any) -> None:
         ConfigError: names the schedule or the exchange.
     """
     from fedbench.planning.exchange import Rotating
-    from fedbench.planning.schedules import Schedule
 
     exchange = config.chosen_exchange
     for key, part, differs in (
-        ("schedule", config.schedule, type(config.schedule).client_groups is not Schedule.client_groups),
+        ("schedule", config.schedule, not config.schedule.same_for_all),
         ("exchange", exchange, exchange.keeps_layers or isinstance(exchange, Rotating)),
     ):
         if differs:

@@ -26,6 +26,7 @@ from fedbench.config.runtime import RuntimeSection
 from fedbench.config.tracking import TrackingSection
 from fedbench.data.augmentation import Augmentation
 from fedbench.errors import ConfigError
+from fedbench.planning.capacities import CapacitiesSection
 from fedbench.planning.delays import DelaysSection
 from fedbench.planning.participation import ParticipationSection
 from fedbench.studies.file import Budget, Constraint, Named, Objective, StudyFile
@@ -42,6 +43,7 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "local": LocalSection,
     "update": UpdateSection,
     "participation": ParticipationSection,
+    "participation.capacities": CapacitiesSection,
     "delays": DelaysSection,
     "evaluation": EvaluationSection,
     "analysis": AnalysisSection,

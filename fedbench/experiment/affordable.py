@@ -72,6 +72,7 @@ def _per_round(problem: Problem, length: int | None) -> Iterator[Costs]:
             config.seed,
             config.participation.sampler,
             config.chosen_exchange,
+            problem.server.clients,
         )
         yield from projected[done:]
         if upto == length or upto >= MOST_ROUNDS:

@@ -15,13 +15,15 @@ from torch import nn
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.base import Algorithm, Needs, Objective, RoundUpdates, RuleContext, ServerRule
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.divergence import too_few_updates
 from fedbench.engine.rounds.rule_result import checked_weights
 from fedbench.errors import ConfigError
 from fedbench.models.uncompiled import without_compiler
+from fedbench.planning.capacities import Clients
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.samplers import ClientHistory, Sampler, draw_cohort
-from fedbench.planning.schedules import Feedback, Schedule
+from fedbench.planning.schedules import Cyclic, Feedback, Schedule
 from fedbench.protocol.attacks import Attack, checked_labels, checked_update
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import generator
@@ -47,7 +49,9 @@ def check_length(schedule: Schedule, groups: int) -> int | None:
     )
 
 
-def check_schedule(schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Cohort) -> None:
+def check_schedule(
+    schedule: Schedule, rounds: int, layout: ParameterLayout, seed: int, cohort: Cohort, clients: Clients
+) -> None:
     """Ask a schedule for every round of a run, before training.
 
     One that follows training is asked twice: as if nothing had changed, and as if training had changed the layer groups
@@ -58,6 +62,7 @@ def check_schedule(schedule: Schedule, rounds: int, layout: ParameterLayout, see
         layout: of the model's parameters.
         seed: the run's seed.
         cohort: the clients of a round, from its index.
+        clients: what the clients can train.
 
     Raises:
         ConfigError: as `checked_groups`.
@@ -65,12 +70,45 @@ def check_schedule(schedule: Schedule, rounds: int, layout: ParameterLayout, see
     for imagined in (False, True) if schedule.follows_training else (False,):
         feedback = Feedback.none(layout)
         for index in range(rounds):
-            active, trained = checked_groups(schedule, index, layout.groups, seed, feedback, cohort(index))
+            active, trained = checked_groups(
+                schedule, index, layout.groups, seed, feedback, cohort(index), clients=clients
+            )
             if imagined:
                 changed = sorted(set().union(*trained))
                 norms = generator(seed, "imagined norms", index).exponential(size=layout.groups)
                 imagined_norms = dict(enumerate(norms.tolist()))
                 feedback = feedback.after(active, changed, imagined_norms, layout, imagined_norms)
+
+
+def check_limits(config: ExperimentConfig) -> None:
+    """Refuse limits of the clients to which the run would not keep.
+
+    Raises:
+        ConfigError: names the schedule, or rounds in which everyone trains the whole network.
+    """
+    schedule, capacities = config.schedule, config.participation.capacities
+    if capacities is None:
+        return
+    if config.asynchronous is not None:
+        raise ConfigError(
+            f"participation.capacities: has no effect with algorithm.name={config.method.name}, which has no rounds; "
+            "leave it out"
+        )
+    if not schedule.keeps_to_limits:
+        raise ConfigError(
+            f"participation.capacities: schedule.name={schedule.name} does not keep to it; set schedule=per-client, or "
+            "leave it out"
+        )
+    if isinstance(schedule, Cyclic):
+        full = {"warmup_rounds": schedule.warmup_rounds}
+        if schedule.cycles > 1:
+            full["full_rounds_between_cycles"] = schedule.full_rounds_between_cycles
+        for key, rounds in full.items():
+            if rounds:
+                raise ConfigError(
+                    f"schedule.{key}={rounds}: in these rounds clients would train the whole network, which "
+                    "participation.capacities does not let them; set it to 0"
+                )
 
 
 def check_sampler(sampler: Sampler, rounds: int, size: int, sizes: Sequence[int], seed: int) -> None:

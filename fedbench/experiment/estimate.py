@@ -159,6 +159,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
         config.seed,
         config.participation.sampler,
         config.chosen_exchange,
+        problem.server.clients,
     )
     return Estimate(
         title,

@@ -81,7 +81,8 @@ def sent_groups(
     """
     none, exchange = Feedback.none(layout), config.chosen_exchange
     memory = exchange.first_memory(none.sizes)
+    limits = config.participation.limits(config.data.clients, config.seed, layout)
     for index in range(rounds):
         clients = tuple(cohort(index))
-        _, trained = checked_groups(config.schedule, index, layout.groups, config.seed, none, clients)
+        _, trained = checked_groups(config.schedule, index, layout.groups, config.seed, none, clients, clients=limits)
         yield checked_exchange(exchange, TrainedRound(index, config.seed, none.sizes, clients, trained), memory)

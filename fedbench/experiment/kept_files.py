@@ -48,9 +48,11 @@ def _sent_groups(problem: Problem) -> Iterator[tuple[int, ...]]:
     config, layout = problem.config, problem.layout
     chosen = config.runtime.keep_messages
     for number in config.runtime.keep_models if chosen else ():
-        cohort = [client for client in cohort_of(config, problem.federation.sizes, number - 1) if client in chosen]
-        none = Feedback.none(layout)
-        yield from checked_groups(config.schedule, number - 1, layout.groups, config.seed, none, cohort)[1]
+        cohort, none = cohort_of(config, problem.federation.sizes, number - 1), Feedback.none(layout)
+        _, trained = checked_groups(
+            config.schedule, number - 1, layout.groups, config.seed, none, cohort, clients=problem.server.clients
+        )
+        yield from (groups for client, groups in zip(cohort, trained, strict=True) if client in chosen)
 
 
 class Keeper:

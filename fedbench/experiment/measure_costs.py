@@ -97,10 +97,10 @@ def _probe_cost(problem: Problem, name: str, rounds: tuple[int, ...], client_flo
     return MeasureCost(name, flops, flops / client_flops, values * BYTES_PER_COLUMN)
 
 
-def _participants(problem: Problem, round_index: int) -> tuple[tuple[int, ...], list[tuple[int, ...]]]:
+def _participants(problem: Problem, round_index: int) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:
     """A round's cohort, and the layer groups that each of it trains, as they are foreseen."""
     schedule, seed, layout = problem.config.schedule, problem.config.seed, problem.layout
     active = schedule.active(round_index, layout.groups, seed, Feedback.none(layout))
     sampler, sizes = problem.config.participation.sampler, problem.federation.sizes
     cohort = draw_cohort(sampler, round_index, problem.cohort_size, sizes, seed)
-    return cohort, [schedule.client_groups(client, round_index, layout.groups, active) for client in cohort]
+    return cohort, schedule.cohort_groups(cohort, round_index, layout.groups, active, problem.server.clients)

@@ -14,7 +14,6 @@ from fedbench.errors import ConfigError
 from fedbench.experiment.exchanging import sent_groups
 from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import Uniform, draw_cohort
-from fedbench.planning.schedules import Schedule
 from fedbench.protocol.message import PARAMETERS, PartTable
 from fedbench.protocol.privacy import epsilon, noise_over_sensitivity
 from fedbench.training.minibatches import LocalLength
@@ -68,7 +67,7 @@ def _reasons(config: ExperimentConfig, table: PartTable) -> Iterator[str]:
         yield f"needs equal weights; set {uniform_option(config)}"
     if method.scales_are_special():
         yield f"{method.name} multiplies clipped updates by factors of its own; choose another algorithm"
-    if config.schedule.follows_training and type(config.schedule).client_groups is not Schedule.client_groups:
+    if config.schedule.follows_training and not config.schedule.same_for_all:
         yield (
             f"with schedule.name={config.schedule.name} clients train different layer groups, and which ones is not "
             "known beforehand; choose another schedule"

@@ -25,6 +25,7 @@ from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import (
     check_attack,
     check_length,
+    check_limits,
     check_method,
     check_optimizer,
     check_sampler,
@@ -226,6 +227,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         learning_rate=local.lr_schedule,
         local=length,
         update=update,
+        clients=config.participation.limits(data.clients, config.seed, layout),
         sampler=UNIFORM if method.pools_rows else config.participation.sampler,
         compares_updates=compares_updates(config),
         rows_bytes=federation.pooled_bytes,
@@ -324,7 +326,8 @@ def _check_contracts(
         # Any client of the population may arrive in a round of an asynchronous run: a different one stands for them.
         return draw_cohort(sampler, index, cohort_size, sizes, seed) if in_rounds else (index % clients,)
 
-    check_schedule(config.schedule, rounds, layout, seed, cohort)
+    check_limits(config)
+    check_schedule(config.schedule, rounds, layout, seed, cohort, config.participation.limits(clients, seed, layout))
     if in_rounds and sampler.follows_training:
         check_sampler(sampler, rounds, cohort_size, sizes, seed)
     if config.participation.byzantine is not None:

@@ -7,7 +7,6 @@ from fedbench.components.catalogue import DEFAULTS
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.errors import ConfigError
-from fedbench.planning.schedules import Schedule
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import SGD
 
@@ -88,7 +87,7 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
             f"schedule.name={schedule.name} with {given}: follows what whole rounds have changed, which arrivals do "
             "not wait for; choose another schedule"
         )
-    if method.barrier and type(schedule).client_groups is not Schedule.client_groups:
+    if method.barrier and not schedule.same_for_all:
         yield (
             f"schedule.name={schedule.name} with {given}: a lock-step takes one update of a group from every worker; "
             "choose another schedule, or an asynchronous algorithm"

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from fedbench.errors import ConfigError, FedbenchError
+from fedbench.planning.capacities import ALL_ALIKE, Clients
 from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
 from fedbench.randomness import seeded_if_foreign
 
@@ -15,6 +16,7 @@ def checked_groups(
     feedback: Feedback,
     cohort: Sequence[int],
     error: type[FedbenchError] = ConfigError,
+    clients: Clients = ALL_ALIKE,
 ) -> tuple[ActiveGroups, tuple[tuple[int, ...], ...]]:
     """The layer groups of a round, and those that each of its participants trains.
 
@@ -26,10 +28,11 @@ def checked_groups(
         feedback: outcome of the rounds before.
         cohort: the participants.
         error: the kind of error that a broken promise is: a `ConfigError` before a run, a `RunError` within it.
+        clients: what is known of the clients.
 
     Raises:
-        FedbenchError: of the kind `error`, where `active` or `client_groups` returned no layer groups, or some that do
-            not exist or are not active.
+        FedbenchError: of the kind `error`, where `active`, `client_groups` or `cohort_groups` returned no layer groups,
+            or some that do not exist or are not active, or where a client cannot train those that it was given.
     """
     with seeded_if_foreign(schedule, seed, "schedule", round_index):
         active: object = schedule.active(round_index, groups, seed, feedback)
@@ -38,14 +41,20 @@ def checked_groups(
             raise error(f"{owner} {type(active).__name__}, a fedbench.ActiveGroups is needed")
         if problem := problem_of_groups(active.groups, tuple(range(groups))):
             raise error(f"{owner} {problem}")
-        trained: list[tuple[int, ...]] = []
-        for client in cohort:
-            client_groups: object = schedule.client_groups(client, round_index, groups, active)
-            if client_groups is not active.groups and (problem := problem_of_groups(client_groups, active.groups)):
-                called = f"client_groups({client}, {round_index}, {groups}, ...)"
-                raise error(f"schedule.name={schedule.name}: {called} returned {problem}")
-            trained.append(client_groups)  # type: ignore[arg-type]
-        return active, tuple(trained)
+        trained: object = schedule.cohort_groups(cohort, round_index, groups, active, clients)
+        if not isinstance(trained, tuple) or len(trained) != len(cohort):
+            needed = f"{len(cohort)} tuples of layer groups are needed, one for each participant"
+            raise error(f"schedule.name={schedule.name}: cohort_groups returned {trained!r}; {needed}")
+        for client, of_client in zip(cohort, trained, strict=True):
+            problem = "" if of_client is active.groups else problem_of_groups(of_client, active.groups)
+            if not problem and schedule.keeps_to_limits and not clients.affords(client, of_client):
+                problem = f"groups={of_client}, more than client {client} can train"
+            if problem:
+                by_client = type(schedule).cohort_groups is Schedule.cohort_groups
+                called = "client_groups" if by_client else "cohort_groups"
+                arguments = f"{client}, {round_index}, {groups}, ..."
+                raise error(f"schedule.name={schedule.name}: {called}({arguments}) returned {problem}")
+        return active, trained
 
 
 def problem_of_groups(groups: object, allowed: tuple[int, ...]) -> str:

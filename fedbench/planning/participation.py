@@ -8,8 +8,10 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from fedbench.components.base import Section
 from fedbench.components.catalogue import DEFAULTS, make_component
+from fedbench.planning.capacities import ALL_ALIKE, CapacitiesSection, Clients
 from fedbench.planning.samplers import Sampler
 from fedbench.protocol.attacks import Attack
+from fedbench.protocol.layout import ParameterLayout
 
 AnySampler = Annotated[SerializeAsAny[Sampler], BeforeValidator(partial(make_component, "sampler", Sampler))]
 AnyAttack = Annotated[SerializeAsAny[Attack], BeforeValidator(partial(make_component, "attack", Attack))]
@@ -23,6 +25,7 @@ class ParticipationSection(Section):
         fraction: Share of the population that takes part; set clients_per_round or fraction.
         sampler: How participants are drawn.
         byzantine: What some of the clients do to harm the run. null: all clients are honest.
+        capacities: How much of the network each client can train in a round, for schedules that keep to it. null: all.
         round_deadline: Seconds of real time that a participant may train. One that takes longer is dropped from the
             round, which `clients.parquet` records. null: no deadline.
         replay: The `clients.parquet` of a run with a deadline. The clients that were dropped there are dropped again,
@@ -33,6 +36,7 @@ class ParticipationSection(Section):
     fraction: float | None = Field(default=None, gt=0, le=1)
     sampler: AnySampler = Field(default=DEFAULTS["sampler"], validate_default=True)
     byzantine: AnyAttack | None = None
+    capacities: CapacitiesSection | None = None
     round_deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     replay: Path | None = None
 
@@ -49,6 +53,12 @@ class ParticipationSection(Section):
     def attackers(self, clients: int, seed: int) -> frozenset[int]:
         """The Byzantine ones among `clients` clients, drawn from the seed."""
         return frozenset() if self.byzantine is None else self.byzantine.attackers(clients, seed)
+
+    def limits(self, clients: int, seed: int, layout: ParameterLayout) -> Clients:
+        """What the clients can train of a network, as for `CapacitiesSection.limits`."""
+        if self.capacities is None:
+            return ALL_ALIKE
+        return self.capacities.limits(clients, seed, [layout.group_size(group) for group in layout.all_groups])
 
     def size(self, clients: int) -> int:
         """Number of participants out of a population of `clients`."""

@@ -17,6 +17,7 @@ from typing import ClassVar
 from pydantic import Field
 
 from fedbench.components.base import Component
+from fedbench.planning.capacities import Clients
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import generator
 
@@ -106,10 +107,12 @@ class Schedule(Component):
         follows_training: whether the active groups depend on the outcome of earlier rounds (`Feedback`).
         compares_updates: whether they depend on `Feedback.discrepancies`, for which the server receives and keeps the
             single updates of each round.
+        keeps_to_limits: whether no client trains more than it can (`participation.capacities`).
     """
 
     follows_training: ClassVar[bool] = False
     compares_updates: ClassVar[bool] = False
+    keeps_to_limits: ClassVar[bool] = False
 
     @abstractmethod
     def length(self, groups: int) -> int | None:
@@ -136,6 +139,24 @@ class Schedule(Component):
             active: what `active` returned for the round.
         """
         return active.groups
+
+    def cohort_groups(
+        self, cohort: Sequence[int], round_index: int, groups: int, active: ActiveGroups, clients: Clients
+    ) -> tuple[tuple[int, ...], ...]:
+        """The layer groups that each participant trains, where these depend on each other or on the clients' limits.
+
+        Args:
+            cohort: the participants, ascending.
+            round_index, groups, active: as for `client_groups`, which this class asks for each of them.
+            clients: what is known of the clients; a schedule that keeps to their limits says so in `keeps_to_limits`.
+        """
+        return tuple(self.client_groups(client, round_index, groups, active) for client in cohort)
+
+    @property
+    def same_for_all(self) -> bool:
+        """Whether all participants of a round train the same layer groups."""
+        kind = type(self)
+        return kind.client_groups is Schedule.client_groups and kind.cohort_groups is Schedule.cohort_groups
 
 
 def full_update(groups: int) -> ActiveGroups:
@@ -332,8 +353,12 @@ class PerClient(Cyclic):
     """Clients train different groups in the same round: in visit v, client c trains group (v + c) mod M.
 
     Each group is averaged over the clients that trained it. A cycle still takes every client through every group once.
+    With `participation.capacities` a client trains group (v + c) mod M and the following ones, as many as it can: the
+    first that it cannot train any more ends the window. Where it cannot even train the first one, its window begins
+    at the next that it can.
     """
 
+    keeps_to_limits: ClassVar[bool] = True
     name: str = "per-client"
 
     def visit(self, cycle: int, visit: int, step: int, groups: int, seed: int, feedback: Feedback) -> ActiveGroups:
@@ -342,3 +367,26 @@ class PerClient(Cyclic):
     def client_groups(self, client: int, round_index: int, groups: int, active: ActiveGroups) -> tuple[int, ...]:
         position = self.place(round_index, groups)
         return active.groups if position is None else ((position[1] + client) % groups,)
+
+    def cohort_groups(
+        self, cohort: Sequence[int], round_index: int, groups: int, active: ActiveGroups, clients: Clients
+    ) -> tuple[tuple[int, ...], ...]:
+        if not clients.budgets or self.place(round_index, groups) is None:
+            return super().cohort_groups(cohort, round_index, groups, active, clients)
+        first = [self.client_groups(client, round_index, groups, active)[0] for client in cohort]
+        return tuple(affordable_window(client, group, clients) for client, group in zip(cohort, first, strict=True))
+
+
+def affordable_window(client: int, first: int, clients: Clients) -> tuple[int, ...]:
+    """The consecutive layer groups from `first` on, after the last from the first again, that a client can train.
+
+    >>> affordable_window(0, 2, Clients(budgets=(5,), costs=(2, 9, 1, 3)))
+    (2, 3)
+    """
+    count, window = len(clients.costs), list[int]()
+    for group in ((first + step) % count for step in range(count)):
+        if clients.affords(client, [*window, group]):
+            window.append(group)
+        elif window:
+            break
+    return tuple(sorted(window))

@@ -95,7 +95,7 @@ class Server:
             spec.sampler, round_index, spec.cohort_size, spec.sizes, spec.seed, self._history, RunError
         )
         active, client_groups = checked_groups(
-            spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError
+            spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError, spec.clients
         )
         sizes = [spec.sizes[client] for client in cohort]
         steps = [spec.local.steps_of(size) for size in sizes]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from fedbench.algorithms.base import Algorithm
+from fedbench.planning.capacities import ALL_ALIKE, Clients
 from fedbench.planning.exchange import Exchange, Trained
 from fedbench.planning.samplers import UNIFORM, Sampler
 from fedbench.planning.schedules import Schedule
@@ -32,6 +33,7 @@ class ServerSpec:
         update: clipping, noise and compression of an update before it is sent.
         sampler: draws the participants of a round.
         exchange: what of it is sent, and what participants take over.
+        clients: what the clients can train.
         compares_updates: whether the server keeps a round's updates, to find out how far they point apart.
         rows_bytes: where clients send their rows in the first round, and no updates: bytes of these; None: they keep
             them.
@@ -51,6 +53,7 @@ class ServerSpec:
     update: UpdatePipeline
     sampler: Sampler = UNIFORM
     exchange: Exchange = field(default_factory=Trained)
+    clients: Clients = ALL_ALIKE
     compares_updates: bool = False
     rows_bytes: int | None = None
 
