@@ -78,9 +78,18 @@ def test_one_result_whatever_the_cluster(variant: str, on_ray: OnRay) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("statistics", ["aggregate", "local"])
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("local.batchnorm=aggregate",),
+        ("local.batchnorm=local",),
+        ("local.batchnorm=aggregate", "schedule=full", "exchange=rotate"),
+        ("local.batchnorm=local", "schedule=full", "exchange=strided"),
+    ],
+    ids=" ".join,
+)
 def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
-    statistics: str, monkeypatch: pytest.MonkeyPatch, on_ray: OnRay
+    overrides: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, on_ray: OnRay
 ) -> None:
     """Ray's own account of every object that goes to or comes from a client actor, next to the protocol's."""
     from fedbench.engine.on_ray import rounds as ray_rounds
@@ -100,7 +109,7 @@ def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(
             return super()._collect(plan, orders, payloads, reports)
 
     monkeypatch.setattr(ray_rounds, "RayRoundExecutor", Watched)
-    result = on_ray(5, "data.clients=5", "evaluation.every=100", f"local.batchnorm={statistics}", "model.width=64")
+    result = on_ray(5, "data.clients=5", "evaluation.every=100", "model.width=64", *overrides)
     empty = array_overhead()
     for index, objects in enumerate(sizes):
         protocol = sum(result.history.column(name)[index].as_py() for name in ("uplink_bytes", "downlink_bytes"))
