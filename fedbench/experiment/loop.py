@@ -35,6 +35,7 @@ from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import CLIENTS, SUMMARY, recorded_drops
 from fedbench.records.run_directory import MODEL, TABLES, RunDirectory
 from fedbench.tracking.run import MlflowTracker
+from fedbench.tracking.sending_process import SendingProcess
 from fedbench.training.scores import Scores
 
 
@@ -49,12 +50,14 @@ class ExperimentLoop:
         observers: Sequence[Observer],
         key: str,
         member: Membership = ALONE,
+        process: SendingProcess | None = None,
     ) -> None:
         """Args:
         saving: the run's checkpoints.
         observers: told of every round, besides the run directory and MLflow.
         key: identifies the run's recording in MLflow.
         member: what the run is part of.
+        process: talks to MLflow; None: a thread does.
         """
         config = problem.config
         self._problem = problem
@@ -73,6 +76,8 @@ class ExperimentLoop:
                 parent_run_id=member.parent_run_id,
                 key=key,
                 judge=member.judge,
+                process=process,
+                history=directory.history,
             )
         self._others: list[Observer] = [*([self._tracker] if self._tracker else []), *observers]
         self._observers: list[Observer] = [directory, *self._others]
@@ -88,8 +93,14 @@ class ExperimentLoop:
             self._drops.decided |= recorded_drops(config.participation.replay)
 
     @classmethod
-    def create(cls, problem: Problem, observers: Sequence[Observer], member: Membership = ALONE) -> "ExperimentLoop":
-        """A new run.
+    def create(
+        cls,
+        problem: Problem,
+        observers: Sequence[Observer],
+        member: Membership = ALONE,
+        process: SendingProcess | None = None,
+    ) -> "ExperimentLoop":
+        """A new run; arguments as for the class.
 
         Raises:
             ConfigError: the run directory is not empty, or cannot be made.
@@ -99,7 +110,7 @@ class ExperimentLoop:
         saving = Saving(directory, config)
         key = uuid.uuid4().hex
         saving.remember(key)
-        return cls(problem, directory, saving, observers, key, member)
+        return cls(problem, directory, saving, observers, key, member, process)
 
     @classmethod
     def reopen(
@@ -108,6 +119,7 @@ class ExperimentLoop:
         path: Path,
         observers: Sequence[Observer],
         member: Membership = ALONE,
+        process: SendingProcess | None = None,
         *,
         has_summary: bool = True,
     ) -> "ExperimentLoop":
@@ -128,7 +140,7 @@ class ExperimentLoop:
             saving.release()
             raise
         saving.attach(directory)
-        loop = cls(problem, directory, saving, observers, saving.key, member)
+        loop = cls(problem, directory, saving, observers, saving.key, member, process)
         history = directory.history()
         if loop._tracker is not None:
             loop._tracker.resumed(history)

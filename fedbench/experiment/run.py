@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ from fedbench.experiment.unedited import recorded_start
 from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import load_events, recorded_drops
 from fedbench.system.home import expanded
+from fedbench.tracking.sending_process import SendingProcess, sending_process
 from fedbench.tracking.store import check_experiment_name, environment_store
 
 if TYPE_CHECKING:
@@ -66,11 +67,12 @@ def run(
     stopping = stop_signal() if should_stop is None else nullcontext(should_stop)
     with (
         stopping as stopped,
+        _talking_to_mlflow(config, member, warm) as process,
         prepared(config, warm, announce, stopped if should_stop is None else _never) as (problem, executor),
     ):
         from fedbench.experiment.loop import ExperimentLoop
 
-        return ExperimentLoop.create(problem, observers, member).record(executor, stopped)
+        return ExperimentLoop.create(problem, observers, member, process).record(executor, stopped)
 
 
 def resume(
@@ -111,12 +113,29 @@ def resume(
             "anew"
         )
     _check_places(config)
-    with stop_signal() as should_stop, prepared(config, warm, announce, should_stop) as (problem, executor):
+    with (
+        stop_signal() as should_stop,
+        _talking_to_mlflow(config, member, warm) as process,
+        prepared(config, warm, announce, should_stop) as (problem, executor),
+    ):
         from fedbench.experiment.loop import ExperimentLoop
 
-        return ExperimentLoop.reopen(problem, path, observers, member, has_summary=summary is not None).record(
+        return ExperimentLoop.reopen(problem, path, observers, member, process, has_summary=summary is not None).record(
             executor, should_stop
         )
+
+
+def _talking_to_mlflow(
+    config: ExperimentConfig, member: Membership, warm: "WarmActors | None"
+) -> "AbstractContextManager[SendingProcess | None]":
+    """The process that talks to MLflow for a run that starts a Ray of its own, beside which it imports mlflow.
+
+    Runs on warm actors, and those that lie below another one, have mlflow in this process already, or will.
+    """
+    alone = warm is None and member.parent_run_id is None
+    if config.tracking.enabled and config.runtime.executor != "inline" and alone:
+        return sending_process(environment_store(config.tracking.mlflow_uri))
+    return nullcontext()
 
 
 def _check_places(config: ExperimentConfig) -> None:

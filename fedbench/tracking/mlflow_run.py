@@ -66,7 +66,9 @@ class MlflowRun:
         delivery: the queue of operations.
     """
 
-    def __init__(self, uri: str | None, experiment: str, key: str, kind: str = "run") -> None:
+    def __init__(
+        self, uri: str | None, experiment: str, key: str, kind: str = "run", *, identity: str | None = None
+    ) -> None:
         """Describe where to write; nothing is opened before `open`.
 
         Args:
@@ -75,6 +77,7 @@ class MlflowRun:
             experiment: its name; made if it is not there.
             key: unique to what is recorded; a run with this key is gone on with.
             kind: what warnings call it.
+            identity: of the process that is recorded (`fedbench.system.processes`); None: this one.
 
         Raises:
             ConfigError: the experiment's name is empty, or has a slash, which MLflow's pages take for a path.
@@ -91,21 +94,23 @@ class MlflowRun:
         self._experiment = experiment
         self._key = re.sub(r"['\\]", "_", key)  # it stands in quotes where MLflow is searched
         self._kind = kind
+        self._identity = identity or this_process()
         self._opened = Event()
         self._points: list[_Point] = []
         self._sent_at = 0.0
 
-    def open(self, name: str, tags: Mapping[str, str], *, rename: bool = False) -> None:
+    def open(self, name: str, tags: Mapping[str, str], *, rename: bool = False, started: int | None = None) -> None:
         """Queue finding the run by its key, or making it; then runs of the experiment that were killed are marked.
 
         Args:
             name: of the run, where it is made.
             tags: of the run; those that say where and by whom it is recorded are set anew where it is found.
             rename: whether a run that is found gets this name, too.
+            started: when a run that is made has started, in milliseconds since 1970; None: now.
         """
-        started = now()
+        begun = now() if started is None else started
         self.delivery.submit(self._open_store, essential=True)
-        self.delivery.submit(lambda: self._find_or_create(name, tags, started, rename), essential=True)
+        self.delivery.submit(lambda: self._find_or_create(name, tags, begun, rename), essential=True)
         self.delivery.submit(self._mark_ended_runs)
 
     def find(self) -> None:
@@ -142,9 +147,15 @@ class MlflowRun:
         """
         self.delivery.submit(lambda: operation(self), essential)
 
-    def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
-        """Queue metrics of one step; None is left out."""
-        timestamp = now()
+    def log(self, step: int, metrics: Mapping[str, float | None], timestamp: int | None = None) -> None:
+        """Queue metrics of one step; None is left out.
+
+        Args:
+            step: the step.
+            metrics: {name: value}.
+            timestamp: when they came up, in milliseconds since 1970; None: now.
+        """
+        timestamp = now() if timestamp is None else timestamp
         self._points.extend(
             _Point(key, float(value), timestamp, step) for key, value in metrics.items() if value is not None
         )
@@ -240,11 +251,11 @@ class MlflowRun:
         if same:  # also one that was made by an attempt whose answer was lost
             run_id = str(same[0].info.run_id)
             renewed = {name: value for name, value in tags.items() if name == DIRECTORY_TAG}
-            self._write_tags(run_id, {**renewed, PROCESS_TAG: this_process()})
+            self._write_tags(run_id, {**renewed, PROCESS_TAG: self._identity})
             self.client.update_run(run_id, "RUNNING", name if rename else None)
             self.was_found = True
         else:
-            complete = _plain_tags(resolve_tags({**tags, RECORDING_TAG: self._key, PROCESS_TAG: this_process()}))
+            complete = _plain_tags(resolve_tags({**tags, RECORDING_TAG: self._key, PROCESS_TAG: self._identity}))
             created = self.client.create_run(self.experiment_id, start_time=started, tags=complete, run_name=name)
             run_id = str(created.info.run_id)
         self.run_id = run_id

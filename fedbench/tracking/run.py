@@ -1,37 +1,37 @@
 """Records a run in MLflow, in the background (an `Observer`): parameters, data set, metrics, artifacts, status."""
 
-import json
 import shlex
+import sys
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 
-from fedbench.config.identity import OWN_CODE, flattened
 from fedbench.config.passwords import without_passwords
-from fedbench.records.kept import KEPT
 from fedbench.records.observers import RunDescription, Verdict
-from fedbench.records.reader import CHECKPOINTS
 from fedbench.records.schema import DIVERGENCE_FIGURES, PROBE_FIGURES, STEP_FIGURES, ClientRecord, RoundRecord
 from fedbench.records.trained_groups import numbered
+from fedbench.system.processes import this_process
 from fedbench.tracking.mlflow_run import MlflowRun
 from fedbench.tracking.pages import NOTE, charts_fragment, name_of_run
-from fedbench.tracking.store import (
-    DIRECTORY_TAG,
-    LONGEST_DATASET_NAME,
-    LONGEST_DIGEST,
-    LONGEST_PARAMETER,
-    LONGEST_TAG,
-    is_server,
-    now,
-    plain_name,
+from fedbench.tracking.run_content import (
+    ROUND_SECONDS,
+    log_dataset,
+    log_outcome,
+    log_parameters,
+    recorded_files,
+    skip_what_is_there,
 )
+from fedbench.tracking.sending_process import SendingProcess
+from fedbench.tracking.store import DIRECTORY_TAG, LONGEST_TAG, is_server, now
 
-ROUND_SECONDS = "time/round_s"
-"""The one metric that every round has."""
+LOADING_TIMEOUT = 10.0
+"""Seconds after a run's end that a process which sends for it has to import mlflow, if it did not get to it before."""
+
+ANSWER_TIMEOUT = 15.0
+"""Seconds beyond its own timeouts that such a process has to say what became of the run."""
 
 
 class MlflowTracker:
@@ -57,6 +57,9 @@ class MlflowTracker:
         judge: Callable[[Mapping[str, Any]], Verdict] | None = None,
         close_timeout: float = 60.0,
         away_timeout: float = 3.0,
+        process: SendingProcess | None = None,
+        history: Callable[[], pa.Table] | None = None,
+        identity: str | None = None,
     ) -> None:
         """Describe the recording; nothing is opened before `run_started`.
 
@@ -71,12 +74,31 @@ class MlflowTracker:
             judge: see `Membership`.
             close_timeout: seconds that `run_finished` waits at most.
             away_timeout: seconds that it waits at most for a store that is known to be away.
+            process: talks to MLflow in place of a thread of this process.
+            history: gives all rounds so far, with `ROUND_SCHEMA`; by it a thread sends all that such a process has not
+                sent, where it has died or did not get to it.
+            identity: of the process that the run is in (`fedbench.system.processes`); None: this one.
 
         Raises:
             ConfigError: the experiment's name is empty, or has a slash, which MLflow's pages take for a path.
         """
-        self.recording = MlflowRun(mlflow_uri, experiment, key or uuid.uuid4().hex)
+        key = key or uuid.uuid4().hex
+        identity = identity or this_process()
+        self.recording = MlflowRun(mlflow_uri, experiment, key, identity=identity)
         self.warning: str | None = None
+        self._process = process
+        self._history = history
+        self._settings = {
+            "mlflow_uri": None if self.recording.is_default_store else self.recording.uri,
+            "experiment": experiment,
+            "tags": dict(tags or {}),
+            "run_name": run_name,
+            "parent_run_id": parent_run_id,
+            "key": key,
+            "close_timeout": close_timeout,
+            "away_timeout": away_timeout,
+            "identity": identity,
+        }
         self._tags = dict(tags or {})
         self._run_name = run_name
         self._parent_run_id = parent_run_id
@@ -85,6 +107,7 @@ class MlflowTracker:
         self._close_timeout = close_timeout
         self._away_timeout = away_timeout
         self._run: RunDescription | None = None
+        self._started = 0
         self._uplink = self._downlink = self._flops = 0
 
     @property
@@ -100,21 +123,29 @@ class MlflowTracker:
     def run_started(self, run: RunDescription) -> None:
         """Queue the opening of the store and the description of the run.
 
-        The background thread begins with the first metrics: importing mlflow takes seconds of a core, and the first
-        round is waited for.
+        A thread in the background begins with the first metrics: importing mlflow takes seconds of a core, and the
+        first round is waited for.
         """
+        self._run, self._started = run, now()
+        if self._process is None:
+            self.open(run, self._started)
+        else:
+            self._process.tell("begin", tracker=self._settings, argv=sys.argv, run=vars(run), started=self._started)
+        for record in self._earlier:
+            self.round_finished(record, ())
+
+    def open(self, run: RunDescription, started: int) -> None:
+        """Queue the same in this process, for a run that has started at `started`, in milliseconds since 1970."""
         self._run = run
         tags = {**run.tags, **self._tags, DIRECTORY_TAG: run.directory, NOTE: run.note}
         if run.group_names:
             tags["layer_groups"] = numbered(run.group_names)[:LONGEST_TAG]
         if self._parent_run_id is not None:
             tags["mlflow.parentRunId"] = self._parent_run_id
-        self.recording.open(self._run_name or name_of_run(run.tags, Path(run.directory)), tags)
-        self.recording.submit(_skip_what_is_there, essential=True)
-        self.recording.submit(lambda recording: _log_parameters(recording, run))
-        self.recording.submit(lambda recording: _log_dataset(recording, run))
-        for record in self._earlier:
-            self.round_finished(record, ())
+        self.recording.open(self._run_name or name_of_run(run.tags, Path(run.directory)), tags, started=started)
+        self.recording.submit(skip_what_is_there, essential=True)
+        self.recording.submit(lambda recording: log_parameters(recording, run))
+        self.recording.submit(lambda recording: log_dataset(recording, run))
 
     def resumed(self, history: pa.Table) -> None:
         """The run goes on after these rounds: those that the store does not have are sent, too."""
@@ -152,27 +183,69 @@ class MlflowTracker:
         """Send the rest and the run directory's files, and wait for it a bounded time; see `warning` then."""
         if self._run is None:
             return
-        ended = now()
+        ended, verdict = now(), self._judge(summary) if self._judge is not None else None
+        if (process := self._process) is None:
+            self.close(summary, verdict, ended)
+        elif (answer := self._answer(process, summary, verdict, ended)) is not None:
+            self.recording.run_id, self.recording.experiment_id = answer["run_id"], answer["experiment_id"]
+            self.warning = answer["warning"]
+        elif process.is_at_work() or self._history is None:
+            self._warn(f"MLflow did not get the whole run ({process.fault})")
+        else:
+            self._send_from_here(process, self._history(), self._run)
+            self.close(summary, verdict, ended)
+
+    def _answer(
+        self, process: SendingProcess, summary: Mapping[str, Any], verdict: Verdict | None, ended: int
+    ) -> dict[str, Any] | None:
+        """What the process says at the end, as `fedbench.tracking.sender` has it."""
+        if not process.is_loaded(LOADING_TIMEOUT):
+            return None
+        return process.ask(
+            self._close_timeout + ANSWER_TIMEOUT,
+            "finish",
+            summary={name: summary.get(name) for name in ("status", "best_accuracy", "best_validation_accuracy")},
+            verdict=None if verdict is None else {"tags": dict(verdict.tags), "metrics": dict(verdict.metrics)},
+            ended=ended,
+        )
+
+    def _send_from_here(self, process: SendingProcess, history: pa.Table, run: RunDescription) -> None:
+        """Queue everything in this process; what the other one has sent is not doubled."""
+        process.close()
+        self._process = None
+        self._uplink = self._downlink = self._flops = 0
+        self.open(run, self._started)
+        for row in history.to_pylist():
+            self.round_finished(RoundRecord(**row), ())
+
+    def close(self, summary: Mapping[str, Any], verdict: Verdict | None, ended: int) -> None:
+        """Send the rest from this process, as `run_finished`, for a run that has ended at `ended`."""
+        assert self._run is not None
         outcome: dict[str, float | None] = {
             "best/accuracy": summary.get("best_accuracy"),
             "best/validation_accuracy": summary.get("best_validation_accuracy"),
         }
-        if self._judge is not None:
-            verdict = self._judge(summary)
+        if verdict is not None:
             outcome |= verdict.metrics
             self.recording.set_tags(verdict.tags)
-        self.recording.submit(lambda recording: _log_outcome(recording, outcome, ended))
+        self.recording.submit(lambda recording: log_outcome(recording, outcome, ended))
         self.recording.start()
         directory = Path(self._run.directory)
         self.recording.log_files(directory, recorded_files(directory))
         status = str(summary.get("status"))
-        problem = self.recording.close(status, ended, self._close_timeout, self._away_timeout)
-        self.warning = problem and f"{problem}; everything is in {directory}"
+        self._warn(self.recording.close(status, ended, self._close_timeout, self._away_timeout))
+
+    def _warn(self, problem: str | None) -> None:
+        assert self._run is not None
+        self.warning = problem and f"{problem}; everything is in {Path(self._run.directory)}"
 
     def log(self, step: int, metrics: Mapping[str, float | None]) -> None:
         """Queue metrics of one step; None is left out. Returns at once."""
-        self.recording.log(step, metrics)
-        self.recording.start()
+        if self._process is None:
+            self.recording.log(step, metrics, now())
+            self.recording.start()
+        else:
+            self._process.tell("log", step=step, metrics=dict(metrics), logged=now())
 
     def ui_command(self) -> str | None:
         """The command that opens MLflow's pages on this store; None where a server shows them, or has nothing of it."""
@@ -186,78 +259,3 @@ class MlflowTracker:
     def ui_link_fragment(self) -> str:
         """The part of a link, behind the address of MLflow's pages, that shows this experiment's runs as charts."""
         return charts_fragment(self.experiment_id)
-
-
-# Operations on the open run, for the background thread.
-
-
-def _skip_what_is_there(recording: MlflowRun) -> None:
-    if recording.was_found:
-        points = recording.client.get_metric_history(recording.id, ROUND_SECONDS)
-        recording.sent_through = max((point.step for point in points), default=-1)
-
-
-def _log_parameters(recording: MlflowRun, run: RunDescription) -> None:
-    from mlflow.entities import Param
-
-    config = run.config | ({OWN_CODE: run.own_code} if run.own_code else {})
-    recording.client.log_batch(recording.id, params=[Param(name, value) for name, value in flatten(config)])
-
-
-def _log_dataset(recording: MlflowRun, run: RunDescription) -> None:
-    from mlflow.entities import Dataset, DatasetInput, InputTag
-
-    remote = urlsplit(run.dataset_source).scheme in ("http", "https")
-    profile = {
-        "train_samples": sum(map(sum, run.client_class_counts)),
-        "test_samples": run.test_samples,
-        "validation_samples": run.validation_samples,
-        "clients": len(run.client_class_counts),
-        "classes": len(run.class_names),
-    }
-    dataset = Dataset(
-        name=run.dataset_name[:LONGEST_DATASET_NAME],
-        digest=run.dataset_digest[:LONGEST_DIGEST],
-        source_type="http" if remote else "local",
-        source=json.dumps({"url" if remote else "uri": run.dataset_source}),
-        profile=json.dumps(profile),
-    )
-    training = DatasetInput(dataset, [InputTag("mlflow.data.context", "training")])
-    recording.client.log_inputs(recording.id, [training])
-
-
-def _log_outcome(recording: MlflowRun, outcome: Mapping[str, float | None], timestamp: int) -> None:
-    """At step 0 MLflow's pages draw a metric as a bar; at the last step it would be one dot in a line chart."""
-    from mlflow.entities import Metric
-
-    known = recording.client.get_run(recording.id).data.metrics
-    new = {name: value for name, value in outcome.items() if value is not None and known.get(name) != value}
-    if new:
-        metrics = [Metric(name, float(value), timestamp, 0) for name, value in new.items()]
-        recording.client.log_batch(recording.id, metrics=metrics)
-
-
-def flatten(config: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """A nested configuration as MLflow's parameters: dotted names and text, cut to what MLflow takes.
-
-    >>> list(flatten({"seed": 3, "data": {"root": None, "sizes": [1, 2]}}))
-    [('seed', '3'), ('data.root', 'null'), ('data.sizes', '[1, 2]')]
-    """
-    for name, value in flattened(config).items():
-        text = value if isinstance(value, str) else json.dumps(value, default=str)
-        yield plain_name(name), text[:LONGEST_PARAMETER]
-
-
-def recorded_files(directory: Path) -> list[Path]:
-    """The files of a run directory that are sent.
-
-    These are all but its checkpoints, the models and messages that are kept for later analysis, and files that are
-    being written.
-    """
-    return sorted(
-        path
-        for path in directory.rglob("*")
-        if path.is_file()
-        and path.relative_to(directory).parts[0] not in (CHECKPOINTS, KEPT)
-        and not any(part.startswith(".") for part in path.relative_to(directory).parts)
-    )

@@ -1,6 +1,6 @@
 """MLflow's store, as everything that records there opens it: settings, names, and which errors last.
 
-mlflow is imported where it is used, which is in a background thread: the import takes seconds of a core.
+mlflow is imported where it is used, in a process or thread in the background: the import takes seconds of a core.
 """
 
 import getpass
@@ -69,10 +69,15 @@ def connect(uri: str) -> "MlflowClient":
     Args:
         uri: as from `absolute_store`.
     """
+    return load_client()(uri)
+
+
+def load_client() -> "type[MlflowClient]":
+    """The class of clients, imported with fedbench's settings of MLflow."""
     _configure_mlflow()
     from mlflow import MlflowClient
 
-    return MlflowClient(uri)
+    return MlflowClient
 
 
 def _configure_mlflow() -> None:

@@ -23,7 +23,7 @@ from fedbench.experiment.setup import build_problem
 from fedbench.models.groups import build_module
 from fedbench.records.kept import kept_messages, kept_models, load_message, load_model
 from fedbench.records.reader import recorded_checksums
-from fedbench.tracking.run import recorded_files
+from fedbench.tracking.run_content import recorded_files
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder")]
 

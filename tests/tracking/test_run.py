@@ -22,7 +22,8 @@ from fedbench.experiment.run import run
 from fedbench.records.observers import RunDescription
 from fedbench.records.run_directory import RunDirectory
 from fedbench.records.schema import ClientRecord, RoundRecord
-from fedbench.tracking.run import MlflowTracker, flatten
+from fedbench.tracking.run import MlflowTracker
+from fedbench.tracking.run_content import flatten
 from fedbench.tracking.store import environment_store, open_store
 
 pytestmark = pytest.mark.slow
