@@ -36,6 +36,9 @@ Array = npt.NDArray[np.floating[Any]]
 UpdateKind = Literal["gradient", "delta"]
 """The kind of an update: the gradient of one minibatch, or the delta (start - trained) of local training."""
 
+WorkerKind = Literal["slots", "clients"]
+"""What a rule's workers are: the slots of tasks in flight, which clients take in turn, or the clients themselves."""
+
 
 class ArrivalRule(AttributeState, ABC):
     """The server's state machine of an asynchronous method, for one layer group; also usable outside of runs.
@@ -44,13 +47,13 @@ class ArrivalRule(AttributeState, ABC):
         parameters: float [n], the current values w. A change puts a new array here and never writes to the old one, so
             that tasks that were sent the old one hold a snapshot without a copy. All state has its dtype.
         index: t, the number of updates applied so far, which is the index of `parameters`.
-        workers: K, the number of tasks in flight.
+        workers: K, the number of workers: of slots for tasks in flight, or of clients (`AsyncAlgorithm.workers_are`).
     """
 
     def __init__(self, parameters: Array, workers: int) -> None:
         """Args:
         parameters: float [n], the initial values; not written to.
-        workers: K, the number of tasks in flight, at least 1.
+        workers: K, the number of workers, at least 1.
         """
         self.parameters = parameters
         self.workers = workers
@@ -91,6 +94,10 @@ class AsyncAlgorithm(Algorithm):
         updates: the kinds of update that the method takes: gradients of one minibatch, deltas of local training, or
             both. The first one is suggested where the configuration asks for another.
         barrier: whether workers wait until all K have answered (the synchronous references).
+        workers_are: what the rule's workers are. With "slots" there are as many as tasks in flight, and each always has
+            one; with "clients" there is one for each client of the population, and most have no task in flight.
+        vectors_per_worker: vectors of the parameters' size that the server keeps for each worker, for estimates of its
+            memory.
         estimates: whether a worker is sent an estimate made for it alone in place of the server's parameters.
         decays_at_server: whether the server adds the weight decay to a gradient, with its parameters at that moment,
             in place of the worker with those that it was sent. Deltas contain that of the local steps in any case.
@@ -98,6 +105,8 @@ class AsyncAlgorithm(Algorithm):
 
     updates: ClassVar[tuple[UpdateKind, ...]] = ("gradient", "delta")
     barrier: ClassVar[bool] = False
+    workers_are: ClassVar[WorkerKind] = "slots"
+    vectors_per_worker: ClassVar[int] = 0
     estimates: ClassVar[bool] = False
     decays_at_server: ClassVar[bool] = False
     sends: ClassVar[str] = "one update at a time: the active groups up, what a worker lacks down"
@@ -109,12 +118,25 @@ class AsyncAlgorithm(Algorithm):
 
         Args:
             parameters: float [n], the initial values of the group.
-            workers: K, the number of tasks in flight.
+            workers: K, the number of workers.
         """
 
     def period(self, workers: int) -> int:
-        """Number of updates of a group after which its parameters change."""
+        """Number of updates of a group after which its parameters change.
+
+        Args:
+            workers: K, the number of workers.
+        """
         return 1
+
+    def count_workers(self, tasks: int, clients: int) -> int:
+        """K, the number of the rule's workers in a run.
+
+        Args:
+            tasks: number of tasks in flight.
+            clients: number of clients in the population.
+        """
+        return clients if self.workers_are == "clients" else tasks
 
     def rule_is_special(self) -> bool:
         return True

@@ -33,6 +33,7 @@ class DanaZero(AsyncAlgorithm):
 
     paper: ClassVar[str] = "Hakimi et al., 2019, arXiv 1907.11612"
     sends: ClassVar[str] = "one update at a time: the active groups up, an estimate of them down"
+    vectors_per_worker: ClassVar[int] = 1
     estimates: ClassVar[bool] = True
     name: str = "dana-zero"
     momentum: float = Field(default=0.9, ge=0, lt=1)

@@ -13,12 +13,17 @@ and M answers in the buffer,
 from m = v = u = 0 and without bias correction. `delay_adaptive` gives the step of the paper's delay-adaptive variant:
 with tau the largest delay in the buffer,
 
-    eta' = min(eta, eta / tau)  where tau > tau_c,         else eta' = eta.
+    eta' = eta / tau  where tau > tau_c,                   else eta' = eta,
+
+as in the authors' published code (yujiaw98/FADAS). That code also divides by Adam's bias corrections, 1 - beta_1^t and
+sqrt(1 - beta_2^t), which the algorithm as stated here does not have: with the same Delta in
+every step, those at the start are up to 2.1 times as long without them (at t = 13), and the difference vanishes with t.
 
 Only server steps change the parameters, so indices and delays count server steps here. Each layer group has a buffer,
 moments and delays of its own.
 
-The default hyperparameters were not checked against the paper's text.
+The default hyperparameters are those of that code and its command for the delay-adaptive variant. They were not
+checked against the paper's text.
 """
 
 from typing import ClassVar
@@ -46,11 +51,11 @@ class Fadas(AsyncAlgorithm):
     refuses: ClassVar[str] = "gradients as updates: clients train"
     updates: ClassVar[tuple[UpdateKind, ...]] = ("delta",)
     name: str = "fadas"
-    buffer_size: int = Field(default=10, ge=1)
-    server_lr: float = Field(default=0.01, gt=0, allow_inf_nan=False)
+    buffer_size: int = Field(default=5, ge=1)
+    server_lr: float = Field(default=0.001, gt=0, allow_inf_nan=False)
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.99, ge=0, lt=1)
-    eps: float = Field(default=1e-3, gt=0, allow_inf_nan=False)
+    eps: float = Field(default=1e-8, gt=0, allow_inf_nan=False)
     delay_adaptive: bool = True
     delay_threshold: int = Field(default=1, ge=1)
 

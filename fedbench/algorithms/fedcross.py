@@ -15,7 +15,8 @@ parameters.
 
 Bytes: those of FedMR, save that mixed parts are new to every client, so that each round downloads all that was mixed.
 
-The default of `partner` was not checked against the paper's text.
+The defaults are those of a public implementation (PFLlib, whose measure of likeness is a sum of cosines, one for each
+tensor or two, in place of one cosine), and were not checked against the paper's text.
 """
 
 from typing import ClassVar, Literal
@@ -45,7 +46,7 @@ class FedCross(Algorithm):
     refuses: ClassVar[str] = "methods with further channels (scaffold) or a rule of their own (feddyn, fednova)"
     name: str = "fedcross"
     alpha: float = Field(default=0.99, ge=0.5, lt=1)
-    partner: Partner = "in-order"
+    partner: Partner = "least-similar"
     first_stage_rounds: int = Field(default=0, ge=0)
 
     def weight(self, samples: int) -> float:

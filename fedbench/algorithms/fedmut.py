@@ -20,7 +20,8 @@ mutated, for a variance must not become negative; the authors' published code mu
 Bytes: uplink, the active groups; downlink, the parts that the client does not hold. Models that were dealt the same
 signs are equal there, and running statistics are equal in all models.
 
-The default hyperparameters were not checked against the paper's text.
+The default hyperparameters are those of the authors' published code (HMHelloWorld/FedMut), and were not checked against
+the paper's text.
 """
 
 from typing import ClassVar
@@ -47,7 +48,7 @@ class FedMut(Algorithm):
     refuses: ClassVar[str] = "methods with further channels (scaffold) or a rule of their own (feddyn, fednova)"
     name: str = "fedmut"
     radius: float = Field(default=4.0, gt=0, allow_inf_nan=False)
-    rate: float = Field(default=0.5, ge=0, le=1)
+    rate: float = Field(default=0.3, ge=0, le=1)
     bound: int = Field(default=50, ge=1)
 
     def weight(self, samples: int) -> float:

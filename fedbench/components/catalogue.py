@@ -96,6 +96,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "fedasync": "fedbench.algorithms.fedasync:FedAsync",
         "fedbuff": "fedbench.algorithms.fedbuff:FedBuff",
         "fadas": "fedbench.algorithms.fadas:Fadas",
+        "ca2fl": "fedbench.algorithms.ca2fl:Ca2fl",
         "ssgdm": "fedbench.algorithms.ssgd:SyncSgdm",
         "ssgd-nesterov": "fedbench.algorithms.ssgd:SyncNesterov",
     },

@@ -197,7 +197,7 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
     owner = f"algorithm.name={method.name}"
     _of_type(method.objective(), Objective, f"{owner}: objective")
     if isinstance(method, AsyncAlgorithm):
-        _check_machine(method, cohort_size)
+        _check_machine(method, method.count_workers(cohort_size, population))
         return
     for samples in (1, 100):
         weight: object = method.weight(samples)

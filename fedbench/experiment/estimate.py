@@ -100,6 +100,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     problem = build_problem(config, federation)
     layout, costs = problem.layout, problem.costs
     remarks.extend(work_left_out(costs.uncounted))
+    remarks.extend(server_memory(problem))
     objective = config.method.objective()
     vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors + objective.corrects
     vectors += 2 * config.chosen_exchange.keeps_layers  # what a client keeps, and what it starts from
@@ -214,6 +215,16 @@ def costs_of(finished: Iterable[FinishedRound]) -> Iterator[Costs]:
             record.paper_comp_tflop - comp_tflop,
         )
         comm_gb, comp_tflop = record.paper_comm_gb, record.paper_comp_tflop
+
+
+def server_memory(problem: Problem) -> Iterator[str]:
+    """Says what the server of an asynchronous method keeps for its workers, if it keeps vectors for them."""
+    if problem.arrivals is None or not (vectors := problem.arrivals.method.vectors_per_worker):
+        return
+    method, workers = problem.arrivals.method, problem.arrival_server.workers
+    megabytes = vectors * workers * problem.layout.size * BYTES_PER_VALUE / 1e6
+    whose = "clients" if method.workers_are == "clients" else "tasks in flight"
+    yield f"the server of {method.name} keeps up to {megabytes:,.1f} MB for its {workers} {whose}"
 
 
 def unforeseeable(config: ExperimentConfig) -> Iterator[str]:

@@ -108,7 +108,7 @@ class Problem:
             statistics=self.statistics,
             retention=self.retention,
             share=1.0 if plan.gradient else 1.0 / plan.workers,
-            workers=plan.workers,
+            workers=plan.method.count_workers(plan.workers, len(plan.sizes)),
             method=plan.method,
             weight_decay=_weight_decay(self.config) if plan.gradient and plan.method.decays_at_server else 0.0,
             seed=self.config.seed,

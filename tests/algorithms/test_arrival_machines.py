@@ -26,6 +26,7 @@ METHODS: list[dict[str, object]] = [
     {"name": "fedasync", "staleness": "hinge", "a": 2.0, "b": 1},
     {"name": "fedbuff", "buffer_size": 3},
     {"name": "fadas", "buffer_size": 3},
+    {"name": "ca2fl", "buffer_size": 3},
     {"name": "ssgdm"},
     {"name": "ssgd-nesterov"},
 ]
@@ -150,7 +151,12 @@ def test_only_estimates_differ_from_the_parameters(parameters: dict[str, object]
 
 def test_only_methods_that_need_it_refuse_one_kind_of_work() -> None:
     work = {str(one["name"]): make(one).updates for one in METHODS}
-    assert {name for name, kinds in work.items() if "gradient" not in kinds} == {"fedasync", "fedbuff", "fadas"}
+    assert {name for name, kinds in work.items() if "gradient" not in kinds} == {
+        "fedasync",
+        "fedbuff",
+        "fadas",
+        "ca2fl",
+    }
     assert {name for name, kinds in work.items() if "delta" not in kinds} == {"ormo-da"}
     assert {str(one["name"]) for one in METHODS if make(one).barrier} == {"ssgdm", "ssgd-nesterov"}
 

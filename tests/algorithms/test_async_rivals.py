@@ -9,6 +9,7 @@ import torch
 
 from fedbench.algorithms.arrivals import ArrivalRule, AsyncAlgorithm
 from fedbench.algorithms.asgd import Asgd, NaiveAsgdm
+from fedbench.algorithms.ca2fl import Ca2fl
 from fedbench.algorithms.dana import DanaZero, LookAhead
 from fedbench.algorithms.fadas import Fadas
 from fedbench.algorithms.fedasync import FedAsync
@@ -236,6 +237,75 @@ def test_fadas_takes_an_adaptive_step_once_in_m_answers(size: int, delay_adaptiv
         np.testing.assert_allclose(machine.parameters, w, rtol=0, atol=1e-12)
         assert held[worker][1] == len(seen) - 1
     assert (len(rates) > 1) == (delay_adaptive and workers > 1)
+
+
+@pytest.mark.parametrize("clients", [1, 3, 16])
+@pytest.mark.parametrize(("size", "server_lr"), [(1, 1.0), (3, 0.5), (10, 1.0)])
+def test_ca2fl_calibrates_its_steps_with_what_it_keeps_of_each_client(
+    size: int, server_lr: float, clients: int
+) -> None:
+    method = Ca2fl(buffer_size=size, server_lr=server_lr)
+    assert method.period(clients) == size
+    assert method.count_workers(tasks=2, clients=clients) == clients
+    rng = np.random.default_rng(0)
+    machine = method.machine(START, clients)
+    w, h, buffer = START, np.zeros((clients, 3)), []
+    for t in range(65):
+        client = int(rng.integers(clients))
+        sent, index = machine.pull(client)
+        assert index == t // size
+        delta = sent - 0.7 * sent + rng.normal(size=3)
+        buffer.append((client, delta))
+        machine.push(delta, index, client)
+        if len(buffer) == size:
+            v = h.mean(axis=0) + sum(answer - h[i] for i, answer in buffer) / size
+            w = w - server_lr * v
+            for i, answer in buffer:
+                h[i] = answer
+            buffer = []
+        np.testing.assert_allclose(machine.parameters, w, rtol=0, atol=1e-12)
+    assert machine.index == 65 // size
+
+
+def test_ca2fl_is_fedbuff_without_its_weights_while_nothing_is_cached() -> None:
+    """In the first step, whichever clients answer, even twice; and for good if the caches are emptied."""
+    calibrated, buffered = Ca2fl(buffer_size=4).machine(START, 5), FedBuff(buffer_size=4).machine(START, 5)
+    rng = np.random.default_rng(3)
+    for step in range(6):
+        for client in rng.integers(5, size=4):
+            delta = rng.normal(size=3)
+            calibrated.push(delta, calibrated.index, int(client))
+            buffered.push(delta, buffered.index, int(client))
+        np.testing.assert_allclose(calibrated.parameters, buffered.parameters, rtol=0, atol=1e-12)
+        calibrated.cached.clear()  # type: ignore[attr-defined]
+        calibrated.cached_sum.fill(0)  # type: ignore[attr-defined]
+        assert calibrated.index == step + 1
+
+
+def test_ca2fl_with_one_client_and_buffer_1_takes_each_answer_whole() -> None:
+    machine, w = Ca2fl(buffer_size=1).machine(START, 1), START
+    for delta in np.random.default_rng(4).normal(size=(9, 3)):
+        machine.push(delta, machine.index, 0)
+        w = w - delta
+        np.testing.assert_allclose(machine.parameters, w, rtol=0, atol=1e-12)
+
+
+def test_ca2fl_with_buffer_1_moves_by_the_answers_of_all_after_one_each() -> None:
+    """First arrivals meet empty caches: the i-th of N moves w by its answer and by 1/N of each one before it."""
+    deltas = np.random.default_rng(5).normal(size=(4, 3))
+    machine, w = Ca2fl(buffer_size=1).machine(START, 4), START
+    for client, delta in enumerate(deltas):
+        machine.push(delta, machine.index, client)
+        w = w - delta - deltas[:client].sum(axis=0) / 4
+        np.testing.assert_allclose(machine.parameters, w, rtol=0, atol=1e-12)
+
+
+def test_ca2fl_keeps_one_vector_for_each_client_that_has_answered() -> None:
+    machine = Ca2fl(buffer_size=2).machine(START, 1000)
+    for client in (7, 3, 7, 999):
+        machine.push(np.ones(3), machine.index, client)
+    assert sorted(machine.state()["cached"]) == [3, 7, 999]
+    assert machine.state()["latest"] == {}
 
 
 def lock_steps(machine: ArrivalRule, workers: int, count: int) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -25,7 +25,7 @@ def server(algorithm: Algorithm, *, cohort: int = POOL, partial: bool = False) -
 
 @pytest.mark.parametrize("cohort", [2, 5, 6])
 def test_fedcross_moves_each_model_towards_the_next_of_the_round(cohort: int) -> None:
-    pool = server(FedCross(alpha=0.9), cohort=cohort)
+    pool = server(FedCross(alpha=0.9, partner="in-order"), cohort=cohort)
     for r in range(4):
         before, after = recombined(pool, r)
         for channel, trained in before.items():
@@ -106,7 +106,7 @@ def test_a_partial_round_changes_its_own_group_alone(algorithm: Algorithm) -> No
 
 
 RUNS = {
-    "fedcross by cosine": ("algorithm=fedcross", "algorithm.partner=least-similar", "algorithm.first_stage_rounds=1"),
+    "fedcross by cosine": ("algorithm=fedcross", "algorithm.first_stage_rounds=1"),
     "fedpart x fedmut": ("algorithm=fedmut", "schedule=sequential", "schedule.warmup_rounds=1", "rounds=auto"),
 }
 

@@ -141,3 +141,10 @@ def test_work_that_no_figure_holds_is_named(call: Call, tmp_path: Path) -> None:
     assert call("cost", *arguments).stdout.count(remark) == 1
     ran = call("run", *arguments, "runtime.executor=inline", "tracking.enabled=false")
     assert ran.stderr.count(f"warning: {remark}") == 1
+
+
+def test_the_memory_of_a_server_that_keeps_a_vector_of_each_client_is_said(call: Call) -> None:
+    few = ("algorithm=ca2fl", "rounds=1", "delays.concurrency=2")
+    assert cost(call, *few, "data.clients=5")["remark"] == "the server of ca2fl keeps up to 0.5 MB for its 5 clients"
+    dana = cost(call, "algorithm=dana-zero", "rounds=1", "delays.concurrency=2", "data.clients=5")["remark"]
+    assert dana.endswith("for its 2 tasks in flight")

@@ -35,6 +35,14 @@ METHODS = {
     "ordered adam": ("algorithm=ordered-adam",),
     "fedasync": ("algorithm=fedasync", "local.steps=2", "delays.concurrency=3", "delays.drop_rate=0.2"),
     "fedbuff, topk": ("algorithm=fedbuff", "local.steps=2", "algorithm.buffer_size=4", "update.compression=topk"),
+    "fadas": ("algorithm=fadas", "local.steps=2", "algorithm.buffer_size=4"),
+    "ca2fl, partial": (
+        "algorithm=ca2fl",
+        "local.steps=2",
+        "algorithm.buffer_size=4",
+        "delays.concurrency=3",
+        "schedule=per-client",
+    ),
     "lock-step": ("algorithm=ssgdm", "delays.arrivals_per_round=4"),
     "by seconds": ("algorithm=ormo", "delays.seconds_per_round=1.5"),
 }

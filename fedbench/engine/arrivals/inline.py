@@ -54,7 +54,7 @@ class InlineArrivalExecutor(ArrivalExecutor):
 
     def dispatch(self, order: TaskOrder, versions: tuple[int, ...], due: float) -> None:
         stale = stale_for_task(self._held, versions, order.groups, self._estimates)
-        payload = self._server.send(order.number, order.worker, order.groups, stale)
+        payload = self._server.send(order.number, self._server_spec.worker_of(order), order.groups, stale)
         task = replace(order, stale=stale, on_failure="raise" if self._raises else "report")
         try:
             self._finished[order.number] = FinishedTask(task, *self._host.run_task(task, payload, TaskSeconds()))

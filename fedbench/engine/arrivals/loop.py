@@ -68,7 +68,7 @@ class ArrivalLoop:
         self._full_ledger = TransferLedger(costs.table, clients)
         self._groups = costs.layout.all_groups
         self._feedback = Feedback.none(costs.layout)
-        self._period = plan.method.period(plan.workers)
+        self._period = plan.method.period(plan.method.count_workers(plan.workers, clients))
         self._updates = dict.fromkeys(self._groups, 0)
         self._visits: Counter[int] = Counter()
         self._idle_clients = sorted(range(clients))

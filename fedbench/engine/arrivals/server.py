@@ -14,6 +14,7 @@ import numpy as np
 from fedbench.algorithms.arrivals import Array, AsyncAlgorithm
 from fedbench.checkpoints.state import Tree, check_alike, writable
 from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, ServerStep
+from fedbench.engine.messages import TaskOrder
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS, PartTable
 from fedbench.randomness import seeded_if_foreign
@@ -30,7 +31,7 @@ class ArrivalServerSpec:
         statistics: float32 [S], the initial running statistics.
         retention: float32 [S], a: the share of each running statistic that a training step keeps.
         share: weight of an update's running statistics against the server's, in (0, 1].
-        workers: K, the number of tasks in flight.
+        workers: K, the number of workers of the method's rule.
         method: gives the state machines.
         weight_decay: lambda, with which the server adds lambda w to every gradient; 0 where clients do, or where they
             send deltas.
@@ -47,6 +48,10 @@ class ArrivalServerSpec:
     weight_decay: float = 0.0
     seed: int = 0
 
+    def worker_of(self, order: TaskOrder) -> int:
+        """The worker of the method's rule that a task counts for: its slot, or its client."""
+        return order.client if self.method.workers_are == "clients" else order.worker
+
 
 @dataclass(frozen=True)
 class SentParameters:
@@ -55,7 +60,7 @@ class SentParameters:
     Attributes:
         pieces: one array for each part.
         indices: {layer group: index of the values that were sent}, for the groups that the task trains.
-        worker: the slot of the task.
+        worker: the worker of the method's rule that the task counts for.
     """
 
     pieces: tuple[Array, ...]
@@ -97,7 +102,7 @@ class ArrivalServer:
 
         Args:
             number: number of the task.
-            worker: the slot of the task.
+            worker: the worker of the method's rule that the task counts for.
             groups: layer groups that the task trains.
             parts: the parts that its host has to be sent.
 

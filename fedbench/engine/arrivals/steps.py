@@ -9,7 +9,7 @@ class SendStep:
 
     Attributes:
         number: number of the task.
-        worker: the slot of the task.
+        worker: the worker of the method's rule that the task counts for.
         groups: layer groups that the task trains.
     """
 

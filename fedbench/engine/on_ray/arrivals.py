@@ -94,7 +94,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         runtime: RuntimeSection,
     ) -> None:
         """Set the actors up; arguments and errors as for `ActorExecutor`."""
-        self._estimates = server.method.estimates
+        self._estimates, self._worker_of = server.method.estimates, server.worker_of
         self._restarts = 0
         super().__init__(cluster, spec, data, rows, runtime, ArrivalServerActor, server)
 
@@ -143,7 +143,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         return super().model()
 
     def dispatch(self, order: TaskOrder, versions: tuple[int, ...], due: float) -> None:
-        self._steps.append(SendStep(order.number, order.worker, order.groups))
+        self._steps.append(SendStep(order.number, self._worker_of(order), order.groups))
         self._queue.add(WaitingTask(due, order.number, order, versions))
 
     def _give_out(self) -> None:

@@ -27,9 +27,14 @@ SCHEDULES = {
     "width": ("schedule.warmup_rounds=0", "schedule.rounds_per_group=1", "schedule.k=3"),
     "per-client": ("schedule.warmup_rounds=0", "schedule.rounds_per_group=1"),
 }
-OWN = {"ormo-da": ("algorithm.smoothness=1",), **dict.fromkeys(("fedbuff", "fadas"), ("algorithm.buffer_size=2",))}
+OWN = {
+    "ormo-da": ("algorithm.smoothness=1",),
+    **dict.fromkeys(("fedbuff", "fadas", "ca2fl"), ("algorithm.buffer_size=2",)),
+}
 REFUSED = {
-    **{(name, "gradient"): "it needs the clients' own parameters" for name in ("fedasync", "fedbuff", "fadas")},
+    **{
+        (name, "gradient"): "it needs the clients' own parameters" for name in ("fedasync", "fedbuff", "fadas", "ca2fl")
+    },
     ("ormo-da", "delta"): "it compares the learning rate itself",
     ("ssgdm", "per-client"): "a lock-step takes one update of a group from every worker",
     ("ssgd-nesterov", "per-client"): "a lock-step takes one update of a group from every worker",

@@ -164,6 +164,40 @@ def test_one_worker_with_local_training_is_centralised_training() -> None:
     assert result.history["epochs"].to_pylist() == [2.0, 4.0, 6.0]
 
 
+def test_ca2fl_keeps_the_answers_of_clients_and_not_of_slots() -> None:
+    """Five clients take turns in three slots; each answers with one step on the first minibatch of an epoch."""
+    config = inline(
+        *PERCEPTRON,
+        "algorithm=ca2fl",
+        "algorithm.buffer_size=2",
+        "local.steps=1",
+        "data.clients=5",
+        "delays.concurrency=3",
+        "delays.arrivals_per_round=8",
+    )
+    result = run(config)
+    module, visits = initial(config), [0] * 5
+    models = [torch.nn.utils.parameters_to_vector(module.parameters()).detach()]
+    cached, buffer = torch.zeros(5, len(models[0])), []
+    for event in events_of(result):
+        client = event["client"]
+        torch.nn.utils.vector_to_parameters(models[event["index"] // 2], module.parameters())
+        images, labels = next(itertools.islice(batches_of(config, client), 3 * visits[client], None))
+        visits[client] += 1
+        gradients = torch.autograd.grad(cross_entropy(module(images), labels), list(module.parameters()))
+        buffer.append((client, 0.05 * torch.nn.utils.parameters_to_vector(gradients)))
+        if len(buffer) == 2:
+            direction = cached.mean(dim=0) + sum(delta - cached[i] for i, delta in buffer) / 2
+            models.append(models[-1] - direction)
+            for i, delta in buffer:
+                cached[i] = delta
+            buffer = []
+    assert min(visits) > 1, "every client has been calibrated with its own answer"
+    torch.nn.utils.vector_to_parameters(models[-1], module.parameters())
+    for name, tensor in result.state_dict().items():
+        torch.testing.assert_close(tensor, module.state_dict()[name], rtol=0, atol=1e-6, msg=name)
+
+
 def test_a_client_that_keeps_its_statistics_has_those_of_all_its_tasks() -> None:
     """With one worker those of a sequential run, by which the model is scored, too."""
     config = inline(*ONE_WORKER, "algorithm=asgd", "local.batchnorm=local")

@@ -63,7 +63,8 @@ def state(machine: ArrivalRule) -> dict[str, object]:
 
 def methods() -> list[AsyncAlgorithm]:
     """Every built-in one."""
-    parameters = {"ormo-da": {"smoothness": 1.0}, "fedbuff": {"buffer_size": 2}, "fadas": {"buffer_size": 2}}
+    buffered = {name: {"buffer_size": 2} for name in ("fedbuff", "fadas", "ca2fl")}
+    parameters = {"ormo-da": {"smoothness": 1.0}, **buffered}
     made = []
     for name in BUILTIN["algorithm"]:
         if issubclass(component_class("algorithm", name), AsyncAlgorithm):

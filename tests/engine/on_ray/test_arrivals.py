@@ -51,6 +51,8 @@ VARIANTS = {
     "ormo": (),
     "estimates of partial updates": ("algorithm=dana-zero", *SEQUENTIAL, "delays.arrivals_per_round=9"),
     "buffered": ("algorithm=fedbuff", "algorithm.buffer_size=3", "local.steps=2", *WANDERING),
+    "by client": ("algorithm=ca2fl", "algorithm.buffer_size=3", "local.steps=2", *SEQUENTIAL, *WANDERING),
+    "adaptive": ("algorithm=fadas", "algorithm.buffer_size=3", "local.steps=2", *WANDERING),
     "own statistics": ("local.batchnorm=local", "local.steps=1", "algorithm=ormo", *WANDERING),
     "residuals": ("update.compression=topk", "update.compression.fraction=0.2", *WANDERING),
     "failures": (*FAULTY, "server=asgd", "runtime.max_failed_clients=5"),
