@@ -305,6 +305,8 @@ class Algorithm(Component):
         keeps: text that says what a client keeps between rounds.
         refuses: text that says what the method cannot be combined with.
         pools_rows: whether one client stands for all: it trains on all their rows, as `algorithms/centralised.py` says.
+        has_global_model: whether the server's model is scored and saved. For `algorithms/local.py` and what derives
+            from it, clients' own models are.
     """
 
     paper: ClassVar[str] = ""
@@ -312,6 +314,7 @@ class Algorithm(Component):
     keeps: ClassVar[str] = "nothing"
     refuses: ClassVar[str] = "nothing"
     pools_rows: ClassVar[bool] = False
+    has_global_model: ClassVar[bool] = True
 
     def objective(self) -> Objective:
         """Make the local objective; called once for each actor."""

@@ -23,7 +23,9 @@ class Centralised(Algorithm):
     """All rows in one place: what a federated method would reach if data could be shared; no federated method."""
 
     sends: ClassVar[str] = "every client its rows, once; nothing after the first round"
-    refuses: ClassVar[str] = "a server rule, update.*, round deadlines, attacks, kept messages: no updates are sent"
+    refuses: ClassVar[str] = (
+        "a server rule, an exchange, update.*, deadlines, Byzantine clients, kept messages: no updates are sent"
+    )
     pools_rows: ClassVar[bool] = True
     name: str = "centralised"
 
@@ -41,7 +43,7 @@ def refuse_update_steps(name: str, config: Any) -> None:
     Raises:
         ConfigError: names the option.
     """
-    update, runtime, deadline = config.update, config.runtime, config.participation.round_deadline
+    update, runtime, participation = config.update, config.runtime, config.participation
     attack = config.participation.byzantine
     options: list[tuple[str, object, object]] = [
         ("server.name", config.server.name if config.server else None, None),
@@ -49,7 +51,8 @@ def refuse_update_steps(name: str, config: Any) -> None:
         ("update.clip_norm", update.clip_norm, None),
         ("update.noise_multiplier", update.noise_multiplier, None),
         ("update.compression", update.compression.name, "none"),
-        ("participation.round_deadline", deadline, None),
+        ("participation.round_deadline", participation.round_deadline, None),
+        ("participation.byzantine", participation.byzantine and participation.byzantine.name, None),
         ("participation.byzantine.name", attack.name if attack else None, None),
         ("runtime.keep_messages", list(runtime.keep_messages), []),
     ]

@@ -16,7 +16,8 @@ NO_SERVER_RULE = "is a method of its own, not a server rule alone"
 
 def is_server_rule(method: type[Algorithm]) -> bool:
     """Whether a method differs from FedAvg at the server alone, so that it can be given as `server`."""
-    return method.objective is Algorithm.objective and method.scales is Algorithm.scales and not method.pools_rows
+    federates = method.has_global_model and not method.pools_rows
+    return federates and method.objective is Algorithm.objective and method.scales is Algorithm.scales
 
 
 class Crossed(Algorithm):
@@ -40,8 +41,8 @@ class Crossed(Algorithm):
         if server is None:
             return local
         pair = f"algorithm.name={local.name} with server.name={server.name}"
-        if local.pools_rows:
-            raise ConfigError(f"{pair}: {local.name} has one client, and no updates to combine; leave server out")
+        if local.pools_rows or not local.has_global_model:
+            raise ConfigError(f"{pair}: {local.name} has no updates to combine; leave server out")
         if local.rule_is_special():
             raise ConfigError(f"{pair}: the server rule of {local.name} is a part of the method; leave server out")
         if not is_server_rule(type(server)):

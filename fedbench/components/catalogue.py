@@ -61,6 +61,7 @@ BUILTIN: dict[str, dict[str, str]] = {
     "algorithm": {
         "fedavg": "fedbench.algorithms.fedavg:FedAvg",
         "centralised": "fedbench.algorithms.centralised:Centralised",
+        "local": "fedbench.algorithms.local:Local",
         "fedmr": "fedbench.algorithms.fedmr:FedMR",
         "fedcross": "fedbench.algorithms.fedcross:FedCross",
         "fedmut": "fedbench.algorithms.fedmut:FedMut",

@@ -152,6 +152,7 @@ def client_records(
     """
     position = {client: index for index, client in enumerate(plan.cohort)}
     accuracy = evaluation.client_accuracy if evaluation else {}
+    own_accuracy = evaluation.own_test_accuracy if evaluation else {}
     return tuple(
         ClientRecord(
             round=plan.round,
@@ -168,6 +169,7 @@ def client_records(
             else costs.client_flops(plan.groups[position[report.client]], report.client, report.passes),
             seconds=report.seconds,
             byzantine=report.client in attackers,
+            own_test_accuracy=own_accuracy.get(report.client),
         )
         for report in training.reports
     )

@@ -26,8 +26,8 @@ from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, HostOrder, HostReport, KeptMessage
 from fedbench.engine.own_layers import correct_state, start_parameters, take_back
+from fedbench.engine.own_models import OwnModelHost
 from fedbench.engine.probing import ClientProbe
-from fedbench.engine.scoring_host import ScoringHost
 from fedbench.models.flat import FlatModel
 from fedbench.protocol.client_state import LAYERS, ClientState
 from fedbench.protocol.exact_sum import summable
@@ -56,7 +56,7 @@ class TrainedClient:
     seconds: float
 
 
-class ClientHost(ScoringHost):
+class ClientHost(OwnModelHost):
     """Trains and scores clients in one model.
 
     It holds the state of every client that it trained last.

@@ -1,8 +1,8 @@
 """The interfaces between the loops that coordinate a run and the executors that compute it, inline or on Ray."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from fedbench.checkpoints.state import Tree
 from fedbench.engine.client_scoring import ClientScoringPhase
@@ -18,7 +18,7 @@ from fedbench.engine.probing import ClientProbe
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector
-from fedbench.training.scores import BatchScore
+from fedbench.training.scores import BatchScore, Scores
 
 
 @dataclass(frozen=True)
@@ -51,11 +51,30 @@ class EvaluationPhase:
             order.
         client_accuracy: {client: accuracy in 0..1 on its own training rows}, for the clients that were asked for.
         transport_bytes: bytes moved between processes.
+        own_test_accuracy: {client: accuracy in 0..1 of its own model on the test split}, where these are scored.
     """
 
     scores: tuple[BatchScore, ...]
     client_accuracy: dict[int, float]
     transport_bytes: int
+    own_test_accuracy: Mapping[int, float] = field(default_factory=dict)
+
+    @classmethod
+    def of_own_models(cls, scores: Mapping[int, Sequence[BatchScore]], transport_bytes: int) -> "EvaluationPhase":
+        """The outcome where clients' own models were scored; together the scores are those of the mean client.
+
+        Args:
+            scores: {client: the scores of its own model}.
+            transport_bytes: bytes moved between processes.
+        """
+        by_client = dict(sorted(scores.items()))
+        accuracy = {client: Scores.of(of_client).test_accuracy for client, of_client in by_client.items()}
+        return cls(
+            tuple(score for of_client in by_client.values() for score in of_client),
+            {},
+            transport_bytes,
+            {client: value for client, value in accuracy.items() if value is not None},
+        )
 
 
 class Executor(ABC):
@@ -140,6 +159,10 @@ class RoundExecutor(Executor):
     @abstractmethod
     def score_clients(self) -> ClientScoringPhase:
         """Score the global model on the held-out rows of every client that has any, participant or not."""
+
+    @abstractmethod
+    def evaluate_own(self, clients: Sequence[int]) -> EvaluationPhase:
+        """Score the own models of `clients` on the test and validation split."""
 
 
 class TaskExecutor(ABC):

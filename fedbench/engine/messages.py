@@ -81,6 +81,7 @@ class HostSpec:
         step_norms: whether the norms of every local step are recorded.
         probing: how clients' models are compared with the global one.
         keeps_layers: whether clients keep their own parameters, to go on from them (`Exchange.keeps_layers`).
+        has_global_model: whether the model that is saved is the server's; else it is the mean of all clients' own.
         own_share: the share of these where they are mixed with the global ones (`Exchange.own_share`).
         attack: what Byzantine clients do; None: all are honest.
         attackers: the Byzantine clients.
@@ -116,6 +117,7 @@ class HostSpec:
     step_norms: bool = False
     probing: Probing = NOT_PROBED
     keeps_layers: bool = False
+    has_global_model: bool = True
     own_share: float = 0.0
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()

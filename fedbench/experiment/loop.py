@@ -25,6 +25,7 @@ from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
 from fedbench.experiment.interrupt import undisturbed
 from fedbench.experiment.kept_files import Keeper
+from fedbench.experiment.references import own_models_of
 from fedbench.experiment.result import Result
 from fedbench.experiment.saved_model import named_tensors
 from fedbench.experiment.setup import Problem
@@ -318,6 +319,7 @@ class ExperimentLoop:
             probing=problem.spec.probing,
             attackers=problem.spec.attackers,
             client_scoring=problem.spec.client_scoring,
+            own_models_of=own_models_of(config, len(problem.federation.sizes)),
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:

@@ -48,7 +48,7 @@ def cut_schedule(config: ExperimentConfig, layout: ParameterLayout, rounds: int)
 def averaged_buffers(config: ExperimentConfig, module: nn.Module) -> Iterator[str]:
     """One line where buffers are averaged of which it is not known whether their mean has a meaning."""
     names = unknown_under_averaging(module)
-    if names and config.local.batchnorm != "local":
+    if names and config.local.batchnorm != "local" and config.method.has_global_model:
         yield (
             f"model.name={config.model.name}: buffers {', '.join(names)} are averaged over clients as running "
             "statistics are; if their mean has no meaning, keep them with the clients by local.batchnorm=local"

@@ -37,8 +37,8 @@ from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.keeping import check_keeping, kept_clients
 from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
 from fedbench.experiment.measured import check_measures, client_scoring, compares_updates, probing
-from fedbench.experiment.pooled import remarks_on_pooling, round_length
 from fedbench.experiment.privacy import check_privacy
+from fedbench.experiment.references import remarks_on_references, round_length
 from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.models.flat import FlatModel
@@ -144,7 +144,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         raise ConfigError(
             f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
         )
-    keeps_statistics = config.local.batchnorm == "local"
+    keeps_statistics = config.local.batchnorm == "local" or not method.has_global_model
     local, data, cohort_size = config.local, config.data, config.slots()
     mean, std = scaling(data, federation.data)
     length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
@@ -155,7 +155,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     check_privacy(config, table, federation.sizes, length, rounds)
     remarks = (
         *federation.remarks,
-        *remarks_on_pooling(federation, length),
+        *remarks_on_references(method, federation, length),
         *(f"model.name={config.model.name}: {line}" for line in ties_in_words(module)),
         *averaged_buffers(config, module),
         *idle_objectives(config, method, layout, module, rounds),
@@ -208,6 +208,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         step_norms=config.analysis.step_norms,
         probing=probing(config),
         keeps_layers=config.chosen_exchange.keeps_layers,
+        has_global_model=method.has_global_model,
         own_share=config.chosen_exchange.own_share,
         attack=config.participation.byzantine,
         attackers=config.participation.attackers(data.clients, config.seed),

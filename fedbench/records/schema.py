@@ -91,7 +91,15 @@ the global model after the round; *_before_*, *_after_*: over the participants, 
 the one that it has trained; participants, absentees: means of the global model over those that took part in the round
 and over the others. Null but in rounds of `evaluation.client_every`; see `fedbench.records.client_scores`."""
 
-ADDED_LATER = ("byzantine", "group_clients", *STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES, *CLIENT_FIGURES)
+ADDED_LATER = (
+    "byzantine",
+    "own_test_accuracy",
+    "group_clients",
+    *STEP_FIGURES,
+    *DIVERGENCE_FIGURES,
+    *PROBE_FIGURES,
+    *CLIENT_FIGURES,
+)
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
 CLIENT_SCHEMA = pa.schema(
@@ -108,11 +116,13 @@ CLIENT_SCHEMA = pa.schema(
         ("flops", pa.int64()),
         ("seconds", pa.float64()),
         ("byzantine", pa.bool_()),
+        ("own_test_accuracy", pa.float64()),
     ]
 )
 """`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline). byzantine: whether
 the client attacks (`participation.byzantine`), whose train_loss is the one on the labels that it trained on; null in
-runs of earlier versions."""
+runs of earlier versions. own_test_accuracy: of the client's own model on the common test split, in runs without a
+global model (algorithm=local); null elsewhere."""
 
 ARRIVAL_SCHEMA = pa.schema(
     [
@@ -239,6 +249,7 @@ class ClientRecord:
     flops: int
     seconds: float
     byzantine: bool = False
+    own_test_accuracy: float | None = None
 
 
 DROPPED = "dropped"

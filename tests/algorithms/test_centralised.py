@@ -110,6 +110,7 @@ def test_its_rows_travel_once_and_the_cost_is_foreseen(overrides: tuple[str, ...
         "participation.round_deadline=5",
         "server=ormo",
         "exchange=rotate",
+        "participation.byzantine=sign-flip",
     ],
 )
 def test_options_on_updates_are_refused(option: str) -> None:

@@ -63,6 +63,9 @@ class ClientActor(ArrivalHost):
     def score_clients(self, *arguments: Any) -> Any:
         return self._watched(super().score_clients, *arguments)
 
+    def evaluate_own(self, *arguments: Any) -> Any:
+        return self._watched(super().evaluate_own, *arguments)
+
     def _watched(self, work: Callable[..., Any], *arguments: Any) -> Any:
         """What `work` returns.
 

@@ -37,10 +37,12 @@ from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.node_sum import NodeSum
 from fedbench.engine.on_ray.placement import assign, deal_tests
 from fedbench.engine.on_ray.server_actors import PoolServerActor, ServerActor
+from fedbench.engine.own_models import mean_model
 from fedbench.engine.probing import ClientProbe
 from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.errors import HangingClients, RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
+from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PartTable
 
 INT64_BYTES = 8
@@ -290,6 +292,21 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
                 calls.append(call.remote(stale, payloads.reference(stale), clients, state))
         scores = {client: score for of_actor in self._ask(calls) for client, score in of_actor.items()}
         return ClientScoringPhase(scores, payloads.bytes)
+
+    def evaluate_own(self, clients: Sequence[int]) -> EvaluationPhase:
+        payloads, actors = Payloads(self._server, self._spec.table), self._cluster.actor_count
+        calls = []
+        for actor, host in enumerate(self._cluster.client_actors):
+            here = [client for client in clients if self._home.get(client, client % actors) == actor]
+            if here:
+                stale = self._bring_up_to_date(actor)
+                calls.append(host.evaluate_own.remote(stale, payloads.reference(stale), here, self._batches))
+        scores = {client: scores for of_actor in self._ask(calls) for client, scores in of_actor.items()}
+        return EvaluationPhase.of_own_models(scores, payloads.bytes)
+
+    def model(self) -> tuple[Vector, Vector]:
+        model = super().model()
+        return model if self._spec.has_global_model else mean_model(model, self._client_states(), len(self._sizes))
 
     def _start_parts(self, actor: int) -> tuple[int, ...]:
         """Parts of a pool model; the actor then no longer holds the global values of these."""

@@ -18,6 +18,7 @@ from fedbench.engine.client_scoring import ClientScoringPhase, scored_clients
 from fedbench.engine.device import TorchSettings
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor, TrainingPhase
 from fedbench.engine.messages import DeviceRecord, HostSpec, KeptMessage, RoundOutcome, RoundPlan
+from fedbench.engine.own_models import mean_model
 from fedbench.engine.probing import ClientProbe
 from fedbench.engine.rounds.pool_server import PoolServer
 from fedbench.engine.rounds.server import Server
@@ -108,6 +109,11 @@ class InlineRoundExecutor(RoundExecutor):
         clients = scored_clients(self._test_rows)
         return ClientScoringPhase(self._host.score_clients(stale, self._server.payload(stale), clients), 0)
 
+    def evaluate_own(self, clients: Sequence[int]) -> EvaluationPhase:
+        stale = self._bring_up_to_date()
+        scores = self._host.evaluate_own(stale, self._server.payload(stale), clients, self._batches)
+        return EvaluationPhase.of_own_models(scores, 0)
+
     def _start_parts(self) -> tuple[int, ...]:
         """The parts of a pool model; the host then no longer holds the global values of these."""
         parts = self._server.start_parts()
@@ -132,7 +138,8 @@ class InlineRoundExecutor(RoundExecutor):
         self._held = state["held"][0] if len(state["held"]) == 1 else [-1] * len(self._held)
 
     def model(self) -> tuple[Vector, Vector]:
-        return self._server.model()
+        model = self._server.model()
+        return model if self._spec.has_global_model else mean_model(model, self._host.all_states(), len(self._sizes))
 
     def devices(self) -> list[DeviceRecord]:
         return [self._device]

@@ -1,6 +1,6 @@
 """The loop of a synchronous run: plan, train, combine, score and record, round after round."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from fedbench.accounting.costs import CostModel
 from fedbench.accounting.totals import added
@@ -15,7 +15,7 @@ from fedbench.engine.bookkeeping import (
 )
 from fedbench.engine.client_scoring import NO_CLIENT_SCORES, NOT_SCORED, ClientScoring
 from fedbench.engine.divergence import check_accepted, check_finite
-from fedbench.engine.interfaces import RoundExecutor
+from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor
 from fedbench.engine.probing import NOT_PROBED, Probing
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.records.client_scores import by_file, client_score_figures
@@ -40,6 +40,7 @@ class RoundLoop:
         probing: Probing = NOT_PROBED,
         attackers: frozenset[int] = frozenset(),
         client_scoring: ClientScoring = NOT_SCORED,
+        own_models_of: Sequence[int] = (),
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -52,7 +53,9 @@ class RoundLoop:
         probing: after which rounds the clients' models are compared with the global one.
         attackers: the Byzantine clients.
         client_scoring: in which rounds clients are scored on their held-out rows.
+        own_models_of: the clients whose own models are scored in place of a global one; (): there is one.
         """
+        self._own_models_of = own_models_of
         self._executor = executor
         self._costs = costs
         self._rounds = rounds
@@ -83,7 +86,13 @@ class RoundLoop:
 
     def scores(self) -> Scores:
         """The scores of the current global model."""
-        return Scores.of(self._executor.evaluate(()).scores)
+        return Scores.of(self._evaluate(()).scores)
+
+    def _evaluate(self, accepted: Sequence[int]) -> EvaluationPhase:
+        """Score the global model, or clients' own; and the former on the training rows of the accepted clients."""
+        if self._own_models_of:
+            return self._executor.evaluate_own(self._own_models_of)
+        return self._executor.evaluate(accepted if self._evaluate_clients else ())
 
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
         """Run the remaining rounds and yield the records of each.
@@ -112,7 +121,7 @@ class RoundLoop:
             stopping = should_stop()
             due = (index + 1) % evaluate_every == 0 or index + 1 == self._rounds
             accepted = [report.client for report in training.reports if report.status == "ok"]
-            evaluation = executor.evaluate(accepted if self._evaluate_clients else ()) if due else None
+            evaluation = self._evaluate(accepted) if due else None
             scored = executor.score_clients() if self._client_scoring.is_due(index) else NO_CLIENT_SCORES
             client_scores = scored_rows(index, scored, training.reports)
             evaluation_seconds = clock.lap() + training.scoring_seconds

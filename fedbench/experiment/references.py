@@ -1,9 +1,12 @@
-"""The length of a round in which one client holds all rows (`algorithms/centralised.py`)."""
+"""What differs in runs that are not federated: one client has all rows (centralised), or each is alone (local)."""
 
 from collections.abc import Iterator
 from dataclasses import replace
 
+from fedbench.algorithms.base import Algorithm
+from fedbench.algorithms.local import Local
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.own_models import scored_sample
 from fedbench.experiment.federation import Federation
 from fedbench.planning.samplers import draw_cohort
 from fedbench.training.minibatches import LocalLength
@@ -32,18 +35,37 @@ def round_length(config: ExperimentConfig, federation: Federation, length: Local
     return replace(length, epochs=None, steps=max(1, steps))
 
 
-def remarks_on_pooling(federation: Federation, length: LocalLength) -> Iterator[str]:
-    """A line on what a round is where one client holds all rows, and on what it costs.
+def own_models_of(config: ExperimentConfig, clients: int) -> tuple[int, ...]:
+    """The clients whose own models are scored in place of a global one; (): there is one.
 
     Args:
+        config: the experiment.
+        clients: number of clients.
+    """
+    method = config.method
+    return scored_sample(config.seed, clients, method.scored_clients) if isinstance(method, Local) else ()
+
+
+def remarks_on_references(method: Algorithm, federation: Federation, length: LocalLength) -> Iterator[str]:
+    """A line on what a round is where one client holds all rows, or on what is scored where each client is alone.
+
+    Args:
+        method: the method.
         federation: the data.
         length: what `round_length` returned.
     """
+    if isinstance(method, Local):
+        clients = len(federation.sizes)
+        yield (
+            f"algorithm.name={method.name}: there is no global model; accuracy and loss are the mean over the own "
+            f"models of {min(method.scored_clients, clients)} of {clients} clients on the common test split, and the "
+            "mean of all models is saved"
+        )
     if federation.pooled_sizes:
         (rows,) = federation.sizes
         yield (
-            f"algorithm.name=centralised: the {rows:,} rows of {len(federation.pooled_sizes)} clients are in one place,"
-            f" which trains on {length.samples_of(rows):,} samples a round, as many as the participants of the "
+            f"algorithm.name={method.name}: the {rows:,} rows of {len(federation.pooled_sizes)} clients are in one "
+            f"place, which trains on {length.samples_of(rows):,} samples a round, as many as the participants of the "
             f"federated round; its uplink is the rows, {federation.pooled_bytes:,} bytes, once"
         )
 

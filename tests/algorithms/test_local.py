@@ -1,0 +1,149 @@
+"""Local training: a plain loop over single clients, with one client FedAvg, and the same on any number of actors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from broken_runs import BreakAfter, Broken, load, tables
+from plain_training import accuracy, images, new_module, train_round
+from warm_pools import WarmPools
+
+from fedbench import ConfigError, resume
+from fedbench.engine.own_models import scored_sample
+from fedbench.experiment.estimate import estimate
+from fedbench.experiment.federation import load_federation
+from fedbench.experiment.run import run
+from fedbench.planning.samplers import UNIFORM, draw_cohort
+from fedbench.records.schema import CLIENT_SCHEMA
+
+pytestmark = pytest.mark.usefixtures("run_folder")
+LOCAL = "algorithm=local"
+SOME = "participation.clients_per_round=4"
+
+
+def test_every_client_is_a_plain_loop_of_its_own() -> None:
+    config = load(LOCAL, SOME, "rounds=3", "local.optimizer.momentum=0.9")
+    federation = load_federation(config)
+    modules, data = [new_module(config, federation) for _ in range(6)], images(config, federation)
+    test = images(config, federation, "test")
+    result = run(config)
+    recorded = tables(result.directory)["clients.parquet"]
+    for r in range(3):
+        cohort = draw_cohort(UNIFORM, r, 4, federation.sizes, config.seed)
+        for client in cohort:
+            train_round(modules[client], config, data, federation.rows[client], r, client, steps=2)
+        scores = [accuracy(module, test) for module in modules]
+        assert result.history.to_pylist()[r]["test_accuracy"] == pytest.approx(np.mean(scores), abs=1e-9)
+        rows = {row["client"]: row["own_test_accuracy"] for row in recorded if row["round"] == r}
+        assert rows == pytest.approx({client: scores[client] for client in cohort}, abs=1e-9)
+    for name, values in result.state_dict().items():
+        if not name.endswith("num_batches_tracked"):
+            mean = np.mean([module.state_dict()[name].numpy().astype(float) for module in modules], axis=0)
+            np.testing.assert_allclose(values.numpy(), mean, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("overrides", [(), ("schedule=sequential", "schedule.warmup_rounds=1")])
+def test_with_one_client_it_is_fedavg(overrides: tuple[str, ...]) -> None:
+    alone = ("data.clients=1", *overrides)
+    expected, result = run(load("algorithm=fedavg", *alone)), run(load(LOCAL, *alone))
+    assert result.summary["client_flops"] == expected.summary["client_flops"]
+    for name, values in result.state_dict().items():
+        np.testing.assert_allclose(values.numpy(), expected.state_dict()[name].numpy(), rtol=0, atol=1e-6)
+    assert result.history.column("test_accuracy") == expected.history.column("test_accuracy")
+
+
+def test_its_initial_model_travels_once_and_the_cost_is_foreseen() -> None:
+    config = load(LOCAL, SOME, "schedule=sequential", "schedule.warmup_rounds=1")
+    result, foreseen = run(config), estimate(config)
+    sent, seen = 4 * result.summary["parameters"], set[object]()
+    for row in tables(result.directory)["clients.parquet"]:
+        assert (row["uplink_bytes"], row["downlink_bytes"]) == (0, 0 if row["client"] in seen else sent)
+        seen.add(row["client"])
+    assert foreseen.total.uplink_bytes == result.summary["uplink_bytes"] == 0
+    assert foreseen.total.downlink_bytes == result.summary["downlink_bytes"] == len(seen) * sent
+    assert foreseen.total.client_flops == result.summary["client_flops"]
+
+
+def test_a_sample_of_the_clients_is_scored_where_there_are_many() -> None:
+    config = load(LOCAL, "algorithm.scored_clients=2", "rounds=2", "evaluation.every=2")
+    result = run(config)
+    drawn = scored_sample(config.seed, 6, 2)
+    rows = tables(result.directory)["clients.parquet"]
+    assert [row["client"] for row in rows if row["own_test_accuracy"] is not None] == list(drawn)
+    own = [row["own_test_accuracy"] for row in rows if row["own_test_accuracy"] is not None]
+    assert result.summary["final_accuracy"] == pytest.approx(sum(own) / 2, abs=1e-12)  # type: ignore[arg-type]
+    assert len({scored_sample(seed, 100, 5) for seed in range(5)}) == 5
+    assert scored_sample(0, 5, 20) == (0, 1, 2, 3, 4)
+
+
+def test_fedavg_has_no_accuracy_of_own_models() -> None:
+    rows = tables(run(load("rounds=1")).directory)["clients.parquet"]
+    assert list(rows[0]) == [name for name in CLIENT_SCHEMA.names if name != "seconds"]
+    assert {row["own_test_accuracy"] for row in rows} == {None}
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "server=fedadam",
+        "server=ormo",
+        "update.clip_norm=1.0",
+        "update.compression=topk",
+        "participation.round_deadline=5",
+        "exchange=rotate",
+        "participation.byzantine=sign-flip",
+        "local.batchnorm=aggregate",
+        "evaluation.batchnorm=recalibrate",
+        "evaluation.per_client=true",
+        "schedule=importance",
+        "analysis.divergence=true",
+        "runtime.max_failed_clients=1",
+        "runtime.keep_messages=[1]",
+    ],
+)
+def test_what_needs_a_global_model_or_updates_is_refused(option: str) -> None:
+    keeps = ("runtime.keep_models=[1]",) if "keep" in option else ()
+    with pytest.raises(ConfigError, match="local"):
+        run(load(LOCAL, option, *keeps))
+
+
+def test_it_is_no_server_rule() -> None:
+    with pytest.raises(ConfigError, match=r"server\.name=local"):
+        run(load("algorithm=fedprox", "server=local"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("overrides", [(SOME,), (SOME, "algorithm.scored_clients=3", "runtime.slots=2")])
+def test_a_run_on_actors_or_resumed_leaves_the_same_model(overrides: tuple[str, ...], warm_pools: WarmPools) -> None:
+    expected = run(load(LOCAL, *overrides, "output.directory=whole")).summary
+    for actors in (1, 2, 4):
+        on_actors = warm_pools.run(load(LOCAL, *overrides, "runtime.executor=ray", f"runtime.actors={actors}"))
+        assert on_actors.summary["model_sha256"] == expected["model_sha256"]
+        recorded = [tables(path)["clients.parquet"] for path in (Path("whole"), on_actors.directory)]
+        assert recorded[0] == recorded[1]
+    with pytest.raises(Broken):
+        run(load(LOCAL, *overrides, "output.directory=broken"), [BreakAfter(3)])
+    assert resume("broken").summary["model_sha256"] == expected["model_sha256"]
+    assert tables(Path("whole")) == tables(Path("broken"))
+
+
+@pytest.mark.parametrize("algorithm", ["local", "centralised"])
+def test_clients_held_out_rows_are_scored_with_their_own_model_or_with_the_one_of_all(algorithm: str) -> None:
+    config = load(f"algorithm={algorithm}", "rounds=2", "data.samples_per_client=40", "data.client_test_fraction=0.5")
+    federation, result = load_federation(config), run(config)
+    module, data = new_module(config, federation), images(config, federation)
+    scores = []
+    for client, held_out in enumerate(federation.test_rows):
+        if algorithm == "local":
+            module = new_module(config, federation)
+        if algorithm == "local" or client == 0:
+            rows = federation.rows[client]
+            for r in range(2):
+                train_round(module, config, data, rows, r, client, steps=-(-len(rows) // 10))
+        scores.append(accuracy(module, (data[0][held_out], data[1][held_out])))
+    assert not set(np.concatenate(federation.rows)) & set(np.concatenate(federation.test_rows))
+    last = result.history.to_pylist()[-1]
+    assert last["client_accuracy_mean"] == pytest.approx(np.mean(scores), abs=1e-9)
+    assert last["client_accuracy_worst"] == pytest.approx(min(scores), abs=1e-9)
+    if algorithm == "local":
+        assert last["client_accuracy_after_mean"] == pytest.approx(np.mean(scores), abs=1e-9)
