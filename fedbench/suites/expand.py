@@ -12,6 +12,7 @@ from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, FedbenchError
 from fedbench.planning.schedules import Cyclic
 from fedbench.suites.cell_values import Measure
+from fedbench.suites.equal_spending import Spending
 from fedbench.suites.file import Branch, Figure, Place, SuiteFile, Until, leaves, path_name
 from fedbench.suites.plan import Plan, PlannedAnalysis, Run, SuiteCell, slug
 from fedbench.suites.scale import LayerCounts, rounds_of, scaled
@@ -111,6 +112,7 @@ class _Expansion:
                 through,
                 self._published.get(place),
                 " ".join(about.note for about in self._about(*place) if about.note),
+                _equal(self._until((*self._rows[place[0]], *self._columns[place[1]]))),
             )
             for place, (_, through) in configs.items()
         }
@@ -218,9 +220,8 @@ class _Expansion:
         return self._sources[base]
 
     def _concrete(self, config: ExperimentConfig, path: Branch) -> Located:
-        untils = [part.until for part in path if part.until is not None]
         full = [part.full_updates for part in path if part.full_updates is not None]
-        until, as_full = (untils[-1] if untils else None), bool(full and full[-1])
+        until, as_full = self._until(path), bool(full and full[-1])
         needs_groups = self._scale < 1 or as_full or (isinstance(until, Until) and until.cycle is not None)
         groups = self._groups(config) if needs_groups else 0
         config, words = scaled(config, self._scale, groups, self._cycles_read)
@@ -233,6 +234,12 @@ class _Expansion:
             full_schedule = {"rounds": rounds_of(config, groups), "schedule": {"name": "full"}}
             config = ExperimentConfig.from_mapping(config.to_mapping() | full_schedule)
         return config, through
+
+    @staticmethod
+    def _until(path: Branch) -> Until | str | None:
+        """Up to where a cell is read, by its row and column."""
+        untils = [part.until for part in path if part.until is not None]
+        return untils[-1] if untils else None
 
     def _runs(self, configs: dict[Address, Located]) -> tuple[dict[str, Run], dict[tuple[Address, int], str]]:
         """The distinct runs, and which one each cell and seed reads."""
@@ -273,8 +280,12 @@ def _base_and_others(name: str, suite: SuiteFile, overrides: tuple[str, ...]) ->
     return (bases[0] if bases else None), others
 
 
+def _equal(until: Until | str | None) -> Spending | None:
+    return until.equal if isinstance(until, Until) else None
+
+
 def _through(until: Until | str | None, config: ExperimentConfig, groups: int, scale: float) -> int | None:
-    if until is None:
+    if until is None or _equal(until) is not None:
         return None
     if isinstance(until, Until) and until.round is not None:
         return max(1, round(until.round * scale))

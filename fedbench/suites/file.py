@@ -13,6 +13,7 @@ from fedbench.config.yaml_text import is_yaml_file, read_yaml
 from fedbench.errors import ConfigError
 from fedbench.suites.analysis_part import AnalysisPart, Statement
 from fedbench.suites.cell_values import Measure
+from fedbench.suites.equal_spending import Spending
 from fedbench.system.home import expanded
 
 SUITES = Path(__file__).parent / "shipped"
@@ -22,20 +23,24 @@ NAME = r"^[^/*?\[\]]+$"
 
 
 class Until(Section):
-    """Up to where a run is read: the end of a cycle, or a round.
+    """Up to where a run is read: the end of a cycle, a round, or an equal spending.
 
     Attributes:
         cycle: the end of this cycle (from 1) of the cell's schedule; a run of full updates is read at the same round.
         round: this many rounds; scaled with the run.
+        equal: the last round by which the run has spent no more bytes (sent up and down), or FLOPs, than the row of
+            its column that spends least has in all, seed by seed. References (`centralised`, `local`) are read at their
+            end, and are not looked at for what is spent.
     """
 
     cycle: int | None = Field(default=None, ge=1)
     round: int | None = Field(default=None, ge=1)
+    equal: Spending | None = None
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
-        if (self.cycle is None) == (self.round is None):
-            raise ValueError(f"cycle={self.cycle} and round={self.round}: set one of the two")
+        if [self.cycle, self.round, self.equal].count(None) != 2:
+            raise ValueError(f"cycle={self.cycle}, round={self.round} and equal={self.equal}: set one of the three")
         return self
 
 

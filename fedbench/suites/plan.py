@@ -7,6 +7,7 @@ from functools import cached_property
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.suites.analysis_part import AnalysisPart
 from fedbench.suites.cell_values import Measure
+from fedbench.suites.equal_spending import Spending
 from fedbench.suites.file import Figure, SuiteFile
 
 
@@ -52,6 +53,7 @@ class SuiteCell:
         through: the number of rounds that are read; None: all.
         published: the printed figure; None: there is none.
         note: a footnote.
+        equal: what is spent until where the runs are read, in place of `through`; None: that counts.
     """
 
     row: str
@@ -61,6 +63,7 @@ class SuiteCell:
     through: int | None
     published: Figure | None = None
     note: str = ""
+    equal: Spending | None = None
 
 
 @dataclass(frozen=True)

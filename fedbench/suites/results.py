@@ -14,10 +14,12 @@ from fedbench.records.reader import load_run
 from fedbench.report.analyses import as_table
 from fedbench.suites.analysis_outcome import AnalysisOutcome, all_statements
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
+from fedbench.suites.equal_spending import affordable, common_budget
+from fedbench.suites.equal_spending import note as equal_spending_note
 from fedbench.suites.plan import Plan, SuiteCell
 from fedbench.suites.ranks import SuiteRanks, ranks_of
 from fedbench.suites.statements import statements_table
-from fedbench.suites.tasks import Grid, grids
+from fedbench.suites.tasks import REFERENCES, Grid, grids
 from fedbench.tables.comparisons import Judgement, judged_together
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
@@ -214,7 +216,25 @@ class Outcomes:
         if not outcome.finished:
             absence = Absence.FAILED if outcome.status == "failed" else Absence.INTERRUPTED
             return Reading.absent(absence, f"{outcome.status}: {outcome.reason}" if outcome.reason else "")
-        return self._reading(digest, cell.measure, cell.through)
+        return self._reading(digest, cell.measure, self._through(cell, digest))
+
+    def _through(self, cell: SuiteCell, digest: str) -> int | None:
+        """The number of rounds of a run that a cell reads; None: all."""
+        of = cell.equal
+        if of is None or self._is_reference(digest):
+            return cell.through
+        (seed,) = [seed for seed, of_seed in cell.runs.items() if of_seed == digest]
+        beside = (other.runs[seed] for other in self.plan.cells.values() if other.column == cell.column and other.equal)
+        spending = [
+            self._history(other)
+            for other in dict.fromkeys(beside)
+            if not self._is_reference(other) and other in self.by_digest and self.by_digest[other].finished
+        ]
+        budget = common_budget(spending, of)
+        return None if budget is None else affordable(self._history(digest), of, budget)
+
+    def _is_reference(self, digest: str) -> bool:
+        return self.plan.runs[digest].config.algorithm.name in REFERENCES
 
     def _reading(self, digest: str, measure: Measure, through: int | None) -> Reading:
         key = digest, measure, through
@@ -300,6 +320,8 @@ class Outcomes:
         plan = self.plan
         notes = [f"Published: {plan.file.published.source}."] if plan.file.published else []
         notes += [f"{note.rstrip('.')}." for note in plan.file.notes]
+        equal = {cell.column: cell.equal for cell in plan.cells.values() if cell.equal}
+        notes += [sentence] if (sentence := equal_spending_note(equal)) else []
         notes += [sentence] if (sentence := how_chosen(self._chosen_on())) else []
         if plan.scaling:
             notes.append(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}.")

@@ -22,6 +22,7 @@ SHIPPED = (
     "fedpart-table6",
     "fedpart-table7",
     "fedpart-table9",
+    "layers",
     "ormo-heterogeneity",
     "quickstart",
 )
@@ -69,6 +70,7 @@ def test_the_suites_are_shipped_and_listed() -> None:
         ("fedpart-table7", 6, 3, 6),
         ("fedmr-cifar10", 5, 4, 20),
         ("ormo-heterogeneity", 8, 12, 32),
+        ("layers", 6, 6, 6),
         ("quickstart", 7, 6, 7),
     ],
 )
