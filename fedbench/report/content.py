@@ -4,6 +4,7 @@ import shlex
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import yaml
 
@@ -20,6 +21,9 @@ from fedbench.report.result_tables import ABOUT, paired_table, reached_table, re
 from fedbench.report.shown_metrics import PRINTED, chosen_columns, default_target
 from fedbench.report.svg_chart import Chart
 from fedbench.report.svg_heatmap import Heatmap
+from fedbench.report.tasks import ranking_of
+from fedbench.tables.rank_diagram import RankPicture, picture
+from fedbench.tables.ranks import Ranking
 from fedbench.tables.table import Table
 
 MOST_PARTITIONS = 4
@@ -63,6 +67,8 @@ class Report:
         recipes: configuration and commands that run each method again.
         command: the command that made the report.
         analyses: what was looked into beside the rounds.
+        ranking: the methods ranked over several tasks; None where there are none, or too few.
+        rank_picture: the diagram of the ranking.
     """
 
     title: str
@@ -84,16 +90,25 @@ class Report:
     recipes: tuple[Recipe, ...]
     command: str
     analyses: Analyses = NO_ANALYSES
+    ranking: Ranking | None = None
+    rank_picture: RankPicture | None = None
+
+    @cached_property
+    def ranks(self) -> Table | None:
+        """The table of the ranking."""
+        return None if self.ranking is None else self.ranking.table()
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables of figures, which `table.csv` holds."""
-        return tuple(table for table in (self.results, self.differences, self.reached) if table is not None)
+        tables = (self.results, self.differences, self.ranks, self.reached)
+        return tuple(table for table in tables if table is not None)
 
     @property
     def printed_tables(self) -> tuple[Table, ...]:
         """The tables of figures, which `table.tex` holds."""
-        return tuple(table for table in (self.printed_results, self.differences, self.reached) if table is not None)
+        tables = (self.printed_results, self.differences, self.ranks, self.reached)
+        return tuple(table for table in tables if table is not None)
 
 
 def make_report(
@@ -120,10 +135,11 @@ def make_report(
     methods, asked = comparison.methods, chosen_columns(columns)
     against = comparison.baseline(baseline)
     aim = default_target(methods) if target is None else target
+    ranking, refusal = ranking_of(methods)
     origin = "The target is 90 % of the worst method's best accuracy." if target is None else "The target was given."
     return Report(
         title=_title(methods),
-        intro=tuple(_intro(comparison, against)),
+        intro=(*_intro(comparison, against), *filter(None, [refusal])),
         comparison=comparison,
         baseline=against,
         target=aim,
@@ -144,6 +160,8 @@ def make_report(
         recipes=tuple(map(_recipe, methods)),
         command=command,
         analyses=analyses_of(run.directory for run in comparison.runs),
+        ranking=ranking,
+        rank_picture=None if ranking is None else picture(ranking),
     )
 
 

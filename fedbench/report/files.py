@@ -50,6 +50,7 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         written = [replace_text(directory / name, text) for name, text in contents.items()]
         earlier = {f"{name}.{kind}" for name in known for kind in ("svg", "pdf")}
         earlier |= {path.name for path in (directory / CHARTS).glob(f"{PICTURES}*.png")}
+        earlier |= {path.name for path in (directory / CHARTS).glob("ranks-*")}
         for stale in earlier - pictures.keys():
             (directory / CHARTS / stale).unlink(missing_ok=True)
         for name, content in pictures.items():
@@ -68,6 +69,9 @@ def _pictures(report: Report) -> Iterator[tuple[str, bytes]]:
     for heatmap in report.partitions:
         yield f"{heatmap.name}.svg", heatmap_svg(heatmap).encode()
         yield f"{heatmap.name}.pdf", heatmap_pdf(heatmap)
+    if report.rank_picture is not None:
+        for kind, content in report.rank_picture.files.items():
+            yield f"{report.rank_picture.name}.{kind}", content
     for number, analysis in enumerate(report.analyses.shown, 1):
         for picture in analysis.pictures:
             yield picture_name(number, picture), picture.file.read_bytes()

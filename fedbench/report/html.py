@@ -6,7 +6,7 @@ from fedbench.report.analyses import template_functions
 from fedbench.report.charts import MOST_LINES
 from fedbench.report.content import Report
 from fedbench.report.svg_chart import sample
-from fedbench.tables.html import environment, table_html
+from fedbench.tables.html import environment, picture_html, table_html
 
 
 def page(report: Report) -> str:
@@ -14,5 +14,5 @@ def page(report: Report) -> str:
     methods = report.comparison.methods[:MOST_LINES]
     legend = [(Markup(sample(style)), method.title) for style, method in enumerate(methods)]
     template = environment("fedbench.report").get_template("report.html.jinja")
-    functions = {"table_html": table_html, **template_functions()}
+    functions = {"table_html": table_html, "picture_html": picture_html, **template_functions()}
     return template.render(title=report.title, report=report, legend=legend, **functions) + "\n"

@@ -10,6 +10,7 @@ from fedbench.report.content import Report
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import JUDGED, comparisons, spent_until
 from fedbench.report.shown_metrics import COLUMNS
+from fedbench.report.tasks import baselines
 from fedbench.tables import render
 from fedbench.tables.render import escaped_markdown
 from fedbench.tables.seed_statistics import Spread, paired
@@ -29,6 +30,10 @@ def markdown(report: Report) -> str:
             parts += ["## Accuracy against what was spent", escaped_markdown(report.chart_note), *pictures]
         if table is not None:
             parts += [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
+        if table is report.ranks and report.rank_picture is not None:
+            shown = report.rank_picture
+            image = [f"![{escaped_markdown(shown.title)}](charts/{shown.name}.svg)"] if shown.files else []
+            parts += [*image, escaped_markdown(shown.note)]
     parts += _analyses(report.analyses)
     parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
     for recipe in report.recipes:
@@ -69,6 +74,7 @@ def document(report: Report) -> dict[str, Any]:
         "baseline": report.baseline.label,
         "target": report.target,
         "methods": [_method(report, method) for method in comparison.methods],
+        "ranks": None if report.ranking is None else report.ranking.to_mapping(),
         "analyses": [
             {
                 "kind": analysis.kind,
@@ -82,8 +88,9 @@ def document(report: Report) -> dict[str, Any]:
 
 
 def _method(report: Report, method: Method) -> dict[str, Any]:
-    against = report.baseline
-    judgements = comparisons(report.comparison.methods, against)
+    methods = report.comparison.methods
+    against = baselines(methods, report.baseline)[method.letter]
+    judgements = comparisons(methods, report.baseline)
     concluded = {name: judgement for (letter, name), (_, judgement) in judgements.items() if letter == method.letter}
     return {
         "label": method.label,
@@ -91,8 +98,9 @@ def _method(report: Report, method: Method) -> dict[str, Any]:
         "seeds": list(method.seeds),
         "runs": [_run(run, report.target) for run in method.runs],
         **{name: _spread(method.spread(name)) for name in COLUMNS},
+        "measured_against": None if against is None or against is method else against.label,
         "against_baseline": None
-        if method is against
+        if against is None or against is method
         else {
             key: _paired(method, against, key) | (concluded[key].to_mapping() if key in concluded else {})
             for key in (*JUDGED, "uplink_bytes", "downlink_bytes", "client_flops")

@@ -7,6 +7,7 @@ from fedbench.records.metrics import how_chosen, spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
+from fedbench.report.tasks import baselines
 from fedbench.tables.comparisons import Judgement, explained, judged_together
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import INTERVAL, Paired, Spread, paired
@@ -72,10 +73,13 @@ def _total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:
 
 
 def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
-    """Each other method minus the baseline, seed by seed."""
+    """Each other method minus the baseline on the same task, seed by seed."""
     against = comparisons(methods, baseline)
-    others = [method for method in methods if method is not baseline]
-    rows = tuple((method.title, tuple(_paired_cells(method, baseline, against))) for method in others)
+    measured_against = baselines(methods, baseline)
+    others = [method for method in methods if measured_against[method.letter] is not method]
+    rows = tuple(
+        (method.title, tuple(_paired_cells(method, measured_against[method.letter], against))) for method in others
+    )
     columns = (
         "common seeds",
         "best accuracy (points)",
@@ -88,14 +92,17 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
         "client work, of the baseline's (%)",
     )
     several = f"{len(others)} methods" if len(others) > 1 else "one method"
+    counterparts = dict.fromkeys(method.title for method in measured_against.values() if method is not None)
+    each = f" Each is measured against the baseline on its own data and model: {'; '.join(counterparts)}."
     notes = (
-        f"Baseline: {baseline.title}. Differences are method minus baseline with the same seed, which draws the same "
-        "test split, clients and minibatches where the data settings are equal. A "
+        f"Baseline: {baseline.title}.{each if len(counterparts) > 1 else ''}",
+        "Differences are method minus baseline with the same seed, which draws the same test split, clients and "
+        "minibatches where the data settings are equal. A "
         f"{INTERVAL} is Student's t interval for the mean difference.",
         explained(
             "paired t test over seeds",
             f"best and final accuracy of {several} with the baseline",
-            next(judgement.family for _, judgement in against.values()),
+            max((judgement.family for _, judgement in against.values()), default=0),
         ),
     )
     return Table(f"Differences from {baseline.title}", "method", columns, rows, notes, label="differences")
@@ -106,22 +113,25 @@ Comparisons = Mapping[tuple[str, str], tuple[Paired, Judgement]]
 
 
 def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
-    """Best and final accuracy of each other method with the baseline's, judged together.
+    """Best and final accuracy of each other method with the baseline's on the same task, judged together.
 
     Args:
         methods: at least one beside the baseline.
     """
+    against = baselines(methods, baseline)
     pairs = {
-        (method.letter, name): paired(method.summaries(name), baseline.summaries(name))
+        (method.letter, name): paired(method.summaries(name), counterpart.summaries(name))
         for method in methods
-        if method is not baseline
+        if (counterpart := against[method.letter]) is not None and counterpart is not method
         for name in JUDGED
     }
     judgements = judged_together({place: differences.p_value for place, differences in pairs.items()})
     return {place: (differences, judgements[place]) for place, differences in pairs.items()}
 
 
-def _paired_cells(method: Method, baseline: Method, against: Comparisons) -> list[Cell]:
+def _paired_cells(method: Method, baseline: Method | None, against: Comparisons) -> list[Cell]:
+    if baseline is None:
+        return [Cell("0"), *[Cell("none", note="The baseline was not run on this data and model.")] * 8]
     cells = [Cell(str(len(set(method.seeds) & set(baseline.seeds))))]
     for name in JUDGED:
         pairs, judgement = against[method.letter, name]
