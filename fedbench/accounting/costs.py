@@ -11,9 +11,11 @@ from fedbench.accounting.paper import round_comm_gb, round_comp_tflop
 from fedbench.accounting.totals import Costs
 from fedbench.planning.capacities import ALL_ALIKE, Clients
 from fedbench.planning.checked_exchange import checked_exchange
+from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.exchange import Exchange, Trained, TrainedRound
 from fedbench.planning.samplers import UNIFORM, Sampler, draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
+from fedbench.protocol.layout import BYTES_PER_VALUE
 from fedbench.protocol.message import PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.minibatches import LocalLength
@@ -63,14 +65,18 @@ class CostModel:
         self._update = update
         self._flops_by_key: dict[tuple[tuple[int, ...], int, int], int] = {}
 
-    def client_flops(self, groups: tuple[int, ...], client: int, passes: int = 0) -> int:
+    def client_flops(self, groups: tuple[int, ...], client: int, passes: int = 0, reports_norms: bool = False) -> int:
         """FLOPs of one client's local training.
 
         Args:
             groups: layer groups that it trains.
             client: the client.
             passes: additional forward passes of every minibatch, beside that of the training step.
+            reports_norms: whether it computes the gradient of all layer groups on its first minibatch beforehand.
         """
+        if reports_norms:
+            first = self._local.epoch(self._sizes[client])[0]
+            return self.client_flops(groups, client, passes) + self._flops.flops(self.layout.all_groups, first)
         key = (groups, self._sizes[client], passes)
         if key not in self._flops_by_key:
             self._flops_by_key[key] = sum(
@@ -178,23 +184,26 @@ class CostModel:
         exchange = exchange or Trained()
         group_sizes = tuple(self.layout.group_size(group) for group in self.layout.all_groups)
         memory = exchange.first_memory(group_sizes)
+        norms = schedule.reads_gradient_norms
+        norm_bytes = BYTES_PER_VALUE * self.layout.groups if norms else 0
         population = len(self._sizes)
         ledger = TransferLedger(self.table, population)
         costs = []
         seen: set[int] = set()
         for index in range(rounds):
-            active = schedule.active(index, self.layout.groups, seed, Feedback.none(self.layout))
             cohort = draw_cohort(sampler, index, cohort_size, self._sizes, seed)
-            client_groups = schedule.cohort_groups(cohort, index, self.layout.groups, active, clients)
+            active, client_groups = checked_groups(
+                schedule, index, self.layout.groups, seed, Feedback.none(self.layout), cohort, clients=clients
+            )
             trained = TrainedRound(index, seed, group_sizes, cohort, client_groups)
             sent = checked_exchange(exchange, trained, memory)
             comm, comp = self.paper(cohort, sent, active.partial)
             costs.append(
                 Costs(
-                    uplink_bytes=sum(self.uplink_bytes(groups) for groups in sent),
+                    uplink_bytes=sum(self.uplink_bytes(groups) + norm_bytes for groups in sent),
                     downlink_bytes=sum(ledger.take_over(cohort, index - exchange.rounds_late).nbytes),
                     client_flops=sum(
-                        self.client_flops(groups, client, self.extra_passes(groups) if client in seen else 0)
+                        self.client_flops(groups, client, self.extra_passes(groups) if client in seen else 0, norms)
                         for client, groups in zip(cohort, client_groups, strict=True)
                     ),
                     paper_comm_gb=comm,

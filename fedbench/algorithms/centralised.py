@@ -44,7 +44,7 @@ def refuse_update_steps(name: str, config: Any) -> None:
         ConfigError: names the option.
     """
     update, runtime, participation = config.update, config.runtime, config.participation
-    attack = config.participation.byzantine
+    attack = participation.byzantine
     options: list[tuple[str, object, object]] = [
         ("server.name", config.server.name if config.server else None, None),
         ("exchange.name", config.exchange.name if config.exchange else None, None),
@@ -52,7 +52,8 @@ def refuse_update_steps(name: str, config: Any) -> None:
         ("update.noise_multiplier", update.noise_multiplier, None),
         ("update.compression", update.compression.name, "none"),
         ("participation.round_deadline", participation.round_deadline, None),
-        ("participation.byzantine", participation.byzantine and participation.byzantine.name, None),
+        ("schedule.name", config.schedule.name if config.schedule.reads_gradient_norms else None, None),
+        ("participation.capacities", participation.capacities, None),
         ("participation.byzantine.name", attack.name if attack else None, None),
         ("runtime.keep_messages", list(runtime.keep_messages), []),
     ]

@@ -49,6 +49,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "importance": "fedbench.planning.schedules:Importance",
         "discrepancy": "fedbench.planning.schedules:Discrepancy",
         "per-client": "fedbench.planning.schedules:PerClient",
+        "selective": "fedbench.planning.selective:Selective",
     },
     "exchange": {
         "trained": "fedbench.planning.exchange:Trained",

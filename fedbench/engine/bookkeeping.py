@@ -45,6 +45,11 @@ def accepted_losses(reports: Sequence[ClientReport]) -> dict[int, float]:
     return {report.client: report.rms_loss for report in reports if report.status == "ok"}
 
 
+def accepted_norms(reports: Sequence[ClientReport]) -> dict[int, tuple[float, ...]]:
+    """{client: its `gradient_norms`} of the clients whose updates were accepted, where they have reported any."""
+    return {r.client: r.gradient_norms for r in reports if r.status == "ok" and r.gradient_norms}
+
+
 def leave_out(cohort: Sequence[int], limit: Limit, sizes: Sequence[int]) -> tuple[tuple[int, ...], list[ClientReport]]:
     """Split a cohort into the clients to train and the clients that the limit drops beforehand.
 
@@ -166,7 +171,9 @@ def client_records(
             downlink_bytes=plan.downlink_bytes[position[report.client]],
             flops=0
             if report.status in SENT_NOTHING
-            else costs.client_flops(plan.groups[position[report.client]], report.client, report.passes),
+            else costs.client_flops(
+                plan.groups[position[report.client]], report.client, report.passes, bool(report.gradient_norms)
+            ),
             seconds=report.seconds,
             byzantine=report.client in attackers,
             own_test_accuracy=own_accuracy.get(report.client),

@@ -8,7 +8,7 @@ import math
 import time
 from collections.abc import Generator
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -35,6 +35,7 @@ from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import generator, torch_seed
 from fedbench.training.captured import Record
+from fedbench.training.group_norms import gradient_norms
 from fedbench.training.local import LocalResult, OutOfTime, train_client, training_steps
 from fedbench.training.slots import Finished, interleaved
 
@@ -187,7 +188,8 @@ class ClientHost(OwnModelHost):
         status = "ok" if accepted else "rejected"
         return ClientReport(
             client, status, samples, result.steps, result.loss, trained.seconds, result.passes, result.rms_loss,
-            step_norms=result.step_norms, held_out=self._training_scores.pop(client, None) if accepted else None,
+            step_norms=result.step_norms, gradient_norms=result.gradient_norms,
+            held_out=self._training_scores.pop(client, None) if accepted else None,
         )  # fmt: skip
 
     def _add(
@@ -370,6 +372,7 @@ class ClientHost(OwnModelHost):
     ) -> tuple[LocalResult, ClientState]:
         """One attempt at what `_train_one` does; arguments, result and errors as there."""
         anchor = self._global[PARAMETERS] if start is None else start
+        norms = self._gradient_norms(client, round_index, anchor) if self._spec.gradient_norms else ()
         self._model.vector.copy_(anchor)
         self._set_statistics(self._start_statistics(client))
         until += self._score_start(client, round_index)
@@ -394,8 +397,17 @@ class ClientHost(OwnModelHost):
             until=until,
         )
         self._score_trained(client)
-        return result, self._new_state(
+        return replace(result, gradient_norms=norms), self._new_state(
             self._model, old_state, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
+        )
+
+    def _gradient_norms(self, client: int, round_index: int, start: Tensor) -> tuple[float, ...]:
+        """The norms that a client reports of the layer groups, at float32 [P] `start`; the model is left changed."""
+        self._model.vector.copy_(start)
+        self._set_statistics(self._start_statistics(client))
+        rows = self._training_rows(client)
+        return gradient_norms(
+            self._model, *rows, self._transform, self._training, round_index=round_index, client=client
         )
 
     def _new_state(self, model: FlatModel, old_state: ClientState, arrays: dict[str, Vector]) -> ClientState:

@@ -83,6 +83,7 @@ class HostSpec:
         keeps_layers: whether clients keep their own parameters, to go on from them (`Exchange.keeps_layers`).
         has_global_model: whether the model that is saved is the server's; else it is the mean of all clients' own.
         own_share: the share of these where they are mixed with the global ones (`Exchange.own_share`).
+        gradient_norms: whether clients report the norm of the gradient in each layer group.
         attack: what Byzantine clients do; None: all are honest.
         attackers: the Byzantine clients.
         client_scoring: the rounds in which participants are scored on their held-out rows.
@@ -119,6 +120,7 @@ class HostSpec:
     keeps_layers: bool = False
     has_global_model: bool = True
     own_share: float = 0.0
+    gradient_norms: bool = False
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()
     client_scoring: ClientScoring = NOT_SCORED
@@ -287,6 +289,7 @@ class ClientReport:
         error: the exception of a failure in one line, else "".
         traceback: the traceback of a failure, else "".
         step_norms: the norms of its local steps; None where they are not recorded.
+        gradient_norms: for each layer group, the norm of the gradient of its first minibatch at its start; (): none.
         held_out: its scores on its held-out rows; None where it has none, is not scored in this round, or did not
             train to the end.
     """
@@ -302,6 +305,7 @@ class ClientReport:
     error: str = ""
     traceback: str = ""
     step_norms: StepNorms | None = None
+    gradient_norms: tuple[float, ...] = ()
     held_out: TrainingScores | None = None
 
     @property

@@ -87,6 +87,11 @@ def check_limits(config: ExperimentConfig) -> None:
         ConfigError: names the schedule, or rounds in which everyone trains the whole network.
     """
     schedule, capacities = config.schedule, config.participation.capacities
+    if schedule.reads_gradient_norms and config.runtime.slots > 1:
+        raise ConfigError(
+            f"runtime.slots={config.runtime.slots} with schedule.name={schedule.name}: clients compute gradients "
+            "before they train, which slots do not; leave runtime.slots out"
+        )
     if capacities is None:
         return
     if config.asynchronous is not None:
@@ -96,8 +101,8 @@ def check_limits(config: ExperimentConfig) -> None:
         )
     if not schedule.keeps_to_limits:
         raise ConfigError(
-            f"participation.capacities: schedule.name={schedule.name} does not keep to it; set schedule=per-client, or "
-            "leave it out"
+            f"participation.capacities: schedule.name={schedule.name} does not keep to it; set schedule=per-client "
+            "or selective, or leave it out"
         )
     if isinstance(schedule, Cyclic):
         full = {"warmup_rounds": schedule.warmup_rounds}

@@ -231,7 +231,10 @@ def unforeseeable(config: ExperimentConfig) -> Iterator[str]:
     """Names the costs that depend on the run itself and how they are counted here, one line each."""
     if config.asynchronous and config.delays.clock == "wall":
         yield "who works when on the wall clock is not known beforehand: counted as on the default virtual clock"
-    if config.schedule.follows_training:
+    if config.schedule.reads_gradient_norms:
+        name = config.schedule.name
+        yield f"schedule.name={name} follows gradients that clients report: counted as if all were equal"
+    elif config.schedule.follows_training:
         yield f"schedule.name={config.schedule.name} follows what the run measures: counted shallow to deep"
     if (sampler := config.participation.sampler).follows_training:
         yield f"participation.sampler={sampler.name} follows what clients report: counted as if none ever did"

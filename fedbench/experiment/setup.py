@@ -207,6 +207,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         kept=kept_clients(config),
         step_norms=config.analysis.step_norms,
         probing=probing(config),
+        gradient_norms=config.schedule.reads_gradient_norms,
         keeps_layers=config.chosen_exchange.keeps_layers,
         has_global_model=method.has_global_model,
         own_share=config.chosen_exchange.own_share,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from fedbench.errors import ConfigError, FedbenchError
 from fedbench.planning.capacities import ALL_ALIKE, Clients
-from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule
+from fedbench.planning.schedules import ActiveGroups, Feedback, Schedule, full_update
 from fedbench.randomness import seeded_if_foreign
 
 
@@ -19,6 +19,8 @@ def checked_groups(
     clients: Clients = ALL_ALIKE,
 ) -> tuple[ActiveGroups, tuple[tuple[int, ...], ...]]:
     """The layer groups of a round, and those that each of its participants trains.
+
+    A round in which all clients choose the whole network is a full one.
 
     Args:
         schedule: the schedule; built in, or a user's own.
@@ -54,6 +56,8 @@ def checked_groups(
                 called = "client_groups" if by_client else "cohort_groups"
                 arguments = f"{client}, {round_index}, {groups}, ..."
                 raise error(f"schedule.name={schedule.name}: {called}({arguments}) returned {problem}")
+        if (clients.budgets or schedule.reads_gradient_norms) and set(trained) == {tuple(range(groups))}:
+            return full_update(groups), trained
         return active, trained
 
 

@@ -25,19 +25,26 @@ class ClientHistory(AttributeState):
     Attributes:
         rounds: int64 [N], the round from which a client's latest update was accepted, from 0; -1: none yet.
         losses: float64 [N], the root of the mean squared loss of the minibatches that it trained on then; NaN: none.
+        gradient_norms: float64 [N, M], the norm of the gradient in each layer group, of its first minibatch; NaN: none.
     """
 
-    def __init__(self, clients: int) -> None:
+    def __init__(self, clients: int, groups: int = 0) -> None:
         """Args:
         clients: N, the size of the population, of whom nothing is known yet.
+        groups: M, the number of layer groups; 0 where clients report no norms.
         """
         self.rounds: npt.NDArray[np.int64] = np.full(clients, -1, np.int64)
         self.losses: npt.NDArray[np.float64] = np.full(clients, np.nan)
+        self.gradient_norms: npt.NDArray[np.float64] = np.full((clients, groups), np.nan)
 
-    def reported(self, round_index: int, losses: Mapping[int, float]) -> None:
-        """Note {client: loss} of the clients whose updates were accepted in a round."""
+    def reported(
+        self, round_index: int, losses: Mapping[int, float], norms: Mapping[int, Sequence[float]] | None = None
+    ) -> None:
+        """Note {client: loss} and {client: norms} of the clients whose updates were accepted in a round."""
         for client, loss in losses.items():
             self.rounds[client], self.losses[client] = round_index, loss
+        for client, of_client in (norms or {}).items():
+            self.gradient_norms[client] = of_client
 
 
 class Sampler(Component):

@@ -108,11 +108,13 @@ class Schedule(Component):
         compares_updates: whether they depend on `Feedback.discrepancies`, for which the server receives and keeps the
             single updates of each round.
         keeps_to_limits: whether no client trains more than it can (`participation.capacities`).
+        reads_gradient_norms: whether clients report the gradient's norm in each layer group (`Clients.gradient_norms`).
     """
 
     follows_training: ClassVar[bool] = False
     compares_updates: ClassVar[bool] = False
     keeps_to_limits: ClassVar[bool] = False
+    reads_gradient_norms: ClassVar[bool] = False
 
     @abstractmethod
     def length(self, groups: int) -> int | None:

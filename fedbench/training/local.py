@@ -69,6 +69,8 @@ class LocalResult:
             active groups.
         step_norms: the norms of every step; None where they are not recorded.
         rms_loss: root of the mean squared minibatch loss, over the samples of all steps.
+        gradient_norms: for each layer group, the norm of the gradient of the first minibatch, before any step; (): not
+            computed.
     """
 
     steps: int
@@ -77,6 +79,7 @@ class LocalResult:
     outgoing: dict[str, Tensor]
     step_norms: StepNorms | None = None
     rms_loss: float = math.nan
+    gradient_norms: tuple[float, ...] = ()
 
 
 class ClientTraining:

@@ -16,6 +16,9 @@ HUGE = 1e4
 """What a client with too large an update adds to each parameter."""
 
 
+WITHOUT_CYCLES = ("schedule=full", "schedule=selective")
+
+
 def config(*overrides: str) -> ExperimentConfig:
     """The quickstart, cut down to seconds, without tracking."""
     return ExperimentConfig.load(
@@ -25,7 +28,7 @@ def config(*overrides: str) -> ExperimentConfig:
             "data.clients=6",
             *([] if any(override.startswith("model=") for override in overrides) else ["model.width=8"]),
             "local.epochs=1",
-            *([] if "schedule=full" in overrides else ["schedule.warmup_rounds=1", "schedule.rounds_per_group=1"]),
+            *([] if {*overrides} & {*WITHOUT_CYCLES} else ["schedule.warmup_rounds=1", "schedule.rounds_per_group=1"]),
             "tracking.enabled=false",
             "runtime.device=cpu",
             *overrides,

@@ -15,6 +15,7 @@ from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.bookkeeping import (
     accepted_clients,
     accepted_losses,
+    accepted_norms,
     by_client,
     check_failures,
     leave_out,
@@ -82,6 +83,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         self._summed_on_node: frozenset[int] = frozenset()
         self._received: list[Any] = []
         self._losses: dict[int, float] = {}
+        self._norms: dict[int, tuple[float, ...]] = {}
         self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
         if self._runtime.combine == "node":
             self._create_node_sums()
@@ -200,7 +202,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             total = self._node_sums[node].total.remote()
             self._received.append(self._server.receive.remote(total, tuple(clients)))
             transport += INT64_BYTES * table.values(table.uploaded(plan.combined))
-        self._losses = accepted_losses(reports)
+        self._losses, self._norms = accepted_losses(reports), accepted_norms(reports)
         return TrainingPhase(
             reports=by_client(reports),
             transport_bytes=transport,
@@ -245,7 +247,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
 
     def finish(self) -> RoundOutcome:
         self._ask(self._received)
-        outcome: RoundOutcome = self._ask(self._server.finish.remote(self._losses))
+        outcome: RoundOutcome = self._ask(self._server.finish.remote(self._losses, self._norms))
         self._versions = outcome.versions
         return outcome
 

@@ -7,6 +7,7 @@ from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.bookkeeping import (
     accepted_clients,
     accepted_losses,
+    accepted_norms,
     by_client,
     check_failures,
     leave_out,
@@ -59,6 +60,7 @@ class InlineRoundExecutor(RoundExecutor):
         self._device = self._host.prepare(self._spec, self._data, self._rows, self._test_rows)
         self._held = [-1] * len(self._server.versions())
         self._losses: dict[int, float] = {}
+        self._norms: dict[int, tuple[float, ...]] = {}
 
     def plan(self, round_index: int) -> RoundPlan:
         return self._server.plan(round_index)
@@ -89,11 +91,11 @@ class InlineRoundExecutor(RoundExecutor):
             load_seconds += report.load_seconds
             busy_seconds += report.busy_seconds
             scoring_seconds += report.scoring_seconds
-        self._losses = accepted_losses(reports)
+        self._losses, self._norms = accepted_losses(reports), accepted_norms(reports)
         return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds, tuple(kept), scoring_seconds)
 
     def finish(self) -> RoundOutcome:
-        return self._server.finish(self._losses)
+        return self._server.finish(self._losses, self._norms)
 
     def probe(self) -> tuple[tuple[ClientProbe, ...], int]:
         stale = self._bring_up_to_date()

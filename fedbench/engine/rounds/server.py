@@ -4,7 +4,7 @@ It needs NumPy alone. On a cluster it runs inside a Ray actor, inline it is a pl
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import get_args
 
@@ -25,6 +25,7 @@ from fedbench.engine.rounds.single_updates import updates_of_part, updates_of_ro
 from fedbench.engine.rounds.starts import Starts
 from fedbench.errors import RunError
 from fedbench.measures.divergence import Divergence
+from fedbench.planning.capacities import Clients
 from fedbench.planning.checked_exchange import checked_exchange
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.exchange import TrainedRound
@@ -59,7 +60,8 @@ class Server:
         self._one_thread = OneThread()
         self._ledger = TransferLedger(spec.table, len(spec.sizes))
         self._feedback = Feedback.none(self._layout)
-        self._history = ClientHistory(len(spec.sizes))
+        reads_norms = spec.schedule.reads_gradient_norms
+        self._history = ClientHistory(len(spec.sizes), self._layout.groups if reads_norms else 0)
         self._memory = spec.exchange.first_memory(self._feedback.sizes)
         self._plan: RoundPlan | None = None
         self._union: tuple[int, ...] = ()
@@ -95,7 +97,7 @@ class Server:
             spec.sampler, round_index, spec.cohort_size, spec.sizes, spec.seed, self._history, RunError
         )
         active, client_groups = checked_groups(
-            spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError, spec.clients
+            spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError, self._clients()
         )
         sizes = [spec.sizes[client] for client in cohort]
         steps = [spec.local.steps_of(size) for size in sizes]
@@ -114,7 +116,9 @@ class Server:
             lr_factor=spec.learning_rate.factor(round_index, spec.rounds),
             versions=self._ledger.versions,
             downlink_bytes=starts.downlink_bytes,
-            uplink_bytes=tuple(spec.update.nbytes(self._table, self._table.uploaded(groups)) for groups in sent),
+            uplink_bytes=tuple(
+                spec.update.nbytes(self._table, self._table.uploaded(groups)) + spec.norm_bytes for groups in sent
+            ),
             kept=starts.kept,
             mixed=starts.mixed,
         )
@@ -175,21 +179,30 @@ class Server:
             raise RunError(f"round {plan.round + 1}: client {client} sent an update that cannot be summed")
         self._accepted.append(client)
 
-    def finish(self, losses: Mapping[int, float] | None = None) -> RoundOutcome:
+    def _clients(self) -> Clients:
+        """What is known of the clients at the start of a round."""
+        if not self._spec.schedule.reads_gradient_norms:
+            return self._spec.clients
+        return replace(self._spec.clients, gradient_norms=self._history.gradient_norms)
+
+    def finish(
+        self, losses: Mapping[int, float] | None = None, norms: Mapping[int, Sequence[float]] | None = None
+    ) -> RoundOutcome:
         """Close the round: apply the server rule, average the running statistics and count up the versions.
 
         Args:
             losses: {client: `rms_loss` of its report}, of the clients whose updates were accepted, for a sampler that
                 follows training.
+            norms: {client: `gradient_norms` of its report}, of the same clients, for a schedule that reads them.
 
         Raises:
             RunError: no update was accepted, or the rule returned an array that is not usable.
         """
         with self._one_thread():
             outcome = self._close()
-        if self._spec.sampler.follows_training:
+        if self._spec.sampler.follows_training or norms:
             assert self._plan is not None
-            self._history.reported(self._plan.round, losses or {})
+            self._history.reported(self._plan.round, losses or {}, norms)
         return outcome
 
     def _close(self) -> RoundOutcome:

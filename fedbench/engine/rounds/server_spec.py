@@ -7,7 +7,7 @@ from fedbench.planning.capacities import ALL_ALIKE, Clients
 from fedbench.planning.exchange import Exchange, Trained
 from fedbench.planning.samplers import UNIFORM, Sampler
 from fedbench.planning.schedules import Schedule
-from fedbench.protocol.layout import ParameterLayout, Vector
+from fedbench.protocol.layout import BYTES_PER_VALUE, ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.minibatches import LocalLength
@@ -66,3 +66,8 @@ class ServerSpec:
     def layout(self) -> ParameterLayout:
         """Layout of the parameters in the flat vector."""
         return self.table.layout
+
+    @property
+    def norm_bytes(self) -> int:
+        """Bytes of the gradient norms that a participant reports; 0 where the schedule does not read them."""
+        return BYTES_PER_VALUE * self.layout.groups if self.schedule.reads_gradient_norms else 0

@@ -75,7 +75,9 @@ def with_methods() -> Iterator[tuple[tuple[str, ...], ExperimentConfig]]:
     base = config(*TINY, "rounds=2", "algorithm.weighting=uniform")
     methods = components("algorithm", Algorithm)
     schedules = {
-        name: make_component("schedule", Schedule, {"name": name} if name == "full" else {"name": name, **AT_ONCE})
+        name: make_component(
+            "schedule", Schedule, {"name": name} if name in ("full", "selective") else {"name": name, **AT_ONCE}
+        )
         for name in BUILTIN["schedule"]
     }
     for algorithm, server in itertools.product(methods, (None, *methods)):
