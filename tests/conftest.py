@@ -207,20 +207,30 @@ def call(
 
 
 @pytest.fixture(scope="session")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalCluster]:
-    """Two nodes on this machine, with a token of their own; losses are noticed soon."""
+def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[LocalCluster]]:
+    """The clusters that were started, with a token of their own; losses are noticed soon."""
     token = tmp_path_factory.mktemp("token") / "auth_token"
     token.write_text(secrets.token_hex(32))
+    started: list[LocalCluster] = []
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("RAY_AUTH_TOKEN", raising=False)
         patch.setenv("RAY_AUTH_MODE", "token")
         patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
         patch.setenv("RAY_health_check_period_ms", "500")
         patch.setenv("RAY_health_check_failure_threshold", "3")
-        cluster = LocalCluster(nodes=2, cpus=1, resources=[{"left": 1}, {"right": 1}])
-        cluster.start()
-    yield cluster
-    cluster.stop()
+        yield started
+    for cluster in started:
+        cluster.stop()
+
+
+@pytest.fixture
+def cluster(clusters: list[LocalCluster]) -> LocalCluster:
+    """Two nodes on this machine with small object stores, of all tests together, as long as none kills the head."""
+    if not clusters or clusters[-1].nodes[0].killed:
+        resources = [{"left": 1}, {"right": 1}]
+        clusters.append(LocalCluster(nodes=2, cpus=1, resources=resources, object_store_memory=80_000_000))
+        clusters[-1].start()
+    return clusters[-1]
 
 
 @pytest.fixture

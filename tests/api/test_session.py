@@ -57,7 +57,7 @@ class Rule(ServerRule):
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
+@pytest.mark.usefixtures("local_ray", "flops_counted_once", "no_figures")
 def test_runs_on_kept_actors_give_what_new_actors_give(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(run_folder)
     file = run_folder / "own_step.py"

@@ -12,9 +12,10 @@ import urllib.request
 from pathlib import Path
 
 import pytest
+from disturbed import marked_by
 from local_cluster import MARK, ClusterError, LocalCluster
 from network_namespaces import Bridge, NoNamespacesError
-from process_trees import all_processes, environment_of, is_alive, kill_all
+from process_trees import environment_of, kill_all
 from waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "local.py"
@@ -26,12 +27,6 @@ ray.init(log_to_driver=False, logging_level="ERROR")
 where = ray.remote(ray.util.get_node_ip_address)
 print(json.dumps([ray.get(where.options(resources={name: 1}).remote()) for name in ("left", "right")]))
 """
-
-
-def left_of(mark: str) -> list[int]:
-    """Processes that live on and were started with the mark."""
-    entry = f"{MARK}={mark}".encode()
-    return [pid for pid in all_processes() if entry in environment_of(pid) and is_alive(pid)]
 
 
 @pytest.mark.slow
@@ -52,21 +47,6 @@ def test_dashboard_asks_for_the_token_and_listens_on_loopback_alone(cluster: Loc
     port = int(cluster.job_address.rsplit(":", 1)[1])
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection((cluster.nodes[0].address, port), timeout=10)
-
-
-@pytest.mark.slow
-def test_a_killed_node_is_gone_for_good_and_another_may_come(cluster: LocalCluster) -> None:
-    cluster.wait_alive(2)
-    lost = next(node for node in reversed(cluster.nodes) if not node.killed)
-    tree = lost.process.pid
-    cluster.kill_node(lost.index)
-    assert not is_alive(tree)
-    assert not left_of(lost.mark)
-    cluster.wait_alive(1, timeout=30)
-    assert lost.address not in cluster.alive()
-    index = cluster.add_node(resources={"right": 1})
-    assert sorted(cluster.alive()) == sorted(node.address for node in cluster.nodes if not node.killed)
-    assert cluster.nodes[index].address != lost.address
 
 
 @pytest.mark.slow
@@ -97,7 +77,7 @@ def test_sigterm_leaves_no_process_no_namespace_and_no_file() -> None:
     assert len(marks) == 2
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 128 + signal.SIGTERM
-    assert not [pid for mark in marks for pid in left_of(mark)]
+    assert not [pid for mark in marks for pid in marked_by(mark)]
     if "namespaces of their own" in said:
         identity = marks[0].split("-")[0]
         assert identity not in subprocess.check_output(["ip", "netns", "list"], text=True)
@@ -108,9 +88,9 @@ def test_processes_that_left_the_tree_are_ended_too() -> None:
     mark = f"{MARK}=test-{os.getpid()}"
     name, value = mark.split("=")
     root = subprocess.Popen(["/bin/sh", "-c", "setsid sleep 100 & sleep 100 & wait"], env={**os.environ, name: value})
-    wait_until(lambda: len(left_of(value)) == 3, "a shell and two sleeping children")
+    wait_until(lambda: len(marked_by(value)) == 3, "a shell and two sleeping children")
     kill_all([root], [mark])
-    assert not left_of(value)
+    assert not marked_by(value)
 
 
 def test_bridged_namespaces_reach_each_other_and_go_away() -> None:

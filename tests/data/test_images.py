@@ -260,32 +260,3 @@ def test_images_of_ones_own_are_loaded_without_class_names(
     assert data.class_names == ("0", "1", "2", "3")
     assert data.input_shape == (20, 20, 3)
     assert data.source == "Parquet in mine/, validation as the test split"
-
-
-@pytest.mark.slow
-def test_real_cifar10_has_its_published_counts_and_statistics(real_data: Path) -> None:
-    if not (real_data / "cifar10").is_dir():
-        pytest.skip("no CIFAR-10 among the real data")
-    data = load(Cifar10(), real_data)
-    assert np.bincount(data.train.labels).tolist() == [5000] * 10
-    assert np.bincount(data.test.labels).tolist() == [1000] * 10
-    # The first labels of the published order: frog, truck, truck, deer; cat, ship, ship, airplane.
-    assert data.train.labels[:4].tolist() == [6, 9, 9, 4]
-    assert data.test.labels[:4].tolist() == [3, 8, 8, 0]
-    assert data.train.labels[-2:].tolist() == [1, 1]
-    sample = data.train.inputs[::10] / 255
-    np.testing.assert_allclose(sample.mean((0, 1, 2)), data.mean, atol=0.005)
-    np.testing.assert_allclose(sample.std((0, 1, 2)), data.std, atol=0.005)
-
-
-@pytest.mark.slow
-def test_real_fashion_mnist_has_its_published_counts_and_statistics(real_data: Path) -> None:
-    if not (real_data / "fashion_mnist").is_dir():
-        pytest.skip("no Fashion-MNIST among the real data")
-    data = load(FashionMnist(), real_data)
-    assert np.bincount(data.train.labels).tolist() == [6000] * 10
-    assert np.bincount(data.test.labels).tolist() == [1000] * 10
-    assert data.train.labels[0] == 9
-    sample = data.train.inputs[::10] / 255
-    assert sample.mean() == pytest.approx(data.mean[0], abs=0.005)
-    assert sample.std() == pytest.approx(data.std[0], abs=0.005)

@@ -25,7 +25,7 @@ from fedbench.records.kept import kept_messages, kept_models, load_message, load
 from fedbench.records.reader import recorded_checksums
 from fedbench.tracking.run_content import recorded_files
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures")]
 
 KEEP = ("runtime.keep_models=[1,3-4]", "runtime.keep_messages=[0,2]")
 

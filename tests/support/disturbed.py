@@ -11,8 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from local_cluster import LocalCluster
-from process_trees import descendants, is_alive
+from local_cluster import MARK, LocalCluster
+from process_trees import all_processes, descendants, environment_of, is_alive
+
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.experiment.run import run
 
 PRESET = "fedavg-digits"
 SMALL = (
@@ -20,7 +23,17 @@ SMALL = (
     "name=small",
 )  # fmt: skip
 
+UNTRACKED = "tracking.enabled=false"
 SGD = ("local.optimizer=sgd", "local.optimizer.lr=0.05")
+
+
+def undisturbed(folder: Path, *overrides: str) -> dict[str, object]:
+    """The summary of the undisturbed run."""
+    config = ExperimentConfig.load(
+        PRESET,
+        [*SMALL, *overrides, UNTRACKED, "runtime.executor=inline", f"output.directory={folder / 'undisturbed'}"],
+    )
+    return run(config).summary
 
 
 @dataclass(frozen=True)
@@ -88,6 +101,12 @@ def actors(cluster: LocalCluster, title: str, node: int | None = None) -> list[i
     """Ids of the processes of actors whose title begins so, on one node or on all that live."""
     nodes = [found for found in cluster.nodes if not found.killed and node in (None, found.index)]
     return [pid for pid in descendants([found.process.pid for found in nodes]) if title_of(pid).startswith(title)]
+
+
+def marked_by(mark: str) -> list[int]:
+    """Ids of the processes that live and were started for the node with this mark."""
+    entry = f"{MARK}={mark}".encode()
+    return [pid for pid in all_processes() if entry in environment_of(pid) and is_alive(pid)]
 
 
 def title_of(pid: int) -> str:

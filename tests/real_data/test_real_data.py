@@ -1,4 +1,4 @@
-"""Presets on the real data that they are made for, cut down to seconds."""
+"""The real data has its published counts and statistics, and presets run on it, cut down to seconds."""
 
 import json
 import math
@@ -10,11 +10,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from fedbench import ExperimentConfig, Result, run
+from fedbench.data.images import Cifar10, FashionMnist
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import Problem, build_problem
 from fedbench.planning.schedules import Feedback
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder")]
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("run_folder", "flops_counted_once")]
 
 Load = Callable[..., ExperimentConfig]
 
@@ -66,6 +67,7 @@ def test_fedpart_learns_fashion_mnist(load: Load) -> None:
     assert "Ankle boot" in partition.column_names
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_a_partial_round_changes_its_own_slice_alone(load: Load) -> None:
     """Two runs that differ in their last round only: what that round changed is its layer group."""
     small = ("data.samples_per_client=100", "evaluation.every=5")
@@ -83,6 +85,7 @@ def test_a_partial_round_changes_its_own_slice_alone(load: Load) -> None:
     assert len(changed) > 0.9 * (active.stop - active.start)
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_fedpart_runs_on_cifar10(load: Load) -> None:
     result = run(
         load(
@@ -97,6 +100,7 @@ def test_fedpart_runs_on_cifar10(load: Load) -> None:
     assert rows[1]["uplink_bytes"] < rows[0]["uplink_bytes"] / 10
 
 
+@pytest.mark.usefixtures("no_figures")
 def test_fedpart_runs_on_ag_news(load: Load) -> None:
     result = run(
         load(
@@ -108,3 +112,30 @@ def test_fedpart_runs_on_ag_news(load: Load) -> None:
     assert [row["phase"] for row in rows] == ["full", "partial"]
     assert all(math.isfinite(row["train_loss"]) and row["update_norm"] > 0 for row in rows)
     assert 0 < rows[1]["test_accuracy"] < 1
+
+
+def test_real_cifar10_has_its_published_counts_and_statistics(real_data: Path) -> None:
+    if not (real_data / "cifar10").is_dir():
+        pytest.skip("no CIFAR-10 among the real data")
+    data = Cifar10().load(real_data, test_fraction=None, seed=0)
+    assert np.bincount(data.train.labels).tolist() == [5000] * 10
+    assert np.bincount(data.test.labels).tolist() == [1000] * 10
+    # The first labels of the published order: frog, truck, truck, deer; cat, ship, ship, airplane.
+    assert data.train.labels[:4].tolist() == [6, 9, 9, 4]
+    assert data.test.labels[:4].tolist() == [3, 8, 8, 0]
+    assert data.train.labels[-2:].tolist() == [1, 1]
+    sample = data.train.inputs[::10] / 255
+    np.testing.assert_allclose(sample.mean((0, 1, 2)), data.mean, atol=0.005)
+    np.testing.assert_allclose(sample.std((0, 1, 2)), data.std, atol=0.005)
+
+
+def test_real_fashion_mnist_has_its_published_counts_and_statistics(real_data: Path) -> None:
+    if not (real_data / "fashion_mnist").is_dir():
+        pytest.skip("no Fashion-MNIST among the real data")
+    data = FashionMnist().load(real_data, test_fraction=None, seed=0)
+    assert np.bincount(data.train.labels).tolist() == [6000] * 10
+    assert np.bincount(data.test.labels).tolist() == [1000] * 10
+    assert data.train.labels[0] == 9
+    sample = data.train.inputs[::10] / 255
+    assert sample.mean() == pytest.approx(data.mean[0], abs=0.005)
+    assert sample.std() == pytest.approx(data.std[0], abs=0.005)
