@@ -157,6 +157,8 @@ def attacked(
     changed = [
         segment for part, segment in table.segments(parts, parts) if attack.statistics or part.channel != STATISTICS
     ]
+    if not changed:
+        return values
     update = np.concatenate([np.float32(sign) * (values[piece] - start[piece]) for piece in changed])
     sent = checked_update(attack, update, rng)
     message, begin = values.copy(), 0

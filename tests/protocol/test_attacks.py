@@ -223,3 +223,8 @@ def test_an_asynchronous_attack_on_statistics_is_refused() -> None:
     )
     with pytest.raises(ConfigError, match=r"byzantine.statistics=true: has no effect with algorithm.name=ormo"):
         run(asynchronous(*attack, *INLINE))
+
+
+def test_who_sends_no_layers_attacks_nothing() -> None:
+    rng, nothing = np.random.default_rng(0), np.empty(0, np.float32)
+    assert attacked(SignFlip(), TABLE, (), nothing, nothing, rng).size == 0
