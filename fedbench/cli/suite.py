@@ -97,6 +97,8 @@ def carry_out(plan: Plan, as_json: bool, force: bool = False) -> tuple[int, dict
     document = outcomes.to_mapping() | {"directory": str(folder), "files": str(folder / TABLE)}
     if not as_json:
         print_table(outcomes.table())
+        if (differences := outcomes.differences()) is not None:
+            print_table(differences)
         for ranking in outcomes.ranks().rankings:
             print_table(ranking.table())
         if (statements := outcomes.statements()) is not None:

@@ -43,7 +43,7 @@ def _lines(table: Table, cell: Cell) -> str:
         published = "" if cell.published is None else f"\npublished {cell.published_words}"
         return f"{cell.shown}{mark}{published}"
     spread, number = cell.measured, cell.number
-    text = number.bare(spread.mean) + (f" ± {number.bare(spread.std)}" if spread.n > 1 else "")
+    text = number.bare(spread.mean) + (f" ± {number.unsigned(spread.std)}" if spread.n > 1 else "")
     text += f" ({table.count(cell)})" if table.count(cell) else ""
     if cell.published is None or cell.difference is None:
         return text + mark

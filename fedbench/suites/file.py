@@ -183,6 +183,7 @@ class SuiteFile(Section):
         rows, columns: of the table.
         cells: what concerns single cells.
         published: figures to show beside.
+        baseline: a row or column, or one within each group, that the others are measured against in a further table.
         notes: below the table.
         analyses: performed over the runs when they are done.
     """
@@ -196,6 +197,7 @@ class SuiteFile(Section):
     columns: tuple[Column, ...] = Field(min_length=1)
     cells: tuple[Place, ...] = ()
     published: Published | None = None
+    baseline: str = ""
     notes: tuple[str, ...] = ()
     analyses: tuple[AnalysisPart, ...] = ()
 
@@ -256,7 +258,16 @@ def read_suite(path: Path) -> SuiteFile:
         names = [path_name(path) for path in leaves(parts)]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ConfigError(f"{label}: {kind}: {twice[0]!r} stands there twice; each needs a name of its own")
+    _check_baseline(suite, label)
     return suite
+
+
+def _check_baseline(suite: SuiteFile, label: str) -> None:
+    paths = [*leaves(suite.rows), *leaves(suite.columns)]
+    names = list(dict.fromkeys(name for path in paths for name in (path[-1].name, path_name(path))))
+    if suite.baseline and suite.baseline not in names:
+        near = did_you_mean(suite.baseline, names)
+        raise ConfigError(f"{label}: baseline={suite.baseline}: no such row or column{near}")
 
 
 def _known_keys(error: ValidationError) -> list[str]:

@@ -25,7 +25,8 @@ def write_outputs(outcomes: Outcomes, folder: Path) -> list[Path]:
     """
     table, statements = outcomes.table(), outcomes.statements()
     rankings = outcomes.ranks().rankings
-    tables = [table, *(ranking.table() for ranking in rankings), *([] if statements is None else [statements])]
+    further = [outcomes.differences(), *(ranking.table() for ranking in rankings), statements]
+    tables = [table, *(shown for shown in further if shown is not None)]
     pictures = [] if outcomes.missing else [picture(ranking) for ranking in rankings]
     head, *_ = render.csv(table).splitlines()
     lines = [line for each in tables for line in render.csv(each).split("\n", 1)[1].splitlines()]

@@ -52,8 +52,7 @@ def _scores(grid: Grid, seeds: Sequence[int], values: Values) -> Scores:
             left_out.append(f"{task} does not count: without a figure for every seed there: {', '.join(lacking)}.")
             continue
         by_task[task] = tuple(whole[method].mean for method in methods)
-    name = grid.measure.value.replace("_", " ")
-    return Scores(name, methods, by_task, len(seeds), tuple(left_out))
+    return Scores(grid.quantity, methods, by_task, len(seeds), tuple(left_out))
 
 
 def _whole(values: Mapping[int, float], seeds: Sequence[int]) -> Spread | None:

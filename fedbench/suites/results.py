@@ -14,6 +14,7 @@ from fedbench.records.reader import load_run
 from fedbench.report.analyses import as_table
 from fedbench.suites.analysis_outcome import AnalysisOutcome, all_statements
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
+from fedbench.suites.differences import differences, differences_table
 from fedbench.suites.equal_spending import affordable, common_budget
 from fedbench.suites.equal_spending import note as equal_spending_note
 from fedbench.suites.plan import Plan, SuiteCell
@@ -172,6 +173,10 @@ class Outcomes:
         """The methods ranked over the tasks, where the suite has several, as far as the runs have come."""
         return ranks_of(self._grids, self.plan.seeds, lambda cell: self._read(cell).values)
 
+    def differences(self) -> Table | None:
+        """The cells measured against the suite's baseline; None without one."""
+        return differences_table(self.plan, lambda cell: self._read(cell).values)
+
     @cached_property
     def _grids(self) -> list[Grid]:
         return grids(self.plan)
@@ -198,6 +203,10 @@ class Outcomes:
             "source": plan.file.published.source if plan.file.published else None,
             "cells": self._cell_mappings(),
             "runs": [self._run_mapping(digest) for digest in plan.runs],
+            "differences": [
+                difference.to_mapping()
+                for difference in differences(plan, lambda cell: self._read(cell).values).values()
+            ],
             "ranks": [ranking.to_mapping() for ranking in self.ranks().rankings],
             "analyses": [
                 analysis.to_mapping(statements)

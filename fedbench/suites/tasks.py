@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from fedbench.config.identity import what_matters
 from fedbench.suites.cell_values import Measure
+from fedbench.suites.equal_spending import Spending
 from fedbench.suites.file import leaves, path_name
 from fedbench.suites.plan import Plan, SuiteCell
 
@@ -39,10 +40,18 @@ class Grid:
     Attributes:
         measure: what they show.
         cells: {task: {method: cell}}, at least two of each.
+        equal: what has been spent equally at the round that is read; None: that does not decide on it.
     """
 
     measure: Measure
     cells: Mapping[str, Mapping[str, SuiteCell]]
+    equal: Spending | None = None
+
+    @property
+    def quantity(self) -> str:
+        """What the cells show, for readers: "best accuracy at equal bytes"."""
+        at_equal = f" at equal {self.equal}" if self.equal else ""
+        return f"{self.measure.value.replace('_', ' ')}{at_equal}"
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -74,8 +83,10 @@ def grids(plan: Plan) -> list[Grid]:
     A measure is one of which more is better. Where tasks and methods cannot be told from each other there is no grid.
     """
     located = _located(plan)
-    measures = dict.fromkeys(place.cell.measure for place in located)
-    found = (_grid(measure, [place for place in located if place.cell.measure == measure]) for measure in measures)
+    readings: dict[tuple[Measure, Spending | None], list[_Located]] = defaultdict(list)
+    for place in located:
+        readings[place.cell.measure, place.cell.equal].append(place)
+    found = (_grid(measure, equal, places) for (measure, equal), places in readings.items())
     return [grid for grid in found if grid is not None]
 
 
@@ -96,7 +107,7 @@ def _located(plan: Plan) -> list[_Located]:
     return located
 
 
-def _grid(measure: Measure, located: list[_Located]) -> Grid | None:
+def _grid(measure: Measure, equal: Spending | None, located: list[_Located]) -> Grid | None:
     task_levels, method_levels = _levels(located)
     cells: dict[str, dict[str, _Located]] = defaultdict(dict)
     for place in located:
@@ -110,7 +121,7 @@ def _grid(measure: Measure, located: list[_Located]) -> Grid | None:
     if len(cells) < 2 or len(methods) < 2 or not _are_tasks(cells):
         return None
     plain = {task: {method: place.cell for method, place in of_task.items()} for task, of_task in cells.items()}
-    return Grid(measure, plain)
+    return Grid(measure, plain, equal)
 
 
 def _levels(located: list[_Located]) -> tuple[list[Level], list[Level]]:

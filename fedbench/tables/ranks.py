@@ -167,7 +167,7 @@ class Ranking:
         }
         pairs = self._k * (self._k - 1) // 2
         return (
-            f"Rank 1 is the best {self.scores.quantity} on a task, as mean over seeds; equal ones share the mean of "
+            f"Rank 1 is the largest {self.scores.quantity} on a task, as mean over seeds; equal ones share the mean of "
             "their ranks.",
             f"Do the methods differ at all? Friedman's test: chi-squared {statistic:.2f}, p {shown_p(p_value)}: "
             f"{conclusions[self.methods_differ]}.",

@@ -4,49 +4,14 @@ import json
 from functools import cache
 from pathlib import Path
 
-import pyarrow as pa
 import pytest
+from suites_as_run import METHODS, TASKS, outcomes_of, plan_of
 
 from fedbench.suites.expand import expand
-from fedbench.suites.file import SuiteFile, read_suite, suite_path
+from fedbench.suites.file import read_suite, suite_path
 from fedbench.suites.files import write_outputs
 from fedbench.suites.plan import Plan
-from fedbench.suites.results import Outcome, Outcomes
 from fedbench.suites.tasks import grids
-
-METHODS = [
-    {"name": "FedAvg", "set": {"algorithm": "fedavg"}},
-    {"name": "FedProx", "set": {"algorithm": "fedprox", "algorithm.mu": 0.1}},
-    {"name": "FedMR", "set": {"algorithm": "fedmr"}},
-]
-TASKS = [
-    {"name": f"alpha={alpha}", "set": {"data.partition": {"name": "dirichlet", "alpha": alpha}}}
-    for alpha in (0.1, 0.5, 1.0)
-]
-BEST = {"base": {"rounds": 2, "data": {"dataset": "digits"}}, "measure": "best_accuracy"}
-
-
-def plan_of(
-    rows: list[dict[str, object]], columns: list[dict[str, object]], seeds: tuple[int, ...] = (0, 1, 2)
-) -> Plan:
-    measured = [{**BEST, **column} for column in columns]
-    suite = {"title": "Small", "corner": "method", "seeds": seeds, "rows": rows, "columns": measured}
-    return expand("small", SuiteFile.model_validate(suite))
-
-
-def outcomes_of(plan: Plan, skipped: tuple[tuple[str, str], ...] = ()) -> Outcomes:
-    """Outcomes in which rows are the better the further down they stand, and seeds differ a little."""
-    outcomes = Outcomes(plan)
-    for (row, column), cell in plan.cells.items():
-        for seed, digest in cell.runs.items():
-            if (row, column) in skipped:
-                continue
-            accuracy = 0.5 + 0.1 * plan.rows.index(row) + 0.001 * seed
-            history = pa.table(
-                {"test_accuracy": [accuracy], "validation_accuracy": pa.array([None], pa.float64()), "round": [0]}
-            )
-            outcomes.add(digest, Outcome("finished", Path("nowhere")), history)
-    return outcomes
 
 
 @cache
