@@ -70,7 +70,7 @@ def test_the_suites_are_shipped_and_listed() -> None:
         ("fedpart-table7", 6, 3, 6),
         ("fedmr-cifar10", 5, 4, 20),
         ("ormo-heterogeneity", 8, 12, 32),
-        ("layers", 8, 6, 8),
+        ("layers", 9, 6, 9),
         ("quickstart", 7, 6, 7),
     ],
 )
