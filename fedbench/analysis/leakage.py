@@ -22,7 +22,6 @@ from fedbench.analysis.leakage_shown import Attacked, leakage_picture, leakage_t
 from fedbench.analysis.recorded_model import RecordedModel
 from fedbench.analysis.results import Analysis, Picture, Progress
 from fedbench.analysis.settings import AnalysisSettings
-from fedbench.components.optional_library import check_library
 from fedbench.errors import ConfigError
 from fedbench.protocol.layout import model_digest
 from fedbench.randomness import torch_seed
@@ -107,7 +106,6 @@ class Leakage(AnalysisSettings):
 
     def perform(self, models: Sequence[RecordedModel], progress: Progress) -> Analysis:
         """Attack what clients of each model's run sent; goes on where a killed analysis with the same settings was."""
-        check_library("torchmetrics", "analysis", "fedbench analyze leakage")
         device = self._device()
         benches = [self._cases(model, device) for model in models]
         cases = [self._chosen(bench) for bench in benches]

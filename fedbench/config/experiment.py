@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    field_validator,
     model_validator,
 )
 
@@ -44,6 +45,7 @@ from fedbench.planning.participation import ParticipationSection
 from fedbench.planning.schedules import Schedule
 from fedbench.protocol.compression import Compression
 from fedbench.protocol.update_pipeline import UpdatePipeline
+from fedbench.training.metric_names import ALWAYS, check_names
 from fedbench.training.optimizers import LearningRate, Optimizer
 
 
@@ -61,6 +63,12 @@ AnyServer = Annotated[SerializeAsAny[Algorithm], _component("server", Algorithm)
 AnyCompression = Annotated[SerializeAsAny[Compression], _component("compression", Compression)]
 AnyOptimizer = Annotated[SerializeAsAny[Optimizer], _component("optimizer", Optimizer)]
 AnyLearningRate = Annotated[SerializeAsAny[LearningRate], _component("lr_schedule", LearningRate)]
+
+
+def _as_list(value: object) -> object:
+    """One name as a list of names, of which the built-in accuracy is left out, since every evaluation has it."""
+    names = [value] if isinstance(value, str) else value
+    return [name for name in names if name != ALWAYS] if isinstance(names, list | tuple) else names
 
 
 def _whole_or_auto(value: object) -> object:
@@ -155,6 +163,9 @@ class EvaluationSection(Section):
         client_every: Rounds from one scoring of the clients on the rows that data.client_test_fraction holds out to the
             next; the last round always has one. Participants are scored before and after their training, all clients
             with the new global model. null: as often as `every`.
+        metrics: Metrics beside accuracy and loss: top5_accuracy, balanced_accuracy, macro_f1, per_class_recall,
+            expected_calibration_error, or one's own by import path: a torchmetrics.Metric that is made from the number
+            of classes and updated with probabilities and labels.
     """
 
     every: int = Field(default=1, ge=1)
@@ -162,6 +173,13 @@ class EvaluationSection(Section):
     batchnorm: Literal["aggregate", "client0", "recalibrate"] | None = None
     per_client: bool = False
     client_every: int | None = Field(default=None, ge=1)
+    metrics: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = ()
+
+    @field_validator("metrics")
+    @classmethod
+    def _known_metrics(cls, metrics: tuple[str, ...]) -> tuple[str, ...]:
+        check_names(metrics)
+        return metrics
 
 
 class OutputSection(Section):

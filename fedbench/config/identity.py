@@ -15,8 +15,15 @@ ASIDE_WITHIN = (("data", "root"), ("delays", "replay"), ("participation", "repla
 """(section, key) of files and folders of one machine: where data lie, and the recorded run that is followed again."""
 
 
-WITHOUT_EFFECT = (("data", "client_test_fraction", 0.0), ("evaluation", "client_every", None))
+WITHOUT_EFFECT: tuple[tuple[str, str, Any], ...] = (
+    ("data", "client_test_fraction", 0.0),
+    ("evaluation", "client_every", None),
+    ("evaluation", "metrics", []),
+)
 """(section, key, value) of options that came later: with this value a run is what it was before there were any."""
+
+EVALUATION, MEASURED = "evaluation", ("client_every", "metrics")
+"""A section, and those of its keys that say what is measured: they change no result, and make no other method."""
 
 ANALYSIS = "analysis"
 """The section on what is measured, which changes no result, but what a run leaves."""
@@ -79,7 +86,14 @@ def method_settings(config: Mapping[str, Any], own_code: Mapping[str, str]) -> d
         config, own_code: as for `digest`.
     """
     aside = ("seed", ANALYSIS)
-    return flattened({key: value for key, value in _with_code(config, own_code).items() if key not in aside})
+    kept = {key: value for key, value in _with_code(config, own_code).items() if key not in aside}
+    evaluation = kept.get(EVALUATION)
+    if isinstance(evaluation, Mapping):
+        kept[EVALUATION] = {key: value for key, value in evaluation.items() if key not in MEASURED}
+        measured = evaluation.get("metrics") or ()
+        parts = {part: content for part, content in own_code.items() if part not in measured}
+        kept = {key: value for key, value in kept.items() if key != OWN_CODE} | ({OWN_CODE: parts} if parts else {})
+    return flattened(kept)
 
 
 def _with_code(config: Mapping[str, Any], own_code: Mapping[str, str]) -> dict[str, Any]:

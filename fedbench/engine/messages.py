@@ -87,6 +87,7 @@ class HostSpec:
         attack: what Byzantine clients do; None: all are honest.
         attackers: the Byzantine clients.
         client_scoring: the rounds in which participants are scored on their held-out rows.
+        metrics: `evaluation.metrics`, by which the splits are scored beside accuracy and loss.
     """
 
     model: Model
@@ -124,6 +125,7 @@ class HostSpec:
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()
     client_scoring: ClientScoring = NOT_SCORED
+    metrics: tuple[str, ...] = ()
 
     @property
     def bf16(self) -> bool:

@@ -16,6 +16,7 @@ from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.training.evaluation import recalibrate, score_batches
+from fedbench.training.metrics import EvaluationMetrics
 from fedbench.training.scores import BatchScore, EvaluationBatch, RowsScore, batch_borders
 
 
@@ -36,6 +37,7 @@ class ScoringHost(ModelHost):
         """
         device = super().prepare(spec, data, rows)
         self._test_rows = test_rows
+        self._metrics = EvaluationMetrics(spec.metrics, spec.task.classes, self._device) if spec.metrics else None
         self._training_scores: dict[int, TrainingScores] = {}
         return device
 
@@ -65,7 +67,7 @@ class ScoringHost(ModelHost):
         scores: list[BatchScore] = []
         for split, rows in self._scored.items():
             borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
-            of_split = score_batches(self._model, *rows, borders, self._transform, self._spec.seed)
+            of_split = score_batches(self._model, *rows, borders, self._transform, self._spec.seed, self._metrics)
             scores += [replace(score, split=split) for score in of_split]
         accuracy = {}
         for client in clients:

@@ -37,6 +37,7 @@ from fedbench.records.reader import CLIENTS, SUMMARY, recorded_drops
 from fedbench.records.run_directory import MODEL, TABLES, RunDirectory
 from fedbench.tracking.run import MlflowTracker
 from fedbench.tracking.sending_process import SendingProcess
+from fedbench.training.metrics import EvaluationMetrics
 from fedbench.training.scores import Scores
 
 
@@ -303,10 +304,12 @@ class ExperimentLoop:
 
     def _course(self, executor: Executor) -> RoundLoop | ArrivalLoop:
         problem, config = self._problem, self._problem.config
+        classes = problem.spec.task.classes
+        metrics = EvaluationMetrics(problem.spec.metrics, classes) if problem.spec.metrics else None
         if isinstance(executor, ArrivalExecutor):
             assert problem.arrivals is not None
-            clock = make_clock(config, executor.ready)
-            return ArrivalLoop(problem.arrivals, executor, clock, problem.costs, config.runtime.max_failed_clients)
+            clock, tolerated = make_clock(config, executor.ready), config.runtime.max_failed_clients
+            return ArrivalLoop(problem.arrivals, executor, clock, problem.costs, tolerated, metrics)
         assert isinstance(executor, RoundExecutor)
         return RoundLoop(
             executor,
@@ -320,6 +323,7 @@ class ExperimentLoop:
             attackers=problem.spec.attackers,
             client_scoring=problem.spec.client_scoring,
             own_models_of=own_models_of(config, len(problem.federation.sizes)),
+            metrics=metrics,
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:

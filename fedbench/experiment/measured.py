@@ -1,5 +1,6 @@
 """What a run is to measure of its training, checked against the method and the schedule that it is measured of."""
 
+from fedbench.algorithms.local import Local
 from fedbench.components.optional_library import check_library
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.client_scoring import NOT_SCORED, ClientScoring
@@ -49,6 +50,11 @@ def check_measures(config: ExperimentConfig, rounds: int) -> None:
             )
     if config.analysis.cka:
         check_library("cka", "analysis", f"analysis.cka={list(config.analysis.cka)}")
+    if config.evaluation.metrics and isinstance(config.method, Local):
+        raise ConfigError(
+            f"evaluation.metrics={list(config.evaluation.metrics)}: algorithm.name=local has a model for each client, "
+            "whose accuracies are averaged, and none that the metrics could be of; leave it out"
+        )
     slots = config.runtime.slots
     if config.data.client_test_fraction and slots > 1 and config.participation.round_deadline is not None:
         raise ConfigError(

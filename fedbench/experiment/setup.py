@@ -52,6 +52,7 @@ from fedbench.planning.schedules import Full
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
 from fedbench.randomness import torch_seed
+from fedbench.training.metrics import check_metrics
 from fedbench.training.minibatches import LocalLength
 
 
@@ -139,6 +140,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     method.check(config)
     check_exchange(config)
     check_measures(config, rounds)
+    check_metrics(config.evaluation.metrics, task.classes)
     _check_contracts(config, layout, federation.sizes, task.classes, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
@@ -214,6 +216,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         attack=config.participation.byzantine,
         attackers=config.participation.attackers(data.clients, config.seed),
         client_scoring=client_scoring(config, rounds),
+        metrics=config.evaluation.metrics,
     )
     server = ServerSpec(
         table=table,

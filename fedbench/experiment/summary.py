@@ -10,11 +10,15 @@ from fedbench.engine.messages import DeviceRecord
 from fedbench.experiment.description import versions
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
-from fedbench.records.metrics import METRICS, chosen_on
+from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, chosen_on
 from fedbench.records.run_directory import RunDirectory
+from fedbench.training.metric_names import CLASS_COLUMNS, OWN_METRICS
 from fedbench.training.scores import Scores
 
 ACCURACIES = ("best_accuracy", "final_accuracy", "best_validation_accuracy", "final_validation_accuracy")
+
+WHERE_ASKED_FOR = tuple(name for name, metric in METRICS.items() if metric.undefined in (NO_CLIENT_SCORES, NO_METRIC))
+"""Figures that the summary has where the configuration asks for them."""
 
 CHANCE_FACTOR = 1.5
 """A finished run whose best accuracy is below this many times chance deserves a second look."""
@@ -48,6 +52,8 @@ def summarise(
         "status": status,
         "rounds": rounds,
         **{name: _at_the_end(name, scored) for name in ACCURACIES},
+        **{name: value for name in WHERE_ASKED_FOR if (value := _at_the_end(name, scored)) is not None},
+        **_lists_at_the_end(scored),
         "best_round": _at_the_end("best_round", scored),
         "chosen_on": chosen_on(scored),
         "uplink_bytes": sum(columns["uplink_bytes"]),
@@ -75,9 +81,11 @@ def with_last_scores(history: pa.Table, scores: Scores | None) -> pa.Table:
     """The rounds with scores in the last one, where it has none of its own."""
     if scores is None or not history.num_rows:
         return history
-    for name in ("test_accuracy", "validation_accuracy"):
-        values = [*history.column(name).to_pylist()[:-1], getattr(scores, name)]
-        history = history.set_column(history.column_names.index(name), name, pa.array(values, pa.float64()))
+    accuracies = {"test_accuracy": scores.test_accuracy, "validation_accuracy": scores.validation_accuracy}
+    for name, score in (accuracies | dict(scores.figures)).items():
+        values = [*history.column(name).to_pylist()[:-1], score]
+        place, kind = history.column_names.index(name), history.schema.field(name).type
+        history = history.set_column(place, name, pa.array(values, kind))
     return history
 
 
@@ -85,6 +93,15 @@ def _at_the_end(name: str, rounds: pa.Table) -> float | None:
     """A metric after the last round; None without rounds, or where they do not have it."""
     course = METRICS[name].by_round(rounds)
     return course[-1] if course else None
+
+
+def _lists_at_the_end(rounds: pa.Table) -> dict[str, Any]:
+    """The last recalls of the classes on each split, and the last values of one's own metrics, where there are any."""
+    last = {name: rounds.column(name).drop_null().to_pylist()[-1:] for name in (*CLASS_COLUMNS, OWN_METRICS)}
+    figures = {f"final_{name.removeprefix('test_')}": values[0] for name, values in last.items() if values}
+    if own := figures.pop(f"final_{OWN_METRICS}", None):
+        figures[OWN_METRICS] = dict(own)
+    return figures
 
 
 def _of_arrivals(problem: Problem, directory: RunDirectory, columns: dict[str, list[Any]]) -> dict[str, Any]:

@@ -5,14 +5,16 @@ reports take their figures from here, and add only how they show them.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
 
 import pyarrow as pa
 
+from fedbench.records.client_scores import CLIENT_FIGURES
 from fedbench.records.step_jumps import jumps
+from fedbench.training.metric_names import EVALUATION_METRICS, PER_CLASS, SCALARS
 
 Course = list[float | None]
 """A figure at the end of each round; None where it is not known."""
@@ -197,6 +199,66 @@ NO_STEP_NORMS = "Only with analysis.step_norms=true are the norms of steps recor
 
 NO_JUMPS = f"{NO_STEP_NORMS}; a jump needs two such rounds after one another that trained the same layer groups"
 
+NO_CLIENT_SCORES = "Only with data.client_test_fraction are clients scored on held-out rows of their own"
+
+NO_METRIC = "Only a metric that evaluation.metrics names is computed"
+
+ROUND_WORDS = {"best": "best", "final": "last"}
+
+WORST_CLASS = "worst_class_recall"
+WORST_MEANING = "recall of the worst class that has rows"
+"""The lowest of the classes' recalls, which `evaluation.metrics: per_class_recall` gives."""
+
+CLIENTS_MEANING = {
+    "mean": "mean over the clients",
+    "std": "standard deviation over the clients",
+    "worst_decile": "mean over the worst tenth of the clients",
+    "worst": "the worst client",
+    "participants": "mean over the last round's participants",
+    "absentees": "mean over all but the last round's participants",
+}
+MODEL_MEANING = {
+    "client_accuracy": "",
+    "client_accuracy_before": ", of the participants' models before training",
+    "client_accuracy_after": ", of the participants' trained models",
+}
+
+
+def _client_metric(column: str) -> "Metric":
+    """The metric of a column of `CLIENT_FIGURES`: its value in the last round in which clients were scored."""
+    prefix = max((prefix for prefix in MODEL_MEANING if column.startswith(f"{prefix}_")), key=len)
+    figure = column.removeprefix(f"{prefix}_")
+    meaning = f"accuracy on clients' held-out rows, {CLIENTS_MEANING[figure]}{MODEL_MEANING[prefix]}"
+    return Metric(
+        column, meaning, "fraction", _latest(column), bigger_is_better=figure != "std", undefined=NO_CLIENT_SCORES
+    )
+
+
+def _worst_class(of_recalls: Callable[[pa.Table], list[Any]]) -> Callable[[pa.Table], Course]:
+    """The lowest recall of a class that has rows."""
+
+    def read(rounds: pa.Table) -> Course:
+        known = [[recall for recall in recalls or () if not math.isnan(recall)] for recalls in of_recalls(rounds)]
+        return [min(recalls) if recalls else None for recalls in known]
+
+    return read
+
+
+def _evaluation_metrics(name: str, meaning: str) -> "Iterator[Metric]":
+    """A metric of `evaluation.metrics` on both splits, in the best round by accuracy and in the last one."""
+    per_class, unit = name == WORST_CLASS, "" if name == "macro_f1" else "fraction"
+    for split in ("", "validation_"):
+        column = f"{split or 'test_'}{PER_CLASS if per_class else name}"
+        for when, course in (("best", _at_the_best_round(column)), ("final", _latest(column))):
+            words = (
+                f"{meaning}, {'validation' if split else 'test'}, in the {'best' if when == 'best' else 'last'} round"
+            )
+            yield Metric(
+                f"{when}_{split}{name}", words, unit, _worst_class(course) if per_class else course,
+                bigger_is_better=name != "expected_calibration_error", undefined=NO_METRIC,
+            )  # fmt: skip
+
+
 NO_DIVERGENCE = "Only with analysis.divergence=true is recorded how far the clients' updates point apart"
 
 _EVERY = (
@@ -276,6 +338,12 @@ _EVERY = (
         undefined="Only after the rounds of analysis.barrier is it measured",
     ),
     Metric("epochs", "epochs", "", _as_recorded("epochs"), grows=True, is_asynchronous=True),
+    *(_client_metric(column) for column in CLIENT_FIGURES),
+    *(
+        metric
+        for name, meaning in (*((name, EVALUATION_METRICS[name]) for name in SCALARS), (WORST_CLASS, WORST_MEANING))
+        for metric in _evaluation_metrics(name, meaning)
+    ),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from fedbench.records.client_scores import CLIENT_FIGURES
+from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS, OWN_METRICS
 
 STEP_FIGURES = (
     "step_norm",
@@ -56,6 +57,9 @@ ROUND_SCHEMA = pa.schema(
         ("validation_accuracy", pa.float64()),
         ("group_clients", pa.list_(pa.int32())),
         *((name, pa.float64()) for name in (*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES, *CLIENT_FIGURES)),
+        *((name, pa.float64()) for name in METRIC_COLUMNS),
+        *((name, pa.list_(pa.float64())) for name in CLASS_COLUMNS),
+        (OWN_METRICS, pa.map_(pa.string(), pa.list_(pa.float64()))),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -89,16 +93,18 @@ client_accuracy_*: accuracy on clients' held-out rows, 0..1, each client countin
 standard deviation), worst_decile (mean over the worst tenth of the clients, rounded up) and worst over all clients, of
 the global model after the round; *_before_*, *_after_*: over the participants, of the model that each received and of
 the one that it has trained; participants, absentees: means of the global model over those that took part in the round
-and over the others. Null but in rounds of `evaluation.client_every`; see `fedbench.records.client_scores`."""
+and over the others. Null but in rounds of `evaluation.client_every`; see `fedbench.records.client_scores`.
+
+test_*, validation_*, own_metrics: of the global model, by the metrics of `evaluation.metrics`, null without them.
+*_per_class_recall: one number for each class, NaN for a class without rows. own_metrics: {"test/NAME" or
+"validation/NAME": the values of one's own metric NAME}."""
 
 ADDED_LATER = (
     "byzantine",
     "own_test_accuracy",
     "group_clients",
-    *STEP_FIGURES,
-    *DIVERGENCE_FIGURES,
-    *PROBE_FIGURES,
-    *CLIENT_FIGURES,
+    *(*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES),
+    *(*CLIENT_FIGURES, *METRIC_COLUMNS, *CLASS_COLUMNS, OWN_METRICS),
 )
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
@@ -207,6 +213,17 @@ class RoundRecord:
     client_accuracy_after_worst: float | None = None
     client_accuracy_participants: float | None = None
     client_accuracy_absentees: float | None = None
+    test_top5_accuracy: float | None = None
+    test_balanced_accuracy: float | None = None
+    test_macro_f1: float | None = None
+    test_expected_calibration_error: float | None = None
+    validation_top5_accuracy: float | None = None
+    validation_balanced_accuracy: float | None = None
+    validation_macro_f1: float | None = None
+    validation_expected_calibration_error: float | None = None
+    test_per_class_recall: Sequence[float] | None = None
+    validation_per_class_recall: Sequence[float] | None = None
+    own_metrics: Sequence[tuple[str, Sequence[float]]] | None = None
 
     @property
     def choosing_accuracy(self) -> float | None:

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from fedbench.components.base import Section
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
-from fedbench.studies.metrics import ACCURACIES, OBJECTIVES
+from fedbench.studies.metrics import OBJECTIVES, SUCCESSES
 
 ANY_GROUPS = 10
 """A number of layer groups, to compare the lengths of schedules before a model is built."""
@@ -60,7 +60,7 @@ def check_equal_lengths(configs: Iterable[ExperimentConfig], sought: Sequence[st
     Raises:
         ConfigError: the longest trials would be the best.
     """
-    if not set(sought) & set(ACCURACIES) or any(OBJECTIVES[name].grows for name in metrics):
+    if not set(sought) & set(SUCCESSES) or any(OBJECTIVES[name].grows for name in metrics):
         return
     for kind in ("rounds", "arrivals"):
         lengths = [length for config in configs if (length := _length(config, kind)) is not None]

@@ -10,7 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedbench.components.base import Section
 from fedbench.components.suggestions import did_you_mean
-from fedbench.records.metrics import METRICS, Metric, first_round_reaching
+from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, Metric, first_round_reaching
 from fedbench.tables.numbers import Number
 
 
@@ -57,6 +57,11 @@ QUANTITIES: dict[str, Quantity] = {
     "cancelled_share": Quantity(METRICS["cancelled_share"], "%", 100, 1),
     "cka": Quantity(METRICS["cka"], "", 1, 3),
     "barrier": Quantity(METRICS["barrier"], "", 1, 3),
+    **{
+        name: Quantity(metric, "%", 100, 2) if metric.unit == "fraction" else Quantity(metric, "", 1, 3)
+        for name, metric in METRICS.items()
+        if metric.undefined in (NO_CLIENT_SCORES, NO_METRIC)
+    },
 }
 """What a measure may ask for, by the names that suite files use."""
 

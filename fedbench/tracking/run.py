@@ -10,12 +10,14 @@ from typing import Any
 import pyarrow as pa
 
 from fedbench.config.passwords import without_passwords
+from fedbench.records.client_scores import CLIENT_FIGURES
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.schema import DIVERGENCE_FIGURES, PROBE_FIGURES, STEP_FIGURES, ClientRecord, RoundRecord
 from fedbench.records.trained_groups import numbered
 from fedbench.system.processes import this_process
 from fedbench.tracking.mlflow_run import MlflowRun
 from fedbench.tracking.pages import NOTE, charts_fragment, name_of_run
+from fedbench.tracking.round_metrics import further_metrics
 from fedbench.tracking.run_content import (
     ROUND_SECONDS,
     log_dataset,
@@ -176,6 +178,8 @@ class MlflowTracker:
             **{f"steps/{name}": getattr(record, name) for name in STEP_FIGURES},
             **{f"probe/{name}": getattr(record, name) for name in PROBE_FIGURES},
             **{f"divergence/{name}": getattr(record, name) for name in DIVERGENCE_FIGURES},
+            **{f"clients/{name.removeprefix('client_')}": getattr(record, name) for name in CLIENT_FIGURES},
+            **further_metrics(record),
         }
         self.log(record.round + 1, metrics)
 

@@ -1,5 +1,6 @@
 """Evaluation of a model, in minibatches with fixed borders, so that sums do not depend on which host scored which."""
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch.nn.functional import cross_entropy
 
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
+from fedbench.training.metrics import EvaluationMetrics
 from fedbench.training.prepared import Transform
 from fedbench.training.scores import BatchScore, batch_borders
 from fedbench.training.seeding import seeded
@@ -28,6 +30,7 @@ def score_batches(
     batches: Sequence[npt.NDArray[np.int64] | tuple[int, int]],
     transform: Transform,
     seed: int,
+    metrics: EvaluationMetrics | None = None,
 ) -> list[BatchScore]:
     """Score the model, in evaluation mode, on minibatches of a split.
 
@@ -42,6 +45,7 @@ def score_batches(
         batches: for each minibatch its borders [start, stop), or int64 [B], its row indices.
         transform: turns stored inputs into what the module takes; called without augmentation.
         seed: seed of the experiment.
+        metrics: further metrics, whose states the scores have; None: none.
 
     Returns:
         One score for each minibatch.
@@ -60,9 +64,10 @@ def score_batches(
             chosen_inputs, chosen_labels = chosen_inputs.to(device), chosen_labels.to(device)
             with seeded(device, torch_seed(seed, "evaluation", int(batch[0]))):
                 outputs = model.module(transform(chosen_inputs, None))
-            loss = cross_entropy(outputs, chosen_labels, reduction="sum")
+            loss = float(cross_entropy(outputs, chosen_labels, reduction="sum"))
             correct = (outputs.argmax(1) == chosen_labels).sum()
-            scores.append(BatchScore(len(chosen_labels), float(loss), int(correct)))
+            states = () if metrics is None or not math.isfinite(loss) else metrics.states(outputs, chosen_labels)
+            scores.append(BatchScore(len(chosen_labels), loss, int(correct), states=states))
             model.reset()
             model.statistics.copy_(statistics)
     return scores

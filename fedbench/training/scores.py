@@ -1,11 +1,16 @@
 """Scores of evaluation minibatches and their sums, as plain values without PyTorch."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
 
 ScoredSplit = Literal["test", "validation"]
 """The splits that the global model is scored on. What is chosen is chosen on validation, if there is such a split."""
+
+
+MetricState = Mapping[str, Any]
+"""{name: array, or a tuple of arrays}: what a metric keeps of the rows that it has seen (`fedbench.training.metrics`).
+"""
 
 
 @dataclass(frozen=True)
@@ -26,12 +31,14 @@ class BatchScore:
         loss_sum: sum of the samples' cross-entropies, in nats.
         correct: number of samples whose largest output is at their label.
         split: the split that the minibatch is of.
+        states: of each metric of `evaluation.metrics`, in their order; (): of none, or where an output is not finite.
     """
 
     samples: int
     loss_sum: float
     correct: int
     split: ScoredSplit = "test"
+    states: tuple[MetricState, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -54,21 +61,38 @@ class RowsScore:
         return cls(sum(score.samples for score in scores), *total_score(scores))
 
 
+class Metrics(Protocol):
+    """Puts the states of minibatches together (`fedbench.training.metrics.EvaluationMetrics`)."""
+
+    def figures(self, scores: Sequence[BatchScore]) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True)
 class Scores:
-    """Mean loss in nats and accuracy in 0..1 of the global model on each split; None on a split that is not there."""
+    """Mean loss in nats and accuracy in 0..1 of the global model on each split; None on a split that is not there.
+
+    `figures` are those of `evaluation.metrics`, by the columns of `rounds.parquet`.
+    """
 
     test_loss: float | None = None
     test_accuracy: float | None = None
     validation_loss: float | None = None
     validation_accuracy: float | None = None
+    figures: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, scores: Sequence[BatchScore]) -> "Scores":
-        """The scores of all minibatches of an evaluation, added in the order given."""
+    def of(cls, scores: Sequence[BatchScore], metrics: "Metrics | None" = None) -> "Scores":
+        """The scores of all minibatches of an evaluation, added in the order given.
+
+        Args:
+            scores: of the minibatches.
+            metrics: what the minibatches' states are states of; None: they have none.
+        """
         by_split = {split: [score for score in scores if score.split == split] for split in ("test", "validation")}
         totals = {split: total_score(parts) if parts else (None, None) for split, parts in by_split.items()}
-        return cls(*totals["test"], *totals["validation"])
+        figures = {} if metrics is None else metrics.figures(scores)
+        (test_loss, test_accuracy), (validation_loss, validation_accuracy) = totals["test"], totals["validation"]
+        return cls(test_loss, test_accuracy, validation_loss, validation_accuracy, figures)
 
 
 def batch_borders(samples: int, batch_size: int) -> list[tuple[int, int]]:

@@ -8,12 +8,12 @@ from fedbench.records.schema import ROUND_SCHEMA
 
 
 def rounds(accuracies: list[float | None], **columns: list[object]) -> pa.Table:
-    """Rounds with these columns; all other numbers are 0."""
+    """Rounds with these columns; all other numbers are 0, and there are no lists."""
     rows = []
     for index, accuracy in enumerate(accuracies):
-        row: dict[str, object] = dict.fromkeys(ROUND_SCHEMA.names, 0)
+        row: dict[str, object] = {field.name: None if pa.types.is_nested(field.type) else 0 for field in ROUND_SCHEMA}
         row |= {"round": index, "phase": "full", "test_accuracy": accuracy, "virtual_seconds": None, "epochs": None}
-        row["validation_accuracy"] = row["group_clients"] = None
+        row["validation_accuracy"] = None
         rows.append(row | {name: values[index] for name, values in columns.items()})
     return pa.Table.from_pylist(rows, schema=ROUND_SCHEMA)
 

@@ -189,8 +189,8 @@ def test_the_command_line_sets_the_budget_of_each_run() -> None:
 
 
 def test_a_target_is_reached_on_validation_where_there_is_such_a_split() -> None:
-    row = dict.fromkeys(ROUND_SCHEMA.names, 0) | {"phase": "full", "virtual_seconds": None, "epochs": None}
-    row["group_clients"] = None
+    row = {field.name: None if pa.types.is_nested(field.type) else 0 for field in ROUND_SCHEMA}
+    row |= {"phase": "full", "virtual_seconds": None, "epochs": None}
     scores = [(0.9, 0.1), (0.2, 0.3), (0.1, 0.6)]
     rows = [
         row | {"round": index, "test_accuracy": test, "validation_accuracy": validation}

@@ -20,7 +20,7 @@ from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import ActiveGroups, Feedback
 from fedbench.randomness import generator
 from fedbench.records.schema import ArrivalRecord, ClientRecord, RoundRecord
-from fedbench.training.scores import Scores
+from fedbench.training.scores import Metrics, Scores
 
 SAVED_ATTRIBUTES = (
     "_next_round",
@@ -49,7 +49,13 @@ class ArrivalLoop:
     """
 
     def __init__(
-        self, plan: ArrivalPlan, executor: TaskExecutor, clock: Clock, costs: CostModel, max_failed_clients: int = 0
+        self,
+        plan: ArrivalPlan,
+        executor: TaskExecutor,
+        clock: Clock,
+        costs: CostModel,
+        max_failed_clients: int = 0,
+        metrics: Metrics | None = None,
     ) -> None:
         """Args:
         plan: what is computed, and how many arrivals make a round.
@@ -57,6 +63,7 @@ class ArrivalLoop:
         clock: decides which task ends next.
         costs: counts bytes and FLOPs.
         max_failed_clients: failed tasks that the run tolerates in a round.
+        metrics: puts the further metrics of an evaluation together; None: there are none.
         """
         self._plan = plan
         self._executor = executor
@@ -84,6 +91,7 @@ class ArrivalLoop:
         self._mean_full_flops = sum(self._flops(self._groups, client) for client in range(clients)) / clients
         self._watch = Stopwatch()
         self._remedy = remedy(plan.method)
+        self._metrics = metrics
 
     @property
     def next_round(self) -> int:
@@ -92,7 +100,7 @@ class ArrivalLoop:
 
     def scores(self) -> Scores:
         """The scores of the current global model."""
-        return Scores.of(self._executor.evaluate(self._ledger.versions).scores)
+        return Scores.of(self._executor.evaluate(self._ledger.versions).scores, self._metrics)
 
     def rounds(self, evaluate_every: int, should_stop: Callable[[], bool]) -> Iterator[FinishedRound]:
         """Run the remaining rounds and yield the records of each.
@@ -336,7 +344,7 @@ class ArrivalLoop:
         self, progress: RoundInProgress, evaluation: EvaluationPhase | None, norm: float, transport_bytes: int
     ) -> RoundRecord:
         staleness = [arrival.staleness for arrival in progress.accepted]
-        scores = Scores.of(evaluation.scores if evaluation else ())
+        scores = Scores.of(evaluation.scores if evaluation else (), self._metrics)
         return RoundRecord(
             round=progress.round,
             phase="async",
@@ -361,6 +369,7 @@ class ArrivalLoop:
             validation_loss=scores.validation_loss,
             validation_accuracy=scores.validation_accuracy,
             group_clients=updates_by_group(len(self._groups), progress.trained),
+            **scores.figures,
         )
 
 

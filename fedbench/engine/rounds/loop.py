@@ -21,7 +21,7 @@ from fedbench.planning.deadlines import DroppedClients
 from fedbench.records.client_scores import by_file, client_score_figures
 from fedbench.records.measured import round_figures, round_rows
 from fedbench.records.schema import DROPPED, RoundRecord
-from fedbench.training.scores import Scores
+from fedbench.training.scores import Metrics, Scores
 
 
 class RoundLoop:
@@ -41,6 +41,7 @@ class RoundLoop:
         attackers: frozenset[int] = frozenset(),
         client_scoring: ClientScoring = NOT_SCORED,
         own_models_of: Sequence[int] = (),
+        metrics: Metrics | None = None,
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -54,6 +55,7 @@ class RoundLoop:
         attackers: the Byzantine clients.
         client_scoring: in which rounds clients are scored on their held-out rows.
         own_models_of: the clients whose own models are scored in place of a global one; (): there is one.
+        metrics: puts the further metrics of an evaluation together; None: there are none.
         """
         self._own_models_of = own_models_of
         self._executor = executor
@@ -66,6 +68,7 @@ class RoundLoop:
         self._probing = probing
         self._attackers = attackers
         self._client_scoring = client_scoring
+        self._metrics = metrics
         self._next_round = 0
         self._comm_gb: float | None = 0.0
         self._comp_tflop = 0.0
@@ -86,7 +89,7 @@ class RoundLoop:
 
     def scores(self) -> Scores:
         """The scores of the current global model."""
-        return Scores.of(self._evaluate(()).scores)
+        return Scores.of(self._evaluate(()).scores, self._metrics)
 
     def _evaluate(self, accepted: Sequence[int]) -> EvaluationPhase:
         """Score the global model, or clients' own; and the former on the training rows of the accepted clients."""
@@ -128,7 +131,7 @@ class RoundLoop:
             comm, comp = costs.paper(plan.cohort, plan.sent, plan.active.partial)
             self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
             clients = client_records(plan, training, evaluation, costs, self._attackers)
-            scores = Scores.of(evaluation.scores if evaluation else ())
+            scores = Scores.of(evaluation.scores if evaluation else (), self._metrics)
             norms = [report.step_norms for report in training.reports if report.step_norms and report.status == "ok"]
             divergences = outcome.divergences if self._records_divergence else ()
             finished = FinishedRound(
@@ -168,6 +171,7 @@ class RoundLoop:
                     ),
                     **round_figures(norms, divergences, probes),
                     **client_score_figures(client_scores),
+                    **scores.figures,
                 ),
                 clients,
                 kept=training.kept,

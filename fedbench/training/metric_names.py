@@ -1,0 +1,59 @@
+"""The metrics by which a model is evaluated beside accuracy and loss, by the names that `evaluation.metrics` knows."""
+
+from collections.abc import Sequence
+
+from fedbench.components.own_code import IMPORT_PATH
+from fedbench.components.suggestions import did_you_mean
+
+ALWAYS = "accuracy"
+"""The metric that every evaluation has."""
+
+PER_CLASS = "per_class_recall"
+"""The metric that has one value for each class."""
+
+EVALUATION_METRICS = {
+    "top5_accuracy": "share of the rows whose label is among the five largest outputs",
+    "balanced_accuracy": "recall, mean over the classes that have rows",
+    "macro_f1": "F1 score, mean over the classes that have rows or predictions",
+    PER_CLASS: "recall of each class",
+    "expected_calibration_error": "expected calibration error, 15 bins of equal width",
+}
+"""{name: what it is, in a few words}."""
+
+SCALARS = tuple(name for name in EVALUATION_METRICS if name != PER_CLASS)
+"""The metrics that are one number."""
+
+SPLITS = ("test", "validation")
+
+METRIC_COLUMNS = tuple(f"{split}_{name}" for split in SPLITS for name in SCALARS)
+CLASS_COLUMNS = tuple(f"{split}_{PER_CLASS}" for split in SPLITS)
+OWN_METRICS = "own_metrics"
+"""Columns of `rounds.parquet`: one number each; a list with one number for each class; and metrics of one's own."""
+
+
+def check_names(names: Sequence[str]) -> None:
+    """Check the value of `evaluation.metrics`.
+
+    Raises:
+        ValueError: a name that is neither known nor an import path, or that stands there twice.
+    """
+    shown: dict[str, str] = {}
+    for name in names:
+        if name not in (ALWAYS, *EVALUATION_METRICS) and not IMPORT_PATH.fullmatch(name):
+            near = did_you_mean(name, (ALWAYS, *EVALUATION_METRICS))
+            raise ValueError(f"{name}: no such metric{near}, or an import path pkg.mod:Class")
+        short = short_name(name)
+        if short in shown:
+            raise ValueError(f"{name}: is called {short}, as {shown[short]} is; name each metric once")
+        if ":" in name and short in (ALWAYS, *EVALUATION_METRICS):
+            raise ValueError(f"{name}: is called {short}, as one of fedbench's own is; give it another name")
+        shown[short] = name
+
+
+def short_name(name: str) -> str:
+    """What a metric is called in records: its name, or of an import path what stands behind the colon.
+
+    >>> short_name("mypkg.mod:Specificity")
+    'Specificity'
+    """
+    return name.rpartition(":")[2]
