@@ -7,6 +7,7 @@ from typing import TypeVar
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.caveats import Caveat, note, warn
 from fedbench.report.methods import Method
+from fedbench.tables.seed_statistics import FEWEST_SEEDS
 
 T = TypeVar("T", int, str)
 
@@ -147,8 +148,10 @@ def _missing_seeds(methods: Sequence[Method]) -> Iterable[Caveat]:
             f"not every method has every seed ({'; '.join(sentences)}); means are over the seeds that each has, paired "
             "differences over those that both have"
         )
-    if max(len(method.seeds) for method in methods) == 1:
-        yield note("every method has one seed only: nothing can be said about what is chance")
+    most = max(len(method.seeds) for method in methods)
+    if most < FEWEST_SEEDS:
+        count = "one seed only" if most == 1 else f"{most} seeds at most"
+        yield note(f"every method has {count}: nothing can be said about what is chance")
 
 
 def _other_versions(methods: Sequence[Method]) -> Iterable[Caveat]:

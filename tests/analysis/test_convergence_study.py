@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 from command_line import Finished, in_this_process
 
-from fedbench.analysis.convergence.scalings import count_slopes, delay_record, horizon_slope
+from fedbench.analysis.convergence.scalings import count_slopes, delay_record, horizon_slope, read_together
 from fedbench.analysis.convergence.series import Measurement, Series
 from fedbench.analysis.convergence.slopes import Slope, fit, slope_over_seeds
 from fedbench.analysis.convergence.study import Study
@@ -45,7 +45,7 @@ def test_slopes_are_fitted_seed_by_seed_and_over_the_longer_horizons() -> None:
         ((-0.9,), None),
     ],
 )
-def test_a_slope_is_read_by_its_interval(exponents: tuple[float, ...], reading: str | None) -> None:
+def test_a_slope_by_itself_is_read_by_its_interval(exponents: tuple[float, ...], reading: str | None) -> None:
     assert Slope(Spread.of(exponents), -0.5).reading == reading
     assert Slope(Spread.of(exponents), None).reading is None
 
@@ -66,6 +66,17 @@ def test_masked_and_whole_are_fitted_by_themselves_and_the_bound_is_compared_at_
     assert (whole.bound, whole.is_below) == (None, None)
     above = [replace(run, bound=0.9 * run.horizon**-0.5) if run.horizon == 16 else run for run in runs]
     assert horizon_slope(above, "masked", 32, -0.5).is_below is False
+
+
+def test_slopes_of_one_table_are_read_with_a_correction_for_all_of_them() -> None:
+    series = Series("quadratic", "FedAvg")
+    exponents = (-0.53, -0.54, -0.535)  # the interval of three seeds leaves -1/2 out, with p = 0.007
+    runs = [measured(series, t, seed, None, t**p) for t in HORIZONS for seed, p in enumerate(exponents)]
+    slope = horizon_slope(runs, "whole", 16, -0.5)
+    assert slope.slope.p_value == pytest.approx(0.0067, abs=1e-4)
+    assert [one.slope.reading for one in read_together([slope])] == ["faster"]
+    assert {one.slope.reading for one in read_together([slope] * 10)} == {"rate"}
+    assert read_together([slope] * 10)[0].slope.judgement is not None
 
 
 def test_counts_are_varied_one_at_a_time() -> None:

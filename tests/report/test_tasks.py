@@ -134,4 +134,5 @@ def test_two_seeds_conclude_nothing_anywhere(recorded: Path) -> None:
     assert report.ranking.methods_differ is None
     assert report.differences is not None
     assert {cells[3].text for _, cells in report.differences.rows} == {"too few seeds"}
+    assert "every method has 2 seeds at most: nothing can be said about what is chance" in markdown(report)
     assert not any(" told apart (p" in text for text in (markdown(report), page(report)))

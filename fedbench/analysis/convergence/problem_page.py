@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from fedbench.analysis.convergence.pictures import study_picture
 from fedbench.analysis.convergence.scalings import (
+    CountSlope,
     HorizonSlope,
     Quantity,
     bounded_quantity,
@@ -11,6 +12,7 @@ from fedbench.analysis.convergence.scalings import (
     count_slopes,
     delay_record,
     horizon_slope,
+    read_together,
 )
 from fedbench.analysis.convergence.series import Measurement, ProblemName
 from fedbench.analysis.convergence.slopes import Reading, Slope
@@ -18,20 +20,15 @@ from fedbench.analysis.convergence.study import Study
 from fedbench.analysis.convergence.theory import RATE
 from fedbench.analysis.results import Picture
 from fedbench.records.recorded_analysis import ShownTable
-from fedbench.tables.comparisons import TOO_FEW_SEEDS
-from fedbench.tables.seed_statistics import FEWEST_SEEDS, INTERVAL
+from fedbench.tables.comparisons import TOO_FEW_SEEDS, explained
+from fedbench.tables.seed_statistics import INTERVAL
 
 READINGS: dict[Reading | None, str] = {
-    "rate": "holds -1/2",
+    "rate": "not told apart",
     "faster": "falls faster",
     "slower": "falls more slowly",
     None: "-",
 }
-
-BY_ITSELF = (
-    f"Each exponent is judged by itself, by its {INTERVAL} over seeds: of twenty that hold, one is expected to be read "
-    "as faster or slower by chance."
-)
 
 NAMES: dict[Quantity, str] = {"whole": "whole", "masked": "masked"}
 
@@ -54,7 +51,8 @@ class ProblemPage:
             if series.groups > 1:
                 self.unbounded.append(horizon_slope(of_series, "whole", self._fitted_from, None))
         at_longest = [measured for measured in measurements if measured.horizon == self._longest]
-        self.counts = count_slopes(at_longest)
+        self.counts = read_together(count_slopes(at_longest))
+        self.bounded = read_together(self.bounded)
 
     def tables(self) -> list[ShownTable]:
         """The tables: what the theorems bound, the whole gradient under partial updates, and M, N and K."""
@@ -74,7 +72,7 @@ class ProblemPage:
                 *(_beside_bound(slope) if has_bounds else ()),
             )
             rows.append((label, cells))
-        notes = [f"Exponents of T, fitted over T = {self._fitted_from} to {self._longest}.", BY_ITSELF]
+        notes = [f"Exponents of T, fitted over T = {self._fitted_from} to {self._longest}.", _explained(self.bounded)]
         if not has_bounds:
             notes.append("L and sigma^2 are estimated, so that the bound is not known.")
         else:
@@ -117,7 +115,10 @@ class ProblemPage:
             "varied",
             ("gradient", "exponent", INTERVAL, "theorem", "beside it"),
             tuple(rows),
-            ("How K enters OrMo's bounds is not repeated here. Near 0, it hardly counts at this T.", BY_ITSELF),
+            (
+                "How K enters OrMo's bounds is not repeated here. Near 0, it hardly counts at this T.",
+                _explained(self.counts),
+            ),
         )
 
     def picture(self) -> Picture:
@@ -139,10 +140,18 @@ def _beside_bound(slope: HorizonSlope) -> tuple[str, str]:
 
 
 def _reading(slope: Slope) -> str:
-    """How an exponent stands beside a theorem's, in words."""
-    if slope.expected is not None and slope.values.n < FEWEST_SEEDS:
-        return TOO_FEW_SEEDS
-    return READINGS[slope.reading]
+    """How an exponent stands beside a theorem's, in words with its p-values."""
+    if slope.judgement is None or slope.judgement.is_told_apart is None:
+        return "-" if slope.expected is None else TOO_FEW_SEEDS
+    verdict = slope.judgement.verdict
+    return slope.judgement.words.replace(verdict, READINGS[slope.reading], 1)
+
+
+def _explained(slopes: Sequence[HorizonSlope] | Sequence[CountSlope]) -> str:
+    """What the readings of a table mean."""
+    size = max((slope.slope.judgement.family for slope in slopes if slope.slope.judgement is not None), default=0)
+    words = explained("t test over seeds", "each exponent with the theorem's", size)
+    return f"{words} Falls faster, falls more slowly: told apart from the theorem's exponent, on this side of it."
 
 
 def _exponent(slope: Slope) -> tuple[str, str]:

@@ -2,12 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, replace
+from typing import Literal, TypeVar
 
 from fedbench.analysis.convergence.series import Measurement, Series
 from fedbench.analysis.convergence.slopes import Slope, slope_over_seeds
 from fedbench.analysis.convergence.theory import RATE
+from fedbench.tables.comparisons import judged_together
 from fedbench.tables.seed_statistics import Spread
 
 Quantity = Literal["whole", "masked"]
@@ -141,6 +142,17 @@ def horizon_slope(
         all(below) if below else None,
         any(measurement.capped for measurement in measurements if measurement.horizon >= fitted_from),
     )
+
+
+AnySlope = TypeVar("AnySlope", HorizonSlope, CountSlope)
+
+
+def read_together(slopes: Sequence[AnySlope]) -> list[AnySlope]:
+    """The slopes of one table, each judged beside its theorem with the correction for all of them."""
+    judgements = judged_together({place: slope.slope.p_value for place, slope in enumerate(slopes)})
+    return [
+        replace(slope, slope=replace(slope.slope, judgement=judgements[place])) for place, slope in enumerate(slopes)
+    ]
 
 
 def count_slopes(measurements: Iterable[Measurement]) -> list[CountSlope]:

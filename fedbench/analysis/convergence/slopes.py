@@ -6,10 +6,11 @@ from typing import Literal
 
 import numpy as np
 
-from fedbench.tables.seed_statistics import FEWEST_SEEDS, Spread
+from fedbench.tables.comparisons import Judgement, judged_together
+from fedbench.tables.seed_statistics import Spread
 
 Reading = Literal["rate", "faster", "slower"]
-"""How a slope stands beside a theorem's exponent: its interval holds the exponent, lies below it, or above it."""
+"""How a slope stands beside a theorem's exponent: not told apart from it, smaller, or larger."""
 
 
 @dataclass(frozen=True)
@@ -19,20 +20,27 @@ class Slope:
     Attributes:
         values: the exponent for each seed.
         expected: the exponent of a theorem's bound; None where no theorem speaks of this quantity.
+        judgement: what is concluded beside other slopes; None: it is judged by itself.
     """
 
     values: Spread
     expected: float | None = None
+    judgement: Judgement | None = None
+
+    @property
+    def p_value(self) -> float | None:
+        """Of the test that `expected` is the true exponent; None without a theorem or with too few seeds."""
+        return None if self.expected is None else self.values.p_value(self.expected)
 
     @property
     def reading(self) -> Reading | None:
         """How it stands beside `expected`; None without a theorem, or with fewer than `FEWEST_SEEDS` seeds."""
-        if self.expected is None or self.values.interval is None or self.values.n < FEWEST_SEEDS:
+        if self.expected is None or self.p_value is None:
             return None
-        low, high = self.values.interval
-        if high < self.expected:
-            return "faster"
-        return "slower" if low > self.expected else "rate"
+        judgement = self.judgement or judged_together({None: self.p_value})[None]
+        if not judgement.is_told_apart:
+            return "rate"
+        return "faster" if self.values.mean < self.expected else "slower"
 
 
 def fit(x: Sequence[float], y: Sequence[float]) -> float:
