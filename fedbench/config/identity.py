@@ -96,6 +96,29 @@ def method_settings(config: Mapping[str, Any], own_code: Mapping[str, str]) -> d
     return flattened(kept)
 
 
+PROBLEM = ("data", "model", "local", "participation.clients_per_round", "participation.fraction", "evaluation.every")
+"""Keys, and sections, of what methods have in common that solve the same problem with the same local work."""
+
+PART_OF_METHOD = ("local.batchnorm",)
+"""Keys within these that belong to a method: without a global model, running statistics stay with clients."""
+
+
+def problem_settings(config: Mapping[str, Any]) -> str:
+    """A text that is equal for two configurations that differ in their method, their rounds and their seed alone.
+
+    >>> one, other = {"data": {"clients": 3}, "seed": 1}, {"data": {"clients": 3}, "schedule": {"name": "full"}}
+    >>> problem_settings(one) == problem_settings(other)
+    True
+    """
+    flat = flattened(what_matters(config))
+    kept = {
+        key: value
+        for key, value in flat.items()
+        if key not in PART_OF_METHOD and any(key == part or key.startswith(f"{part}.") for part in PROBLEM)
+    }
+    return json.dumps(kept, sort_keys=True, default=str)
+
+
 def _with_code(config: Mapping[str, Any], own_code: Mapping[str, str]) -> dict[str, Any]:
     return what_matters(config) | ({OWN_CODE: dict(own_code)} if own_code else {})
 

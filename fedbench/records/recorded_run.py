@@ -96,6 +96,11 @@ class RecordedRun:
         """Whether the run has arrivals instead of cohorts."""
         return "clock" in self.summary or "async" in self.rounds["phase"].to_pylist()
 
+    @property
+    def pools_rows(self) -> bool:
+        """Whether one client held the rows of all, so that their partition did not matter."""
+        return bool(self.config.get("algorithm", {}).get("name") == "centralised")
+
     @cached_property
     def partition_digest(self) -> str:
         """Hex digest over how many samples of each class each client holds."""

@@ -144,7 +144,7 @@ def make_report(
         baseline=against,
         target=aim,
         results=results_table(methods, asked),
-        printed_results=results_table(methods, asked or chosen_columns(PRINTED)),
+        printed_results=results_table(methods, asked or chosen_columns(PRINTED), gaps=bool(asked)),
         chosen_columns=tuple(columns),
         differences=paired_table(methods, against) if len(methods) > 1 else None,
         reached=reached_table(methods, aim, origin),

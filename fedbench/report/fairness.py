@@ -42,7 +42,7 @@ def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Caveat]:
             yield warn(f"runs named {name} are mixed up: they were run on different data ({places})")
             continue
         for seed, same in _by(runs, lambda run: run.seed).items():
-            divided = _by(same, lambda run: run.partition_digest)
+            divided = _by([run for run in same if not run.pools_rows], lambda run: run.partition_digest)
             if len(divided) > 1:
                 places = "; ".join(_places(alike) for alike in divided.values())
                 ways = f"with seed {seed} the data was divided in {len(divided)} ways"
@@ -87,7 +87,7 @@ def _other_partitions(methods: Sequence[Method]) -> Iterable[Caveat]:
         divided: dict[str, list[Method]] = defaultdict(list)
         for method in methods:
             for run in method.runs:
-                if run.seed == seed:
+                if run.seed == seed and not run.pools_rows:
                     divided[f"{run.description.dataset_digest} {run.partition_digest}"].append(method)
         if len(divided) > 1:
             differing[seed] = list(divided.values())

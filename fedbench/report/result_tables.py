@@ -3,12 +3,14 @@
 import math
 from collections.abc import Mapping, Sequence
 
+from fedbench.config.identity import problem_settings
 from fedbench.records.metrics import how_chosen, spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
 from fedbench.report.tasks import baselines
 from fedbench.tables.comparisons import Judgement, explained, judged_together
+from fedbench.tables.gap import GAP_EXPLAINED, GAP_HEADING, GapShare, shares_within
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import INTERVAL, Paired, Spread, paired
 from fedbench.tables.table import Cell, Table
@@ -30,12 +32,13 @@ Spent = Mapping[str, float]
 """{metric: value} when a run first reached the target."""
 
 
-def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = ()) -> Table:
+def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), *, gaps: bool = True) -> Table:
     """The figures of each method over its seeds.
 
     Args:
         methods: the rows.
         asked: the columns; (): those of `TOTALS` that some method has.
+        gaps: whether the share of the gap between local and centralised training is shown, where both were run.
     """
     columns = list(asked) or [total for total in TOTALS if any(method.spread(total.name).n for method in methods)]
     numbers = [
@@ -51,6 +54,14 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = ()) 
     )
     headings = tuple(_heading(total, number) for total, number in zip(columns, numbers, strict=True))
     names = {column.name for column in columns}
+    shares = {name: gap_shares(methods, name) for name in JUDGED if gaps and name in names}
+    for name in (name for name, of_methods in shares.items() if of_methods):
+        headings += (f"{name.partition('_')[0]}: {GAP_HEADING}",)
+        closed = [shares[name].get(method.letter) for method in methods]
+        rows = tuple(
+            (title, (*cells, Cell(share.words if share else "-")))
+            for (title, cells), share in zip(rows, closed, strict=True)
+        )
     explained = (
         ({"best_accuracy"}, how_chosen({run.chosen_on for method in methods for run in method.runs})),
         ({"uplink_bytes", "downlink_bytes", "total_bytes", "client_flops", "virtual_seconds"}, SUMS),
@@ -58,7 +69,26 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = ()) 
         ({"wall_seconds"}, WALL),
     )
     notes = tuple(note for shown_names, note in explained if names & shown_names)
+    notes += (GAP_EXPLAINED,) if any(shares.values()) else ()
     return Table("Accuracy and cost of each method", "method", headings, rows, notes, label="results")
+
+
+def gap_shares(methods: Sequence[Method], metric: str) -> dict[str, GapShare]:
+    """{letter: share of the gap between local and centralised training}, of methods with both beside them.
+
+    The references are runs with otherwise equal settings and as many rounds. Asynchronous runs, whose rounds are not
+    those of cohorts, have no share.
+    """
+    problems: dict[tuple[str, int], dict[str, Method]] = {}
+    for method in methods:
+        if not method.is_asynchronous:
+            key = problem_settings(method.config), method.runs[0].rounds.num_rows
+            problems.setdefault(key, {})[method.letter] = method
+    shares: dict[str, GapShare] = {}
+    for members in problems.values():
+        names = {letter: str(method.config.get("algorithm", {}).get("name")) for letter, method in members.items()}
+        shares |= shares_within(names, {letter: method.summaries(metric) for letter, method in members.items()})
+    return shares
 
 
 def _heading(shown_metric: ShownMetric, number: Number) -> str:

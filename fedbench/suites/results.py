@@ -17,11 +17,13 @@ from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.differences import differences, differences_table
 from fedbench.suites.equal_spending import affordable, common_budget
 from fedbench.suites.equal_spending import note as equal_spending_note
+from fedbench.suites.gap_shares import Place, gap_shares
 from fedbench.suites.plan import Plan, SuiteCell
 from fedbench.suites.ranks import SuiteRanks, ranks_of
 from fedbench.suites.statements import statements_table
 from fedbench.suites.tasks import REFERENCES, Grid, grids
 from fedbench.tables.comparisons import Judgement, judged_together
+from fedbench.tables.gap import GAP_EXPLAINED, GAP_HEADING, GapShare
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
@@ -150,6 +152,7 @@ class Outcomes:
         plan = self.plan
         readings = {place: self._read(cell) for place, cell in plan.cells.items()}
         columns: dict[str, tuple[str, list[Cell]]] = {}
+        shares = self.gap_shares()
         for column in plan.columns:
             cells = [plan.cells.get((row, column)) for row in plan.rows]
             measures = [cell.measure for cell in cells if cell]
@@ -157,6 +160,10 @@ class Outcomes:
             number = measures[0].number(values)
             shown = [self._cell(cell, number, readings[cell.row, cell.column]) if cell else Cell("-") for cell in cells]
             columns[column] = measures[0].heading(column), shown
+            if any((row, column) in shares for row in plan.rows):
+                closed = [shares.get((row, column)) for row in plan.rows]
+                cells_of_shares = [Cell(share.words if share else "-") for share in closed]
+                columns[f"{column}: {GAP_HEADING}"] = f"{column}: {GAP_HEADING}", cells_of_shares
         return Table(
             title=plan.file.title,
             corner=plan.file.corner,
@@ -180,6 +187,18 @@ class Outcomes:
     @cached_property
     def _grids(self) -> list[Grid]:
         return grids(self.plan)
+
+    def gap_shares(self) -> dict[Place, GapShare]:
+        """What share of the gap between local and centralised training cells close, where both were run beside."""
+        return gap_shares(self.plan, lambda cell: self._read(cell).values, self._rounds_read)
+
+    def _rounds_read(self, cell: SuiteCell) -> int | None:
+        """The number of rounds that a cell is read off; None while none of its runs has finished."""
+        finished = [digest for digest in cell.runs.values() if (done := self.by_digest.get(digest)) and done.finished]
+        if not finished:
+            return None
+        rounds: int = self._history(finished[0]).num_rows
+        return rounds if cell.through is None else min(cell.through, rounds)
 
     def means(self) -> dict[str, float]:
         """Mean of each cell that has a value, for the tracker: {"COLUMN/ROW": mean in the shown unit}."""
@@ -206,6 +225,10 @@ class Outcomes:
             "differences": [
                 difference.to_mapping()
                 for difference in differences(plan, lambda cell: self._read(cell).values).values()
+            ],
+            "gap_shares": [
+                {"row": row, "column": column} | share.to_mapping()
+                for (row, column), share in self.gap_shares().items()
             ],
             "ranks": [ranking.to_mapping() for ranking in self.ranks().rankings],
             "analyses": [
@@ -338,6 +361,7 @@ class Outcomes:
         if chosen:
             notes.append(f"Set on the command line: {', '.join(chosen)}.")
         notes += self.ranks().refusals
+        notes += [GAP_EXPLAINED] if self.gap_shares() else []
         notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")
         other = dict.fromkeys(outcome.other_versions for outcome in self.by_digest.values() if outcome.other_versions)
         notes += [f"Some runs were recorded with other versions or data: {line}." for line in other]
