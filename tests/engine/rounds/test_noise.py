@@ -135,10 +135,13 @@ def sum_of(problem: Problem, host: ClientHost, plan: RoundPlan, clients: tuple[i
 
 
 def measured(problem: Problem, index: int = 0) -> float:
-    """The standard deviation of a sum's noise over the most that one client changes in the sums, at its least."""
+    """The standard deviation of a sum's noise over the most that one client changes in the sums, at its least.
+
+    Z where no client changes anything, since none has trained what is combined.
+    """
     table = problem.spec.table
     plan = make_server(problem.server).plan(index)
-    union = table.uploaded(plan.active.groups)
+    union = table.uploaded(plan.combined)
     noisy, plain = host_of(problem, noise=True), host_of(problem, noise=False)
     noise = sum_of(problem, noisy, plan, plan.cohort) - sum_of(problem, plain, plan, plan.cohort)
     deviation = {}
@@ -146,9 +149,8 @@ def measured(problem: Problem, index: int = 0) -> float:
         assert part.channel == PARAMETERS
         deviation[part.group] = float(np.sqrt(np.square(noise[segment]).mean()))
     changes = [float(np.linalg.norm(sum_of(problem, plain, plan, (client,)))) for client in plan.cohort]
-    return min(
-        deviation[group] / change for change, trained in zip(changes, plan.groups, strict=True) for group in trained
-    )
+    sent = [(group, change) for change, groups in zip(changes, plan.sent, strict=True) for group in groups if change]
+    return min((deviation[group] / change for group, change in sent), default=Z)
 
 
 @pytest.mark.usefixtures("flops_counted_once")
