@@ -260,7 +260,7 @@ def print_cost(estimate: "Estimate") -> None:
         table_size = f"a table of at most {megabytes(cost.table_bytes)}"
         memory = f", {megabytes(cost.server_bytes)} on the server" if cost.server_bytes else ""
         time = f"; {cost.time}" if cost.time else ""
-        text = f"\nanalysis.{cost.name}: {work}, {table_size}{memory}{time}"
+        text = f"\n{cost.key}: {work}, {table_size}{memory}{time}"
         results.print(text, markup=False, highlight=False, soft_wrap=True)
     if estimate.virtual_seconds is not None:
         results.print(f"\non the run's clock: {estimate.virtual_seconds:,.1f} s", markup=False, highlight=False)

@@ -3,10 +3,12 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from fedbench.data.client_holdout import KEY as CLIENT_TEST_KEY
 from fedbench.experiment.setup import Problem
 from fedbench.planning.samplers import draw_cohort
 from fedbench.planning.schedules import Feedback
 from fedbench.protocol.layout import BYTES_PER_VALUE
+from fedbench.records.client_scores import CLIENT_SCORE_SCHEMA
 from fedbench.records.measured import CKA_SCHEMA, DIVERGENCE_SCHEMA, STEP_SCHEMA
 
 STEP_NORM_FLOPS = 5
@@ -30,7 +32,7 @@ class MeasureCost:
     """What one measure costs.
 
     Attributes:
-        name: the key of the configuration.
+        name: the key of the section `analysis`, or a dotted key of another section.
         flops: what it computes in the whole run, all clients.
         share_of_work: those against the clients' own work.
         table_bytes: size of its table before compression, at most.
@@ -44,6 +46,11 @@ class MeasureCost:
     table_bytes: int
     server_bytes: int = 0
     time: str = ""
+
+    @property
+    def key(self) -> str:
+        """The dotted key of the configuration."""
+        return self.name if "." in self.name else f"analysis.{self.name}"
 
 
 def measure_costs(problem: Problem, client_flops: int) -> Iterator[MeasureCost]:
@@ -73,6 +80,8 @@ def measure_costs(problem: Problem, client_flops: int) -> Iterator[MeasureCost]:
             server_bytes = max(server_bytes, sum(BYTES_PER_VALUE * layout.count(trained) for trained in groups))
         table_bytes = values * BYTES_PER_COLUMN
         yield MeasureCost("divergence", flops, flops / client_flops, table_bytes, server_bytes, DIVERGENCE_TIME)
+    if problem.federation.test_rows:
+        yield _client_scoring_cost(problem, client_flops)
     for name, rounds in (("cka", analysis.cka), ("barrier", analysis.barrier)):
         if rounds:
             yield _probe_cost(problem, name, rounds, client_flops)
@@ -95,6 +104,21 @@ def _probe_cost(problem: Problem, name: str, rounds: tuple[int, ...], client_flo
         values += len(cohort) * (layout.groups * len(CKA_SCHEMA) if name == "cka" else lines * (4 + analysis.points))
     flops = passes * problem.costs.forward_flops(samples)
     return MeasureCost(name, flops, flops / client_flops, values * BYTES_PER_COLUMN)
+
+
+def _client_scoring_cost(problem: Problem, client_flops: int) -> MeasureCost:
+    """The cost of scoring clients on their held-out rows: participants twice as they train, all clients after a round.
+
+    Counted are the forward passes.
+    """
+    scoring, sizes = problem.spec.client_scoring, [len(rows) for rows in problem.federation.test_rows]
+    due = [index for index in range(problem.rounds) if scoring.is_due(index)]
+    passes = len(due) * sum(sizes)
+    if scoring.participants:
+        passes += 2 * sum(sizes[client] for index in due for client in _participants(problem, index)[0])
+    flops = problem.costs.forward_flops(passes)
+    values = len(due) * sum(size > 0 for size in sizes) * len(CLIENT_SCORE_SCHEMA)
+    return MeasureCost(CLIENT_TEST_KEY, flops, flops / client_flops, values * BYTES_PER_COLUMN)
 
 
 def _participants(problem: Problem, round_index: int) -> tuple[tuple[int, ...], tuple[tuple[int, ...], ...]]:

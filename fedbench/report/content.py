@@ -14,6 +14,7 @@ from fedbench.records.reader import CLIENTS, EVENTS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.analyses import NO_ANALYSES, Analyses, analyses_of
 from fedbench.report.charts import MOST_LINES, charts
+from fedbench.report.client_accuracies import client_charts, clients_table
 from fedbench.report.compare import Comparison
 from fedbench.report.fairness import versions
 from fedbench.report.methods import Method
@@ -69,6 +70,8 @@ class Report:
         analyses: what was looked into beside the rounds.
         ranking: the methods ranked over several tasks; None where there are none, or too few.
         rank_picture: the diagram of the ranking.
+        clients: table of the accuracies of single clients; None where no method was scored on clients' rows.
+        client_charts: the sorted accuracies of the clients.
     """
 
     title: str
@@ -92,6 +95,8 @@ class Report:
     analyses: Analyses = NO_ANALYSES
     ranking: Ranking | None = None
     rank_picture: RankPicture | None = None
+    clients: Table | None = None
+    client_charts: tuple[Chart, ...] = ()
 
     @cached_property
     def ranks(self) -> Table | None:
@@ -101,13 +106,13 @@ class Report:
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables of figures, which `table.csv` holds."""
-        tables = (self.results, self.differences, self.ranks, self.reached)
+        tables = (self.results, self.clients, self.differences, self.ranks, self.reached)
         return tuple(table for table in tables if table is not None)
 
     @property
     def printed_tables(self) -> tuple[Table, ...]:
         """The tables of figures, which `table.tex` holds."""
-        tables = (self.printed_results, self.differences, self.ranks, self.reached)
+        tables = (self.printed_results, self.clients, self.differences, self.ranks, self.reached)
         return tuple(table for table in tables if table is not None)
 
 
@@ -162,6 +167,8 @@ def make_report(
         analyses=analyses_of(run.directory for run in comparison.runs),
         ranking=ranking,
         rank_picture=None if ranking is None else picture(ranking),
+        clients=clients_table(methods),
+        client_charts=tuple(client_charts(methods[:MOST_LINES])),
     )
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from fedbench.errors import ConfigError
 from fedbench.report.analyses import PICTURES, picture_name
 from fedbench.report.charts import AXES
+from fedbench.report.client_accuracies import CHARTS as CLIENT_CHARTS
 from fedbench.report.content import MOST_PARTITIONS, Report
 from fedbench.report.html import page
 from fedbench.report.markdown import markdown
@@ -44,7 +45,8 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         LATEX: "\n".join(latex(table) for table in report.printed_tables),
     }
     pictures = dict(_pictures(report))
-    known = [f"by-{axis.key}" for axis in AXES] + [f"partition-{number + 1}" for number in range(MOST_PARTITIONS)]
+    known = [f"by-{axis.key}" for axis in AXES] + [name for name, _, _ in CLIENT_CHARTS]
+    known += [f"partition-{number + 1}" for number in range(MOST_PARTITIONS)]
     try:
         (directory / CHARTS).mkdir(parents=True, exist_ok=True)
         written = [replace_text(directory / name, text) for name, text in contents.items()]
@@ -63,7 +65,7 @@ def write_report(report: Report, directory: Path) -> list[Path]:
 
 def _pictures(report: Report) -> Iterator[tuple[str, bytes]]:
     """(name of the file, content) of each chart."""
-    for chart in report.charts:
+    for chart in (*report.charts, *report.client_charts):
         yield f"{chart.name}.svg", chart_svg(chart).encode()
         yield f"{chart.name}.pdf", chart_pdf(chart)
     for heatmap in report.partitions:

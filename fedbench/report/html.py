@@ -4,6 +4,7 @@ from markupsafe import Markup
 
 from fedbench.report.analyses import template_functions
 from fedbench.report.charts import MOST_LINES
+from fedbench.report.client_accuracies import CHART_NOTE
 from fedbench.report.content import Report
 from fedbench.report.svg_chart import sample
 from fedbench.tables.html import environment, picture_html, table_html
@@ -14,5 +15,10 @@ def page(report: Report) -> str:
     methods = report.comparison.methods[:MOST_LINES]
     legend = [(Markup(sample(style)), method.title) for style, method in enumerate(methods)]
     template = environment("fedbench.report").get_template("report.html.jinja")
-    functions = {"table_html": table_html, "picture_html": picture_html, **template_functions()}
-    return template.render(title=report.title, report=report, legend=legend, **functions) + "\n"
+    functions = {
+        "table_html": table_html,
+        "picture_html": picture_html,
+        **template_functions(),
+    }
+    values = {"title": report.title, "report": report, "legend": legend, "client_note": CHART_NOTE}
+    return template.render(**values, **functions) + "\n"

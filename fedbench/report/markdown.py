@@ -6,6 +6,7 @@ from typing import Any
 
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.analyses import Analyses, as_table, picture_name
+from fedbench.report.client_accuracies import CHART_NOTE
 from fedbench.report.content import Report
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import JUDGED, comparisons, spent_until
@@ -30,6 +31,9 @@ def markdown(report: Report) -> str:
             parts += ["## Accuracy against what was spent", escaped_markdown(report.chart_note), *pictures]
         if table is not None:
             parts += [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
+        if table is report.clients and report.client_charts:
+            drawn = [f"![{escaped_markdown(chart.title)}](charts/{chart.name}.svg)" for chart in report.client_charts]
+            parts += [escaped_markdown(CHART_NOTE), *drawn]
         if table is report.ranks and report.rank_picture is not None:
             shown = report.rank_picture
             image = [f"![{escaped_markdown(shown.title)}](charts/{shown.name}.svg)"] if shown.files else []

@@ -48,7 +48,7 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), 
     rows = tuple(
         (
             method.title,
-            tuple(_total_cell(method, total, number) for total, number in zip(columns, numbers, strict=True)),
+            tuple(total_cell(method, total, number) for total, number in zip(columns, numbers, strict=True)),
         )
         for method in methods
     )
@@ -95,7 +95,8 @@ def _heading(shown_metric: ShownMetric, number: Number) -> str:
     return f"{shown_metric.heading} ({number.unit})" if number.unit else shown_metric.heading
 
 
-def _total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:
+def total_cell(method: Method, total: ShownMetric, number: Number) -> Cell:
+    """A metric of a method over its seeds, or the reason why there is none."""
     spread = method.spread(total.name)
     if spread.n:
         return Cell(spread=spread, number=number)

@@ -18,12 +18,16 @@ from warm_pools import WarmPools
 from fedbench import resume
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
+from fedbench.experiment.estimate import estimate
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.result import Result
 from fedbench.experiment.run import prepared, run
+from fedbench.experiment.setup import build_problem
 from fedbench.records.client_scores import CLIENT_FIGURES, CLIENT_SCORES, accuracy_spread
 from fedbench.records.reader import load_description
 from fedbench.records.recorded_run import read_run
+from fedbench.studies.metrics import OBJECTIVES, measure
+from fedbench.suites.cell_values import QUANTITIES, Measure, read
 
 pytestmark = pytest.mark.usefixtures("run_folder", "no_figures")
 
@@ -182,6 +186,17 @@ def test_the_partition_table_tells_training_from_held_out_rows() -> None:
     assert read_run(result.directory).description == description
 
 
+def test_the_cost_of_scoring_is_foreseen() -> None:
+    """Counted here row by row from what a run has recorded."""
+    settings = inline("evaluation.client_every=2", *SKEWED)
+    cost = next(cost for cost in estimate(settings).measures if cost.name == "data.client_test_fraction")
+    rows = scores_of(run(settings)).to_pandas()
+    passes = rows["samples"].sum() + 2 * rows["samples"][rows["participant"]].sum()
+    of_one = build_problem(settings, load_federation(settings)).costs.forward_flops(1)
+    assert cost.flops == passes * of_one
+    assert cost.table_bytes == rows.size * 8
+
+
 def test_a_resumed_run_has_the_same_scores(run_folder: Path) -> None:
     settings = ("local.batchnorm=local", "runtime.checkpoint_every=1", *SKEWED)
     whole = run(inline(*settings))
@@ -232,3 +247,15 @@ def test_same_scores_on_any_number_of_actors(overrides: tuple[str, ...], warm_po
 def test_options_without_effect_are_refused(make: Callable[[], object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         make()
+
+
+def test_every_figure_has_a_name_for_studies_suites_and_the_summary() -> None:
+    result = run(inline())
+    last = result.history.to_pylist()[-1]
+    for name in CLIENT_FIGURES:
+        assert name in OBJECTIVES
+        assert name in QUANTITIES
+        assert result.summary[name] == last[name]
+    assert measure(result.summary, result.history, None)["client_accuracy_worst_decile"] is not None
+    reading = read(Measure(value="client_accuracy_worst_decile"), result.history, None)
+    assert reading.value == 100 * last["client_accuracy_worst_decile"]
