@@ -129,9 +129,10 @@ def resume(
 def _talking_to_mlflow(
     config: ExperimentConfig, member: Membership, warm: "WarmActors | None"
 ) -> "AbstractContextManager[SendingProcess | None]":
-    """The process that talks to MLflow for a run that starts a Ray of its own, beside which it imports mlflow.
+    """The process that talks to MLflow for a run on actors, beside whose start it imports mlflow.
 
-    Runs on warm actors, and those that lie below another one, have mlflow in this process already, or will.
+    Runs on warm actors, those that lie below another one, and all but the first of a process talk to it themselves:
+    they import mlflow once for all.
     """
     alone = warm is None and member.parent_run_id is None
     if config.tracking.enabled and config.runtime.executor != "inline" and alone:

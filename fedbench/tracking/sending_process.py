@@ -122,16 +122,23 @@ class SendingProcess:
                 return
 
 
+_was_given = False
+"""Whether this process has had such a process for a run."""
+
+
 @contextmanager
 def sending_process(mlflow_uri: str | None) -> "Iterator[SendingProcess | None]":
-    """A process that ends with the context; None where the system starts none, or a thread is as good.
+    """A process that ends with the context; None where the system starts none, or a thread is cheaper.
 
-    That is where mlflow has been imported already.
+    That is where mlflow has been imported already, and from the second run of a process on: many short runs in a row
+    import it once, each in a process of its own would import it anew.
     """
+    global _was_given
     process: SendingProcess | None = None
-    if os.name == "posix" and sys.executable and "mlflow" not in sys.modules:
+    if os.name == "posix" and sys.executable and "mlflow" not in sys.modules and not _was_given:
         with suppress(OSError):
             process = SendingProcess(mlflow_uri)
+            _was_given = True
     try:
         yield process
     finally:

@@ -178,3 +178,17 @@ def test_a_process_ends_when_the_run_is_killed(tmp_path: Path) -> None:
         os.kill(forked, signal.SIGKILL)
         driver.stdout.close()
     assert list(tmp_path.iterdir()) == [], "nothing is opened before the run has begun"
+
+
+def test_a_process_of_many_runs_has_one_for_the_first_alone(tmp_path: Path) -> None:
+    code = """
+import sys
+from fedbench.tracking.sending_process import sending_process
+for _ in range(3):
+    with sending_process(None) as process:
+        print(process is not None)
+sys.exit("mlflow" in sys.modules)
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert (ended.stdout.split(), ended.stderr) == (["True", "False", "False"], "")
+    assert list(tmp_path.iterdir()) == []
