@@ -15,6 +15,7 @@ from fedbench.suites.plan import Plan
 pytestmark = pytest.mark.slow
 
 SHIPPED = (
+    "asynchronous",
     "fedmr-cifar10",
     "fedpart-figure1",
     "fedpart-figure6",
@@ -25,6 +26,7 @@ SHIPPED = (
     "layers",
     "ormo-heterogeneity",
     "quickstart",
+    "recombination",
 )
 
 DATA_SETS = ("cifar10", "cifar100", "tiny-imagenet")
@@ -72,6 +74,8 @@ def test_the_suites_are_shipped_and_listed() -> None:
         ("ormo-heterogeneity", 8, 12, 32),
         ("layers", 9, 6, 9),
         ("quickstart", 7, 6, 7),
+        ("recombination", 6, 6, 12),
+        ("asynchronous", 7, 10, 14),
     ],
 )
 def test_a_suite_has_the_cells_and_runs_of_its_table(name: str, rows: int, columns: int, runs_per_seed: int) -> None:
@@ -254,3 +258,28 @@ def test_the_suite_of_table9_keeps_its_last_cycle_and_names_figures_of_its_analy
             assert name.rsplit("/", 1)[1] in ("first", "last", "all")
     for digest in messages.runs(0):
         assert plan.runs[digest].config.runtime.keep_messages == (0,)
+
+
+@pytest.mark.parametrize("base", [(), ("base=asynchronous-cifar10", "data.root=/data")], ids=["digits", "cifar10"])
+def test_the_asynchronous_methods_compute_on_as_many_samples_in_each_round(base: tuple[str, ...]) -> None:
+    plan = make_plan(["asynchronous", *base], seeds="0")
+    samples = set()
+    for run in plan.runs.values():
+        config = run.config
+        assert (config.data.samples_per_client or 0) % config.local.batch_size == 0, "each minibatch is full"
+        minibatches = 1 if config.delays.work == "gradient" else config.local.steps
+        assert config.delays.mean_seconds == minibatches, "a slot computes as many minibatches in a second"
+        assert config.delays.arrivals_per_round is not None
+        assert minibatches is not None
+        samples.add(config.delays.arrivals_per_round * minibatches * config.local.batch_size)
+    assert len(samples) == 1
+    whole = total_open(foresee(make_plan(["asynchronous", *base], seeds="0", only="local training CA2FL/*"), {}))
+    assert whole is not None
+
+
+@pytest.mark.parametrize("base", [(), ("base=fedmr-cifar10", "data.root=/data")], ids=["digits", "cifar10"])
+def test_the_suite_of_recombination_draws_a_tenth_of_a_hundred_clients(base: tuple[str, ...]) -> None:
+    plan = make_plan(["recombination", *base], seeds="0")
+    for run in plan.runs.values():
+        assert (run.config.data.clients, run.config.participation.clients_per_round) == (100, 10)
+    assert total_open(foresee(plan, {})) is not None
