@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -17,9 +18,11 @@ from fedbench.engine.client_host import ClientHost
 from fedbench.engine.messages import RoundPlan
 from fedbench.engine.rounds.inline import make_server
 from fedbench.errors import ConfigError
+from fedbench.experiment import setup
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, build_problem
+from fedbench.models.groups import build_module
 from fedbench.planning.schedules import Schedule
 from fedbench.protocol.exact_sum import decode
 from fedbench.protocol.message import PARAMETERS
@@ -106,14 +109,17 @@ Combinations = Iterator[tuple[tuple[str, ...], ExperimentConfig]]
 
 
 def accepted(combinations: Combinations) -> dict[tuple[str, ...], Problem]:
-    """The combinations that are not refused, made concrete."""
+    """The combinations that are not refused, made concrete; their network, which is one, is looked at once."""
     federation = load_federation(config(*TINY, "algorithm.weighting=uniform"))
     problems = {}
-    for names, chosen in combinations:
-        try:
-            problems[names] = build_problem(chosen, federation)
-        except ConfigError:
-            continue
+    module = build_module(config(*TINY, "algorithm.weighting=uniform").model, federation.task, seed=0)
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("derive_layer_groups", "forward_macs"):
+            seen = getattr(setup, name)(module, federation.task)
+            patch.setattr(setup, name, lambda module, task, seen=seen: seen)
+        for names, chosen in combinations:
+            with suppress(ConfigError):
+                problems[names] = build_problem(chosen, federation)
     return problems
 
 
