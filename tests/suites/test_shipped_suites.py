@@ -74,8 +74,8 @@ def test_the_suites_are_shipped_and_listed() -> None:
         ("ormo-heterogeneity", 8, 12, 32),
         ("layers", 9, 6, 9),
         ("quickstart", 7, 6, 7),
-        ("recombination", 6, 6, 12),
-        ("asynchronous", 7, 10, 14),
+        ("recombination", 6, 4, 12),
+        ("asynchronous", 7, 8, 14),
     ],
 )
 def test_a_suite_has_the_cells_and_runs_of_its_table(name: str, rows: int, columns: int, runs_per_seed: int) -> None:
