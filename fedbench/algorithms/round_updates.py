@@ -37,7 +37,7 @@ class RoundUpdates:
 
     def update(self, index: int) -> Values:
         """float64, Delta_i = (client's values - previous) over the groups that the client at `index` trained."""
-        previous = np.concatenate([self.previous[piece] for piece in self.pieces[index]])
+        previous = np.concatenate([*(self.previous[piece] for piece in self.pieces[index]), self.previous[:0]])
         update: Values = self.messages[index].astype(np.float64) - previous
         return update
 

@@ -165,7 +165,7 @@ class Server:
         segments = self._table.segments(parts, self._union)
         reference = self._reference
         if parts != self._union:
-            reference = np.concatenate([self._reference[segment] for _, segment in segments])
+            reference = np.concatenate([*(self._reference[segment] for _, segment in segments), values[:0]])
         if not add_message(
             self._total,
             self._union,

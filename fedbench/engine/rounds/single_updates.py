@@ -70,7 +70,7 @@ def updates_of_round(
     for client in accepted:
         sent = plan.sent[position[client]]
         segments = table.segments(sent, table.uploaded(sent))
-        values.append(np.concatenate([messages[client][segment] for _, segment in segments]))
+        values.append(np.concatenate([*(messages[client][segment] for _, segment in segments), messages[client][:0]]))
         pieces.append(tuple(piece_of_group[group] for group in sent))
     weights = np.array([plan.weights[position[client]] for client in accepted])
     return RoundUpdates(previous, tuple(values), tuple(pieces), weights / weights.sum())
