@@ -95,7 +95,11 @@ def _method(report: Report, method: Method) -> dict[str, Any]:
     methods = report.comparison.methods
     against = baselines(methods, report.baseline)[method.letter]
     judgements = comparisons(methods, report.baseline)
-    concluded = {name: judgement for (letter, name), (_, judgement) in judgements.items() if letter == method.letter}
+    concluded = {
+        name: judgement
+        for (letter, name), (_, judgement) in judgements.items()
+        if letter == method.letter and judgement is not None
+    }
     return {
         "label": method.label,
         "letter": method.letter,

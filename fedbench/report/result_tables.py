@@ -8,7 +8,7 @@ from fedbench.records.metrics import how_chosen, spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
-from fedbench.report.tasks import baselines
+from fedbench.report.tasks import baselines, is_reference
 from fedbench.tables.comparisons import Judgement, explained, judged_together
 from fedbench.tables.gap import GAP_EXPLAINED, GAP_HEADING, GapShare, shares_within
 from fedbench.tables.numbers import Number
@@ -122,7 +122,8 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
         "bytes, of the baseline's (%)",
         "client work, of the baseline's (%)",
     )
-    several = f"{len(others)} methods" if len(others) > 1 else "one method"
+    rivals = [method for method in others if not is_reference(method)]
+    several = f"{len(rivals)} methods" if len(rivals) > 1 else "one method"
     counterparts = dict.fromkeys(method.title for method in measured_against.values() if method is not None)
     each = f" Each is measured against the baseline on its own data and model: {'; '.join(counterparts)}."
     notes = (
@@ -133,14 +134,17 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
         explained(
             "paired t test over seeds",
             f"best and final accuracy of {several} with the baseline",
-            max((judgement.family for _, judgement in against.values()), default=0),
+            max((judgement.family for _, judgement in against.values() if judgement is not None), default=0),
         ),
     )
     return Table(f"Differences from {baseline.title}", "method", columns, rows, notes, label="differences")
 
 
-Comparisons = Mapping[tuple[str, str], tuple[Paired, Judgement]]
-"""{(letter of a method, name of a metric): its differences from the baseline, and what is concluded from them}."""
+Comparisons = Mapping[tuple[str, str], tuple[Paired, Judgement | None]]
+"""{(letter of a method, name of a metric): its differences from the baseline, and what is concluded from them}.
+
+Nothing is concluded of references, which are no rivals: they have None, and do not count among the comparisons.
+"""
 
 
 def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
@@ -156,8 +160,10 @@ def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
         if (counterpart := against[method.letter]) is not None and counterpart is not method
         for name in JUDGED
     }
-    judgements = judged_together({place: differences.p_value for place, differences in pairs.items()})
-    return {place: (differences, judgements[place]) for place, differences in pairs.items()}
+    references = {method.letter for method in methods if is_reference(method)}
+    p_values = {place: differences.p_value for place, differences in pairs.items() if place[0] not in references}
+    judgements = judged_together(p_values)
+    return {place: (differences, judgements.get(place)) for place, differences in pairs.items()}
 
 
 def _paired_cells(method: Method, baseline: Method | None, against: Comparisons) -> list[Cell]:
@@ -167,7 +173,7 @@ def _paired_cells(method: Method, baseline: Method | None, against: Comparisons)
     for name in JUDGED:
         pairs, judgement = against[method.letter, name]
         cells += [Cell("no common seed") if not pairs.seeds else Cell(spread=pairs.difference, number=POINTS)]
-        cells += [Cell(_interval(pairs.difference)), Cell(judgement.words)]
+        cells += [Cell(_interval(pairs.difference)), Cell("reference" if judgement is None else judgement.words)]
     for name in ("total_bytes", "client_flops"):
         ratios = _ratios(method.summaries(name), baseline.summaries(name))
         cells.append(Cell(spread=ratios, number=SHARE) if ratios.n else Cell("no common seed"))

@@ -30,7 +30,7 @@ def by_task(methods: Sequence[Method]) -> dict[str, list[Method]]:
     if len(tasks) < 2 or not on_several or all(len(of_task) < 2 for of_task in tasks.values()):
         return {"": list(methods)}
     flats = [_of_task(of_task[0]) for of_task in tasks.values()]
-    keys = differing(flats)
+    keys = [key for key in differing(flats) if len({_text({key: flat[key]}) for flat in flats if key in flat}) > 1]
     names = short_names(keys)
     titles = [", ".join(_setting(key, names[key], flat[key]) for key in keys if key in flat) for flat in flats]
     return dict(zip(titles, tasks.values(), strict=True))
@@ -74,7 +74,7 @@ def names_across(methods: Sequence[Method]) -> dict[str, str]:
 def scores_of(methods: Sequence[Method]) -> Scores | None:
     """The best accuracies of the methods on each task, for ranks; None where there are no several tasks or methods."""
     tasks, called = by_task(methods), names_across(methods)
-    rivals = [method for method in methods if method.config.get("algorithm", {}).get("name") not in REFERENCES]
+    rivals = [method for method in methods if not is_reference(method)]
     everywhere = [
         name
         for name in dict.fromkeys(called[method.letter] for method in rivals)
@@ -98,6 +98,11 @@ def ranking_of(methods: Sequence[Method]) -> tuple[Ranking | None, str]:
     if scores is None:
         return None, ""
     return (None, " ".join([scores.refusal, *scores.left_out])) if scores.refusal else (Ranking(scores), "")
+
+
+def is_reference(method: Method) -> bool:
+    """Whether a method is no rival of others, but says what could be reached."""
+    return method.config.get("algorithm", {}).get("name") in REFERENCES
 
 
 def _of_task(method: Method) -> Flat:
