@@ -31,6 +31,9 @@ COLUMNS = (
     ShownMetric("client_accuracy_after_worst", "trained: worst"),
 )
 
+PRINTED_COLUMNS = 4
+"""Columns that a printed page has room for: those of the global model over all clients."""
+
 MEANING = (
     "Accuracy on rows that are held out of each client, in the last round in which clients were scored; each client "
     "counts alike. Mean, standard deviation over the clients, worst decile (mean over the worst tenth) and worst "
@@ -50,9 +53,14 @@ CHARTS = (
 """(name of the chart, column of `client_scores.parquet`, title)."""
 
 
-def clients_table(methods: Sequence[Method]) -> Table | None:
-    """How each method's accuracy is spread over the clients; None where none was scored on clients' rows."""
-    columns = [column for column in COLUMNS if any(method.spread(column.name).n for method in methods)]
+def clients_table(methods: Sequence[Method], most_columns: int | None = None) -> Table | None:
+    """How each method's accuracy is spread over the clients; None where none was scored on clients' rows.
+
+    Args:
+        methods: the rows.
+        most_columns: the first so many columns are shown; None: all.
+    """
+    columns = [column for column in COLUMNS[:most_columns] if any(method.spread(column.name).n for method in methods)]
     if not columns:
         return None
     rows = tuple((method.title, tuple(total_cell(method, column, PERCENT) for column in columns)) for method in methods)

@@ -14,7 +14,7 @@ from fedbench.records.reader import CLIENTS, EVENTS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.analyses import NO_ANALYSES, Analyses, analyses_of
 from fedbench.report.charts import MOST_LINES, charts
-from fedbench.report.client_accuracies import client_charts, clients_table
+from fedbench.report.client_accuracies import PRINTED_COLUMNS, client_charts, clients_table
 from fedbench.report.compare import Comparison
 from fedbench.report.fairness import versions
 from fedbench.report.methods import Method
@@ -71,6 +71,7 @@ class Report:
         ranking: the methods ranked over several tasks; None where there are none, or too few.
         rank_picture: the diagram of the ranking.
         clients: table of the accuracies of single clients; None where no method was scored on clients' rows.
+        printed_clients: `clients` with as many columns as a printed page holds.
         client_charts: the sorted accuracies of the clients.
     """
 
@@ -96,6 +97,7 @@ class Report:
     ranking: Ranking | None = None
     rank_picture: RankPicture | None = None
     clients: Table | None = None
+    printed_clients: Table | None = None
     client_charts: tuple[Chart, ...] = ()
 
     @cached_property
@@ -112,7 +114,7 @@ class Report:
     @property
     def printed_tables(self) -> tuple[Table, ...]:
         """The tables of figures, which `table.tex` holds."""
-        tables = (self.printed_results, self.clients, self.differences, self.ranks, self.reached)
+        tables = (self.printed_results, self.printed_clients, self.differences, self.ranks, self.reached)
         return tuple(table for table in tables if table is not None)
 
 
@@ -168,6 +170,7 @@ def make_report(
         ranking=ranking,
         rank_picture=None if ranking is None else picture(ranking),
         clients=clients_table(methods),
+        printed_clients=clients_table(methods, PRINTED_COLUMNS),
         client_charts=tuple(client_charts(methods[:MOST_LINES])),
     )
 

@@ -214,8 +214,10 @@ def test_a_resumed_run_has_the_same_scores(run_folder: Path) -> None:
         SKEWED,
         ("local.batchnorm=local", *SKEWED),
         ("data.overlap=true", "data.samples_per_client=100", "algorithm=fedmr"),
+        ("schedule=full", "exchange=strided", *SKEWED),
+        ("schedule=full", "algorithm=local", "model=small:TwoLayers", "participation.clients_per_round=8", *SKEWED),
     ],
-    ids=["skewed", "local statistics", "a pool, shared rows"],
+    ids=["skewed", "local statistics", "a pool, shared rows", "own layers", "each client alone"],
 )
 def test_same_scores_on_any_number_of_actors(overrides: tuple[str, ...], warm_pools: WarmPools) -> None:
     sampled = ("data.clients=8", "participation.clients_per_round=5", *overrides)

@@ -50,6 +50,8 @@ def test_lines_are_the_sorted_accuracies_of_the_last_round(report: Report, folde
 def test_the_table_has_the_figures_of_the_summary(report: Report) -> None:
     assert report.clients is not None
     assert report.clients in report.tables
+    assert report.printed_clients is not None
+    assert report.printed_clients.columns == report.clients.columns[:4]
     method = next(method for method in report.comparison.methods if len(method.runs) == 2)
     worst = np.mean([run.summary["client_accuracy_worst"] for run in method.runs])
     cells = dict(report.clients.rows)[method.title]

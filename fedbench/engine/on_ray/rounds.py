@@ -284,8 +284,8 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
 
     def score_clients(self) -> ClientScoringPhase:
         payloads = Payloads(self._server, self._spec.table)
-        # A client that keeps running statistics of its own is scored where they are.
-        bound = self._home if self._spec.keeps_statistics else {}
+        # A client that keeps running statistics, or a model, of its own is scored where they are.
+        bound = self._home if self._spec.keeps_statistics or not self._spec.has_global_model else {}
         calls = []
         for actor, clients in enumerate(deal_tests(self._test_sizes, self._cluster.actor_count, bound)):
             if clients:
