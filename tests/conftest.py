@@ -123,7 +123,8 @@ def warm_pools(local_ray: None) -> Iterator[WarmPools]:
 def flops_counted_once() -> Iterator[None]:
     """A model is looked at, and its FLOPs are counted, in its first run: that takes longer than a small run itself.
 
-    Of models from outside fedbench, whose code may differ under one name, the FLOPs alone are remembered.
+    Of models from outside fedbench, whose code may differ under one name, and of those that name their layer groups
+    themselves, the FLOPs alone are remembered.
     """
     from fedbench.accounting.flops import StepFlops
     from fedbench.experiment import setup
@@ -132,7 +133,7 @@ def flops_counted_once() -> Iterator[None]:
 
     def at_first(look: Callable[..., Any]) -> Callable[..., Any]:
         def looked_at(module: Any, task: Any) -> Any:
-            if not type(module).__module__.startswith("fedbench."):
+            if not type(module).__module__.startswith("fedbench.") or hasattr(module, "layer_groups"):
                 return look(module, task)
             shapes = [tuple(parameter.shape) for parameter in module.parameters()]
             key = f"{look.__name__} {type(module)} {module} {shapes} {task}"

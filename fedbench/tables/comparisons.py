@@ -104,7 +104,7 @@ def explained(test: str, family: str, size: int) -> str:
         family: what is compared: "best and final accuracy of 4 methods with the baseline".
         size: the number of comparisons that have a p-value.
     """
-    few = f"{TOO_FEW_SEEDS}: fewer than {FEWEST_SEEDS}, from which nothing is concluded."
+    few = f"{TOO_FEW_SEEDS}: fewer than {FEWEST_SEEDS}, or all with one value, from which nothing is concluded."
     if not size:
         return few[0].upper() + few[1:]
     by = "p"

@@ -88,8 +88,12 @@ class Spread:
     def p_value(self, figure: float) -> float | None:
         """The two-sided p-value of Student's t test that `figure` is the true mean.
 
+        Values that are all the same show no deviation to judge by: accuracies on a small test set often are, since they
+        are multiples of one over its size.
+
         Returns:
-            The value, 0..1; None for fewer than `FEWEST_SEEDS` values, or one not finite.
+            The value, 0..1; None for fewer than `FEWEST_SEEDS` values, one not finite, or equal ones that differ from
+            `figure`.
 
         >>> round(Spread.of([1.0, 2.0, 3.0]).p_value(0.0), 4)
         0.0742
@@ -97,11 +101,11 @@ class Spread:
         if self.n < FEWEST_SEEDS or not math.isfinite(self.standard_error):
             return None
         distance = abs(self.mean - figure)
-        # Equal values have a deviation of zero; rounding of their mean must not count.
+        # Equal values have a deviation of zero; rounding must not count.
         if distance <= 1e-12 * max(abs(self.mean), abs(figure)):
             return 1.0
-        if self.standard_error == 0:
-            return 0.0
+        if self.std <= 1e-9 * max(map(abs, self.values)):
+            return None
         from scipy.special import stdtr
 
         return min(1.0, 2 * float(stdtr(self.n - 1, -distance / self.standard_error)))

@@ -84,5 +84,8 @@ def test_a_table_is_judged_by_p_values_adjusted_for_all_its_published_figures() 
 def test_a_table_of_two_seeds_concludes_nothing() -> None:
     table = table_of(2, [0.90, 0.91])
     assert [judgement.words for judgement in table.judgements.values()] == ["too few seeds"]
-    assert "Too few seeds: fewer than 3, from which nothing is concluded." in table.explanations
-    assert explained("t test", "", 0) == "Too few seeds: fewer than 3, from which nothing is concluded."
+    assert "Too few seeds: fewer than 3, or all with one value, from which nothing is concluded." in table.explanations
+    assert (
+        explained("t test", "", 0)
+        == "Too few seeds: fewer than 3, or all with one value, from which nothing is concluded."
+    )
