@@ -32,7 +32,7 @@ def plan_of(rows: list[Part], columns: list[Part]) -> Plan:
 
 
 def outcomes_of(plan: Plan, names: list[str], rounds: dict[str, int] | None = None) -> Outcomes:
-    """Outcomes in which methods are the better the later their names stand in a list, and the more so with later seeds."""
+    """Outcomes in which methods are better the later their names stand in a list, and more so with later seeds."""
     outcomes = Outcomes(plan)
     for place, cell in plan.cells.items():
         (name,) = set(place) & set(names)
