@@ -7,7 +7,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -92,13 +92,19 @@ def local_ray() -> Iterator[None]:
     path = os.pathsep.join([*IMPORTABLE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)  # not as a runtime environment: with one, no worker is started ahead
-        ray.init(
+        start = partial(
+            ray.init,
             num_cpus=2,
             resources={RESOURCE: 1},
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
+        try:
+            start()
+        except RuntimeError:  # another Ray that started at the same time had taken the port that was free before
+            ray.shutdown()
+            start()
     yield
     ray.shutdown()
 

@@ -20,7 +20,7 @@ from fedbench.experiment.preparation import Preparation
 from fedbench.experiment.result import Result
 from fedbench.experiment.unedited import recorded_start
 from fedbench.records.observers import ALONE, Membership, Observer
-from fedbench.records.reader import load_events, recorded_drops
+from fedbench.records.reader import CONFIG, load_events, recorded_drops
 from fedbench.system.home import expanded
 from fedbench.tracking.sending_process import SendingProcess, sending_process
 from fedbench.tracking.store import check_experiment_name, environment_store
@@ -106,6 +106,10 @@ def resume(
     for text in overrides:
         if not is_local(text):
             raise ConfigError(f"{text}: a resumed run is what it was; only runtime, tracking and data.root may change")
+    try:
+        ExperimentConfig.from_mapping(recorded)
+    except ConfigError as error:
+        raise ConfigError(f"{path / CONFIG}: {error}") from None
     config = ExperimentConfig.from_mapping(merged(recorded, parse_overrides(overrides)))
     # Without a summary, the checkpoints know the content of the parts of one's own.
     if summary is not None and (changes := changed_parts(summary.get("own_code") or {}, config.own_code())):
