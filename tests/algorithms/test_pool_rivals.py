@@ -5,7 +5,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from broken_runs import BreakAfter, Broken, load
+from numpy_clients import NumpyClients
 from pools import LAYOUT, POOL, models, recombined, send, spec
+from small import config
 from warm_pools import WarmPools
 
 from fedbench import resume
@@ -13,9 +15,10 @@ from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.fedcross import FedCross
 from fedbench.algorithms.fedmut import FedMut, signs
 from fedbench.engine.rounds.pool_server import PoolServer
-from fedbench.experiment.run import run
+from fedbench.experiment.run import prepared, run
 from fedbench.planning.schedules import Sequential
 from fedbench.protocol.message import PARAMETERS, STATISTICS
+from fedbench.randomness import generator
 
 
 def server(algorithm: Algorithm, *, cohort: int = POOL, partial: bool = False) -> PoolServer:
@@ -103,6 +106,54 @@ def test_a_partial_round_changes_its_own_group_alone(algorithm: Algorithm) -> No
     changed = (start[PARAMETERS] != after[PARAMETERS]).any(axis=0)
     assert changed[LAYOUT.slices[1]].all()
     assert changed.sum() == LAYOUT.group_size(1)
+
+
+WHOLE = (
+    "data.clients=6", "participation.clients_per_round=3", "data.normalize=false", "model=small:TwoLayers",
+    "local.batch_size=64", "local.optimizer=sgd", "local.optimizer.lr=0.1", "local.optimizer.momentum=0",
+    "schedule=full", "rounds=3", "runtime.executor=inline",
+)  # fmt: skip
+
+
+def crossed(pool: np.ndarray, r: int, before: np.ndarray, clients: NumpyClients) -> tuple[np.ndarray, np.ndarray]:
+    """FedCross with alpha = 0.8, and the mean model."""
+    partners = [(i + r % 2 + 1) % 3 for i in range(3)]
+    after = 0.8 * pool + 0.2 * pool[partners]
+    return after, after.mean(axis=0)
+
+
+def mutated(pool: np.ndarray, r: int, before: np.ndarray, clients: NumpyClients) -> tuple[np.ndarray, np.ndarray]:
+    """FedMut with radius 2, rate 0.5 and bound 2: of three models the last is the mean itself."""
+    mean, rng = pool.mean(axis=0), generator(0, "mutation", r)
+    after, favour = np.tile(mean, (3, 1)), 0.5 * (1 - min(r / 2, 1))
+    for slot in clients.layout.slots:
+        piece = slice(slot.offset, slot.stop)
+        dealt = [*rng.permutation([1.0, -1.0 + favour]), 0.0]
+        after[:, piece] += 2 * np.outer(dealt, (mean - before)[piece])
+    return after, mean
+
+
+BY_HAND = {
+    "fedcross": (("algorithm.alpha=0.8", "algorithm.partner=in-order"), crossed),
+    "fedmut": (("algorithm.radius=2", "algorithm.rate=0.5", "algorithm.bound=2"), mutated),
+}
+
+
+@pytest.mark.usefixtures("flops_counted_once")
+@pytest.mark.parametrize("name", BY_HAND)
+def test_whole_runs_are_what_numpy_says(name: str) -> None:
+    overrides, recombine = BY_HAND[name]
+    with prepared(config(*WHOLE, f"algorithm={name}", *overrides)) as (problem, executor):
+        clients = NumpyClients(problem)
+        pool, mean = np.tile(clients.vector, (3, 1)), clients.vector
+        for r in range(3):
+            plan = executor.plan(r)  # type: ignore[union-attr]
+            executor.train(plan)  # type: ignore[union-attr]
+            executor.finish()  # type: ignore[union-attr]
+            for client, model in zip(plan.cohort, generator(0, "pool", r).permutation(3), strict=True):
+                pool[model], _ = clients.train(client, r, pool[model])
+            pool, mean = recombine(pool, r, mean, clients)
+            np.testing.assert_allclose(executor.model()[0], mean, rtol=0, atol=1e-6)
 
 
 RUNS = {
