@@ -7,7 +7,7 @@ import secrets
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -92,19 +92,13 @@ def local_ray() -> Iterator[None]:
     path = os.pathsep.join([*IMPORTABLE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", path)  # not as a runtime environment: with one, no worker is started ahead
-        start = partial(
-            ray.init,
+        ray.init(
             num_cpus=2,
             resources={RESOURCE: 1},
             include_dashboard=False,
             log_to_driver=False,
             logging_level=logging.WARNING,
         )
-        try:
-            start()
-        except RuntimeError:  # another Ray that started at the same time had taken the port that was free before
-            ray.shutdown()
-            start()
     yield
     ray.shutdown()
 
@@ -235,29 +229,33 @@ def call(
 
 
 @pytest.fixture(scope="session")
-def clusters(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[LocalCluster]]:
-    """The clusters that were started, with a token of their own; losses are noticed soon."""
-    token = tmp_path_factory.mktemp("token") / "auth_token"
-    token.write_text(secrets.token_hex(32))
+def clusters() -> Iterator[list[LocalCluster]]:
+    """The clusters that were started."""
     started: list[LocalCluster] = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.delenv("RAY_AUTH_TOKEN", raising=False)
-        patch.setenv("RAY_AUTH_MODE", "token")
-        patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
-        patch.setenv("RAY_health_check_period_ms", "500")
-        patch.setenv("RAY_health_check_failure_threshold", "3")
-        yield started
+    yield started
     for cluster in started:
         cluster.stop()
 
 
 @pytest.fixture
-def cluster(clusters: list[LocalCluster]) -> LocalCluster:
-    """Two nodes on this machine with small object stores, of all tests together, as long as none kills the head."""
+def cluster(clusters: list[LocalCluster], tmp_path_factory: pytest.TempPathFactory) -> LocalCluster:
+    """Two nodes on this machine with small object stores, of all tests together, as long as none kills the head.
+
+    They have a token of their own, and notice losses soon.
+    """
     if not clusters or clusters[-1].nodes[0].killed:
-        resources = [{"left": 1}, {"right": 1}]
-        clusters.append(LocalCluster(nodes=2, cpus=1, resources=resources, object_store_memory=80_000_000))
-        clusters[-1].start()
+        token = tmp_path_factory.mktemp("token") / "auth_token"
+        token.write_text(secrets.token_hex(32))
+        # For the start alone: a Ray that this process starts later would take over a part of it.
+        with pytest.MonkeyPatch.context() as patch:
+            patch.delenv("RAY_AUTH_TOKEN", raising=False)
+            patch.setenv("RAY_AUTH_MODE", "token")
+            patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+            patch.setenv("RAY_health_check_period_ms", "500")
+            patch.setenv("RAY_health_check_failure_threshold", "3")
+            resources = [{"left": 1}, {"right": 1}]
+            clusters.append(LocalCluster(nodes=2, cpus=1, resources=resources, object_store_memory=80_000_000))
+            clusters[-1].start()
     return clusters[-1]
 
 
