@@ -213,7 +213,7 @@ class CostModel:
             seen.update(cohort)
             ledger.changed(self.table.uploaded(set().union(*sent)), index)
         if self._rows_bytes is not None:
-            uplinks = [self._rows_bytes] + [0] * (rounds - 1)
+            uplinks = [self._rows_bytes if index == 0 else 0 for index in range(rounds)]
             costs = [
                 replace(cost, uplink_bytes=nbytes, downlink_bytes=0)
                 for cost, nbytes in zip(costs, uplinks, strict=True)

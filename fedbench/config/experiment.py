@@ -16,6 +16,7 @@ from pydantic import (
     Field,
     SerializeAsAny,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_validator,
 )
@@ -238,7 +239,7 @@ class ExperimentConfig(Section):
         server: Another method's server rule, in place of the algorithm's. null: the algorithm's rule.
         schedule: Which layer groups are trained in which round.
         exchange: Which layer groups are sent and combined in which round. null: as the algorithm has it, which are the
-            trained ones unless its description says otherwise.
+            trained ones unless its description says otherwise. Parameters without a name are those of that exchange.
         update: What is done to an update before it is sent: clipping, noise, compression.
         participation: Which clients take part in a round.
         delays: When updates arrive, for asynchronous algorithms.
@@ -271,6 +272,14 @@ class ExperimentConfig(Section):
     runtime: RuntimeSection = RuntimeSection()
     tracking: TrackingSection = TrackingSection()
     output: OutputSection = OutputSection()
+
+    @field_validator("exchange", mode="before")
+    @classmethod
+    def _of_the_method(cls, value: object, info: ValidationInfo) -> object:
+        """Parameters without a name are those of the exchange that the method takes by itself."""
+        if not isinstance(value, dict) or "name" in value or "algorithm" not in info.data:
+            return value
+        return Crossed.of(info.data["algorithm"], info.data.get("server")).exchange().model_dump() | value
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Self:

@@ -57,7 +57,7 @@ class Selective(Schedule):
     keeps_to_limits: ClassVar[bool] = True
     reads_gradient_norms: ClassVar[bool] = True
     name: str = "selective"
-    agreement: float = Field(default=0.0, ge=0)
+    agreement: float = Field(default=0.0, ge=0, le=1e9)
 
     def length(self, groups: int) -> int | None:
         return None

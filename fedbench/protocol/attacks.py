@@ -180,9 +180,11 @@ def checked_update(
     Raises:
         FedbenchError: it is not an array of n numbers.
     """
-    sent: object = attack.update(update, rng)
-    if isinstance(sent, np.ndarray) and sent.shape == update.shape and sent.dtype.kind == "f":
-        return sent.astype(np.float32, copy=False)
+    # Values beyond float32 become infinite, and the server refuses the update.
+    with np.errstate(over="ignore", invalid="ignore"):
+        sent: object = attack.update(update, rng)
+        if isinstance(sent, np.ndarray) and sent.shape == update.shape and sent.dtype.kind == "f":
+            return sent.astype(np.float32, copy=False)
     raise error(f"participation.byzantine.name={attack.name}: update returned {_shown(sent)}, not as it was given")
 
 

@@ -174,5 +174,8 @@ def _values(metric: Any, states: Sequence[MetricState]) -> list[float]:
         warnings.filterwarnings("ignore", message=".*was called before the ``update`` method.*")
         result = metric.compute()
     metric.reset()
-    values: list[float] = torch.as_tensor(result).detach().double().cpu().reshape(-1).tolist()
+    tensor = torch.as_tensor(result).detach()
+    if tensor.is_complex() or not tensor.numel():
+        raise TypeError(f"compute returned {tensor.dtype} {list(tensor.shape)}; real numbers, at least one, are needed")
+    values: list[float] = tensor.double().cpu().reshape(-1).tolist()
     return values

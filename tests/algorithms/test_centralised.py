@@ -10,6 +10,7 @@ from plain_training import accuracy, images, new_module, train_round
 from warm_pools import WarmPools
 
 from fedbench import ConfigError, resume
+from fedbench.errors import RunError
 from fedbench.experiment.estimate import estimate
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.result import Result
@@ -52,6 +53,11 @@ def test_with_one_client_it_is_fedavg_bit_for_bit(overrides: tuple[str, ...]) ->
     expected, result = run(load("algorithm=fedavg", *alone)), run(load(CENTRALISED, *alone))
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert result.summary["client_flops"] == expected.summary["client_flops"]
+
+
+def test_a_run_that_fails_before_its_first_round_ends_says_why() -> None:
+    with pytest.raises(RunError, match=r"round 1: .*lower local\.optimizer\.lr"):
+        run(load(CENTRALISED, "rounds=2", "local.optimizer.lr=1e30"))
 
 
 def samples_by_round(result: Result) -> list[int]:

@@ -154,6 +154,31 @@ def test_what_makes_no_sense_is_refused_in_one_line(overrides: tuple[str, ...]) 
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "exchange"),
+    [
+        (
+            ("algorithm=streaming-diloco", "exchange.delay=1", "exchange.mixing=0.5"),
+            ("exchange=strided", "exchange.delay=1", "exchange.mixing=0.5"),
+        ),
+        (
+            ("algorithm=fedprox", "server=fedlama", "exchange.factor=4"),
+            ("exchange=adaptive-intervals", "exchange.factor=4"),
+        ),
+        (("algorithm=fedlama", "exchange=strided", "exchange.every=2"), ("exchange=strided", "exchange.every=2")),
+    ],
+)
+def test_parameters_without_a_name_are_those_of_the_methods_exchange(
+    overrides: tuple[str, ...], exchange: tuple[str, ...]
+) -> None:
+    assert config(*overrides).chosen_exchange == config(*exchange).chosen_exchange
+
+
+def test_a_parameter_that_the_methods_exchange_has_not_is_unknown() -> None:
+    with pytest.raises(ConfigError, match=r"exchange\.blocks: unknown key with exchange\.name=adaptive-intervals"):
+        config("algorithm=fedlama", "exchange.blocks=2")
+
+
 CROSSED = [
     *itertools.product(("fedavg", "fedexp"), ("per-client",), ("rotate",)),
     *itertools.product(

@@ -47,6 +47,12 @@ def test_updates_are_turned_round_or_lengthened(kind: type[Attack], sign: int, s
     np.testing.assert_allclose(change, expected(sign * 4.0, statistics), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [SignFlip, Scaled, Noise])
+@pytest.mark.filterwarnings("error")
+def test_an_update_beyond_float32_is_infinite_without_a_warning(kind: Any) -> None:
+    assert not np.isfinite(sent(kind(factor=1e300))).all()
+
+
 def test_noise_has_the_size_that_is_asked_for_and_nothing_of_the_update() -> None:
     update = RNG(1).normal(size=100_000).astype(np.float32) * 3
     noise = Noise(factor=2.0).update(update, RNG(0))

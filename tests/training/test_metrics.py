@@ -60,6 +60,20 @@ class NeedsScores(Specificity):
         raise RuntimeError("no boxes\nfound")
 
 
+class Complex(Specificity):
+    """Comes to a number that is not real."""
+
+    def compute(self) -> torch.Tensor:
+        return super().compute() * 1j
+
+
+class NoValues(Specificity):
+    """Comes to nothing."""
+
+    def compute(self) -> torch.Tensor:
+        return torch.zeros(0)
+
+
 def one_vs_rest(classes: int) -> Metric:
     return MulticlassAUROC(classes, average=None, thresholds=None)
 
@@ -195,6 +209,8 @@ def test_states_are_a_fraction_of_the_outputs(classes: int) -> None:
         (f"{HERE}:MeanOfBatches", "its state value cannot be put together"),
         (f"{HERE}:SumOfMeans", "two minibatches have"),
         (f"{HERE}:NeedsScores", r"fails on probabilities \[B, 12\]: no boxes found"),
+        (f"{HERE}:Complex", r"compute returned torch\.complex64 \[\]; real numbers, at least one, are needed"),
+        (f"{HERE}:NoValues", r"compute returned torch\.float32 \[0\]; real numbers, at least one, are needed"),
         (f"{HERE}:several", "gave MetricCollection"),
         (f"{HERE}:not_a_metric", r"gave int; a torchmetrics\.Metric is needed"),
         (f"{HERE}:Nothing", "has no class or function Nothing"),
