@@ -1,4 +1,4 @@
-"""Which cells of a suite are methods run on which tasks.
+"""Finds the cells of a suite that are methods run on tasks.
 
 Rows and columns are groups within groups; each depth of the rows, and of the columns, is a level. Where two cells
 differ at one level only, what their configurations differ in says what this level stands for: data, model or the
@@ -22,7 +22,7 @@ Level = tuple[Literal["row", "column"], int]
 """Rows or columns, and the depth from the outermost group, from 0."""
 
 Names = Mapping[Level, str]
-"""Where a cell stands: {level: name of the row, column or group}."""
+"""The place of a cell: {level: name of the row, column or group}."""
 
 DATA_AND_MODEL = frozenset({"data", "model"})
 

@@ -15,7 +15,7 @@ from fedbench.tables.seed_statistics import FEWEST_SEEDS
 from fedbench.tables.table import Cell, Table
 
 FEWEST_TASKS = FEWEST_METHODS = 3
-"""With fewer, the tests can hardly tell anything apart."""
+"""The fewest that are ranked: the tests can hardly tell fewer apart."""
 
 
 @dataclass(frozen=True)

@@ -353,7 +353,7 @@ class Server:
         return rule.location(*self._single_updates(plan, STATISTICS, -1, previous))
 
     def _single_updates(self, plan: RoundPlan, channel: str, group: int, previous: Values) -> tuple[Values, Values]:
-        """As `updates_of_part`, of the accepted clients."""
+        """The updates of one part by the accepted clients, as `updates_of_part` gives them."""
         return updates_of_part(plan, self._table, self._messages, self._accepted, channel, group, previous)
 
     def start_parts(self) -> tuple[int, ...]:
