@@ -10,7 +10,7 @@ LEVEL = 0.95
 """The confidence of every interval: so often such an interval holds the true mean of normally distributed values."""
 
 FEWEST_SEEDS = 3
-"""The fewest values from which anything is concluded: the spread of two says next to nothing of how far chance reaches."""
+"""The fewest values from which anything is concluded: the spread of two says little of how far chance reaches."""
 
 INTERVAL = f"{LEVEL:.0%} interval".replace("%", " %")
 """The name of these intervals in tables."""

@@ -29,7 +29,7 @@ class Slope:
 
     @property
     def p_value(self) -> float | None:
-        """The p-value of the test that `expected` is the true exponent; None without a theorem or with too few seeds."""
+        """The p-value of `expected` being the true exponent; None without a theorem or with too few seeds."""
         return None if self.expected is None else self.values.p_value(self.expected)
 
     @property
