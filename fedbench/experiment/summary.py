@@ -10,7 +10,8 @@ from fedbench.engine.messages import DeviceRecord
 from fedbench.experiment.description import versions
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
-from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, chosen_on
+from fedbench.records.headline import chosen_on
+from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC
 from fedbench.records.run_directory import RunDirectory
 from fedbench.training.metric_names import CLASS_COLUMNS, OWN_METRICS
 from fedbench.training.scores import Scores

@@ -1,11 +1,11 @@
-"""The figures of a run, each defined once: what it is, its unit, its course by round, its value at a target accuracy.
+"""The figures of a run, each defined once: what it is, its unit, its course by round, its value at a target.
 
 A figure of the whole run stands in `summary.json`; its course is read from `rounds.parquet`. Studies, suites and
 reports take their figures from here, and add only how they show them.
 """
 
 import math
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
 from typing import Any
@@ -13,8 +13,10 @@ from typing import Any
 import pyarrow as pa
 
 from fedbench.records.client_scores import CLIENT_FIGURES
+from fedbench.records.headline import ACCURACY, best_rounds, first_round_reaching
 from fedbench.records.step_jumps import jumps
-from fedbench.training.metric_names import EVALUATION_METRICS, PER_CLASS, SCALARS
+from fedbench.training.metric_names import EVALUATION_METRICS, PER_CLASS, SCALARS, TASK_METRICS
+from fedbench.training.task_kinds import TASKS, WORDS, Headline
 
 Course = list[float | None]
 """A figure at the end of each round; None where it is not known."""
@@ -84,53 +86,6 @@ def _rounds_done(rounds: pa.Table) -> Course:
     return [index + 1 for index in rounds.column("round").to_pylist()]
 
 
-def choosing_column(rounds: pa.Table) -> str:
-    """The column by which rounds and runs are chosen: validation accuracy, or test accuracy without such a split.
-
-    Args:
-        rounds: with `ROUND_SCHEMA`.
-    """
-    validated = rounds.column("validation_accuracy").null_count < rounds.num_rows
-    return "validation_accuracy" if validated else "test_accuracy"
-
-
-def chosen_on(rounds: pa.Table) -> str:
-    """The split on which the best round is chosen: "validation" or "test".
-
-    Args:
-        rounds: with `ROUND_SCHEMA`.
-    """
-    return choosing_column(rounds).removesuffix("_accuracy")
-
-
-def how_chosen(splits: Collection[str]) -> str:
-    """A sentence for readers on what the best accuracy of some runs is; "" for no runs.
-
-    Args:
-        splits: what `chosen_on` gives for each of the runs.
-    """
-    on_validation = "the test accuracy of the round that is best on the validation split"
-    on_test = "the largest of all rounds on the test split itself, and by that somewhat too high"
-    words = {"validation": on_validation, "test": on_test}
-    kinds = [words[split] for split in words if split in splits]
-    return f"Best accuracy: {'; without a validation split '.join(kinds)}." if kinds else ""
-
-
-def best_rounds(rounds: pa.Table) -> list[int | None]:
-    """For each round the index of the best one so far, by the choosing column; None before the first that was scored.
-
-    Args:
-        rounds: with `ROUND_SCHEMA`.
-    """
-    scores, best = rounds.column(choosing_column(rounds)).to_pylist(), None
-    course: list[int | None] = []
-    for index, score in enumerate(scores):
-        if score is not None and (best is None or score > scores[best]):
-            best = index
-        course.append(best)
-    return course
-
-
 def _at_the_best_round(column: str) -> Callable[[pa.Table], Course]:
     """A column's value in the best round so far."""
 
@@ -155,8 +110,9 @@ class Metric:
         unit: in which it is recorded; "" for counts and losses.
         course: reads its value at the end of each round from a table with `ROUND_SCHEMA`; None: only the whole run
             has it.
-        grows: it never falls from round to round, so one may ask what it was when a target accuracy was reached.
+        grows: it never falls from round to round, so one may ask what it was when a target was reached.
         bigger_is_better: more of it is what a method is for; False: it is a cost, a loss or a mere description.
+        is_error: less of it is what a method is for: an error of the model on data that it has not seen.
         is_asynchronous: only asynchronous runs have it.
         is_summarised: `summary.json` has it, or the sum of `parts`.
         parts: the entries of `summary.json` that it is the sum of; (): the entry of its own name.
@@ -169,10 +125,16 @@ class Metric:
     course: Callable[[pa.Table], Course] | None = None
     grows: bool = False
     bigger_is_better: bool = False
+    is_error: bool = False
     is_asynchronous: bool = False
     is_summarised: bool = True
     parts: tuple[str, ...] = ()
     undefined: str = ""
+
+    @property
+    def is_score(self) -> bool:
+        """Whether it says how good the model is, in either direction; a longer run tends to have a better one."""
+        return self.bigger_is_better or self.is_error
 
     def of_summary(self, summary: Mapping[str, Any]) -> float | None:
         """The figure of the whole run; None where its summary lacks it.
@@ -204,6 +166,12 @@ NO_CLIENT_SCORES = "Only with data.client_test_fraction are clients scored on he
 NO_METRIC = "Only a metric that evaluation.metrics names is computed"
 
 ROUND_WORDS = {"best": "best", "final": "last"}
+
+BEST_MEANING = "test {} of the best round so far: best on validation, or on test without such a split"
+
+FRACTIONS = ("accuracy", "mean_iou")
+BIGGER_IS_BETTER = ("accuracy", "mean_iou", "r2")
+"""Of the metrics that tasks have, those in 0..1, and those of which more is better."""
 
 WORST_CLASS = "worst_class_recall"
 WORST_MEANING = "recall of the worst class that has rows"
@@ -259,22 +227,41 @@ def _evaluation_metrics(name: str, meaning: str) -> "Iterator[Metric]":
             )  # fmt: skip
 
 
+def _scores(name: str, words: str) -> "Iterator[Metric]":
+    """A metric that evaluations of some tasks have, on both splits, in the best round so far and in the last one."""
+    kinds = [kind for kind in TASKS.values() if name in kind.metrics]
+    is_headline = any(kind.headline.name == name for kind in kinds)
+    unit = "fraction" if name in FRACTIONS else ""
+    higher = name in BIGGER_IS_BETTER
+    of_tasks = " and ".join(f"task={kind.name}" for kind in kinds)
+    undefined = "" if name == ACCURACY.name else f"Only an evaluation with {of_tasks} has it"
+    best_validation = "best validation {}" if is_headline else "validation {} of the best round"
+    for figure, meaning, course in (
+        (f"best_{name}", BEST_MEANING, _at_the_best_round(f"test_{name}")),
+        (f"final_{name}", "last test {}", _latest(f"test_{name}")),
+        (f"best_validation_{name}", f"{best_validation} so far", _at_the_best_round(f"validation_{name}")),
+        (f"final_validation_{name}", "last validation {}", _latest(f"validation_{name}")),
+    ):
+        yield Metric(
+            figure, meaning.format(words), unit, course,
+            bigger_is_better=higher, is_error=not higher, undefined=undefined,
+        )  # fmt: skip
+
+
+def headline_figures(headline: Headline) -> tuple[str, str, str, str]:
+    """The figures of a task's headline: best and last on test, best and last on validation.
+
+    >>> headline_figures(TASKS["next_token"].headline)[:2]
+    ('best_perplexity', 'final_perplexity')
+    """
+    name = headline.name
+    return f"best_{name}", f"final_{name}", f"best_validation_{name}", f"final_validation_{name}"
+
+
 NO_DIVERGENCE = "Only with analysis.divergence=true is recorded how far the clients' updates point apart"
 
 _EVERY = (
-    Metric(
-        "best_accuracy", "test accuracy of the best round so far: best on validation, or on test without such a split",
-        "fraction", _at_the_best_round("test_accuracy"), bigger_is_better=True,
-    ),
-    Metric("final_accuracy", "last test accuracy", "fraction", _latest("test_accuracy"), bigger_is_better=True),
-    Metric(
-        "best_validation_accuracy", "best validation accuracy so far", "fraction",
-        _at_the_best_round("validation_accuracy"), bigger_is_better=True,
-    ),
-    Metric(
-        "final_validation_accuracy", "last validation accuracy", "fraction", _latest("validation_accuracy"),
-        bigger_is_better=True,
-    ),
+    *_scores("accuracy", "accuracy"),
     Metric("best_round", "best round so far, from 1", "", _best_round),
     Metric("train_loss", "training loss of the last round", "", _latest("train_loss"), is_summarised=False),
     Metric("uplink_bytes", "sent up by all clients", "B", _running_total("uplink_bytes"), grows=True),
@@ -344,36 +331,25 @@ _EVERY = (
         for name, meaning in (*((name, EVALUATION_METRICS[name]) for name in SCALARS), (WORST_CLASS, WORST_MEANING))
         for metric in _evaluation_metrics(name, meaning)
     ),
+    *(metric for name in TASK_METRICS for metric in _scores(name, WORDS.get(name, name))),
 )  # fmt: skip
 
 METRICS: dict[str, Metric] = {metric.name: metric for metric in _EVERY}
 """Every figure of a run, by name. Bytes and FLOPs are totals over all clients."""
 
 
-def first_round_reaching(rounds: pa.Table, target: float, column: str = "test_accuracy") -> int | None:
-    """The index of the first round that was scored at `target` or above; None if none was.
-
-    Args:
-        rounds: with `ROUND_SCHEMA`.
-        target: accuracy, 0..1.
-        column: the accuracy that has to reach it.
-    """
-    accuracies = rounds.column(column).to_pylist()
-    return next((i for i, accuracy in enumerate(accuracies) if accuracy is not None and accuracy >= target), None)
-
-
 def spent_to_reach(
-    rounds: pa.Table, target: float, names: Iterable[str], column: str = "test_accuracy"
+    rounds: pa.Table, target: float, names: Iterable[str], column: str | None = None
 ) -> dict[str, float] | None:
-    """What had been spent by the end of the first round that was scored at `target` or above.
+    """What had been spent by the end of the first round that was scored at `target` or better.
 
     There is no honest number for a run that never was: it has None.
 
     Args:
         rounds: with `ROUND_SCHEMA`.
-        target: accuracy, 0..1.
+        target: a value of the task's headline, in its own unit: an accuracy is a fraction.
         names: of metrics that grow.
-        column: the accuracy that has to reach it.
+        column: the headline on the split that has to reach it; None: on test.
 
     Returns:
         {name: value in the recorded unit} of the metrics that the run has.

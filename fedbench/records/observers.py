@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from fedbench.records.schema import ClientRecord, RoundRecord
+from fedbench.training.task_kinds import TASKS, Headline, TaskName
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RunDescription:
         label: what the suite calls the run that it was made for; "" for others.
         kept_bytes: about how many bytes of models and messages it keeps for later analysis.
         client_test_samples: for each client, how many of its rows are held out for scoring it; (): none of anyone's.
+        task: what the model is trained for.
     """
 
     config: dict[str, Any]
@@ -54,6 +56,12 @@ class RunDescription:
     label: str = ""
     kept_bytes: int = 0
     client_test_samples: tuple[int, ...] = ()
+    task: TaskName = "classification"
+
+    @property
+    def headline(self) -> Headline:
+        """The metric by which the task is judged."""
+        return TASKS[self.task].headline
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedbench.records.figure_style import BLUE, DOTS_PER_INCH, GREY, ORANGE, finish_axes, title_figure
-from fedbench.records.metrics import METRICS, best_rounds, chosen_on
+from fedbench.records.headline import best_rounds, chosen_on
+from fedbench.records.metrics import METRICS
 from fedbench.records.observers import RunDescription
 from fedbench.records.step_plot import step_figure
 

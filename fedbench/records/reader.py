@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from fedbench.config.identity import digest
 from fedbench.config.yaml_text import parse_yaml
 from fedbench.errors import DataError
+from fedbench.records.headline import DEFAULT_TASK, task_named, task_of, with_task
 from fedbench.records.measured import MEASURED
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ADDED_LATER, ARRIVAL_SCHEMA, CLIENT_SCHEMA, DROPPED, ROUND_SCHEMA
@@ -181,7 +182,7 @@ def load_description(directory: str | Path) -> RunDescription:
     """The `RunDescription` of a recorded run, for drawing and sending it again.
 
     Raises:
-        DataError: a file is missing, damaged or of another kind.
+        DataError: a file is missing, damaged or of another kind, or the task is not known.
     """
     path = Path(directory)
     _, sums = _summary(path)
@@ -199,9 +200,10 @@ def load_description(directory: str | Path) -> RunDescription:
             client_test_samples=tuple(held_out[0]) if held_out else (),
             group_names=tuple(described.pop("group_names", ())),
             client_class_counts=tuple(counts),
+            task=task_named(described.pop("task", DEFAULT_TASK)),
             **described,
         )
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except (AttributeError, DataError, KeyError, TypeError, ValueError) as error:
         fault = str(error).replace("RunDescription.__init__() ", "")
         raise DataError(f"{path / DESCRIPTION}: is not a run's description, or of another version: {fault}") from None
 
@@ -260,7 +262,11 @@ def _table(file: Path, schema: pa.Schema, sums: Mapping[str, str] | None = None,
     if missing := [column for column in schema.names if column not in table.column_names]:
         raise DataError(f"{file}: lacks the column {missing[0]}; it is not a run's table, or of another version")
     try:
-        return table.select(schema.names).cast(schema)
+        task = task_of(table)
+    except DataError as error:
+        raise DataError(f"{file}: {error}") from None
+    try:
+        return with_task(table.select(schema.names).cast(schema), task)
     except (pa.ArrowException, ValueError) as error:
         raise DataError(f"{file}: cannot be read: {_reason(error)}") from None
 

@@ -15,8 +15,9 @@ import pyarrow as pa
 
 from fedbench.config.identity import digest, method_settings
 from fedbench.errors import ConfigError, DataError
+from fedbench.records.headline import chosen_on, task_of, task_of_summary
 from fedbench.records.measured import MEASURED
-from fedbench.records.metrics import METRICS, chosen_on
+from fedbench.records.metrics import METRICS
 from fedbench.records.observers import RunDescription
 from fedbench.records.reader import (
     CONFIG,
@@ -32,6 +33,7 @@ from fedbench.records.reader import (
     recorded_checksums,
 )
 from fedbench.system.home import expanded
+from fedbench.training.task_kinds import Headline, TaskName
 
 Values = npt.NDArray[np.float64]
 
@@ -80,6 +82,16 @@ class RecordedRun:
     def model_sha256(self) -> str:
         """Hash of the final model; "" for a run without one."""
         return str(self.summary.get("model_sha256") or "")
+
+    @property
+    def task(self) -> TaskName:
+        """What the model was trained for; runs of two tasks have no metric in common that both are judged by."""
+        return self.description.task
+
+    @property
+    def headline(self) -> Headline:
+        """The metric by which the task is judged."""
+        return self.description.headline
 
     @cached_property
     def settings(self) -> dict[str, Any]:
@@ -186,8 +198,12 @@ def _contradiction(run: RecordedRun) -> str | None:
     summary, rounds = run.summary, run.rounds
     if rounds["round"].to_pylist() != list(range(rounds.num_rows)):
         return f"the rounds in {ROUNDS} are not in order, 0 to {rounds.num_rows - 1}; some are missing or moved"
+    if (recorded := task_of(rounds)) != run.task:
+        return f"the task in {ROUNDS} is {recorded}, the one in {DESCRIPTION} is {run.task}"
     if run.status == "running":
         return None
+    if (recorded := task_of_summary(summary)) != run.task:
+        return f"the task in {SUMMARY} is {recorded}, the one in {DESCRIPTION} is {run.task}"
     if summary.get("rounds") != rounds.num_rows:
         return f"{SUMMARY} speaks of {summary.get('rounds')} rounds, {ROUNDS} has {rounds.num_rows}"
     for column in ("uplink_bytes", "downlink_bytes", "client_flops"):

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from fedbench.config.identity import digest
 from fedbench.config.yaml_text import dump_yaml
 from fedbench.errors import ConfigError, DataError, RunError
+from fedbench.records.headline import DEFAULT_TASK, with_task
 from fedbench.records.kept import KeptFiles, Tensors
 from fedbench.records.measured import MEASURED, STEPS
 from fedbench.records.observers import RunDescription
@@ -226,7 +227,7 @@ class RunDirectory:
         self._run = run
         with self._must_succeed():
             self._write_text(CONFIG, dump_yaml(run.config))
-            self._write_json(DESCRIPTION, {name: getattr(run, name) for name in _DESCRIBED})
+            self._write_json(DESCRIPTION, _described(run))
             with replacing(self.path / PARTITION) as temporary:
                 pq.write_table(partition_table(run), temporary)
             identity = {"config_hash": digest(run.config, run.own_code), "own_code": run.own_code}
@@ -295,12 +296,13 @@ class RunDirectory:
             self.kept.write(name, tensors, metadata)
 
     def history(self) -> pa.Table:
-        """All rounds so far, with `ROUND_SCHEMA`."""
-        return self._rows[ROUNDS].table()
+        """All rounds so far, with `ROUND_SCHEMA` and the run's task, which is known once the run has started."""
+        return with_task(self._rows[ROUNDS].table(), DEFAULT_TASK if self._run is None else self._run.task)
 
     def _write_tables(self) -> None:
         started = time.monotonic()
-        for name, table in ((name, rows.table()) for name, rows in self._rows.items()):
+        for name, rows in self._rows.items():
+            table = self.history() if name == ROUNDS else rows.table()
             if name in OPTIONAL and not table.num_rows:  # not of this run, or of one that is run again from its start
                 (self.path / name).unlink(missing_ok=True)
                 continue
@@ -366,6 +368,11 @@ _DESCRIBED = [
     if field.name
     not in ("config", "directory", "client_class_counts", "client_test_samples")  # have places of their own
 ]
+
+
+def _described(run: RunDescription) -> dict[str, Any]:
+    """The content of `description.json`; a task that it does not name is `DEFAULT_TASK`."""
+    return {name: getattr(run, name) for name in _DESCRIBED if (name, getattr(run, name)) != ("task", DEFAULT_TASK)}
 
 
 def _fresh_name(root: Path, name: str, seed: int) -> Path:

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from fedbench.records.client_scores import CLIENT_FIGURES
-from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS, OWN_METRICS
+from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS, OWN_METRICS, TASK_COLUMNS
+from fedbench.training.task_kinds import Headline
 
 STEP_FIGURES = (
     "step_norm",
@@ -60,6 +61,7 @@ ROUND_SCHEMA = pa.schema(
         *((name, pa.float64()) for name in METRIC_COLUMNS),
         *((name, pa.list_(pa.float64())) for name in CLASS_COLUMNS),
         (OWN_METRICS, pa.map_(pa.string(), pa.list_(pa.float64()))),
+        *((name, pa.float64()) for name in TASK_COLUMNS),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -97,7 +99,12 @@ and over the others. Null but in rounds of `evaluation.client_every`; see `fedbe
 
 test_*, validation_*, own_metrics: of the global model, by the metrics of `evaluation.metrics`, null without them.
 *_per_class_recall: one number for each class, NaN for a class without rows. own_metrics: {"test/NAME" or
-"validation/NAME": the values of one's own metric NAME}."""
+"validation/NAME": the values of one's own metric NAME}.
+
+*_perplexity, *_mae, *_r2, *_mean_iou: of the global model, by what the task is judged by and further metrics of it;
+null for other tasks. test_accuracy, validation_accuracy: the share of rows, of tokens with task=next_token, and of
+pixels with task=segmentation; null with task=multilabel and task=regression. The table's metadata name the task
+(`fedbench.records.headline`) where it is another one than classification."""
 
 ADDED_LATER = (
     "byzantine",
@@ -105,6 +112,7 @@ ADDED_LATER = (
     "group_clients",
     *(*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES),
     *(*CLIENT_FIGURES, *METRIC_COLUMNS, *CLASS_COLUMNS, OWN_METRICS),
+    *TASK_COLUMNS,
 )
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
@@ -224,11 +232,24 @@ class RoundRecord:
     test_per_class_recall: Sequence[float] | None = None
     validation_per_class_recall: Sequence[float] | None = None
     own_metrics: Sequence[tuple[str, Sequence[float]]] | None = None
+    test_perplexity: float | None = None
+    test_mae: float | None = None
+    test_r2: float | None = None
+    test_mean_iou: float | None = None
+    validation_perplexity: float | None = None
+    validation_mae: float | None = None
+    validation_r2: float | None = None
+    validation_mean_iou: float | None = None
 
-    @property
-    def choosing_accuracy(self) -> float | None:
-        """The accuracy by which rounds and runs are chosen: on validation, or on test where there is no such split."""
-        return self.test_accuracy if self.validation_accuracy is None else self.validation_accuracy
+    def score(self, headline: Headline, split: str = "test") -> float | None:
+        """The metric by which the task is judged, on a split; None where it was not evaluated."""
+        value: float | None = getattr(self, f"{split}_{headline.name}")
+        return value
+
+    def choosing_score(self, headline: Headline) -> float | None:
+        """The same on the split by which rounds and runs are chosen: validation, or test where there is none."""
+        on_validation = self.score(headline, "validation")
+        return self.score(headline) if on_validation is None else on_validation
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fedbench.config.identity import problem_settings
-from fedbench.records.metrics import how_chosen, spent_to_reach
+from fedbench.records.headline import how_chosen
+from fedbench.records.metrics import spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric

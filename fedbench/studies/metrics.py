@@ -5,7 +5,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from fedbench.records.metrics import METRICS, choosing_column, spent_to_reach
+from fedbench.records.headline import choosing_column
+from fedbench.records.metrics import METRICS, spent_to_reach
 
 TO_TARGET = {
     "bytes_to_target": METRICS["total_bytes"],

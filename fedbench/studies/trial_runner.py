@@ -17,6 +17,7 @@ from optuna.storages import BaseStorage
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import FedbenchError, RunError
 from fedbench.experiment.run import run
+from fedbench.records.headline import ACCURACY
 from fedbench.records.observers import Membership, RunDescription, Verdict
 from fedbench.records.schema import ROUND_SCHEMA, ClientRecord, RoundRecord
 from fedbench.studies.file import StudyFile
@@ -243,7 +244,7 @@ class SeedRun:
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Report the accuracy, if the round has one; the step is the number of rounds done."""
         self._records.append(vars(record))
-        accuracy = record.choosing_accuracy
+        accuracy = record.choosing_score(ACCURACY)
         if accuracy is not None:
             self._accuracy = f" accuracy {accuracy:.4f}"
         self.where = f"round {record.round + 1}/{self._rounds}{self._accuracy}"

@@ -10,7 +10,8 @@ from pydantic import Field, field_validator, model_validator
 
 from fedbench.components.base import Section
 from fedbench.components.suggestions import did_you_mean
-from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, Metric, first_round_reaching
+from fedbench.records.headline import first_round_reaching
+from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, Metric
 from fedbench.tables.numbers import Number
 
 

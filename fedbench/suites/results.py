@@ -9,7 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from fedbench.config.identity import is_local
-from fedbench.records.metrics import how_chosen
+from fedbench.records.headline import how_chosen
 from fedbench.records.reader import load_run
 from fedbench.report.analyses import as_table
 from fedbench.suites.analysis_outcome import AnalysisOutcome, all_statements

@@ -4,15 +4,16 @@ import math
 
 from fedbench.records.schema import RoundRecord
 from fedbench.tracking.store import plain_name
-from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS
+from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS, TASK_COLUMNS
 
 
 def further_metrics(record: RoundRecord) -> dict[str, float | None]:
-    """The metrics of `evaluation.metrics` of one round, such as "test/macro_f1".
+    """The metrics of `evaluation.metrics` and of the task of one round, such as "test/macro_f1".
 
     Of a metric with several values each has its number behind the name. What is not a number is None.
     """
-    metrics: dict[str, float | None] = {_name(column): getattr(record, column) for column in METRIC_COLUMNS}
+    columns = (*METRIC_COLUMNS, *TASK_COLUMNS)
+    metrics: dict[str, float | None] = {_name(column): getattr(record, column) for column in columns}
     for column in CLASS_COLUMNS:
         recalls = getattr(record, column) or ()
         metrics |= {f"{_name(column)}/{label}": recall for label, recall in enumerate(recalls)}

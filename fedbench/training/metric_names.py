@@ -23,12 +23,23 @@ EVALUATION_METRICS = {
 SCALARS = tuple(name for name in EVALUATION_METRICS if name != PER_CLASS)
 """The metrics that are one number."""
 
+TASK_METRICS = {
+    "perplexity": "exponential of the mean cross-entropy of the scored tokens",
+    "mae": "mean absolute error, mean over the targets",
+    "r2": "coefficient of determination, mean over the targets",
+    "mean_iou": "intersection over union, mean over the classes that have pixels or predictions",
+}
+"""The metrics that evaluations of other tasks than classification have (`fedbench.training.task_kinds`), and what each
+is; beside these `accuracy` and `macro_f1`."""
+
 SPLITS = ("test", "validation")
 
 METRIC_COLUMNS = tuple(f"{split}_{name}" for split in SPLITS for name in SCALARS)
+TASK_COLUMNS = tuple(f"{split}_{name}" for split in SPLITS for name in TASK_METRICS)
 CLASS_COLUMNS = tuple(f"{split}_{PER_CLASS}" for split in SPLITS)
 OWN_METRICS = "own_metrics"
-"""Columns of `rounds.parquet`: one number each; a list with one number for each class; and metrics of one's own."""
+"""Columns of `rounds.parquet`: of `evaluation.metrics` with one number each, of tasks with one number each, of
+`evaluation.metrics` with a list of one number for each class, and of metrics of one's own."""
 
 
 def check_names(names: Sequence[str]) -> None:

@@ -3,7 +3,8 @@
 import pyarrow as pa
 import pytest
 
-from fedbench.records.metrics import METRICS, first_round_reaching, spent_to_reach
+from fedbench.records.headline import first_round_reaching
+from fedbench.records.metrics import METRICS, spent_to_reach
 from fedbench.records.schema import ROUND_SCHEMA
 
 
