@@ -78,6 +78,8 @@ class Objective:
         keeps: names of the vectors that a client keeps from round to round.
         tracks: those of `channels` of which the client adds up in its state what the server reads (`correct_state`).
             What compression leaves out of these is a part of their next difference, and is not kept as a residual.
+        reads_features: whether it compares the features of samples, the input of the final classifier
+            (`fedbench.models.groups.feature_layer`).
         working_vectors: number of float32 [P] vectors that are held while a client trains, beside the model's own and
             those that the client keeps; for the memory estimate.
     """
@@ -85,6 +87,7 @@ class Objective:
     channels: tuple[str, ...] = ()
     keeps: tuple[str, ...] = ()
     tracks: tuple[str, ...] = ()
+    reads_features: bool = False
     working_vectors: int = 0
 
     @property

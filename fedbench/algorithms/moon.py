@@ -101,6 +101,7 @@ class Contrastive(Objective):
         self._contrasts = False
         kept = (PREVIOUS, PREVIOUS_STATISTICS) if reference == "own" else (PREVIOUS,)
         self.keeps = kept if mu else ()
+        self.reads_features = mu > 0
         self.working_vectors = COMPARED_MODELS if mu else 0
 
     def idle_reason(self, groups: tuple[int, ...], layout: ParameterLayout, module: "nn.Module") -> str | None:

@@ -41,6 +41,7 @@ from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.references import remarks_on_references, round_length
 from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives
 from fedbench.experiment.setup_async import arrival_plan
+from fedbench.models.features import check_features
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors
@@ -168,6 +169,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     objective = method.objective()
     if (refusal := objective.refusal(layout, module)) is not None:
         raise ConfigError(refusal)
+    if objective.reads_features:
+        check_features(module, task, method.name)
     costs = CostModel(
         table,
         flops,

@@ -3,7 +3,8 @@
 Training then changes the vector in place, and what a client sends is a slice of it. Gradients are what the backward
 pass makes, tensor by tensor; who needs them in one piece has them moved into a flat vector. The module's own Parameter
 objects and buffers stay what they are, and only their storage is replaced, so that a module which keeps a list of them
-(as `nn.LSTM` does) trains as any other.
+(as `nn.LSTM` does) trains as any other. Recurrent layers are kept from moving their weights into a tensor of their own
+on a GPU (`flatten_parameters`): there cuDNN copies those of a layer together in each pass, and computes the same.
 """
 
 from collections.abc import Iterable
@@ -38,16 +39,26 @@ class FlatModel:
             device: the device of the vectors; None: the CPU.
         """
         self.layout = layout
+        for layer in module.modules():
+            if isinstance(layer, nn.RNNBase):
+                layer.flatten_parameters = _stay_in_place  # type: ignore[method-assign]
         self.module = module.to(device)
         self.vector = torch.empty(layout.size, device=device)
         self.statistics = torch.empty(layout.statistics_size, device=device)
         self._parameters = self._bind_parameters()
         self._buffers = self._bind_statistics()
-        self._owners = [self.module.get_submodule(slot.name.rpartition(".")[0]) for slot in layout.statistics]
+        self._owners = [self._owner(slot) for slot in layout.statistics]
+        self._places = [
+            ((self._owner(slot)._parameters, slot.name.rpartition(".")[2]), parameter, slot.offset)
+            for slot, parameter in zip(layout.slots, self._parameters, strict=True)
+        ]
         in_vectors = [*self._parameters, *self._buffers]
         self._initial = InitialState(self.module, frozenset(id(tensor) for tensor in in_vectors))
 
         self._active: list[tuple[int, nn.Parameter]] = []
+
+    def _owner(self, slot: TensorSlot) -> nn.Module:
+        return self.module.get_submodule(slot.name.rpartition(".")[0])
 
     @cached_property
     def gradient(self) -> Tensor:
@@ -88,8 +99,10 @@ class FlatModel:
         """Take buffers that the module has replaced by new tensors (`self.centres = ...`) over into `statistics`.
 
         Raises:
-            ModelError: such a tensor has another shape than at the start.
+            ModelError: such a tensor has another shape than at the start, or the module has given a parameter other
+                memory, so that its training has not reached `vector`.
         """
+        self._check_parameters_stay()
         for slot, owner, bound in zip(self.layout.statistics, self._owners, self._buffers, strict=True):
             leaf = slot.name.rpartition(".")[2]
             current = owner._buffers.get(leaf)
@@ -103,6 +116,20 @@ class FlatModel:
                 )
             bound.data.copy_(current.detach())
             owner._buffers[leaf] = bound
+
+    def _check_parameters_stay(self) -> None:
+        """Refuse a module that replaces a parameter, or the memory of one (`self.weight.data = ...`), as it trains."""
+        if self.vector.is_meta:
+            return
+        start, size = self.vector.data_ptr(), self.vector.element_size()
+        for (owner, leaf), parameter, offset in self._places:
+            moved = parameter.data_ptr() - start != offset * size and parameter.numel()
+            if moved or owner.get(leaf) is not parameter:
+                name = next(slot.name for slot in self.layout.slots if slot.offset == offset)
+                raise ModelError(
+                    f"{type(self.module).__name__}: its forward pass replaces parameter {name!r}, whose training would "
+                    "be lost; change its values in place (copy_, clamp_)"
+                )
 
     def reset(self) -> None:
         """Put everything that is not in the flat vectors back to what the network was built with.
@@ -191,6 +218,10 @@ class FlatModel:
         """The size of the smallest minibatch that can train: 2 if a layer normalises over the minibatch, else 1."""
         modules = self.module.modules()
         return 2 if any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in modules) else 1
+
+
+def _stay_in_place() -> None:
+    """What `flatten_parameters` of a recurrent layer does: nothing."""
 
 
 def tensor_view(slot: TensorSlot, vector: Tensor) -> Tensor:

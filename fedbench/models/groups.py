@@ -11,6 +11,7 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ModelError
 from fedbench.models.base import LayerGroup, Model, Task
 from fedbench.models.kept_state import check_module, persistent_buffers, travels
+from fedbench.models.outputs import MOST_NAMED, parts_of
 from fedbench.models.probe import example_inputs, probe
 from fedbench.models.shared_tensors import check_memory_is_not_shared
 from fedbench.protocol.layout import ParameterLayout
@@ -132,7 +133,11 @@ def training_output(module: nn.Module, task: Task, device: torch.device) -> Tens
     output = module(example_inputs(task, batch_size, device))
     owner = f"{type(module).__name__}: forward"
     if not isinstance(output, Tensor):
-        raise ModelError(f"{owner} returns {type(output).__name__} in training mode; a tensor [N, classes] is needed")
+        parts = [str(part) for part in parts_of(output)]
+        remedy = f"; set model.output to the part to train on ({', '.join(parts[:MOST_NAMED])})" if parts else ""
+        raise ModelError(
+            f"{owner} returns {type(output).__name__} in training mode; a tensor [N, classes] is needed{remedy}"
+        )
     if tuple(output.shape) != (batch_size, task.classes):
         raise ModelError(
             f"{owner} returns shape {list(output.shape)} for {batch_size} samples,"

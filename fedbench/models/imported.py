@@ -7,13 +7,21 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from pydantic import ConfigDict, model_validator
+from pydantic import (
+    ConfigDict,
+    SerializerFunctionWrapHandler,
+    StrictInt,
+    StrictStr,
+    model_serializer,
+    model_validator,
+)
 from torch import nn
 
 from fedbench.components.catalogue import component_class
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, ModelError
 from fedbench.models.base import Model, Task
+from fedbench.models.outputs import with_output
 
 TORCHVISION = "torchvision:"
 NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
@@ -26,16 +34,35 @@ class ImportedModel(Model):
     parameters called `num_classes` or `classes`, `input_shape`, `in_channels` or `channels` (images),
     `vocabulary_size` and `padding_index` (text) are filled from the data unless they are given.
 
+    Attributes:
+        output: The part of what forward returns that is trained and scored, where it returns a dictionary, a tuple or a
+            list: a key, the name of a field, or an index. null: forward returns a tensor. A constructor with a
+            parameter of this name is given the value instead.
+
     Raises:
         ConfigError: nothing callable under the name, a key that the constructor does not have, or a missing one.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
 
+    output: StrictStr | StrictInt | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A model whose output is not selected is recorded without that key."""
+        values: dict[str, Any] = handler(self)
+        return {key: value for key, value in values.items() if key != "output" or value is not None}
+
     @property
     def arguments(self) -> dict[str, Any]:
         """The configured keyword arguments."""
-        return dict(self.model_extra or {})
+        taken = {} if self._selects else {"output": self.output}
+        return {**(self.model_extra or {}), **taken}
+
+    @property
+    def _selects(self) -> bool:
+        """Whether the key `output` says what of the output is taken, and is no argument of the constructor."""
+        return self.output is None or "output" not in self.constructor.allowed
 
     @property
     def constructor(self) -> "Constructor":
@@ -76,7 +103,7 @@ class ImportedModel(Model):
             ) from error
         if not isinstance(module, nn.Module):
             raise ModelError(f"model.name={self.name}: gives {type(module).__name__}, not a torch.nn.Module")
-        return module
+        return with_output(module, self.output if self._selects else None)
 
 
 def from_task(task: Task) -> dict[str, Any]:
