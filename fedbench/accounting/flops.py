@@ -4,13 +4,13 @@ from collections.abc import Collection, Sequence
 from functools import cached_property
 
 import torch
-import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from fedbench.accounting.operators import FORMULAS, UncountedOperators, countable_kernels
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.probe import example_inputs, example_labels, probe
+from fedbench.tasks.losses import criterion_of
 
 # Two batch sizes determine an affine law, the third tells whether it holds. BatchNorm over 1x1 maps cannot train on a
 # single sample.
@@ -23,7 +23,7 @@ class StepFlops:
     """Counts the FLOPs of one training step, by active layer groups and batch size.
 
     `torch.utils.flop_counter.FlopCounterMode`, with the formulas of `fedbench.accounting.operators`, counts the step's
-    forward pass, cross-entropy and backward pass, in which only the active groups require gradients: two FLOPs per
+    forward pass, loss and backward pass, in which only the active groups require gradients: two FLOPs per
     multiply-accumulate of convolutions and matrix products, elementwise operators nothing. It runs on the meta device,
     so that nothing is computed; a module that reads values is counted on the CPU, and counts the same.
 
@@ -93,10 +93,10 @@ class StepFlops:
         def step(module: nn.Module, device: torch.device) -> tuple[int, set[str]]:
             for name, parameter in module.named_parameters():
                 parameter.requires_grad_(name in active)
-            inputs = example_inputs(self._task, batch_size, device)
+            inputs, criterion = example_inputs(self._task, batch_size, device), criterion_of(self._task.target)
             counter = FlopCounterMode(display=False, custom_mapping=FORMULAS)
             with countable_kernels(), UncountedOperators(counter) as uncounted, counter:
-                loss = F.cross_entropy(module(inputs), example_labels(batch_size, device))
+                loss = criterion(module(inputs), example_labels(self._task, batch_size, device))
                 if active:
                     loss.backward()  # type: ignore[no-untyped-call]
             return int(counter.get_total_flops()), uncounted.names

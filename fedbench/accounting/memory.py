@@ -3,12 +3,12 @@
 from collections.abc import Collection, Iterable, Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.probe import example_inputs, example_labels, probe
+from fedbench.tasks.losses import Criterion, criterion_of
 
 
 def peak_training_bytes(
@@ -43,16 +43,20 @@ def peak_training_bytes(
     def measure(copy: nn.Module, device: torch.device) -> int:
         for name, parameter in copy.named_parameters():
             parameter.requires_grad_(name in trained)
-        inputs, labels = example_inputs(task, batch_size, device), example_labels(batch_size, device)
+        inputs, labels = example_inputs(task, batch_size, device), example_labels(task, batch_size, device)
         state = [*copy.parameters(), *copy.buffers()]
         gradients = nbytes(parameter for parameter in copy.parameters() if parameter.requires_grad)
         held = nbytes([*state, inputs, labels])
-        return held + (1 + optimizer_slots) * gradients + saved_bytes(copy, inputs, labels, [*state, inputs, labels])
+        return (
+            held
+            + (1 + optimizer_slots) * gradients
+            + saved_bytes(copy, inputs, labels, [*state, inputs, labels], criterion_of(task.target))
+        )
 
     return probe(module, measure)
 
 
-def saved_bytes(module: nn.Module, inputs: Tensor, labels: Tensor, held: Sequence[Tensor]) -> int:
+def saved_bytes(module: nn.Module, inputs: Tensor, labels: Tensor, held: Sequence[Tensor], criterion: Criterion) -> int:
     """Bytes of the distinct storages that a forward pass and its loss save for the backward pass.
 
     Args:
@@ -60,6 +64,7 @@ def saved_bytes(module: nn.Module, inputs: Tensor, labels: Tensor, held: Sequenc
         inputs: a minibatch.
         labels: its labels.
         held: tensors whose storages are counted elsewhere, and left out here.
+        criterion: the loss.
     """
     counted_elsewhere = {storage_key(tensor) for tensor in held}
     sizes: dict[int, int] = {}
@@ -73,7 +78,7 @@ def saved_bytes(module: nn.Module, inputs: Tensor, labels: Tensor, held: Sequenc
         return tensor
 
     with saved_tensors_hooks(pack, lambda tensor: tensor):
-        F.cross_entropy(module(inputs), labels)
+        criterion(module(inputs), labels)
     return sum(sizes.values())
 
 

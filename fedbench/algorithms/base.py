@@ -18,8 +18,9 @@ To write another method, write one file:
 and is run with `fedbench run algorithm=mypkg.half:HalfStep`.
 """
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from fedbench.algorithms.round_updates import RoundUpdates as RoundUpdates
@@ -71,9 +72,11 @@ class LocalContext:
 
 
 class Objective:
-    """The local objective: what a client minimises. This base class minimises the mean cross-entropy.
+    """The local objective: what a client minimises. This base class minimises the loss of the task.
 
     Attributes:
+        criterion: the loss of the task (`fedbench.tasks.losses`), from a minibatch's outputs and labels; the
+            engine sets it. `loss` uses it in place of a loss of its own, so that a method serves every task.
         channels: names of the vectors that travel beside the parameters, in both directions.
         keeps: names of the vectors that a client keeps from round to round.
         tracks: those of `channels` of which the client adds up in its state what the server reads (`correct_state`).
@@ -89,6 +92,13 @@ class Objective:
     tracks: tuple[str, ...] = ()
     reads_features: bool = False
     working_vectors: int = 0
+
+    @cached_property
+    def criterion(self) -> "Callable[[Tensor, Tensor], Tensor]":
+        """Cross-entropy, where the engine has not set another."""
+        from torch.nn.functional import cross_entropy
+
+        return cross_entropy
 
     @property
     def corrects(self) -> bool:
@@ -113,12 +123,10 @@ class Objective:
 
         Args:
             module: the client's model, in training mode.
-            inputs: float32 [B, C, H, W] or int64 [B, L].
-            labels: int64 [B].
+            inputs: float32 [B, C, H, W] of images, [B, ...] of arrays, or int64 [B, L] of text.
+            labels: int64 [B]; of tasks beside classification as `fedbench.tasks.kinds.TASKS` says.
         """
-        from torch.nn.functional import cross_entropy
-
-        return cross_entropy(module(inputs), labels)
+        return self.criterion(module(inputs), labels)
 
     def correct(self, context: LocalContext) -> None:
         """Change `context.model.gradient` on `context.pieces` in place; called between backward pass and step."""

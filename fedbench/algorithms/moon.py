@@ -158,14 +158,14 @@ class Contrastive(Objective):
     def loss(self, module: "nn.Module", inputs: "Tensor", labels: "Tensor") -> "Tensor":
         if not self._contrasts:
             return super().loss(module, inputs, labels)
-        from torch.nn.functional import cosine_similarity, cross_entropy, softplus
+        from torch.nn.functional import cosine_similarity, softplus
 
         logits, features = _logits_and_features(module, self._layer, inputs)  # features: z
         # sim(z, z_glob) and sim(z, z_prev)
         positive, negative = (cosine_similarity(features, compared) for compared in self._compared_features(inputs))
         # l_con, with -log(e^a / (e^a + e^b)) = log(1 + e^(b - a)).
         contrastive = softplus((negative - positive) / self._temperature).mean()
-        return cross_entropy(logits, labels) + self._mu * contrastive
+        return self.criterion(logits, labels) + self._mu * contrastive
 
     def _compared_features(self, inputs: "Tensor") -> "list[Tensor]":
         """The features z_glob and z_prev of a minibatch, float32 [B, F] each."""

@@ -77,7 +77,7 @@ class LossSurface:
         borders = [(start, min(start + BATCH, self.samples)) for start in range(0, self.samples, BATCH)]
         seed = self._experiment.config.seed
         scores = score_batches(self._flat, self._inputs, self._labels, borders, self._experiment.transform, seed)
-        loss, correct = sum(score.loss_sum for score in scores), sum(score.correct for score in scores)
+        loss, correct = sum(score.loss_sum for score in scores), sum(score.correct or 0 for score in scores)
         return Score(loss / self.samples, correct / self.samples)
 
     def sharpness(self, vector: Vector, statistics: Vector, seed: int) -> float:

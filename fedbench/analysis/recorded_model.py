@@ -82,6 +82,8 @@ class RecordedExperiment:
         """
         self.config.data.dataset.check(self.config.data.root)
         federation = load_federation(self.config)
+        if federation.data.task != "classification":
+            raise ConfigError(f"{self.directory}: its task is {federation.data.task}; allowed: runs of classification")
         recorded, present = self.run.description.dataset_digest, federation.data.fingerprint
         if recorded != present:
             raise DataError(

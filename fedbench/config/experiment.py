@@ -46,6 +46,7 @@ from fedbench.planning.participation import ParticipationSection
 from fedbench.planning.schedules import Schedule
 from fedbench.protocol.compression import Compression
 from fedbench.protocol.update_pipeline import UpdatePipeline
+from fedbench.tasks.kinds import TaskName
 from fedbench.training.metric_names import ALWAYS, check_names
 from fedbench.training.optimizers import LearningRate, Optimizer
 
@@ -164,9 +165,10 @@ class EvaluationSection(Section):
         client_every: Rounds from one scoring of the clients on the rows that data.client_test_fraction holds out to the
             next; the last round always has one. Participants are scored before and after their training, all clients
             with the new global model. null: as often as `every`.
-        metrics: Metrics beside accuracy and loss: top5_accuracy, balanced_accuracy, macro_f1, per_class_recall,
-            expected_calibration_error, or one's own by import path: a torchmetrics.Metric that is made from the number
-            of classes and updated with probabilities and labels.
+        metrics: Metrics beside those that the task always has: of classification top5_accuracy, balanced_accuracy,
+            macro_f1, per_class_recall, expected_calibration_error, or of any task one's own by import path: a
+            torchmetrics.Metric that is made from the number of outputs and updated with probabilities and labels (of
+            regression with predictions, of next_token and segmentation with logits).
     """
 
     every: int = Field(default=1, ge=1)
@@ -233,6 +235,9 @@ class ExperimentConfig(Section):
         seed: Decides every random draw: initial model, partition, participants, minibatches.
         rounds: Number of rounds, or auto: as many as the schedule has.
         data: The data set, and how it is divided over the clients.
+        task: What is learned, which decides the loss and the metric that runs are judged by: classification (accuracy),
+            multilabel (macro F1), regression (MAE), next_token (perplexity), or segmentation (mean IoU). null: what the
+            data have labels for. Text serves next_token by itself, and classes are taken as numbers by regression.
         model: The network.
         local: What a client does in a round.
         algorithm: The federated method.
@@ -258,6 +263,7 @@ class ExperimentConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     rounds: Annotated[int | Literal["auto"], BeforeValidator(_whole_or_auto)] = "auto"
     data: DataSection = DataSection()
+    task: TaskName | None = None
     model: AnyModel = Field(default=DEFAULTS["model"], validate_default=True)
     local: LocalSection = LocalSection()
     algorithm: AnyAlgorithm = Field(default=DEFAULTS["algorithm"], validate_default=True)

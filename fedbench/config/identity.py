@@ -22,6 +22,9 @@ WITHOUT_EFFECT: tuple[tuple[str, str, Any], ...] = (
 )
 """(section, key, value) of options that came later: with this value a run is what it was before there were any."""
 
+WITHOUT_EFFECT_ALONE = (("task", None),)
+"""(key, value) of such options that are in no section."""
+
 EVALUATION, MEASURED = "evaluation", ("client_every", "metrics")
 """A section, and those of its keys that say what is measured: they change no result, and make no other method."""
 
@@ -43,6 +46,7 @@ def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     kept = {key: value for key, value in portable(config).items() if key not in ASIDE}
     if not _measures_something(kept.get(ANALYSIS)):
         kept.pop(ANALYSIS, None)
+    kept = {key: value for key, value in kept.items() if (key, value) not in WITHOUT_EFFECT_ALONE}
     for section, key, value in WITHOUT_EFFECT:
         options = kept.get(section)
         if isinstance(options, Mapping) and key in options and options[key] == value:

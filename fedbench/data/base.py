@@ -3,14 +3,19 @@
 from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbench.components.base import Component
+from fedbench.tasks.kinds import TaskName
 
 IntArray = npt.NDArray[np.int64]
+Inputs = npt.NDArray[Any]
+Labels = npt.NDArray[Any]
+
+InputKind = Literal["image", "text", "array"]
 
 
 @dataclass(frozen=True)
@@ -18,13 +23,15 @@ class Split:
     """One split of a data set.
 
     Attributes:
-        inputs: images uint8 [N, H, W, C], or token ids int32 [N, L]; may be memory-mapped and read-only.
-        labels: int64 [N], each in 0..classes-1.
+        inputs: images uint8 [N, H, W, C], token ids int32 [N, L], or arrays float32 [N, ...], such as rows of a table
+            [N, F] or series [N, C, L]; may be memory-mapped and read-only.
+        labels: by the data's task; of classification int64 [N], each in 0..classes-1, of the others as
+            `fedbench.tasks.kinds.TASKS` says.
         owners: int64 [N], the natural client of each row (FEMNIST's writer), or None.
     """
 
-    inputs: npt.NDArray[np.uint8] | npt.NDArray[np.int32]
-    labels: IntArray
+    inputs: Inputs
+    labels: Labels
     owners: IntArray | None = None
 
     def __len__(self) -> int:
@@ -37,23 +44,25 @@ class FederatedData:
 
     Attributes:
         name: the data set's name, as configured.
-        kind: "image" or "text".
+        kind: "image", "text" or "array".
         train, test: the splits.
         validation: the split on which rounds, and configurations, are chosen; None: the data have none.
-        class_names: the names of the classes, in label order.
-        mean, std: mean and standard deviation per channel, in units of [0, 1]; None for text, and for images that are
-            scaled to [0, 1] only.
-        vocabulary_size: number of token ids of text, 0 for images.
-        padding_index: token id of padding in text, -1 for images.
+        class_names: the names of the classes, in label order; of multilabel those of the labels, of regression of the
+            targets, and of next_token of the token ids, or ().
+        mean, std: mean and standard deviation by which inputs are normalised; None: they are not. Of images one for
+            each channel, in units of [0, 1]; of arrays one for each entry of the last axis; None for text.
+        vocabulary_size: number of token ids of text, 0 for images and arrays.
+        padding_index: token id of padding in text, -1 for images and arrays.
         source: where the rows come from, in words and without absolute paths.
         fingerprint: hex digest of the content; equal content has an equal fingerprint.
         test_split_by_seed: whether the seed draws the test split, so that another seed has another one.
         validation_by_seed: whether the seed draws the validation split.
         test_rows_in_train: number of test rows whose inputs are those of a training row, too, as far as it was counted.
+        task: what is learned of the data; another one can be asked for (`task`).
     """
 
     name: str
-    kind: Literal["image", "text"]
+    kind: InputKind
     train: Split
     test: Split
     class_names: tuple[str, ...]
@@ -67,6 +76,7 @@ class FederatedData:
     test_rows_in_train: int = 0
     validation: Split | None = None
     validation_by_seed: bool = False
+    task: TaskName = "classification"
 
     @property
     def scored_rows(self) -> dict[Literal["test", "validation"], int]:
@@ -76,8 +86,13 @@ class FederatedData:
 
     @property
     def classes(self) -> int:
-        """Number of classes."""
+        """Number of `class_names`: of classes, labels, or targets."""
         return len(self.class_names)
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of a network for a row, a token or a pixel: classes, labels, targets, or token ids."""
+        return self.vocabulary_size if self.task == "next_token" else self.classes
 
     @property
     def input_shape(self) -> tuple[int, ...]:

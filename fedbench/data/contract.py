@@ -7,15 +7,30 @@ import numpy as np
 from fedbench.data.base import Dataset, FederatedData, Split
 from fedbench.data.partition import Partition
 from fedbench.errors import ConfigError, DataError
+from fedbench.tasks.kinds import TASKS, UNSCORED, TaskName
 
 CAST = {
     "image": "store images as uint8, values 0..255: (255 * x).round().astype(numpy.uint8) where x is in 0..1",
     "text": "store texts as int32 token ids",
+    "array": "store arrays as float32: x.astype(numpy.float32)",
 }
 """For each kind of data how to bring inputs of another type to the right one."""
 
-LAYOUTS = {"image": ("uint8", 4, "[N, H, W, C]"), "text": ("int32", 2, "[N, L]")}
-"""For each kind of data: type, number of dimensions and shape of the inputs."""
+LAYOUTS: dict[str, tuple[str, range, str]] = {
+    "image": ("uint8", range(4, 5), "[N, H, W, C]"),
+    "text": ("int32", range(2, 3), "[N, L]"),
+    "array": ("float32", range(2, 9), "[N, ...]"),
+}
+"""For each kind of data: type, allowed numbers of dimensions and shape of the inputs."""
+
+LABELS: dict[TaskName, tuple[tuple[str, ...], str]] = {
+    "classification": (("int64",), "[N]"),
+    "multilabel": (("uint8",), "[N, K]"),
+    "regression": (("float32",), "[N, K]"),
+    "next_token": (("int64",), "[N, L]"),
+    "segmentation": (("uint8", "int64"), "[N, H, W]"),
+}
+"""For each task: types and shape of the labels."""
 
 
 def check_data(dataset: Dataset, data: object, method: str = "load") -> FederatedData:
@@ -29,8 +44,17 @@ def check_data(dataset: Dataset, data: object, method: str = "load") -> Federate
         raise DataError(f"{owner} returned {type(data).__name__}, a fedbench.FederatedData is needed")
     if data.kind not in LAYOUTS:
         raise DataError(f"{owner} returned data of kind={data.kind!r}; supported are {', '.join(LAYOUTS)}")
-    if data.classes < 2:
-        raise DataError(f"{owner} returned {data.classes} class_names; at least 2 are needed")
+    if data.task not in TASKS:
+        raise DataError(f"{owner} returned data of task={data.task!r}; supported are {', '.join(TASKS)}")
+    if data.task == "next_token" and data.kind != "text":
+        raise DataError(f"{owner} returned data of kind={data.kind} for task=next_token, which needs text")
+    if data.task == "segmentation" and data.kind == "text":
+        raise DataError(f"{owner} returned data of kind=text for task=segmentation, which needs images or arrays")
+    fewest = {"classification": 2, "segmentation": 2, "next_token": 0}.get(data.task, 1)
+    if len(data.class_names) < fewest:
+        what = {"multilabel": "one for each label", "regression": "one for each target"}.get(data.task)
+        needed = f"at least {fewest} are needed" if what is None else f"{what} is needed"
+        raise DataError(f"{owner} returned {len(data.class_names)} class_names; {needed}")
     splits = {"train": data.train, "test": data.test}
     if data.validation is not None:
         splits["validation"] = data.validation
@@ -43,7 +67,7 @@ def check_data(dataset: Dataset, data: object, method: str = "load") -> Federate
             raise DataError(
                 f"{owner} returned splits of different shapes: one row is {shapes['train']} in train, {shape} in {name}"
             )
-    if data.kind == "image" and (problem := _problem_of_scaling(data)) is not None:
+    if data.kind != "text" and (problem := _problem_of_scaling(data)) is not None:
         raise DataError(f"{owner} returned {problem}")
     if data.kind == "text" and not -1 <= data.padding_index < data.vocabulary_size:
         raise DataError(
@@ -63,10 +87,12 @@ def remarks_on(data: FederatedData, least_overlap: float = 0.0) -> tuple[str, ..
     """
     lines = []
     for name, split in (("training", data.train), ("test", data.test)):
-        empty = np.flatnonzero(np.bincount(split.labels, minlength=data.classes) == 0)
+        if data.task != "classification":
+            continue
+        empty = np.flatnonzero(np.bincount(split.labels.astype(np.int64), minlength=data.outputs) == 0)
         if empty.size:
             names = ", ".join(data.class_names[label] for label in empty[:5]) + (", ..." if empty.size > 5 else "")
-            lines.append(f"{data.name}: {empty.size} of {data.classes} classes have no {name} rows ({names})")
+            lines.append(f"{data.name}: {empty.size} of {data.outputs} classes have no {name} rows ({names})")
     if data.test_rows_in_train > least_overlap * len(data.test):
         share = data.test_rows_in_train / len(data.test)
         lines.append(
@@ -85,13 +111,20 @@ def _is_dark(images: np.ndarray) -> bool:
 
 
 def _problem_of_scaling(data: FederatedData) -> str | None:
-    """What is wrong with the mean and the deviation of images, to stand behind "returned"; None for sound ones."""
-    channels = data.input_shape[-1]
+    """What is wrong with the mean and the deviation of the inputs, to stand behind "returned"; None for sound ones."""
+    entries = data.input_shape[-1]
+    places = "channels" if data.kind == "image" else "entries of the last axis"
     for name, values in (("mean", data.mean), ("std", data.std)):
         if values is None:
             continue
-        if len(values) != channels:
-            return f"a {name} of {len(values)} values for {channels} channels"
+        if len(values) != entries:
+            return f"a {name} of {len(values)} values for {entries} {places}"
+        if data.kind == "array":
+            if not all(np.isfinite(value) and (value > 0 or name == "mean") for value in values):
+                return (
+                    f"{name}={values}; {'finite numbers' if name == 'mean' else 'finite numbers above 0'} are allowed"
+                )
+            continue
         lowest = "above 0" if name == "std" else "0 or more"
         if not all((value > 0 if name == "std" else value >= 0) and value <= 1 for value in values):
             return f"{name}={values}; {lowest} and at most 1 is allowed, in units of [0, 1]"
@@ -107,25 +140,62 @@ def _problem_of_split(split: object, data: FederatedData) -> str | None:
         array = getattr(split, name)
         if not isinstance(array, np.ndarray) and not (name == "owners" and array is None):
             return f"whose {name} are of type {type(array).__name__}, a NumPy array is needed"
-    if split.inputs.dtype != dtype or split.inputs.ndim != dimensions:
+    if split.inputs.dtype != dtype or split.inputs.ndim not in dimensions:
         given = f"{split.inputs.dtype} {list(split.inputs.shape)}"
         return f"whose inputs are {given}; {dtype} {shape} is needed for {data.kind}s: {CAST[data.kind]}"
     rows = len(split.inputs)
     if not rows:
         return "without rows"
-    for name in ("labels", "owners"):
-        array = getattr(split, name)
-        if array is not None and (array.dtype != np.int64 or array.shape != (rows,)):
-            return f"whose {name} are {array.dtype} {list(array.shape)}; int64 [{rows}] is needed, one for each input"
+    owners = split.owners
+    if owners is not None and (owners.dtype != np.int64 or owners.shape != (rows,)):
+        return f"whose owners are {owners.dtype} {list(owners.shape)}; int64 [{rows}] is needed, one for each input"
     if 0 in split.inputs.shape:
         return f"whose inputs are {list(split.inputs.shape)}; no dimension may be 0"
     if data.kind == "text" and (outside := _outside(split.inputs, data.vocabulary_size)) is not None:
         return f"with the token id {outside}; 0..{data.vocabulary_size - 1} is allowed, for the vocabulary_size"
-    lowest, highest = int(split.labels.min()), int(split.labels.max())
-    if lowest < 0 or highest >= data.classes:
-        label = lowest if lowest < 0 else highest
-        return f"with the label {label}; 0..{data.classes - 1} is allowed, for the {data.classes} class_names"
-    return None
+    if data.kind == "array" and (row := _row_not_finite(split.inputs)) is not None:
+        return f"whose inputs are not finite in row {row}; fill or drop what is missing"
+    return _problem_of_labels(split, data)
+
+
+def _problem_of_labels(split: Split, data: FederatedData) -> str | None:
+    """What is wrong with the labels of a split, as for `_problem_of_split`."""
+    labels, task, rows = split.labels, data.task, len(split.inputs)
+    dtypes, _ = LABELS[task]
+    shape: tuple[int, ...] = {
+        "classification": (rows,),
+        "next_token": split.inputs.shape,
+        "segmentation": (rows, *(split.inputs.shape[1:3] if data.kind == "image" else split.inputs.shape[-2:])),
+    }.get(task, (rows, len(data.class_names)))
+    if str(labels.dtype) not in dtypes or labels.shape != shape:
+        of_task = "" if task == "classification" else f" of task={task}"
+        return (
+            f"whose labels are {labels.dtype} {list(labels.shape)}; {' or '.join(dtypes)} {list(shape)} is"
+            f" needed{of_task}, one for each input"
+        )
+    if task == "regression":
+        row = _row_not_finite(labels)
+        return None if row is None else f"whose labels are not finite in row {row}; fill or drop what is missing"
+    highest = 1 if task == "multilabel" else data.outputs - 1
+    scored = labels[labels != UNSCORED[str(labels.dtype)]] if task in ("next_token", "segmentation") else labels
+    if not scored.size:
+        return f"of which no {TASKS[task].places} counts: all labels are {UNSCORED[str(labels.dtype)]}"
+    least, most = int(scored.min()), int(scored.max())
+    if least >= 0 and most <= highest:
+        return None
+    label = least if least < 0 else most
+    owner = {
+        "multilabel": "1 where a label applies, else 0",
+        "next_token": "for the vocabulary_size",
+    }.get(task, f"for the {len(data.class_names)} class_names")
+    return f"with the label {label}; 0..{highest} is allowed, {owner}"
+
+
+def _row_not_finite(values: np.ndarray) -> int | None:
+    """The first row with a value that is not finite; None where all are. An outline has one row many times over."""
+    looked_at = values if values.strides[0] else values[:1]
+    finite = np.isfinite(looked_at).reshape(len(looked_at), -1).all(axis=1)
+    return None if finite.all() else int(np.argmin(finite))
 
 
 def _outside(tokens: np.ndarray, vocabulary_size: int) -> int | None:

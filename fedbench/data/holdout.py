@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.data.strata import strata_of
 from fedbench.errors import ConfigError, DataError
 
 DEFAULT_TEST_FRACTION = 0.2
@@ -17,8 +18,8 @@ TEST_DRAW, VALIDATION_DRAW = 0x7E57, 0x7A11D
 def with_validation(data: FederatedData, fraction: float, seed: int) -> FederatedData:
     """The data with a validation split: their own, or one that is drawn from their training rows.
 
-    It has the same share of every class, or of every natural client where the data have these. Each keeps at least one
-    training row.
+    It has the same share of every class (`fedbench.data.strata`), or of every natural client where the data have these.
+    Each keeps at least one training row.
 
     Args:
         fraction: `data.validation_fraction`, share of the training rows in [0, 1); 0: none is drawn.
@@ -34,7 +35,7 @@ def with_validation(data: FederatedData, fraction: float, seed: int) -> Federate
             f"data.validation_fraction={fraction:g} has no effect: {data.name} has a validation split of its own"
         )
     train = data.train
-    groups = train.labels if train.owners is None else train.owners
+    groups = strata_of(data).of(train.labels) if train.owners is None else train.owners
     kept, held = hold_out(groups, fraction, seed, "data.validation_fraction", VALIDATION_DRAW)
     digest = hashlib.sha256(json.dumps([data.fingerprint, "validation", fraction, seed]).encode())
     return replace(

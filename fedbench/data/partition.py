@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +19,9 @@ Concentration = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 class Partition(Component):
     """A rule that gives every client its rows of the training split."""
 
+    by_class: ClassVar[bool] = False
+    """Whether the rule goes by the rows' classes, so that it makes no sense of data without any."""
+
     @abstractmethod
     def split(
         self,
@@ -33,7 +36,7 @@ class Partition(Component):
         """Deal out the rows.
 
         Args:
-            labels: int64 [N], the class of each row.
+            labels: int64 [N], the class of each row (`fedbench.data.strata`).
             clients: how many clients there are, at least 1.
             rng: the only source of chance: equal generators give equal partitions.
             samples_per_client: `data.samples_per_client`: this many rows each, instead of all rows; None: all.
@@ -132,6 +135,8 @@ class Dirichlet(Partition):
         1000
     """
 
+    by_class = True
+
     name: str = "dirichlet"
     alpha: Concentration
     capped: bool = False
@@ -214,6 +219,8 @@ class Shards(Partition):
         >>> [np.unique(labels[part]).tolist() for part in parts]
         [[2], [0], [1], [3]]
     """
+
+    by_class = True
 
     name: str = "shards"
     shards_per_client: int = Field(default=2, ge=1)

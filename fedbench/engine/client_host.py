@@ -127,7 +127,13 @@ class ClientHost(OwnModelHost):
             return ()
         spec = self._spec
         prober = Prober(
-            self._model, *self._scored["test"], self._transform, spec.probing, spec.evaluation_batch_size, spec.seed
+            self._model,
+            *self._scored["test"],
+            self._transform,
+            spec.probing,
+            spec.evaluation_batch_size,
+            spec.seed,
+            spec.task.target,
         )
         own_statistics = self._start_statistics if spec.keeps_statistics else None
         return prober.compare(probed, probed.pairs(spec.table, self._received, self._device, own_statistics))

@@ -18,6 +18,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS, PartTable
 from fedbench.randomness import generator, torch_seed
+from fedbench.tasks.kinds import TaskName
 from fedbench.training.evaluation import score_batches
 from fedbench.training.prepared import Transform
 from fedbench.training.scores import batch_borders
@@ -120,6 +121,7 @@ class Prober:
         probing: Probing,
         batch_size: int,
         seed: int,
+        task: TaskName = "classification",
     ) -> None:
         """Args:
         model: in which the models are computed; its values are overwritten.
@@ -128,11 +130,13 @@ class Prober:
         probing: how many rows and points.
         batch_size: samples of a forward pass that scores; all rows pass at once where features are compared.
         seed: of the experiment; it draws the rows.
+        task: decides the loss.
         """
         self._model = model
         self._rows = (inputs, labels)
         self._transform = transform
         self._probing = probing
+        self._task = task
         self._seed = seed
         chosen = np.sort(generator(seed, "probe").permutation(len(labels))[: probing.samples]).astype(np.int64)
         self._chosen: IntArray = chosen
@@ -231,5 +235,6 @@ class Prober:
     def _loss(self, values: ModelValues) -> float:
         """Mean loss over the rows."""
         self._put(values)
-        scores = score_batches(self._model, *self._rows, self._batches, self._transform, self._seed)
+        batches, transform = self._batches, self._transform
+        scores = score_batches(self._model, *self._rows, batches, transform, self._seed, task=self._task)
         return sum(score.loss_sum for score in scores) / sum(score.samples for score in scores)

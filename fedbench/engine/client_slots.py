@@ -12,6 +12,7 @@ from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
 from fedbench.protocol.layout import Vector
 from fedbench.randomness import torch_seed
+from fedbench.tasks.losses import criterion_of
 from fedbench.training.captured import CapturedSteps, CudaStepGraph, Record
 from fedbench.training.local import LocalTraining
 
@@ -107,9 +108,11 @@ def recorder(device: torch.device) -> Record | None:
 
 def local_training(spec: HostSpec) -> LocalTraining:
     """The settings of local training, with a new objective."""
+    objective = spec.algorithm.objective()
+    objective.criterion = criterion_of(spec.task.target)
     return LocalTraining(
         optimizer=spec.optimizer,
-        objective=spec.algorithm.objective(),
+        objective=objective,
         batch_size=spec.batch_size,
         epochs=spec.epochs,
         steps=spec.steps,

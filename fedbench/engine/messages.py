@@ -89,7 +89,7 @@ class HostSpec:
         attack: what Byzantine clients do; None: all are honest.
         attackers: the Byzantine clients.
         client_scoring: the rounds in which participants are scored on their held-out rows.
-        metrics: `evaluation.metrics`, by which the splits are scored beside accuracy and loss.
+        metrics: by which the splits are scored beside accuracy and loss: the task's, and `evaluation.metrics`.
     """
 
     model: Model

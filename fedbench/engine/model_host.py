@@ -8,6 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from fedbench.data.arrays import ArrayScaling
 from fedbench.data.augment import MinibatchDraws, prepare
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.byzantine import ByzantineClients
@@ -101,6 +102,8 @@ class ModelHost:
     def _make_transform(self, kind: str) -> Transform:
         if kind == "text":
             return lambda batch, draws: batch.long()
+        if kind == "array":
+            return ArrayScaling(self._spec.mean, self._spec.std, self._device)
         return partial(_prepare, self._spec)
 
     def _training_rows(self, client: int) -> ClientRows:

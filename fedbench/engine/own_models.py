@@ -12,7 +12,6 @@ from fedbench.protocol.client_state import LAYERS, ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import STATISTICS
 from fedbench.randomness import generator
-from fedbench.training.evaluation import score_batches
 from fedbench.training.scores import BatchScore, EvaluationBatch, RowsScore
 
 
@@ -68,7 +67,7 @@ class OwnModelHost(ScoringHost):
         scores: list[BatchScore] = []
         for split, rows in self._scored.items():
             borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
-            of_split = score_batches(self._model, *rows, borders, self._transform, self._spec.seed)
+            of_split = self._score(*rows, borders)
             scores += [replace(score, split=split) for score in of_split]
         if (changed := self._model.changed_parameter(before)) is not None:
             raise RunError(

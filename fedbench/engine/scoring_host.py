@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from torch import Tensor
 
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.client_scoring import TrainingScores
@@ -15,7 +16,7 @@ from fedbench.errors import RunError
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
-from fedbench.training.evaluation import recalibrate, score_batches
+from fedbench.training.evaluation import Rows, recalibrate, score_batches
 from fedbench.training.metrics import EvaluationMetrics
 from fedbench.training.scores import BatchScore, EvaluationBatch, RowsScore, batch_borders
 
@@ -37,7 +38,9 @@ class ScoringHost(ModelHost):
         """
         device = super().prepare(spec, data, rows)
         self._test_rows = test_rows
-        self._metrics = EvaluationMetrics(spec.metrics, spec.task.classes, self._device) if spec.metrics else None
+        self._metrics: EvaluationMetrics | None = None
+        if spec.metrics:
+            self._metrics = EvaluationMetrics(spec.metrics, spec.task.classes, self._device, spec.task.target)
         self._training_scores: dict[int, TrainingScores] = {}
         return device
 
@@ -67,7 +70,7 @@ class ScoringHost(ModelHost):
         scores: list[BatchScore] = []
         for split, rows in self._scored.items():
             borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
-            of_split = score_batches(self._model, *rows, borders, self._transform, self._spec.seed, self._metrics)
+            of_split = self._score(*rows, borders, self._metrics)
             scores += [replace(score, split=split) for score in of_split]
         accuracy = {}
         for client in clients:
@@ -121,7 +124,16 @@ class ScoringHost(ModelHost):
     def _score_rows(self, rows: IntArray) -> RowsScore:
         """The score of the model, as it stands, on rows of the training split."""
         batches = [rows[slice(*borders)] for borders in batch_borders(len(rows), self._spec.evaluation_batch_size)]
-        return RowsScore.of(score_batches(self._model, *self._train, batches, self._transform, self._spec.seed))
+        return RowsScore.of(self._score(*self._train, batches))
+
+    def _score(
+        self, inputs: Tensor, labels: Tensor, batches: Sequence[Rows], metrics: EvaluationMetrics | None = None
+    ) -> list[BatchScore]:
+        """Score the model, as it stands, on minibatches; arguments as for `score_batches`."""
+        spec = self._spec
+        return score_batches(
+            self._model, inputs, labels, batches, self._transform, spec.seed, metrics, spec.task.target
+        )
 
     def _score_start(self, client: int, round_index: int) -> float:
         """Score the model, from which a participant of a round starts, on the client's held-out rows.

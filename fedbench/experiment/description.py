@@ -53,7 +53,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         dataset_source=data.source,
         dataset_digest=data.fingerprint,
         held_out_by_seed=data.test_split_by_seed or data.validation_by_seed,
-        class_names=data.class_names,
+        class_names=problem.federation.strata.names,
         client_class_counts=problem.federation.counts,
         client_test_samples=() if config.method.pools_rows else tuple(map(len, problem.federation.test_rows)),
         test_samples=len(data.test),

@@ -12,6 +12,8 @@ from fedbench.data.client_holdout import hold_out_of_clients, remarks_on_clients
 from fedbench.data.contract import check_data, check_rows, remarks_on
 from fedbench.data.holdout import with_validation
 from fedbench.data.partition import class_counts
+from fedbench.data.retask import with_task
+from fedbench.data.strata import Strata, strata_of
 from fedbench.errors import ConfigError
 from fedbench.models.base import Task
 from fedbench.randomness import generator, global_generators_seeded, torch_seed
@@ -28,6 +30,7 @@ class Federation:
         data: the decoded data set.
         rows: for each client, the rows of the training split that it trains on, int64.
         counts: how many training rows each client has of each class: one row per client, one column per class.
+        strata: the classes that rows are counted and divided by.
         test_rows: for each client, the rows of the training split that are held out for scoring it, int64; (): none.
             Where one client holds the rows of all: those of each client before.
         pooled_sizes: where one client holds the rows of all: the number of samples of each client before; else ().
@@ -36,6 +39,7 @@ class Federation:
     data: FederatedData
     rows: tuple[IntArray, ...]
     counts: tuple[tuple[int, ...], ...]
+    strata: Strata
     pooled_sizes: tuple[int, ...] = ()
     test_rows: tuple[IntArray, ...] = ()
 
@@ -61,7 +65,7 @@ class Federation:
     def task(self) -> Task:
         """The kind of problem that a model for this data solves."""
         data = self.data
-        return Task(data.kind, data.input_shape, data.classes, data.vocabulary_size, data.padding_index)
+        return Task(data.kind, data.input_shape, data.outputs, data.vocabulary_size, data.padding_index, data.task)
 
 
 def load_federation(config: ExperimentConfig) -> Federation:
@@ -87,7 +91,8 @@ def load_data(config: ExperimentConfig) -> FederatedData:
         import torch  # noqa: F401
     with global_generators_seeded(torch_seed(config.seed, "data")):
         data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
-    return with_validation(check_data(section.dataset, data), section.validation_fraction, config.seed)
+    checked = with_task(check_data(section.dataset, data), config.task)
+    return with_validation(checked, section.validation_fraction, config.seed)
 
 
 def outline_federation(config: ExperimentConfig) -> Federation | None:
@@ -99,7 +104,7 @@ def outline_federation(config: ExperimentConfig) -> Federation | None:
     outline = config.data.dataset.outline()
     if outline is None:
         return None
-    data = check_data(config.data.dataset, outline, "outline")
+    data = with_task(check_data(config.data.dataset, outline, "outline"), config.task)
     return divide(config, with_validation(data, config.data.validation_fraction, config.seed))
 
 
@@ -114,7 +119,10 @@ def scaling(
     wanted = section.normalize
     if isinstance(wanted, Normalization):
         if data.kind != "image":
-            raise ConfigError(f"data.normalize: has no effect on {data.name}, which is {data.kind}; leave it out")
+            allowed = "; allowed: true or false" if data.kind == "array" else ""
+            raise ConfigError(
+                f"data.normalize={{...}}: is for images, {data.name} is {data.kind} data{allowed}; leave it out"
+            )
         try:
             return wanted.of_channels(data.input_shape[-1])
         except ValueError as error:
@@ -133,8 +141,12 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
         ConfigError: a division that is not possible, or an option without effect on this data.
     """
     section = config.data
-    if data.kind == "text" and section.augment.active:
-        raise ConfigError(f"data.augment: has no effect on {data.name}, which is text; leave it out")
+    if data.kind != "image" and section.augment.active:
+        raise ConfigError(f"data.augment: has no effect on {data.name}, which is {data.kind}; leave it out")
+    if data.task == "segmentation" and section.augment.active:
+        raise ConfigError(
+            f"data.augment: changes images and not the masks that are the labels of {data.name}; leave it out"
+        )
     if data.kind == "image" and section.augment.crop > (side := max(data.input_shape[:2])):
         raise ConfigError(
             f"data.augment.crop={section.augment.crop}: more than the {side} pixels of an image's side, so that "
@@ -145,9 +157,16 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
         raise ConfigError(
             "data.augment.crop_border=mean: has no effect on images that are not normalised; leave it out"
         )
+    strata = strata_of(data)
+    if section.partition.by_class and not strata.known:
+        raise ConfigError(
+            f"data.partition.name={section.partition.name}: divides rows by class, and data for task={data.task} have "
+            "no classes; allowed: iid, quantity, natural"
+        )
+    classes = strata.of(data.train.labels)
     with global_generators_seeded(torch_seed(config.seed, "partition")):
         rows = section.partition.split(
-            data.train.labels,
+            classes,
             section.clients,
             generator(config.seed, "partition"),
             samples_per_client=section.samples_per_client,
@@ -157,10 +176,8 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     parts = check_rows(section.partition, rows, len(data.train), section.clients, section.overlap)
     test_parts: tuple[IntArray, ...] = ()
     if (fraction := section.client_test_fraction) > 0:
-        parts, test_parts = hold_out_of_clients(
-            parts, data.train.labels, fraction, config.seed, overlap=section.overlap
-        )
+        parts, test_parts = hold_out_of_clients(parts, classes, fraction, config.seed, overlap=section.overlap)
     sizes: tuple[int, ...] = ()
     if config.method.pools_rows:
         sizes, parts = tuple(map(len, parts)), (np.unique(np.concatenate(parts)),)
-    return Federation(data, parts, class_counts(data.train.labels, parts, data.classes), sizes, test_parts)
+    return Federation(data, parts, class_counts(classes, parts, len(strata.names)), strata, sizes, test_parts)

@@ -304,8 +304,9 @@ class ExperimentLoop:
 
     def _course(self, executor: Executor) -> RoundLoop | ArrivalLoop:
         problem, config = self._problem, self._problem.config
-        classes = problem.spec.task.classes
-        metrics = EvaluationMetrics(problem.spec.metrics, classes) if problem.spec.metrics else None
+        spec, metrics = problem.spec, None
+        if spec.metrics:
+            metrics = EvaluationMetrics(spec.metrics, spec.task.classes, task=spec.task.target)
         if isinstance(executor, ArrivalExecutor):
             assert problem.arrivals is not None
             clock, tolerated = make_clock(config, executor.ready), config.runtime.max_failed_clients

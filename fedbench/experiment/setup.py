@@ -41,6 +41,7 @@ from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.references import remarks_on_references, round_length
 from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives
 from fedbench.experiment.setup_async import arrival_plan
+from fedbench.experiment.task_limits import check_task
 from fedbench.models.features import check_features
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
@@ -53,6 +54,7 @@ from fedbench.planning.schedules import Full
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
 from fedbench.randomness import torch_seed
+from fedbench.training.metric_names import metrics_of
 from fedbench.training.metrics import check_metrics
 from fedbench.training.minibatches import LocalLength
 
@@ -141,7 +143,8 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     method.check(config)
     check_exchange(config)
     check_measures(config, rounds)
-    check_metrics(config.evaluation.metrics, task.classes)
+    check_task(config, task.target)
+    check_metrics(config.evaluation.metrics, task.classes, task.target)
     _check_contracts(config, layout, federation.sizes, task.classes, rounds)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
@@ -219,7 +222,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         attack=config.participation.byzantine,
         attackers=config.participation.attackers(data.clients, config.seed),
         client_scoring=client_scoring(config, rounds),
-        metrics=config.evaluation.metrics,
+        metrics=metrics_of(task.target, config.evaluation.metrics),
     )
     server = ServerSpec(
         table=table,

@@ -131,6 +131,8 @@ def privacy_warning(summary: dict[str, Any]) -> Iterator[str]:
 
 def near_chance(problem: Problem, summary: dict[str, Any]) -> Iterator[str]:
     """A warning where a finished run has learned next to nothing."""
+    if problem.spec.task.target != "classification":
+        return
     chance = 1 / problem.federation.data.classes
     best = summary["best_accuracy"]
     if summary["status"] == "finished" and best is not None and best < CHANCE_FACTOR * chance:

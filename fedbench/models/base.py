@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from fedbench.components.base import Component
+from fedbench.tasks.kinds import TaskName
 
 if TYPE_CHECKING:
     from torch import nn
@@ -15,19 +16,37 @@ class Task:
     """The task that a model is built for, as the data define it.
 
     Attributes:
-        kind: "image" or "text".
+        kind: "image", "text" or "array".
         input_shape: (H, W, C) of an image (the module is called with float32 [N, C, H, W]), (L,) of a text (the module
-            is called with int64 [N, L]).
-        classes: number of classes; the module returns float32 [N, classes].
-        vocabulary_size: number of token ids, 0 for images.
-        padding_index: token id of padding, -1 for images.
+            is called with int64 [N, L]), or the shape of an array (the module is called with float32 [N, ...]).
+        classes: number of outputs for each row, token or pixel: classes, labels, targets, or token ids.
+        vocabulary_size: number of token ids, 0 for images and arrays.
+        padding_index: token id of padding, -1 for images and arrays.
+        target: what is learned, which decides the output.
     """
 
-    kind: Literal["image", "text"]
+    kind: Literal["image", "text", "array"]
     input_shape: tuple[int, ...]
     classes: int
     vocabulary_size: int = 0
     padding_index: int = -1
+    target: TaskName = "classification"
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        """Shape of the module's output for one row, float32.
+
+        (classes,) of classification, multilabel and regression; (L, classes) of next_token; (classes, H, W) of
+        segmentation.
+        """
+        match self.target:
+            case "next_token":
+                return (*self.input_shape, self.classes)
+            case "segmentation":
+                height, width = self.input_shape[:2] if self.kind == "image" else self.input_shape[-2:]
+                return (self.classes, height, width)
+            case _:
+                return (self.classes,)
 
 
 @dataclass(frozen=True)

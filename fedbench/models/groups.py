@@ -16,8 +16,18 @@ from fedbench.models.probe import example_inputs, probe
 from fedbench.models.shared_tensors import check_memory_is_not_shared
 from fedbench.protocol.layout import ParameterLayout
 from fedbench.randomness import global_generators_seeded
+from fedbench.tasks.kinds import TaskName
 
 # _NormBase covers BatchNorm, SyncBatchNorm and InstanceNorm of every dimension.
+OUTPUTS: dict[TaskName, str] = {
+    "classification": "[N, classes]",
+    "multilabel": "[N, labels]",
+    "regression": "[N, targets]",
+    "next_token": "[N, tokens, vocabulary]",
+    "segmentation": "[N, classes, height, width]",
+}
+"""For each task the output of a network for N rows, for messages."""
+
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
@@ -61,8 +71,8 @@ def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
     group that uses them first.
 
     Raises:
-        ModelError: a parameter that takes no part in the output, an output that is not [N, classes], declared groups
-            that miss or repeat a parameter, or a network without trainable parameters.
+        ModelError: a parameter that takes no part in the output, an output of another shape than the task's, declared
+            groups that miss or repeat a parameter, or a network without trainable parameters.
     """
     if not any(True for _ in module.parameters()):
         raise ModelError(f"{type(module).__name__}: has no parameters")
@@ -124,7 +134,7 @@ def check_groups(module: nn.Module, groups: Sequence[LayerGroup]) -> None:
 
 
 def training_output(module: nn.Module, task: Task, device: torch.device) -> Tensor:
-    """The output of one forward pass over a small batch of the task's shape, float32 [N, classes].
+    """The output of one forward pass over a small batch of the task's shape, float32 [N, *task.output_shape].
 
     Raises:
         ModelError: the output is no tensor, or one of another shape or type.
@@ -135,13 +145,13 @@ def training_output(module: nn.Module, task: Task, device: torch.device) -> Tens
     if not isinstance(output, Tensor):
         parts = [str(part) for part in parts_of(output)]
         remedy = f"; set model.output to the part to train on ({', '.join(parts[:MOST_NAMED])})" if parts else ""
-        raise ModelError(
-            f"{owner} returns {type(output).__name__} in training mode; a tensor [N, classes] is needed{remedy}"
-        )
-    if tuple(output.shape) != (batch_size, task.classes):
+        needed = f"a tensor {OUTPUTS[task.target]} is needed{remedy}"
+        raise ModelError(f"{owner} returns {type(output).__name__} in training mode; {needed}")
+    if tuple(output.shape) != (batch_size, *task.output_shape):
+        of_task = "" if task.target == "classification" else f" for task={task.target}, {OUTPUTS[task.target]}"
         raise ModelError(
             f"{owner} returns shape {list(output.shape)} for {batch_size} samples,"
-            f" [{batch_size}, {task.classes}] is needed"
+            f" {[batch_size, *task.output_shape]} is needed{of_task}"
         )
     if not output.is_floating_point():
         raise ModelError(f"{owner} returns {output.dtype}, float32 logits are needed")
@@ -152,7 +162,7 @@ def call_order(module: nn.Module, task: Task, device: torch.device) -> list[str]
     """The names of the modules that one forward pass calls, in the order of their first calls.
 
     Raises:
-        ModelError: an output of another shape than [N, classes], or parameters that it does not depend on.
+        ModelError: an output of another shape than the task's, or parameters that it does not depend on.
     """
     order: list[str] = []
     for name, child in module.named_modules():

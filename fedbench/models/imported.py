@@ -31,7 +31,7 @@ class ImportedModel(Model):
     """A `torch.nn.Module` by import path ("package.module:Class"), or "torchvision:NAME", with random weights.
 
     Every further key is a keyword argument of the constructor, and is checked against its signature. Constructor
-    parameters called `num_classes` or `classes`, `input_shape`, `in_channels` or `channels` (images),
+    parameters called `num_classes`, `classes` or `outputs`, `input_shape`, `in_channels` or `channels` (images),
     `vocabulary_size` and `padding_index` (text) are filled from the data unless they are given.
 
     Attributes:
@@ -108,9 +108,12 @@ class ImportedModel(Model):
 
 def from_task(task: Task) -> dict[str, Any]:
     """Constructor arguments that follow from the data."""
-    known: dict[str, Any] = {"num_classes": task.classes, "classes": task.classes, "input_shape": task.input_shape}
+    known: dict[str, Any] = dict.fromkeys(("num_classes", "classes", "outputs"), task.classes)
+    known["input_shape"] = task.input_shape
     if task.kind == "image":
         return {**known, "in_channels": task.input_shape[2], "channels": task.input_shape[2]}
+    if task.kind == "array":
+        return known
     return {**known, "vocabulary_size": task.vocabulary_size, "padding_index": task.padding_index}
 
 

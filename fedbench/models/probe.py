@@ -15,17 +15,32 @@ Result = TypeVar("Result")
 
 
 def example_inputs(task: Task, batch_size: int, device: torch.device) -> Tensor:
-    """A batch of the task's shape: zeros, float32 [N, C, H, W], or valid token ids, int64 [N, L]."""
+    """A batch of the task's shape.
+
+    Zeros, float32 [N, C, H, W] for images and [N, ...] for arrays; valid token ids, int64 [N, L], for text.
+    """
     if task.kind == "image":
         height, width, channels = task.input_shape
         return torch.zeros(batch_size, channels, height, width, device=device)
+    if task.kind == "array":
+        return torch.zeros(batch_size, *task.input_shape, device=device)
     tokens = torch.arange(task.input_shape[0], device=device) % task.vocabulary_size
     return tokens.expand(batch_size, -1).contiguous()
 
 
-def example_labels(batch_size: int, device: torch.device) -> Tensor:
-    """Labels of class 0, int64 [N]."""
-    return torch.zeros(batch_size, dtype=torch.int64, device=device)
+def example_labels(task: Task, batch_size: int, device: torch.device) -> Tensor:
+    """Labels of the task, all 0, in the shape and type of `fedbench.tasks.kinds.TASKS`."""
+    match task.target:
+        case "classification":
+            return torch.zeros(batch_size, dtype=torch.int64, device=device)
+        case "regression":
+            return torch.zeros(batch_size, task.classes, device=device)
+        case "multilabel":
+            return torch.zeros(batch_size, task.classes, dtype=torch.uint8, device=device)
+        case "next_token":
+            return torch.zeros(batch_size, *task.input_shape, dtype=torch.int64, device=device)
+        case "segmentation":
+            return torch.zeros(batch_size, *task.output_shape[1:], dtype=torch.uint8, device=device)
 
 
 def training_copy(module: nn.Module, device: torch.device) -> nn.Module:

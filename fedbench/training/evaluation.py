@@ -7,14 +7,18 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
+from fedbench.tasks.kinds import TaskName
+from fedbench.tasks.losses import hits, loss_sum
 from fedbench.training.metrics import EvaluationMetrics
 from fedbench.training.prepared import Transform
 from fedbench.training.scores import BatchScore, batch_borders
 from fedbench.training.seeding import seeded
+
+Rows = npt.NDArray[np.int64] | tuple[int, int]
+"""The rows of a minibatch: int64 [B], or their borders [start, stop)."""
 
 RECALIBRATION_ROWS = 2048
 """Number of training rows over which `evaluation.batchnorm=recalibrate` computes the running statistics again."""
@@ -27,10 +31,11 @@ def score_batches(
     model: FlatModel,
     inputs: Tensor,
     labels: Tensor,
-    batches: Sequence[npt.NDArray[np.int64] | tuple[int, int]],
+    batches: Sequence[Rows],
     transform: Transform,
     seed: int,
     metrics: EvaluationMetrics | None = None,
+    task: TaskName = "classification",
 ) -> list[BatchScore]:
     """Score the model, in evaluation mode, on minibatches of a split.
 
@@ -40,12 +45,13 @@ def score_batches(
 
     Args:
         model: the model.
-        inputs: uint8 [N, H, W, C] or int32 [N, L], the split's inputs, in host memory or on the model's device.
-        labels: int64 [N], its labels, in the same place.
+        inputs: the split's inputs, as in `fedbench.data.base.Split`, in host memory or on the model's device.
+        labels: its labels, in the same place.
         batches: for each minibatch its borders [start, stop), or int64 [B], its row indices.
         transform: turns stored inputs into what the module takes; called without augmentation.
         seed: seed of the experiment.
         metrics: further metrics, whose states the scores have; None: none.
+        task: decides the loss, and whether there are hits to count.
 
     Returns:
         One score for each minibatch.
@@ -64,10 +70,10 @@ def score_batches(
             chosen_inputs, chosen_labels = chosen_inputs.to(device), chosen_labels.to(device)
             with seeded(device, torch_seed(seed, "evaluation", int(batch[0]))):
                 outputs = model.module(transform(chosen_inputs, None))
-            loss = float(cross_entropy(outputs, chosen_labels, reduction="sum"))
-            correct = (outputs.argmax(1) == chosen_labels).sum()
+            loss, samples = loss_sum(task, outputs, chosen_labels)
+            correct = hits(task, outputs, chosen_labels)
             states = () if metrics is None or not math.isfinite(loss) else metrics.states(outputs, chosen_labels)
-            scores.append(BatchScore(len(chosen_labels), loss, int(correct), states=states))
+            scores.append(BatchScore(samples, loss, correct, states=states))
             model.reset()
             model.statistics.copy_(statistics)
     return scores
@@ -84,8 +90,7 @@ def recalibrate(
 
     Args:
         model: the model; only the running statistics of its BatchNorm layers change.
-        inputs: uint8 [N, H, W, C] or int32 [N, L], the training split's inputs, in host memory or on the
-            model's device.
+        inputs: the training split's inputs, in host memory or on the model's device.
         rows: int64, the rows to draw from; `RECALIBRATION_ROWS` of them are used, without augmentation.
         transform: turns stored inputs into what the module takes; called without augmentation.
         seed: seed of the experiment.

@@ -1,12 +1,13 @@
-"""The metrics by which a model is evaluated beside accuracy and loss, by the names that `evaluation.metrics` knows."""
+"""The metrics by which a model is evaluated beside the loss, by the names that `evaluation.metrics` knows."""
 
 from collections.abc import Sequence
 
 from fedbench.components.own_code import IMPORT_PATH
 from fedbench.components.suggestions import did_you_mean
+from fedbench.tasks.kinds import TASKS, TaskName
 
 ALWAYS = "accuracy"
-"""The metric that every evaluation has."""
+"""The metric that every evaluation of a classification has, and of the other tasks that count hits."""
 
 PER_CLASS = "per_class_recall"
 """The metric that has one value for each class."""
@@ -17,8 +18,38 @@ EVALUATION_METRICS = {
     "macro_f1": "F1 score, mean over the classes that have rows or predictions",
     PER_CLASS: "recall of each class",
     "expected_calibration_error": "expected calibration error, 15 bins of equal width",
+    "perplexity": "exponential of the mean cross-entropy of a token",
+    "mae": "mean absolute error, in the units of the targets",
+    "r2": "coefficient of determination, mean over the targets",
+    "mean_iou": "intersection over union, mean over the classes",
 }
 """{name: what it is, in a few words}."""
+
+METRICS_OF_TASK: dict[TaskName, tuple[str, ...]] = {
+    "classification": (
+        "top5_accuracy",
+        "balanced_accuracy",
+        "macro_f1",
+        PER_CLASS,
+        "expected_calibration_error",
+    ),
+    "multilabel": ("macro_f1",),
+    "regression": ("mae", "r2"),
+    "next_token": ("perplexity",),
+    "segmentation": ("mean_iou",),
+}
+"""For each task those of fedbench's metrics that say something of it, beside accuracy."""
+
+
+def metrics_of(task: TaskName, wanted: Sequence[str]) -> tuple[str, ...]:
+    """The metrics of an evaluation beside loss and accuracy: those that the task always has, then those asked for.
+
+    Args:
+        task: the task.
+        wanted: as in `evaluation.metrics`.
+    """
+    return tuple(dict.fromkeys(name for name in (*TASKS[task].metrics, *wanted) if name != ALWAYS))
+
 
 SCALARS = tuple(name for name in EVALUATION_METRICS if name != PER_CLASS)
 """The metrics that are one number."""

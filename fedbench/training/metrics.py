@@ -17,7 +17,8 @@ from torch import Tensor
 
 from fedbench.components.named_code import import_module
 from fedbench.errors import ConfigError
-from fedbench.training.metric_names import ALWAYS, EVALUATION_METRICS, OWN_METRICS, short_name
+from fedbench.tasks.kinds import TaskName
+from fedbench.training.metric_names import ALWAYS, EVALUATION_METRICS, METRICS_OF_TASK, OWN_METRICS, short_name
 from fedbench.training.scores import BatchScore, MetricState
 
 KEY = "evaluation.metrics"
@@ -28,30 +29,40 @@ TRIAL_ROWS = (24, 16)
 class EvaluationMetrics:
     """The metrics of one experiment."""
 
-    def __init__(self, names: Sequence[str], classes: int, device: torch.device | None = None) -> None:
+    def __init__(
+        self,
+        names: Sequence[str],
+        classes: int,
+        device: torch.device | None = None,
+        task: TaskName = "classification",
+    ) -> None:
         """Make the metrics.
 
         Args:
-            names: as in `evaluation.metrics`.
-            classes: number of classes.
+            names: as `fedbench.training.metric_names.metrics_of` gives them.
+            classes: number of classes; of other tasks, of outputs.
             device: of the outputs that they are computed on; None: the CPU.
+            task: the task that is evaluated.
 
         Raises:
             ConfigError: a metric cannot be made.
         """
         wanted = [name for name in names if name != ALWAYS]
-        self._metrics = {name: make_metric(name, classes).to(device or "cpu") for name in wanted}
+        self._task = task
+        self._metrics = {name: make_metric(name, classes, task).to(device or "cpu") for name in wanted}
 
     def states(self, outputs: Tensor, labels: Tensor) -> tuple[MetricState, ...]:
         """The state of each metric on one minibatch.
 
         Args:
-            outputs: float32 [B, C], what the network puts out.
-            labels: int64 [B].
+            outputs: float32, what the network puts out: [B, C], or as its task has it.
+            labels: of the rows; int64 [B], or as its task has them.
         """
-        # In float64, so that outputs that differ have probabilities that differ.
-        probabilities = outputs.double().softmax(1)
-        return tuple(_state(metric, probabilities, labels) for metric in self._metrics.values())
+        from fedbench.tasks.metrics import judged
+
+        values = judged(self._task, outputs)
+        targets = labels.long() if labels.dtype == torch.uint8 else labels
+        return tuple(_state(metric, values, targets) for metric in self._metrics.values())
 
     def figures(self, scores: Sequence[BatchScore]) -> dict[str, Any]:
         """The metrics of each split that was scored, by the columns of `rounds.parquet`.
@@ -74,31 +85,39 @@ class EvaluationMetrics:
         return figures | ({OWN_METRICS: own} if own else {})
 
 
-def check_metrics(names: Sequence[str], classes: int) -> None:
+def check_metrics(names: Sequence[str], classes: int, task: TaskName = "classification") -> None:
     """Make the metrics and try each on two minibatches.
 
+    Args:
+        names: as in `evaluation.metrics`.
+        classes: number of classes; of other tasks, of outputs.
+        task: the task that they are to evaluate.
+
     Raises:
-        ConfigError: a metric cannot be made, fails, or its states cannot be put together.
+        ConfigError: a metric is of another task, cannot be made, fails, or its states cannot be put together.
     """
-    rng = np.random.default_rng(0)
-    rows, first = sum(TRIAL_ROWS), TRIAL_ROWS[0]
-    labels = torch.from_numpy(rng.integers(classes, size=rows))
-    outputs = torch.from_numpy(rng.normal(size=(rows, classes)))
-    outputs[torch.arange(rows), labels] += 2.0
-    batches = (slice(0, first), slice(first, rows))
-    for name in names:
-        if name == ALWAYS:
-            continue
-        metric = make_metric(name, classes)
+    wanted = [name for name in names if name != ALWAYS]
+    if not wanted:
+        return
+    from fedbench.tasks.metrics import judged
+
+    outputs, labels = _trial_rows(task, classes)
+    values, first = judged(task, outputs), TRIAL_ROWS[0]
+    batches = (slice(0, first), slice(first, len(labels)))
+    for name in wanted:
+        metric = make_metric(name, classes, task)
         try:
-            states = [_state(metric, outputs[batch].softmax(1), labels[batch]) for batch in batches]
+            states = [_state(metric, values[batch], labels[batch]) for batch in batches]
             together = _values(metric, states)
-            whole = _values(metric, [_state(metric, outputs.softmax(1), labels)])
+            whole = _values(metric, [_state(metric, values, labels)])
         except ConfigError:
             raise
         except Exception as error:
             reason = " ".join(str(error).split())[:200]
-            raise ConfigError(f"{KEY}: {name}: fails on probabilities [B, {classes}]: {reason}") from error
+            shape = ["B", *values.shape[1:]]
+            what = "probabilities" if task in ("classification", "multilabel") else "outputs"
+            shown = ", ".join(map(str, shape))
+            raise ConfigError(f"{KEY}: {name}: fails on {what} [{shown}]: {reason}") from error
         if len(together) != len(whole) or not np.allclose(together, whole, rtol=1e-4, atol=1e-6, equal_nan=True):
             raise ConfigError(
                 f"{KEY}: {name}: two minibatches have {together[:3]} together, and {whole[:3]} as one; a metric whose "
@@ -106,20 +125,53 @@ def check_metrics(names: Sequence[str], classes: int) -> None:
             )
 
 
-def make_metric(name: str, classes: int) -> Any:
+def _trial_rows(task: TaskName, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Outputs and labels of a few rows, drawn at random, on which a metric of a task is tried out."""
+    rng = np.random.default_rng(0)
+    rows = sum(TRIAL_ROWS)
+    if task == "classification":
+        labels = torch.from_numpy(rng.integers(classes, size=rows))
+        outputs = torch.from_numpy(rng.normal(size=(rows, classes)))
+        outputs[torch.arange(rows), labels] += 2.0
+        return outputs, labels
+    if task == "regression":
+        targets = rng.normal(size=(rows, classes))
+        return torch.from_numpy(targets + 0.1 * rng.normal(size=targets.shape)), torch.from_numpy(targets)
+    if task == "multilabel":
+        return torch.from_numpy(rng.normal(size=(rows, classes))), torch.from_numpy(
+            rng.integers(2, size=(rows, classes))
+        )
+    if task == "next_token":
+        return torch.from_numpy(rng.normal(size=(rows, 3, classes))), torch.from_numpy(
+            rng.integers(classes, size=(rows, 3))
+        )
+    return torch.from_numpy(rng.normal(size=(rows, classes, 2, 2))), torch.from_numpy(
+        rng.integers(classes, size=(rows, 2, 2))
+    )
+
+
+def make_metric(name: str, classes: int, task: TaskName = "classification") -> Any:
     """A torchmetrics metric.
 
     Args:
         name: one of fedbench's, or an import path of a subclass of `torchmetrics.Metric`, or of a function that makes
             a metric. It is called with the number of classes.
-        classes: number of classes.
+        classes: number of classes; of other tasks, of outputs.
+        task: the task that it is to evaluate.
 
     Raises:
-        ConfigError: it cannot be made, or is none whose states can be put together.
+        ConfigError: it is of another task, cannot be made, or is none whose states can be put together.
     """
     from fedbench.training.classification_metrics import STOCK, fault_of
 
-    if name in STOCK:
+    if name in EVALUATION_METRICS:
+        if name not in METRICS_OF_TASK[task]:
+            allowed = ", ".join(METRICS_OF_TASK[task])
+            raise ConfigError(f"{KEY}: {name}: says nothing of task={task}; allowed: {allowed}, or an import path")
+        if task != "classification":
+            from fedbench.tasks import metrics as task_metrics
+
+            return task_metrics.STOCK[task][name](classes)
         if (problem := STOCK[name].refusal(classes)) is not None:
             raise ConfigError(f"{KEY}: {name}: {problem}")
         return STOCK[name].make(classes)

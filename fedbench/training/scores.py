@@ -1,5 +1,6 @@
 """Scores of evaluation minibatches and their sums, as plain values without PyTorch."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -27,16 +28,16 @@ class BatchScore:
     """The score of one minibatch.
 
     Attributes:
-        samples: samples of the minibatch.
-        loss_sum: sum of the samples' cross-entropies, in nats.
-        correct: number of samples whose largest output is at their label.
+        samples: what the loss is the sum over: rows, or the tokens or pixels of the rows that count.
+        loss_sum: sum of the samples' losses: cross-entropies in nats, or squared errors.
+        correct: number of samples whose largest output is at their label; None for tasks without such a label.
         split: the split that the minibatch is of.
-        states: of each metric of `evaluation.metrics`, in their order; (): of none, or where an output is not finite.
+        states: of each further metric, in their order; (): of none, or where an output is not finite.
     """
 
     samples: int
     loss_sum: float
-    correct: int
+    correct: int | None
     split: ScoredSplit = "test"
     states: tuple[MetricState, ...] = ()
 
@@ -48,7 +49,7 @@ class RowsScore:
     Attributes:
         samples: number of rows, at least 1.
         loss: mean cross-entropy in nats.
-        accuracy: 0..1.
+        accuracy: 0..1; NaN for tasks without one.
     """
 
     samples: int
@@ -58,7 +59,8 @@ class RowsScore:
     @classmethod
     def of(cls, scores: Sequence[BatchScore]) -> "RowsScore":
         """The score of all minibatches together, added in the order given."""
-        return cls(sum(score.samples for score in scores), *total_score(scores))
+        loss, accuracy = total_score(scores)
+        return cls(sum(score.samples for score in scores), loss, math.nan if accuracy is None else accuracy)
 
 
 class Metrics(Protocol):
@@ -69,9 +71,10 @@ class Metrics(Protocol):
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean loss in nats and accuracy in 0..1 of the global model on each split; None on a split that is not there.
+    """Mean loss and accuracy in 0..1 of the global model on each split; None on a split that is not there.
 
-    `figures` are those of `evaluation.metrics`, by the columns of `rounds.parquet`.
+    The accuracy is None for tasks without one, too. `figures` are the further metrics, by the columns of
+    `rounds.parquet`.
     """
 
     test_loss: float | None = None
@@ -114,8 +117,14 @@ def evaluation_batches(rows: Mapping[ScoredSplit, int], batch_size: int) -> tupl
     )
 
 
-def total_score(scores: Sequence[BatchScore]) -> tuple[float, float]:
-    """Mean loss in nats and accuracy in 0..1 over all minibatches, added in the order given."""
+def total_score(scores: Sequence[BatchScore]) -> tuple[float, float | None]:
+    """Mean loss, and accuracy in 0..1, over all minibatches, added in the order given.
+
+    The accuracy is None for tasks without one, and the loss NaN where no sample counts.
+    """
     samples = sum(score.samples for score in scores)
+    if not samples:
+        return math.nan, None
     loss = sum(score.loss_sum for score in scores) / samples
-    return loss, sum(score.correct for score in scores) / samples
+    hits = [score.correct for score in scores if score.correct is not None]
+    return loss, sum(hits) / samples if len(hits) == len(scores) else None

@@ -100,7 +100,7 @@ TASKS: dict[TaskName, TaskKind] = {
 """The tasks by name.
 
 Losses: cross-entropy over rows, tokens or pixels; of multilabel the binary cross-entropy of logits, and of regression
-the squared error, each the mean over a row's labels or targets (`fedbench.training.task_losses`).
+the squared error, each the mean over a row's labels or targets (`fedbench.tasks.losses`).
 """
 
 

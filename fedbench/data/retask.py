@@ -1,0 +1,76 @@
+"""Another task than the one that a data set is made for, where its rows allow it."""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+
+from fedbench.data.base import FederatedData, Split
+from fedbench.errors import ConfigError
+from fedbench.tasks.kinds import UNSCORED, TaskName
+
+
+def with_task(data: FederatedData, task: TaskName | None) -> FederatedData:
+    """The data with labels for a task.
+
+    - next_token of text: the labels are the text itself, each token's label the one that follows it; padding does not
+      count. The classes of the texts are forgotten.
+    - regression of data with classes: the number of a row's class is its target.
+    - All else is refused.
+
+    Args:
+        data: as loaded.
+        task: `task`; None: the data's own.
+
+    Raises:
+        ConfigError: the rows have no labels for the task.
+    """
+    if task is None or task == data.task:
+        return data
+    if task == "next_token" and data.kind == "text":
+        return _changed(data, task, _next_tokens, class_names=())
+    if task == "regression" and data.task == "classification":
+        return _changed(data, task, _as_targets, class_names=("class",))
+    possible = {"next_token"} if data.kind == "text" else set()
+    possible |= {"regression"} if data.task == "classification" else set()
+    allowed = " or ".join(sorted({data.task} | possible))
+    raise ConfigError(
+        f"task={task}: {data.name} is {data.kind} data with labels for {data.task}; allowed: {allowed}, or leave it out"
+    )
+
+
+def _changed(
+    data: FederatedData,
+    task: TaskName,
+    relabelled: Callable[[Split, FederatedData], Split],
+    class_names: tuple[str, ...],
+) -> FederatedData:
+    """The data with every split relabelled, and a fingerprint of their own."""
+    digest = hashlib.sha256(f"{data.fingerprint} task={task}".encode()).hexdigest()
+    return replace(
+        data,
+        task=task,
+        class_names=class_names,
+        train=relabelled(data.train, data),
+        test=relabelled(data.test, data),
+        validation=None if data.validation is None else relabelled(data.validation, data),
+        fingerprint=digest,
+    )
+
+
+def _as_targets(split: Split, data: FederatedData) -> Split:
+    """The number of each row's class as its one target, float32 [N, 1]."""
+    return replace(split, labels=split.labels.astype(np.float32)[:, None])
+
+
+def _next_tokens(split: Split, data: FederatedData) -> Split:
+    """Texts [N, L] as inputs [N, L - 1] with the tokens that follow as labels [N, L - 1].
+
+    Of a text that has fewer than two tokens nothing counts.
+    """
+    tokens = split.inputs
+    following = tokens[:, 1:].astype(np.int64)
+    if data.padding_index >= 0:
+        following[following == data.padding_index] = UNSCORED["int64"]
+    return replace(split, inputs=np.ascontiguousarray(tokens[:, :-1]), labels=following)
