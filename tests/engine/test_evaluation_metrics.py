@@ -22,12 +22,14 @@ from fedbench.records.metrics import METRICS
 from fedbench.records.recorded_run import read_run
 from fedbench.records.schema import RoundRecord
 from fedbench.tracking.round_metrics import further_metrics
-from fedbench.training.metric_names import CLASS_COLUMNS, EVALUATION_METRICS, METRIC_COLUMNS, OWN_METRICS
+from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS, METRICS_OF_TASK, OWN_METRICS
 
 pytestmark = pytest.mark.usefixtures("run_folder", "no_figures")
 
-EVERY = f"evaluation.metrics=[{','.join(EVALUATION_METRICS)},'own_metric:MeanSpecificity','own_metric:precision']"
-COLUMNS = (*METRIC_COLUMNS, *CLASS_COLUMNS, OWN_METRICS)
+CLASSIFICATION = METRICS_OF_TASK["classification"]
+EVERY = f"evaluation.metrics=[{','.join(CLASSIFICATION)},'own_metric:MeanSpecificity','own_metric:precision']"
+OTHER_TASKS = ("perplexity", "mae", "r2", "mean_iou")
+COLUMNS = (*(name for name in METRIC_COLUMNS if not name.endswith(OTHER_TASKS)), *CLASS_COLUMNS, OWN_METRICS)
 SMALL = ("rounds=2", "evaluation.batch_size=50", "data.validation_fraction=0.1")
 
 
@@ -111,7 +113,8 @@ def test_every_figure_has_a_name_in_mlflow_and_for_studies_and_suites() -> None:
     assert {"test/macro_f1", "validation/macro_f1", "test/per_class_recall/3", "test/MeanSpecificity"} <= set(sent)
     assert {"validation/precision/9", "test/expected_calibration_error"} <= set(sent)
     assert CHOOSERS["best_macro_f1"] == "best_validation_macro_f1"
-    for name in (*(f"final_{name}" for name in EVALUATION_METRICS if name != "per_class_recall"), "worst_class_recall"):
+    finals = [f"final_{name}" for name in CLASSIFICATION if name != "per_class_recall"]
+    for name in (*finals, "worst_class_recall"):
         name = name if name in METRICS else f"best_{name}"
         assert name in OBJECTIVES
         assert name in QUANTITIES

@@ -13,7 +13,7 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassSpecificity
 
 from fedbench.errors import ConfigError
-from fedbench.training.metric_names import EVALUATION_METRICS, OWN_METRICS, check_names
+from fedbench.training.metric_names import METRICS_OF_TASK, OWN_METRICS, check_names
 from fedbench.training.metrics import EvaluationMetrics, check_metrics
 from fedbench.training.scores import BatchScore, Scores, batch_borders
 
@@ -127,7 +127,7 @@ def calibration_error(outputs: torch.Tensor, labels: torch.Tensor) -> float:
 def test_metrics_are_those_of_scikit_learn(missing: int | None) -> None:
     outputs, labels = data(missing)
     predicted = outputs.argmax(1).numpy()
-    mine = figures(*EVALUATION_METRICS, missing=missing)
+    mine = figures(*METRICS_OF_TASK["classification"], missing=missing)
     every = np.arange(CLASSES)
     assert mine["test_top5_accuracy"] == pytest.approx(
         top_k_accuracy_score(labels.numpy(), outputs.numpy(), k=5, labels=every), abs=1e-6
@@ -142,7 +142,7 @@ def test_metrics_are_those_of_scikit_learn(missing: int | None) -> None:
 def test_the_result_does_not_depend_on_who_scored_which_minibatch() -> None:
     """States come back from hosts in any order, through pickle, and are put together in the order of minibatches."""
     outputs, labels = data()
-    names = (*EVALUATION_METRICS, f"{HERE}:Specificity", f"{HERE}:one_vs_rest")
+    names = (*METRICS_OF_TASK["classification"], f"{HERE}:Specificity", f"{HERE}:one_vs_rest")
     driver = EvaluationMetrics(names, CLASSES)
     expected = driver.figures(scored(EvaluationMetrics(names, CLASSES), outputs, labels))
     borders = batch_borders(ROWS, 96)
@@ -192,7 +192,9 @@ def test_states_are_a_fraction_of_the_outputs(classes: int) -> None:
     """Four counts a class for each metric of counts, and two numbers a row for the calibration error."""
     rng = np.random.default_rng(0)
     outputs = torch.from_numpy(rng.normal(size=(500, classes)).astype(np.float32))
-    states = EvaluationMetrics(tuple(EVALUATION_METRICS), classes).states(outputs, torch.arange(500) % classes)
+    states = EvaluationMetrics(tuple(METRICS_OF_TASK["classification"]), classes).states(
+        outputs, torch.arange(500) % classes
+    )
     size = sum(
         array.nbytes
         for state in states
@@ -226,7 +228,7 @@ def test_a_metric_that_would_give_another_result_is_refused(name: str, message: 
 def test_top5_of_five_classes_is_refused() -> None:
     with pytest.raises(ConfigError, match="top5_accuracy: is 1 for every model of 5 classes"):
         check_metrics(("top5_accuracy",), 5)
-    check_metrics(("accuracy", *EVALUATION_METRICS), 6)
+    check_metrics(("accuracy", *METRICS_OF_TASK["classification"]), 6)
 
 
 @pytest.mark.parametrize(
