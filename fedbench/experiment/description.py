@@ -54,6 +54,7 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         dataset_digest=data.fingerprint,
         held_out_by_seed=data.test_split_by_seed or data.validation_by_seed,
         class_names=problem.federation.strata.names,
+        task=problem.spec.task.target,
         client_class_counts=problem.federation.counts,
         client_test_samples=() if config.method.pools_rows else tuple(map(len, problem.federation.test_rows)),
         test_samples=len(data.test),

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from fedbench.errors import DataError
-from fedbench.training.task_kinds import TASKS, Headline, TaskName
+from fedbench.tasks.kinds import TASKS, Headline, TaskName
 
 Split = Literal["test", "validation"]
 

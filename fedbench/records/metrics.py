@@ -15,8 +15,8 @@ import pyarrow as pa
 from fedbench.records.client_scores import CLIENT_FIGURES
 from fedbench.records.headline import ACCURACY, best_rounds, first_round_reaching
 from fedbench.records.step_jumps import jumps
+from fedbench.tasks.kinds import TASKS, WORDS, Headline
 from fedbench.training.metric_names import EVALUATION_METRICS, PER_CLASS, SCALARS, TASK_METRICS
-from fedbench.training.task_kinds import TASKS, WORDS, Headline
 
 Course = list[float | None]
 """A figure at the end of each round; None where it is not known."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from fedbench.records.schema import ClientRecord, RoundRecord
-from fedbench.training.task_kinds import TASKS, Headline, TaskName
+from fedbench.tasks.kinds import TASKS, Headline, TaskName
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ from fedbench.records.reader import (
     recorded_checksums,
 )
 from fedbench.system.home import expanded
-from fedbench.training.task_kinds import Headline, TaskName
+from fedbench.tasks.kinds import Headline, TaskName
 
 Values = npt.NDArray[np.float64]
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from fedbench.records.client_scores import CLIENT_FIGURES
+from fedbench.tasks.kinds import Headline
 from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS, OWN_METRICS, TASK_COLUMNS
-from fedbench.training.task_kinds import Headline
 
 STEP_FIGURES = (
     "step_norm",
@@ -97,9 +97,7 @@ the global model after the round; *_before_*, *_after_*: over the participants, 
 the one that it has trained; participants, absentees: means of the global model over those that took part in the round
 and over the others. Null but in rounds of `evaluation.client_every`; see `fedbench.records.client_scores`.
 
-test_*, validation_*, own_metrics: of the global model, by the metrics of its task and of `evaluation.metrics`, null
-without them. Losses are cross-entropies in nats (of regression squared errors); accuracies are shares of rows, of
-next_token shares of tokens and of segmentation of pixels, and null for multilabel and regression.
+test_*, validation_*, own_metrics: of the global model, by the metrics of `evaluation.metrics`, null without them.
 *_per_class_recall: one number for each class, NaN for a class without rows. own_metrics: {"test/NAME" or
 "validation/NAME": the values of one's own metric NAME}.
 
@@ -227,18 +225,10 @@ class RoundRecord:
     test_balanced_accuracy: float | None = None
     test_macro_f1: float | None = None
     test_expected_calibration_error: float | None = None
-    test_perplexity: float | None = None
-    test_mae: float | None = None
-    test_r2: float | None = None
-    test_mean_iou: float | None = None
     validation_top5_accuracy: float | None = None
     validation_balanced_accuracy: float | None = None
     validation_macro_f1: float | None = None
     validation_expected_calibration_error: float | None = None
-    validation_perplexity: float | None = None
-    validation_mae: float | None = None
-    validation_r2: float | None = None
-    validation_mean_iou: float | None = None
     test_per_class_recall: Sequence[float] | None = None
     validation_per_class_recall: Sequence[float] | None = None
     own_metrics: Sequence[tuple[str, Sequence[float]]] | None = None

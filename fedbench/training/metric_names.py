@@ -18,21 +18,23 @@ EVALUATION_METRICS = {
     "macro_f1": "F1 score, mean over the classes that have rows or predictions",
     PER_CLASS: "recall of each class",
     "expected_calibration_error": "expected calibration error, 15 bins of equal width",
-    "perplexity": "exponential of the mean cross-entropy of a token",
-    "mae": "mean absolute error, in the units of the targets",
-    "r2": "coefficient of determination, mean over the targets",
-    "mean_iou": "intersection over union, mean over the classes",
 }
-"""{name: what it is, in a few words}."""
+"""The metrics of `evaluation.metrics`: {name: what it is, in a few words}."""
+
+SCALARS = tuple(name for name in EVALUATION_METRICS if name != PER_CLASS)
+"""The metrics that are one number."""
+
+TASK_METRICS = {
+    "perplexity": "exponential of the mean cross-entropy of the scored tokens",
+    "mae": "mean absolute error, mean over the targets",
+    "r2": "coefficient of determination, mean over the targets",
+    "mean_iou": "intersection over union, mean over the classes that have pixels or predictions",
+}
+"""The metrics that evaluations of other tasks than classification have (`fedbench.tasks.kinds`), and what each
+is; beside these `accuracy` and `macro_f1`."""
 
 METRICS_OF_TASK: dict[TaskName, tuple[str, ...]] = {
-    "classification": (
-        "top5_accuracy",
-        "balanced_accuracy",
-        "macro_f1",
-        PER_CLASS,
-        "expected_calibration_error",
-    ),
+    "classification": tuple(EVALUATION_METRICS),
     "multilabel": ("macro_f1",),
     "regression": ("mae", "r2"),
     "next_token": ("perplexity",),
@@ -51,18 +53,6 @@ def metrics_of(task: TaskName, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (*TASKS[task].metrics, *wanted) if name != ALWAYS))
 
 
-SCALARS = tuple(name for name in EVALUATION_METRICS if name != PER_CLASS)
-"""The metrics that are one number."""
-
-TASK_METRICS = {
-    "perplexity": "exponential of the mean cross-entropy of the scored tokens",
-    "mae": "mean absolute error, mean over the targets",
-    "r2": "coefficient of determination, mean over the targets",
-    "mean_iou": "intersection over union, mean over the classes that have pixels or predictions",
-}
-"""The metrics that evaluations of other tasks than classification have (`fedbench.training.task_kinds`), and what each
-is; beside these `accuracy` and `macro_f1`."""
-
 SPLITS = ("test", "validation")
 
 METRIC_COLUMNS = tuple(f"{split}_{name}" for split in SPLITS for name in SCALARS)
@@ -80,14 +70,15 @@ def check_names(names: Sequence[str]) -> None:
         ValueError: a name that is neither known nor an import path, or that stands there twice.
     """
     shown: dict[str, str] = {}
+    known = (ALWAYS, *EVALUATION_METRICS, *TASK_METRICS)
     for name in names:
-        if name not in (ALWAYS, *EVALUATION_METRICS) and not IMPORT_PATH.fullmatch(name):
-            near = did_you_mean(name, (ALWAYS, *EVALUATION_METRICS))
+        if name not in known and not IMPORT_PATH.fullmatch(name):
+            near = did_you_mean(name, known)
             raise ValueError(f"{name}: no such metric{near}, or an import path pkg.mod:Class")
         short = short_name(name)
         if short in shown:
             raise ValueError(f"{name}: is called {short}, as {shown[short]} is; name each metric once")
-        if ":" in name and short in (ALWAYS, *EVALUATION_METRICS):
+        if ":" in name and short in known:
             raise ValueError(f"{name}: is called {short}, as one of fedbench's own is; give it another name")
         shown[short] = name
 

@@ -18,7 +18,14 @@ from torch import Tensor
 from fedbench.components.named_code import import_module
 from fedbench.errors import ConfigError
 from fedbench.tasks.kinds import TaskName
-from fedbench.training.metric_names import ALWAYS, EVALUATION_METRICS, METRICS_OF_TASK, OWN_METRICS, short_name
+from fedbench.training.metric_names import (
+    ALWAYS,
+    EVALUATION_METRICS,
+    METRICS_OF_TASK,
+    OWN_METRICS,
+    TASK_METRICS,
+    short_name,
+)
 from fedbench.training.scores import BatchScore, MetricState
 
 KEY = "evaluation.metrics"
@@ -78,7 +85,7 @@ class EvaluationMetrics:
                 continue
             for place, (name, metric) in enumerate(self._metrics.items()):
                 values = _values(metric, [states[place] for states in batches])
-                if name not in EVALUATION_METRICS:
+                if ":" in name:
                     own.append((f"{split}/{short_name(name)}", values))
                 else:
                     figures[f"{split}_{name}"] = values[0] if len(values) == 1 else values
@@ -164,7 +171,7 @@ def make_metric(name: str, classes: int, task: TaskName = "classification") -> A
     """
     from fedbench.training.classification_metrics import STOCK, fault_of
 
-    if name in EVALUATION_METRICS:
+    if name in EVALUATION_METRICS or name in TASK_METRICS:
         if name not in METRICS_OF_TASK[task]:
             allowed = ", ".join(METRICS_OF_TASK[task])
             raise ConfigError(f"{KEY}: {name}: says nothing of task={task}; allowed: {allowed}, or an import path")

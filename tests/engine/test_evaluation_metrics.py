@@ -28,8 +28,7 @@ pytestmark = pytest.mark.usefixtures("run_folder", "no_figures")
 
 CLASSIFICATION = METRICS_OF_TASK["classification"]
 EVERY = f"evaluation.metrics=[{','.join(CLASSIFICATION)},'own_metric:MeanSpecificity','own_metric:precision']"
-OTHER_TASKS = ("perplexity", "mae", "r2", "mean_iou")
-COLUMNS = (*(name for name in METRIC_COLUMNS if not name.endswith(OTHER_TASKS)), *CLASS_COLUMNS, OWN_METRICS)
+COLUMNS = (*METRIC_COLUMNS, *CLASS_COLUMNS, OWN_METRICS)
 SMALL = ("rounds=2", "evaluation.batch_size=50", "data.validation_fraction=0.1")
 
 

@@ -27,7 +27,7 @@ from fedbench.records.metrics import METRICS, headline_figures, spent_to_reach
 from fedbench.records.recorded_run import read_run
 from fedbench.records.run_directory import RunDirectory
 from fedbench.records.schema import ROUND_SCHEMA, RoundRecord
-from fedbench.training.task_kinds import TASKS, TaskName
+from fedbench.tasks.kinds import TASKS, TaskName
 from tests.support.samples import a_description, a_round
 
 OTHERS: tuple[TaskName, ...] = ("multilabel", "regression", "next_token", "segmentation")
