@@ -12,6 +12,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as Bar
 from rich.table import Table
 
+from fedbench.records.headline import ACCURACY, as_recorded, headline_of_summary, shown
+from fedbench.records.metrics import headline_figures
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import DROPPED, ClientRecord, RoundRecord
 from fedbench.records.trained_groups import in_words, is_full
@@ -20,6 +22,7 @@ if TYPE_CHECKING:
     from fedbench.data.convert import DataReport
     from fedbench.experiment.estimate import Estimate
     from fedbench.experiment.result import Result
+    from fedbench.tasks.kinds import Headline
 
 console = Console(stderr=True)
 results = Console(width=None if sys.stdout.isatty() else 120)
@@ -35,7 +38,7 @@ WIDE = 110
 
 
 class Progress:
-    """A bar with round, accuracy, MB and time left; plain lines where stderr is no terminal (an `Observer`)."""
+    """A bar with round, score, MB and time left; plain lines where stderr is no terminal (an `Observer`)."""
 
     def __init__(self, screen: Console) -> None:
         self._screen = screen
@@ -44,7 +47,7 @@ class Progress:
         self._rounds = 0
         self._group_names: tuple[str, ...] = ()
         self._bytes = 0
-        self._accuracy = ""
+        self._headline, self._score = ACCURACY, ""
         self._began = 0.0
         self._first: int | None = None
 
@@ -69,6 +72,7 @@ class Progress:
     def run_started(self, run: RunDescription) -> None:
         """Print what runs."""
         self._rounds, self._bytes, self._group_names = run.rounds, run.sent_bytes, run.group_names
+        self._headline = run.headline
         if self._status:
             self._status.stop()
         self._say(f"{run.title}: {run.rounds} round{'s' if run.rounds > 1 else ''}, {run.directory}")
@@ -90,16 +94,17 @@ class Progress:
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Show the round."""
         self._bytes += record.uplink_bytes + record.downlink_bytes
-        if record.test_accuracy is not None:
-            self._accuracy = f"accuracy {record.test_accuracy:.4f}"
-        if record.validation_accuracy is not None:
-            self._accuracy += f"  validation {record.validation_accuracy:.4f}"
+        on_test, on_validation = record.score(self._headline), record.score(self._headline, "validation")
+        if on_test is not None:
+            self._score = f"{self._headline.words} {as_recorded(on_test, self._headline)}"
+        if on_validation is not None:
+            self._score += f"  validation {as_recorded(on_validation, self._headline)}"
         done = record.round + 1
         left = self._time_left(done)
         loss, sent = f"loss {record.train_loss:.4f}", f"{self._bytes / 1e6:.2f} MB"
         clock = "" if self._bar and self._screen.width < WIDE else _clock(record)
         trained = f"{_what(record, self._group_names):<11}"
-        text = "  ".join(part for part in (trained, self._accuracy, loss, sent, clock, left) if part)
+        text = "  ".join(part for part in (trained, self._score, loss, sent, clock, left) if part)
         if record.rejected_clients:
             rejected = [client.client for client in clients if client.status == "rejected"]
             why = "not finite, too large or of the wrong shape"
@@ -180,7 +185,8 @@ def print_summary(result: "Result") -> None:
     """Print the closing summary of a run."""
     summary, full = result.summary, result.summary["full_updates"]
     rows: list[tuple[str, str]] = []
-    rows.append(("accuracy", _accuracy(summary)))
+    headline = headline_of_summary(summary)
+    rows.append((headline.words, _scores(summary, headline)))
     rows.append(("sent up / down", f"{megabytes(summary['uplink_bytes'])} / {megabytes(summary['downlink_bytes'])}"))
     rows.append(("client work", gigaflop(summary["client_flops"])))
     all_full = f"{megabytes(full['uplink_bytes'])} / {megabytes(full['downlink_bytes'])}"
@@ -204,15 +210,16 @@ def print_summary(result: "Result") -> None:
         results.print(f"{name:<17}{value}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _accuracy(summary: Mapping[str, Any]) -> str:
-    """The accuracies of a summary in words, with how the best round was chosen."""
-    if summary["best_accuracy"] is None:
+def _scores(summary: Mapping[str, Any], headline: "Headline") -> str:
+    """What a summary has of the task's metric in words, with how the best round was chosen."""
+    figures = (summary.get(name) for name in headline_figures(headline))
+    best, final, validation, _ = (shown(value, headline) for value in figures)
+    place = summary["best_round"]
+    if place is None:
         return "not evaluated"
-    best, final, place = summary["best_accuracy"], summary["final_accuracy"], summary["best_round"]
     if summary["chosen_on"] == "validation":
-        validation = f"{summary['best_validation_accuracy']:.2%}"
-        return f"{best:.2%} in round {place}, the best on validation ({validation}), {final:.2%} final"
-    return f"{best:.2%} best (round {place}, chosen on the test split), {final:.2%} final"
+        return f"{best} in round {place}, the best on validation ({validation}), {final} final"
+    return f"{best} best (round {place}, chosen on the test split), {final} final"
 
 
 def print_cost(estimate: "Estimate") -> None:

@@ -363,7 +363,7 @@ class ExperimentLoop:
             self._saving.warning,
             tracker,
         ]
-        learned = [*near_chance(self._problem, summary), *privacy_warning(summary)]
+        learned = [*near_chance(self._problem.federation.data, summary), *privacy_warning(summary)]
         return tuple(warning for warning in [*recorded, *learned] if warning)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from fedbench.records.headline import as_recorded, headline_of_summary
+
 if TYPE_CHECKING:
     import pandas
     import torch
@@ -30,9 +32,10 @@ class Result:
     ui_command: str | None
 
     def __repr__(self) -> str:
-        best = self.summary["best_accuracy"]
-        accuracy = "not evaluated" if best is None else f"best accuracy {best:.4f}"
-        return f"<Result: {self.summary['status']}, {self.summary['rounds']} rounds, {accuracy}, {self.directory}>"
+        headline = headline_of_summary(self.summary)
+        best = self.summary.get(f"best_{headline.name}")
+        score = "not evaluated" if best is None else f"best {headline.words} {as_recorded(best, headline)}"
+        return f"<Result: {self.summary['status']}, {self.summary['rounds']} rounds, {score}, {self.directory}>"
 
     def frame(self) -> "pandas.DataFrame":
         """The history as a pandas DataFrame, one row a round; the column `round` counts from 0 as in the table."""

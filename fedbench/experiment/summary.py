@@ -1,22 +1,22 @@
 """What a run came to, as `summary.json` states it, and what a user should be warned of."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
 from fedbench.accounting.totals import Costs, total
+from fedbench.data.base import FederatedData
 from fedbench.engine.messages import DeviceRecord
 from fedbench.experiment.description import versions
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
-from fedbench.records.headline import chosen_on
-from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC
+from fedbench.records.headline import DEFAULT_TASK, chosen_on, headline_of_summary, shown, task_of, task_of_summary
+from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, figures_of
 from fedbench.records.run_directory import RunDirectory
+from fedbench.tasks.kinds import TASKS
 from fedbench.training.metric_names import CLASS_COLUMNS, OWN_METRICS
 from fedbench.training.scores import Scores
-
-ACCURACIES = ("best_accuracy", "final_accuracy", "best_validation_accuracy", "final_validation_accuracy")
 
 WHERE_ASKED_FOR = tuple(name for name, metric in METRICS.items() if metric.undefined in (NO_CLIENT_SCORES, NO_METRIC))
 """Figures that the summary has where the configuration asks for them."""
@@ -45,14 +45,15 @@ def summarise(
     config, history = problem.config, directory.history()
     rounds = history.num_rows
     columns = {name: history.column(name).to_pylist() for name in history.column_names}
-    scored = with_last_scores(history, last_scores)
+    scored, task = with_last_scores(history, last_scores), task_of(history)
     if problem.arrivals is None:
         full = total(full_update_costs(problem, rounds))
     return {
         "name": config.name,
         "status": status,
+        **({} if task == DEFAULT_TASK else {"task": task}),
         "rounds": rounds,
-        **{name: _at_the_end(name, scored) for name in ACCURACIES},
+        **{name: _at_the_end(name, scored) for metric in TASKS[task].metrics for name in figures_of(metric)},
         **{name: value for name in WHERE_ASKED_FOR if (value := _at_the_end(name, scored)) is not None},
         **_lists_at_the_end(scored),
         "best_round": _at_the_end("best_round", scored),
@@ -129,14 +130,29 @@ def privacy_warning(summary: dict[str, Any]) -> Iterator[str]:
         yield f"privacy_epsilon={'none' if shown is None else format(shown, '.4g')}: {note}"
 
 
-def near_chance(problem: Problem, summary: dict[str, Any]) -> Iterator[str]:
-    """A warning where a finished run has learned next to nothing."""
-    if problem.spec.task.target != "classification":
+def near_chance(data: FederatedData, summary: Mapping[str, Any]) -> Iterator[str]:
+    """A warning where a finished run has learned next to nothing.
+
+    That is: of classification, an accuracy near that of guessing a class; of next tokens, a perplexity that is not
+    below that of guessing any token; of regression, an R2 that is not above that of the targets' mean.
+
+    Args:
+        data: what it was trained on.
+        summary: of the run.
+    """
+    task, headline = task_of_summary(summary), headline_of_summary(summary)
+    best = summary.get(f"best_{headline.name}")
+    if summary["status"] != "finished" or best is None:
         return
-    chance = 1 / problem.federation.data.classes
-    best = summary["best_accuracy"]
-    if summary["status"] == "finished" and best is not None and best < CHANCE_FACTOR * chance:
-        yield f"the best accuracy, {best:.1%}, is close to chance ({chance:.1%}): look at lr and rounds"
+    fault = ""
+    if task == "classification" and best < CHANCE_FACTOR * (chance := 1 / data.classes):
+        fault = f"{best:.1%}, is close to chance ({chance:.1%})"
+    elif task == "next_token" and best >= data.vocabulary_size:
+        fault = f"{shown(best, headline)}, is no better than guessing one of {data.vocabulary_size} tokens"
+    elif task == "regression" and (determination := summary.get("best_r2")) is not None and determination <= 0:
+        fault = f"{shown(best, headline)}, is no better than predicting the mean (R2 {determination:.2f})"
+    if fault:
+        yield f"the best {headline.words}, {fault}: look at lr and rounds"
 
 
 def mixed_devices(devices: Sequence[DeviceRecord]) -> Iterator[str]:

@@ -111,6 +111,15 @@ def shown(value: float | None, headline: Headline) -> str:
     return f"{value:.2%}" if headline.percent else f"{value:.4g}"
 
 
+def as_recorded(value: float, headline: Headline) -> str:
+    """A value of the metric in the unit of the records, for lines that come often: 0..1 with four places.
+
+    >>> as_recorded(0.5, TASKS["classification"].headline), as_recorded(12.3456, TASKS["next_token"].headline)
+    ('0.5000', '12.35')
+    """
+    return f"{value:.4f}" if headline.percent else f"{value:.4g}"
+
+
 def choosing_column(rounds: pa.Table) -> str:
     """The column by which rounds and runs are chosen: the headline on validation, or on test without such a split.
 

@@ -254,7 +254,15 @@ def headline_figures(headline: Headline) -> tuple[str, str, str, str]:
     >>> headline_figures(TASKS["next_token"].headline)[:2]
     ('best_perplexity', 'final_perplexity')
     """
-    name = headline.name
+    return figures_of(headline.name)
+
+
+def figures_of(name: str) -> tuple[str, str, str, str]:
+    """The figures of a metric that a task always has, in the same order.
+
+    Args:
+        name: as in the columns of `rounds.parquet` behind the split.
+    """
     return f"best_{name}", f"final_{name}", f"best_validation_{name}", f"final_validation_{name}"
 
 

@@ -1,4 +1,4 @@
-"""Figures of a run: accuracy against what it took, staleness, and what each client holds.
+"""Figures of a run: how good its model is against what it took, staleness, and what each client holds.
 
 Drawn with matplotlib's `Figure` alone, so that no global state is touched and no display is needed; matplotlib
 is imported when a figure is asked for. The colours are told apart by colour-blind readers (Okabe and Ito 2008).
@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fedbench.records.figure_style import BLUE, DOTS_PER_INCH, GREY, ORANGE, finish_axes, title_figure
-from fedbench.records.headline import best_rounds, chosen_on
+from fedbench.records.headline import as_recorded, best_rounds, chosen_on, score_column
 from fedbench.records.metrics import METRICS
 from fedbench.records.observers import RunDescription
 from fedbench.records.step_plot import step_figure
@@ -39,12 +39,15 @@ MOST_GROUPS, LONGEST_GROUP_NAME = 21, 18
 LONG_TAIL = 6
 """Bars have a logarithmic scale where the largest value is this many times the mean, so that the tail is seen."""
 
+WIDE_RANGE = 20
+"""A metric that is no share has a logarithmic scale where its largest value is this many times its smallest."""
+
 CLOCK = "time on the run's clock (s)"
 EPOCHS = "epochs (samples trained on / training samples)"
 
 
 def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = None) -> "dict[str, Figure]":
-    """Test accuracy in percent against several measures of effort, and how stale the updates were.
+    """The metric that the task is judged by on test against several measures of effort, and how stale updates were.
 
     Args:
         rounds: a run's rounds, with `ROUND_SCHEMA`.
@@ -54,23 +57,22 @@ def figures(rounds: pa.Table, run: RunDescription, arrivals: pa.Table | None = N
     Returns:
         `accuracy_by_round`, `accuracy_by_traffic` (uplink plus downlink, MB of 10^6 bytes, cumulative) and
         `accuracy_by_compute` (client TFLOP, cumulative); `accuracy_by_time` and `accuracy_by_epochs` where the rounds
-        have them; `staleness`, a histogram, where an update was accepted. Where layer groups are trained in turn, a
-        strip below shows which groups each round trained, the darker the more of its updates.
+        have them, all with the name of the task's own metric in place of `accuracy`; `staleness`, a histogram, where an
+        update was accepted. Where layer groups are trained in turn, a strip below shows which groups each round
+        trained, the darker the more of its updates.
     """
+    name = run.headline.name
     traffic = np.asarray(METRICS["total_bytes"].by_round(rounds), np.float64) / 1e6
     compute = np.asarray(METRICS["client_flops"].by_round(rounds), np.float64) / 1e12
     drawn = {
-        "accuracy_by_round": _accuracy(rounds, run, _column(rounds, "round") + 1, "round", by_round=True),
-        "accuracy_by_traffic": _accuracy(rounds, run, traffic, "uplink + downlink, all clients, cumulative (MB)"),
-        "accuracy_by_compute": _accuracy(rounds, run, compute, "client compute, cumulative (TFLOP)"),
+        f"{name}_by_round": _score(rounds, run, _column(rounds, "round") + 1, "round", by_round=True),
+        f"{name}_by_traffic": _score(rounds, run, traffic, "uplink + downlink, all clients, cumulative (MB)"),
+        f"{name}_by_compute": _score(rounds, run, compute, "client compute, cumulative (TFLOP)"),
     }
-    for name, column, label in (
-        ("accuracy_by_time", "virtual_seconds", CLOCK),
-        ("accuracy_by_epochs", "epochs", EPOCHS),
-    ):
+    for effort, column, label in (("time", "virtual_seconds", CLOCK), ("epochs", "epochs", EPOCHS)):
         x = _column(rounds, column)
         if np.isfinite(x).any():
-            drawn[name] = _accuracy(rounds, run, x, label)
+            drawn[f"{name}_by_{effort}"] = _score(rounds, run, x, label)
     if arrivals is not None:
         staleness = arrivals.filter(pc.equal(arrivals["status"], "ok"))["staleness"].to_numpy()
         if len(staleness):
@@ -134,12 +136,16 @@ def save_figures(
     return paths
 
 
-def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, by_round: bool = False) -> "Figure":
-    """Test accuracy against `x`, one value a round, which `label` names; `by_round`: it is the rounds' own number."""
+def _score(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, by_round: bool = False) -> "Figure":
+    """The task's metric on test against `x`, one value a round, which `label` names.
+
+    `by_round`: `x` is the rounds' own number.
+    """
     from matplotlib.ticker import MaxNLocator
 
-    accuracy = 100 * _column(rounds, "test_accuracy")
-    shown = np.isfinite(accuracy) & np.isfinite(x)
+    headline = run.headline
+    scores = (100 if headline.percent else 1) * _column(rounds, score_column(headline))
+    shown = np.isfinite(scores) & np.isfinite(x)
     shares = shares_by_group(rounds)
     in_turn = not all(map(_is_full, shares))
     height = min(2.6, max(0.9, 0.14 * len(run.group_names)))
@@ -153,15 +159,18 @@ def _accuracy(rounds: pa.Table, run: RunDescription, x: Values, label: str, *, b
     else:
         axes = lowest = figure.subplots()
     marker = "o" if shown.sum() <= 60 else None
-    axes.plot(x[shown], accuracy[shown], color=BLUE, linewidth=1.6, marker=marker, markersize=3.5)
-    axes.set_ylabel("test accuracy (%)")
+    axes.plot(x[shown], scores[shown], color=BLUE, linewidth=1.6, marker=marker, markersize=3.5)
+    axes.set_ylabel(f"test {headline.words}{' (%)' if headline.percent else ''}")
+    if not headline.percent and shown.any() and scores[shown].max() > WIDE_RANGE * max(0.0, scores[shown].min()) > 0:
+        axes.set_yscale("log")
     axes.margins(y=0.08)
     best = best_rounds(rounds)[-1] if rounds.num_rows else None
     if best is not None and shown[best]:
-        axes.axhline(accuracy[best], color=GREY, linewidth=0.8, linestyle=":")
+        text = f"{scores[best]:.2f} %" if headline.percent else as_recorded(scores[best], headline)
+        axes.axhline(scores[best], color=GREY, linewidth=0.8, linestyle=":")
         axes.annotate(
-            f"best {accuracy[best]:.2f} % (round {best + 1}, chosen on {chosen_on(rounds)})",
-            (0.0, accuracy[best]), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
+            f"best {text} (round {best + 1}, chosen on {chosen_on(rounds)})",
+            (0.0, scores[best]), xycoords=("axes fraction", "data"), xytext=(4, 3), textcoords="offset points",
             fontsize=8, color=GREY,
         )  # fmt: skip
     else:

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import quote
 
+from fedbench.records.headline import ACCURACY
+from fedbench.tasks.kinds import Headline
+
 NOTE = "mlflow.note.content"
 """The tag that MLflow's pages show as the description of a run or an experiment."""
 
@@ -12,10 +15,11 @@ Federated-learning experiments of fedbench.
 
 Each run is one experiment; a suite or a study is a run with its runs nested below. By round: `test/accuracy` (0..1),
 `validation/accuracy` where there is such a split (`best/accuracy` is then the test accuracy of the round that is best
-on it, else the largest test accuracy), `comm/uplink_mb` and `comm/downlink_mb` (cumulative, all clients),
+on it, else the largest test accuracy; tasks that are judged by another metric have `test/perplexity`, `best/mae` and so
+on, of which the best may be the smallest), `comm/uplink_mb` and `comm/downlink_mb` (cumulative, all clients),
 `compute/tflop` (cumulative, all clients), `paper/*` as the FedPart paper counts, `time/round_s`. `schedule/group` is
 the number of the one layer group that a round trained, by the list in the run's tag `layer_groups`; -1: all or several.
-Every run's configuration and tables are among its artifacts, with plots of accuracy against rounds, MB and TFLOP.
+Every run's configuration and tables are among its artifacts, with plots of that metric against rounds, MB and TFLOP.
 
 Tags tell what a run is: `algorithm`, `schedule`, `dataset`, `model`, `partition`, and `suite` or `study`. To see some
 runs only, search for `tags.algorithm = 'fedprox' and tags.partition = 'dirichlet'`; to average over seeds, group by a
@@ -42,12 +46,13 @@ def name_of_run(tags: Mapping[str, str], directory: Path) -> str:
     return " ".join([*words, directory.name])
 
 
-def charts_fragment(experiment_id: str | None, parent_run_id: str | None = None) -> str:
+def charts_fragment(experiment_id: str | None, parent_run_id: str | None = None, headline: Headline = ACCURACY) -> str:
     """What follows the address of MLflow's pages: runs as charts, in the mode of model training.
 
     Args:
         experiment_id: MLflow's; None: all experiments.
         parent_run_id: only the runs nested below this one, the best first.
+        headline: the metric that says which of them is the best.
     """
     if experiment_id is None:
         return "#/experiments"
@@ -55,14 +60,15 @@ def charts_fragment(experiment_id: str | None, parent_run_id: str | None = None)
     if parent_run_id is None:
         return address
     # Sorted by time, MLflow would fold the runs into their parent, and chart that one alone.
-    below, order = f"tags.`mlflow.parentRunId` = '{parent_run_id}'", "metrics.`best/accuracy`"
-    return f"{address}&searchFilter={_quoted(below)}&orderByKey={_quoted(order)}&orderByAsc=false"
+    below, order = f"tags.`mlflow.parentRunId` = '{parent_run_id}'", f"metrics.`best/{headline.name}`"
+    ascending = "false" if headline.higher_is_better else "true"
+    return f"{address}&searchFilter={_quoted(below)}&orderByKey={_quoted(order)}&orderByAsc={ascending}"
 
 
-def note_of_parent(note: str, experiment_id: str, run_id: str) -> str:
+def note_of_parent(note: str, experiment_id: str, run_id: str, headline: Headline = ACCURACY) -> str:
     """A note with a link to the charts of the nested runs, below its first paragraph: MLflow folds what is long."""
     title, _, rest = note.partition("\n\n")
-    link = f"[Charts of the runs below this one]({charts_fragment(experiment_id, run_id)})"
+    link = f"[Charts of the runs below this one]({charts_fragment(experiment_id, run_id, headline)})"
     return "\n\n".join(part for part in (title, link, rest) if part)
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from fedbench.records.headline import ACCURACY
+from fedbench.tasks.kinds import Headline
 from fedbench.tracking.mlflow_run import MlflowRun
 from fedbench.tracking.pages import NOTE, note_of_parent
 from fedbench.tracking.store import check_experiment_name, now, plain_name
@@ -34,12 +36,14 @@ class ParentRun:
         open_timeout: float = 60.0,
         away_timeout: float = 5.0,
         close_timeout: float = 60.0,
+        headline: Headline = ACCURACY,
     ) -> None:
         """Args:
         enabled: `tracking.enabled`; without it nothing is recorded, and nothing warned of.
         open_timeout: seconds that `open` waits at most.
         away_timeout: seconds to wait at most for a store that is known to be away.
         close_timeout: seconds that `close` waits at most.
+        headline: the metric that nested runs are judged by; the link to their charts has the best of them first.
         """
         self.run_id: str | None = None
         self.experiment_id: str | None = None
@@ -48,6 +52,7 @@ class ParentRun:
         self._open_timeout = open_timeout
         self._away_timeout = away_timeout
         self._close_timeout = close_timeout
+        self._headline = headline
         self._recording: MlflowRun | None = None
 
     def open(
@@ -80,7 +85,7 @@ class ParentRun:
             return None
         recording = MlflowRun(uri, experiment, key, "parent run")
         recording.open(name, tags, rename=True)
-        recording.submit(lambda run: _describe(run, note, tags))
+        recording.submit(lambda run: _describe(run, note, tags, self._headline))
         if recording.wait_open(self._open_timeout, self._away_timeout):
             self._recording = recording
             self.run_id, self.experiment_id = recording.run_id, recording.experiment_id
@@ -101,7 +106,7 @@ class ParentRun:
     def describe(self, note: str, tags: Mapping[str, str] | None = None) -> None:
         """Queue another note, to which the link is added, too, and more tags."""
         if self._recording is not None:
-            self._recording.submit(lambda run: _describe(run, note, tags or {}))
+            self._recording.submit(lambda run: _describe(run, note, tags or {}, self._headline))
 
     def artifacts(self, folder: Path, below: str | None = None) -> None:
         """Queue all files below `folder`, under their relative paths; a file sent before is replaced.
@@ -132,7 +137,7 @@ class ParentRun:
             self._recording = None
 
 
-def _describe(run: MlflowRun, note: str, tags: Mapping[str, str]) -> None:
+def _describe(run: MlflowRun, note: str, tags: Mapping[str, str], headline: Headline) -> None:
     """Set the note, with a link to the charts of the nested runs, and the tags."""
     assert run.experiment_id is not None
-    run.write_tags({**tags, NOTE: note_of_parent(note, run.experiment_id, run.id)})
+    run.write_tags({**tags, NOTE: note_of_parent(note, run.experiment_id, run.id, headline)})

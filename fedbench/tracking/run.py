@@ -208,7 +208,7 @@ class MlflowTracker:
         return process.ask(
             self._close_timeout + ANSWER_TIMEOUT,
             "finish",
-            summary={name: summary.get(name) for name in ("status", "best_accuracy", "best_validation_accuracy")},
+            summary={name: summary.get(name) for name in ("status", *self._outcomes().values())},
             verdict=None if verdict is None else {"tags": dict(verdict.tags), "metrics": dict(verdict.metrics)},
             ended=ended,
         )
@@ -225,10 +225,7 @@ class MlflowTracker:
     def close(self, summary: Mapping[str, Any], verdict: Verdict | None, ended: int) -> None:
         """Send the rest from this process, as `run_finished`, for a run that has ended at `ended`."""
         assert self._run is not None
-        outcome: dict[str, float | None] = {
-            "best/accuracy": summary.get("best_accuracy"),
-            "best/validation_accuracy": summary.get("best_validation_accuracy"),
-        }
+        outcome: dict[str, float | None] = {metric: summary.get(figure) for metric, figure in self._outcomes().items()}
         if verdict is not None:
             outcome |= verdict.metrics
             self.recording.set_tags(verdict.tags)
@@ -238,6 +235,12 @@ class MlflowTracker:
         self.recording.log_files(directory, recorded_files(directory))
         status = str(summary.get("status"))
         self._warn(self.recording.close(status, ended, self._close_timeout, self._away_timeout))
+
+    def _outcomes(self) -> dict[str, str]:
+        """{metric of the whole run: the figure of `summary.json`}: the task's headline, "best/accuracy" for one."""
+        assert self._run is not None
+        name = self._run.headline.name
+        return {f"best/{name}": f"best_{name}", f"best/validation_{name}": f"best_validation_{name}"}
 
     def _warn(self, problem: str | None) -> None:
         assert self._run is not None

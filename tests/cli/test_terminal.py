@@ -195,3 +195,45 @@ def test_the_summary_says_on_which_split_the_best_round_was_chosen(monkeypatch: 
 def test_a_round_shows_its_validation_accuracy_beside_that_of_the_test_split(monkeypatch: pytest.MonkeyPatch) -> None:
     (line,) = lines(monkeypatch, replace(a_round(0), validation_accuracy=0.25), rows=1)
     assert "accuracy 0.1000  validation 0.2500  loss" in line
+
+
+PERPLEXITIES = {"best_perplexity": 9.8765, "final_perplexity": 12.0, "best_validation_perplexity": None}
+
+
+def test_a_run_of_another_task_shows_the_metric_that_it_is_judged_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    summary = {name: value for name, value in SYNCHRONOUS.items() if "accuracy" not in name}
+    shown = summary_lines(monkeypatch, summary | PERPLEXITIES | {"task": "next_token"})
+    assert shown["perplexity"] == "9.877 best (round 7, chosen on the test split), 12 final"
+    assert "accuracy" not in shown
+    validated = {"chosen_on": "validation", "best_validation_perplexity": 9.5, "task": "next_token"}
+    on_validation = summary_lines(monkeypatch, summary | PERPLEXITIES | validated)["perplexity"]
+    assert on_validation == "9.877 in round 7, the best on validation (9.5), 12 final"
+
+
+@pytest.mark.parametrize(
+    ("task", "words"),
+    [("classification", "accuracy"), ("regression", "MAE"), ("segmentation", "mean IoU"), ("multilabel", "macro F1")],
+)
+def test_a_run_that_was_not_evaluated_says_so_by_the_name_of_its_metric(
+    monkeypatch: pytest.MonkeyPatch, task: str, words: str
+) -> None:
+    summary = {name: value for name, value in SYNCHRONOUS.items() if "accuracy" not in name} | {"best_round": None}
+    assert summary_lines(monkeypatch, summary | {"task": task})[words] == "not evaluated"
+
+
+def test_a_result_is_shown_with_the_metric_of_its_task() -> None:
+    summary = {name: value for name, value in SYNCHRONOUS.items() if "accuracy" not in name} | PERPLEXITIES
+    result = Result(summary | {"task": "next_token"}, ROUND_SCHEMA.empty_table(), Path("run"), (), None)
+    assert repr(result) == "<Result: finished, 30 rounds, best perplexity 9.877, run>"
+    classified = Result(SYNCHRONOUS, ROUND_SCHEMA.empty_table(), Path("run"), (), None)
+    assert repr(classified) == "<Result: finished, 30 rounds, best accuracy 0.9123, run>"
+
+
+def test_a_round_shows_the_metric_of_its_task_and_its_validation_beside_it() -> None:
+    out = io.StringIO()
+    record = replace(a_round(0), test_accuracy=None, test_mae=12.3456, validation_mae=0.5)
+    with Progress(Console(file=out, width=40)) as progress:
+        progress.run_started(replace(a_description(Path("run")), task="regression"))
+        progress.round_finished(record, ())
+    assert "  MAE 12.35  validation 0.5  loss" in out.getvalue()
+    assert "accuracy" not in out.getvalue()

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from samples import a_description, a_round, an_asynchronous_round, arrival_rows, client_rows
 
+from fedbench.records.headline import with_task
 from fedbench.records.plots import figures, partition_figure, save_figures
 from fedbench.records.run_directory import RunDirectory
 from fedbench.records.schema import ARRIVAL_SCHEMA, ROUND_SCHEMA, RoundRecord
@@ -230,3 +231,22 @@ def test_recording_modules_import_neither_matplotlib_nor_mlflow() -> None:
         "sys.exit('matplotlib' in sys.modules or 'mlflow' in sys.modules or 'pandas' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_the_plots_of_another_task_are_of_the_metric_that_it_is_judged_by(tmp_path: Path) -> None:
+    run = replace(a_description(tmp_path), task="next_token")
+    records = [replace(a_round(i), test_perplexity=value) for i, value in enumerate((400.0, 9.0, 12.0))]
+    drawn = figures(with_task(table(records), "next_token"), run)
+    assert set(drawn) == {"perplexity_by_round", "perplexity_by_traffic", "perplexity_by_compute"}
+    (axes,) = drawn["perplexity_by_round"].axes
+    assert (axes.get_ylabel(), axes.get_yscale()) == ("test perplexity", "log")
+    assert list(axes.lines[0].get_ydata()) == [400.0, 9.0, 12.0]
+    assert [text.get_text() for text in axes.texts] == ["best 9 (round 2, chosen on test)"]
+
+
+def test_a_share_is_drawn_in_percent_and_never_on_a_logarithmic_scale(tmp_path: Path) -> None:
+    run = replace(a_description(tmp_path), task="segmentation")
+    records = [replace(a_round(i), test_mean_iou=value) for i, value in enumerate((0.001, 0.5))]
+    (axes,) = figures(with_task(table(records), "segmentation"), run)["mean_iou_by_round"].axes
+    assert (axes.get_ylabel(), axes.get_yscale()) == ("test mean IoU (%)", "linear")
+    assert [text.get_text() for text in axes.texts] == ["best 50.00 % (round 2, chosen on test)"]

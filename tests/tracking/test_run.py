@@ -22,6 +22,8 @@ from fedbench.experiment.run import run
 from fedbench.records.observers import RunDescription
 from fedbench.records.run_directory import RunDirectory
 from fedbench.records.schema import ClientRecord, RoundRecord
+from fedbench.tasks.kinds import TASKS, TaskName
+from fedbench.tracking.pages import note_of_parent
 from fedbench.tracking.run import MlflowTracker
 from fedbench.tracking.run_content import flatten
 from fedbench.tracking.store import environment_store, open_store
@@ -421,3 +423,30 @@ def test_a_server_that_dies_for_good_is_told_of_in_a_bounded_time(tmp_path: Path
     tracker.run_finished({"status": "finished"})
     assert time.monotonic() - begun < 60
     assert str(tmp_path) in str(tracker.warning)
+
+
+def test_a_run_of_another_task_has_its_metric_in_mlflow_and_no_accuracy_that_it_has_not(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker(uri := f"sqlite:///{tmp_path}/mlflow.db")
+    directory = RunDirectory.create("demo", 3, tmp_path / "run", plots=False)
+    for observer in (observers := (directory, tracker)):
+        observer.run_started(replace(a_description(directory.path), task="regression"))
+    for index, error in enumerate((3.0, 2.0)):
+        for observer in observers:
+            observer.round_finished(replace(a_round(index), test_accuracy=None, test_mae=error, test_r2=0.5), ())
+    for observer in observers:
+        observer.run_finished({"status": "finished", "task": "regression", "best_mae": 2.0})
+    client = MlflowClient(uri)
+    assert tracker.warning is None
+    assert values(client, tracker.run_id, "test/mae") == [(1, 3.0), (2, 2.0)]
+    assert values(client, tracker.run_id, "best/mae") == [(0, 2.0)]
+    metrics = set(client.get_run(tracker.run_id).data.metrics)
+    assert metrics == (ROUND_METRICS - {"test/accuracy"}) | {"test/mae", "test/r2", "best/mae"}
+
+
+@pytest.mark.parametrize(("task", "ascending"), [("next_token", "true"), ("segmentation", "false")])
+def test_charts_of_nested_runs_have_the_best_first_by_the_metric_of_their_task(task: TaskName, ascending: str) -> None:
+    headline = TASKS[task].headline
+    note = note_of_parent("A study.", "1", "abc", headline)
+    assert f"orderByKey=metrics.%60best%2F{headline.name}%60&orderByAsc={ascending})" in note
