@@ -11,7 +11,7 @@ from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
 from fedbench.report.tasks import baselines, is_reference
 from fedbench.tables.comparisons import Judgement, explained, judged_together
-from fedbench.tables.gap import GAP_EXPLAINED, GAP_HEADING, GapShare, shares_within
+from fedbench.tables.gap import GAP_HEADING, GapShare, gap_explained, shares_within
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import INTERVAL, Paired, Spread, paired
 from fedbench.tables.table import Cell, Table
@@ -70,7 +70,7 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), 
         ({"wall_seconds"}, WALL),
     )
     notes = tuple(note for shown_names, note in explained if names & shown_names)
-    notes += (GAP_EXPLAINED,) if any(shares.values()) else ()
+    notes += (gap_explained(),) if any(shares.values()) else ()
     return Table("Accuracy and cost of each method", "method", headings, rows, notes, label="results")
 
 

@@ -23,7 +23,7 @@ from fedbench.suites.ranks import SuiteRanks, ranks_of
 from fedbench.suites.statements import statements_table
 from fedbench.suites.tasks import REFERENCES, Grid, grids
 from fedbench.tables.comparisons import Judgement, judged_together
-from fedbench.tables.gap import GAP_EXPLAINED, GAP_HEADING, GapShare
+from fedbench.tables.gap import GAP_HEADING, GapShare, gap_explained
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
@@ -361,7 +361,7 @@ class Outcomes:
         if chosen:
             notes.append(f"Set on the command line: {', '.join(chosen)}.")
         notes += self.ranks().refusals
-        notes += [GAP_EXPLAINED] if self.gap_shares() else []
+        notes += [gap_explained()] if self.gap_shares() else []
         notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")
         other = dict.fromkeys(outcome.other_versions for outcome in self.by_digest.values() if outcome.other_versions)
         notes += [f"Some runs were recorded with other versions or data: {line}." for line in other]

@@ -14,13 +14,6 @@ FLOOR, CEILING = "local", "centralised"
 GAP_HEADING = "share of the gap (%)"
 """The heading of columns of such shares."""
 
-GAP_EXPLAINED = (
-    "Share of the gap: (method - local) / (centralised - local), of runs with otherwise equal settings, as the "
-    f"quotient of the mean differences over common seeds, with its {INTERVAL} (Fieller's). None where centralised is "
-    f"not above local, where the seeds do not tell the two apart, or with fewer than {FEWEST_SEEDS} seeds."
-)
-"""What such a column shows, in words."""
-
 _PERCENT = Number(1, 100)
 
 
@@ -56,7 +49,27 @@ class GapShare:
         return {"share": self.share, "low": low, "high": high, "reason": self.reason or None}
 
 
-def gap_share(method: Mapping[int, float], floor: Mapping[int, float], ceiling: Mapping[int, float]) -> GapShare:
+def gap_explained(higher_is_better: bool = True) -> str:
+    """What a column of such shares shows, in words.
+
+    Args:
+        higher_is_better: as for `gap_share`.
+    """
+    beyond = "above" if higher_is_better else "below"
+    return (
+        "Share of the gap: (method - local) / (centralised - local), of runs with otherwise equal settings, as the "
+        f"quotient of the mean differences over common seeds, with its {INTERVAL} (Fieller's). None where centralised "
+        f"is not {beyond} local, where the seeds do not tell the two apart, or with fewer than {FEWEST_SEEDS} seeds."
+    )
+
+
+def gap_share(
+    method: Mapping[int, float],
+    floor: Mapping[int, float],
+    ceiling: Mapping[int, float],
+    *,
+    higher_is_better: bool = True,
+) -> GapShare:
     """The share of the gap that a method closes, over the seeds that all three have.
 
     With a_i = method - floor and b_i = ceiling - floor of seed i it is mean(a) / mean(b). Its interval holds those s
@@ -64,9 +77,10 @@ def gap_share(method: Mapping[int, float], floor: Mapping[int, float], ceiling: 
     interval estimation", Journal of the Royal Statistical Society B 16, 1954).
 
     Args:
-        method: {seed: accuracy} of the method.
+        method: {seed: value} of the method, such as its accuracy or its perplexity.
         floor: of local training.
         ceiling: of centralised training.
+        higher_is_better: whether centralised training is expected above local training, and not below it.
 
     >>> closed = gap_share({0: 4.0, 1: 6.0, 2: 8.0}, {0: 0.0, 1: 0.0, 2: 0.0}, {0: 8.0, 1: 12.0, 2: 16.0})
     >>> closed.share, closed.interval
@@ -79,7 +93,7 @@ def gap_share(method: Mapping[int, float], floor: Mapping[int, float], ceiling: 
     p_value = gap.p_value(0.0)
     if p_value is None:
         return GapShare(None, None, "too few seeds")
-    if gap.mean <= 0:
+    if (gap.mean if higher_is_better else -gap.mean) <= 0:
         return GapShare(None, None, "no gap")
     mean_a, mean_b = math.fsum(a) / n, gap.mean
     k = quantile_of_student(n - 1) ** 2 / n
@@ -99,12 +113,15 @@ def _covariance(a: list[float], b: list[float]) -> float:
     return math.fsum((x - mean_a) * (y - mean_b) for x, y in zip(a, b, strict=True)) / (len(a) - 1)
 
 
-def shares_within(names: Mapping[str, str], values: Mapping[str, Mapping[int, float]]) -> dict[str, GapShare]:
+def shares_within(
+    names: Mapping[str, str], values: Mapping[str, Mapping[int, float]], *, higher_is_better: bool = True
+) -> dict[str, GapShare]:
     """The shares of the methods of one problem: {key: share}; {} unless both references are among them.
 
     Args:
         names: {key of a method: name of its algorithm}.
-        values: {key of a method: {seed: accuracy}}.
+        values: {key of a method: {seed: value}}.
+        higher_is_better: as for `gap_share`.
     """
     first = {name: next((key for key, known in names.items() if known == name), None) for name in (FLOOR, CEILING)}
     floor, ceiling = first[FLOOR], first[CEILING]
@@ -112,5 +129,7 @@ def shares_within(names: Mapping[str, str], values: Mapping[str, Mapping[int, fl
         return {}
     in_place = {FLOOR: GapShare(None, None, "the floor"), CEILING: GapShare(None, None, "the ceiling")}
     return {
-        key: in_place.get(name) or gap_share(values[key], values[floor], values[ceiling]) for key, name in names.items()
+        key: in_place.get(name)
+        or gap_share(values[key], values[floor], values[ceiling], higher_is_better=higher_is_better)
+        for key, name in names.items()
     }

@@ -25,9 +25,10 @@ class Scores:
     Attributes:
         quantity: what the scores are: "best accuracy".
         methods: the names of the methods.
-        by_task: {name of a task: one finite score a method, the larger the better}.
+        by_task: {name of a task: one finite score a method}.
         seeds: the fewest seeds that a score is a mean over.
         left_out: what could not be ranked, one line each.
+        higher_is_better: whether the largest score is the best one, and not the smallest.
     """
 
     quantity: str
@@ -35,6 +36,7 @@ class Scores:
     by_task: Mapping[str, tuple[float, ...]]
     seeds: int
     left_out: tuple[str, ...] = ()
+    higher_is_better: bool = True
 
     @property
     def refusal(self) -> str:
@@ -65,8 +67,9 @@ class Ranking:
         """{task: the rank of each method}: 1 for the best; equal scores share the mean of their ranks."""
         from scipy.stats import rankdata
 
+        sign = -1 if self.scores.higher_is_better else 1
         return {
-            task: tuple(map(float, rankdata([-score for score in scores])))
+            task: tuple(map(float, rankdata([sign * score for score in scores])))
             for task, scores in self.scores.by_task.items()
         }
 
@@ -166,8 +169,9 @@ class Ranking:
             None: f"{TOO_FEW_SEEDS}, from which nothing is concluded (fewer than {FEWEST_SEEDS})",
         }
         pairs = self._k * (self._k - 1) // 2
+        best = "largest" if self.scores.higher_is_better else "smallest"
         return (
-            f"Rank 1 is the largest {self.scores.quantity} on a task, as mean over seeds; equal ones share the mean of "
+            f"Rank 1 is the {best} {self.scores.quantity} on a task, as mean over seeds; equal ones share the mean of "
             "their ranks.",
             f"Do the methods differ at all? Friedman's test: chi-squared {statistic:.2f}, p {shown_p(p_value)}: "
             f"{conclusions[self.methods_differ]}.",

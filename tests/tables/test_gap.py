@@ -61,3 +61,16 @@ def test_both_references_are_needed() -> None:
     shares = shares_within({"A": "fedavg", "B": "local", "C": "centralised"}, values)
     assert {key: share.words for key, share in shares.items() if key != "A"} == {"B": "the floor", "C": "the ceiling"}
     assert shares["A"] == gap_share(METHOD, FLOOR, CEILING)
+
+
+def test_of_a_metric_of_which_less_is_better_the_same_share_is_closed() -> None:
+    """Perplexity falls from local to centralised training; mirrored values have the same share and interval."""
+    mirrored = [{seed: 10 - 5 * value for seed, value in of.items()} for of in (METHOD, FLOOR, CEILING)]
+    closed, expected = gap_share(*mirrored, higher_is_better=False), gap_share(METHOD, FLOOR, CEILING)
+    assert closed.share == pytest.approx(expected.share)
+    assert closed.interval == pytest.approx(expected.interval)
+    assert gap_share(*mirrored).words == "no gap"
+    assert gap_share(METHOD, FLOOR, CEILING, higher_is_better=False).words == "no gap"
+    named = dict(zip("ABC", mirrored, strict=True))
+    algorithms = {"A": "fedavg", "B": "local", "C": "centralised"}
+    assert shares_within(algorithms, named, higher_is_better=False)["A"] == closed

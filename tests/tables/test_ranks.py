@@ -177,3 +177,13 @@ def test_without_scikit_posthocs_the_command_that_brings_it_stands_in_place_of_t
     assert "pip install 'fedbench-ray[statistics]'" in shown.note
     assert "fedbench-ray[statistics]" in table_page([ranking.table()], [shown])
     assert math.isfinite(ranking.critical_difference)  # the tests need nothing beside SciPy
+
+
+def test_the_smallest_score_ranks_first_where_less_is_better() -> None:
+    largest = drawn(4, 5, 2.0)
+    mirrored = {task: tuple(-score for score in scores) for task, scores in largest.scores.by_task.items()}
+    smallest = Ranking(Scores("best perplexity", NAMES[:4], mirrored, 3, higher_is_better=False))
+    assert smallest.average == largest.average
+    assert smallest.friedman == largest.friedman
+    assert "Rank 1 is the smallest best perplexity on a task" in markdown(smallest.table())
+    assert "Rank 1 is the largest best accuracy on a task" in markdown(largest.table())
