@@ -28,6 +28,7 @@ RUNS = {
     "sampler": f"run quickstart participation.sampler={{part}} participation.fraction=0.5 rounds=6 {INLINE}",
     "attack": f"run quickstart participation.byzantine={{part}} participation.byzantine.share=0.5 rounds=6 {INLINE}",
     "optimizer": f"run quickstart local.optimizer={{part}} rounds=6 {INLINE}",
+    "metric": f"run quickstart 'evaluation.metrics=[{{part}}]' rounds=6 {INLINE}",
     "suite": f"suite {{file}} {INLINE}",
     "study": f"sweep {{file}} {INLINE}",
 }
