@@ -43,8 +43,9 @@ def forward_macs(module: nn.Module, task: Task) -> int:
     """Multiply-accumulates of one sample's forward pass, by the paper's rules.
 
     ResNet-8 at 32x32x3 with 10 classes has 14,606,080. The paper's models are convolutional; counting LayerNorm,
-    GroupNorm, InstanceNorm and RMSNorm as BatchNorm, and attention as its four projections and two matrix
-    products, is this project's extension in the same spirit. Other layers and functions count nothing.
+    GroupNorm, InstanceNorm and RMSNorm as BatchNorm, attention as its four projections and two matrix products, and
+    recurrent layers as all of their weights for each token, is this project's extension in the same spirit. Other
+    layers and functions count nothing.
 
     Args:
         module: the network; copied, never changed.
@@ -134,6 +135,13 @@ def torch_attention(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     return 4 * tokens * width * width + 2 * tokens * length * width
 
 
+def recurrent(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
+    """PyTorch's recurrent layers on [N, L, E] or [L, E]: all of their weights for each token; biases are left out."""
+    assert isinstance(module, nn.RNNBase)
+    weights = sum(parameter.numel() for name, parameter in module.named_parameters() if name.startswith("weight"))
+    return inputs.numel() // module.input_size * weights
+
+
 # The first rule whose classes a layer belongs to counts it.
 RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
     ((_ConvTransposeNd,), transposed_convolution),
@@ -143,6 +151,7 @@ RULES: tuple[tuple[tuple[type[nn.Module], ...], Rule], ...] = (
     ((nn.AdaptiveAvgPool1d, nn.AdaptiveAvgPool2d, nn.AdaptiveAvgPool3d), adaptive_average_pool),
     ((SelfAttention,), attention_products),
     ((nn.MultiheadAttention,), torch_attention),
+    ((nn.RNNBase,), recurrent),
 )
 
 

@@ -39,6 +39,10 @@ BUILTIN: dict[str, dict[str, str]] = {
         "resnet20-preact": "fedbench.models.resnet20:ResNet20Preact",
         "vgg16": "fedbench.models.vgg:Vgg16",
         "text-transformer": "fedbench.models.transformer:TextTransformer",
+        "lstm": "fedbench.models.lstm:Lstm",
+        "mlp": "fedbench.models.mlp:Mlp",
+        "conv1d": "fedbench.models.conv1d:Conv1d",
+        "unet": "fedbench.models.unet:UNet",
     },
     "schedule": {
         "full": "fedbench.planning.schedules:Full",

@@ -1,4 +1,4 @@
-"""The FedPart paper's text classifier: three post-norm transformer encoder layers.
+"""The FedPart paper's text classifier: three post-norm transformer encoder layers; with a causal mask, a language model.
 
 H. Wang et al., "Why Go Full? Elevating Federated Learning Through Partial Network Updates", NeurIPS 2024,
 arXiv 2410.11559; the encoder layer is A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
@@ -14,14 +14,15 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
+from fedbench.errors import ModelError
 from fedbench.models.base import LayerGroup, Model, Task
 from fedbench.models.requirements import text_length
 
 
 class TextTransformer(Model):
-    """Small transformer encoder for text classification; eight layer groups with three layers.
+    """Small transformer for text: an encoder that classifies, or causal, for the next token after each.
 
-    6,555,411 parameters with the vocabulary of 30,333 tokens and five outputs, the count of the FedPart paper's
+    Eight layer groups with three layers. 6,555,411 parameters with the vocabulary of 30,333 tokens and five outputs, the count of the FedPart paper's
     AG News model; AG News has four classes, and a model for four has 201 parameters fewer (6,555,210).
 
     Attributes:
@@ -31,7 +32,8 @@ class TextTransformer(Model):
         feedforward: Hidden units of each feed-forward block.
         dropout: Probability of dropping, for embeddings, attention weights and both feed-forward outputs.
         readout: Whether the classifier sees the mean over the tokens, or the output at the last position, be it padding
-            (last, as in the FedPart paper's code).
+            (last, as in the FedPart paper's code). With task=next_token it sees each token, which itself sees none
+            after it.
         mask_padding: Whether attention and mean leave padding out. false: padding is a token like any other (the code
             of the FedPart paper has no padding mask).
     """
@@ -53,6 +55,12 @@ class TextTransformer(Model):
         return self
 
     def build(self, task: Task) -> nn.Module:
+        each_token = task.target == "next_token"
+        if each_token and self.readout != "mean":
+            raise ModelError(
+                f"model.readout={self.readout}: has no effect with task=next_token, where each token is read; leave it "
+                "out"
+            )
         return TransformerClassifier(
             length=text_length(task, self.name),
             vocabulary=task.vocabulary_size,
@@ -60,7 +68,7 @@ class TextTransformer(Model):
             sizes=(self.embedding, self.layers, self.heads, self.feedforward),
             dropout=self.dropout,
             classes=task.classes,
-            readout=self.readout,
+            readout="each" if each_token else self.readout,
         )
 
 
@@ -77,12 +85,12 @@ class SelfAttention(nn.Module):
         nn.init.zeros_(self.in_proj.bias)
         nn.init.zeros_(self.out_proj.bias)
 
-    def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        """Mix each token with the real tokens of its text.
+    def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """Mix each token with those of its text that it sees.
 
         Args:
             tokens: float32 [N, L, width].
-            padding: bool [N, L], true where there is no token.
+            hidden: bool [N, 1 or L, L], true at [n, i, j] where token i of text n does not see token j.
 
         Returns:
             float32 [N, L, width].
@@ -92,7 +100,7 @@ class SelfAttention(nn.Module):
         query, key, value = heads.permute(2, 0, 3, 1, 4)
         scores = query @ key.transpose(-2, -1) / math.sqrt(width // self.heads)
         # The most negative finite value, not -inf: a text of padding alone then gives no NaN.
-        scores = scores.masked_fill(padding[:, None, None, :], torch.finfo(scores.dtype).min)
+        scores = scores.masked_fill(hidden[:, None], torch.finfo(scores.dtype).min)
         mixed = self.dropout(scores.softmax(dim=-1)) @ value
         out: Tensor = self.out_proj(mixed.transpose(1, 2).reshape(count, length, width))
         return out
@@ -111,16 +119,16 @@ class EncoderLayer(nn.Module):
         self.relu = nn.ReLU()
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor, padding: Tensor) -> Tensor:
-        """float32 [N, L, width], bool [N, L] -> float32 [N, L, width]."""
-        tokens = self.norm1(tokens + self.dropout(self.attention(tokens, padding)))
-        hidden = self.dropout(self.relu(self.linear1(tokens)))
-        out: Tensor = self.norm2(tokens + self.dropout(self.linear2(hidden)))
+    def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
+        """float32 [N, L, width], bool [N, 1 or L, L] as for `SelfAttention` -> float32 [N, L, width]."""
+        tokens = self.norm1(tokens + self.dropout(self.attention(tokens, hidden)))
+        units = self.dropout(self.relu(self.linear1(tokens)))
+        out: Tensor = self.norm2(tokens + self.dropout(self.linear2(units)))
         return out
 
 
 class TransformerClassifier(nn.Module):
-    """Embedding with sinusoidal positions, encoder layers, mean over the real tokens or last position, linear.
+    """Embedding with sinusoidal positions, encoder layers, mean over the real tokens or some positions, linear.
 
     Args:
         length: L, the longest text.
@@ -129,7 +137,7 @@ class TransformerClassifier(nn.Module):
         sizes: embedding width, layers, heads, feed-forward units.
         dropout: probability of dropping.
         classes: number of outputs.
-        readout: what the last linear layer sees, "mean" or "last".
+        readout: what the last linear layer sees: "mean", "last", or "each", where no token sees those after it.
     """
 
     positions: Tensor
@@ -142,7 +150,7 @@ class TransformerClassifier(nn.Module):
         sizes: tuple[int, int, int, int],
         dropout: float,
         classes: int,
-        readout: Literal["mean", "last"] = "mean",
+        readout: Literal["mean", "last", "each"] = "mean",
     ) -> None:
         super().__init__()
         width, layers, heads, feedforward = sizes
@@ -159,19 +167,28 @@ class TransformerClassifier(nn.Module):
             self.embedding.weight.mul_(1 / self.scale)
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """int64 [N, L] -> logits float32 [N, classes]."""
+        """int64 [N, L] -> logits float32 [N, classes], or [N, L, classes] for each token."""
         padding = tokens == self.padding
+        hidden = self.unseen_after(padding) if self.readout == "each" else padding[:, None, :]
         states = self.embedding(tokens) * self.scale + self.positions[: tokens.shape[1]]
         states = self.dropout(states)
         for layer in self.layers:
-            states = layer(states, padding)
-        if self.readout == "last":
-            last: Tensor = self.classifier(states[:, -1])
-            return last
+            states = layer(states, hidden)
+        if self.readout != "mean":
+            read: Tensor = self.classifier(states if self.readout == "each" else states[:, -1])
+            return read
         real = (~padding).unsqueeze(-1).to(states.dtype)
         mean = (states * real).sum(dim=1) / real.sum(dim=1).clamp(min=1)
         logits: Tensor = self.classifier(mean)
         return logits
+
+    @staticmethod
+    def unseen_after(padding: Tensor) -> Tensor:
+        """The tokens that each one does not see: padding and those after it, but never itself, bool [N, L, L]."""
+        length = padding.shape[1]
+        later = torch.ones(length, length, dtype=torch.bool, device=padding.device).triu(1)
+        itself = torch.eye(length, dtype=torch.bool, device=padding.device)
+        return (padding[:, None, :] | later) & ~itself
 
     def layer_groups(self) -> list[LayerGroup]:
         """The paper's groups: embedding, each layer's attention and its remainder, classifier."""

@@ -69,7 +69,7 @@ def test_encoder_layer_is_torchs_post_norm_layer() -> None:
     padding = torch.arange(6) >= torch.tensor([[6], [4], [1], [5]])
     real = ~padding
     expected = torchs(tokens, src_key_padding_mask=padding)
-    torch.testing.assert_close(own(tokens, padding)[real], expected[real])
+    torch.testing.assert_close(own(tokens, padding[:, None])[real], expected[real])
 
 
 def test_padding_changes_nothing() -> None:
