@@ -1,4 +1,4 @@
-"""Activation checkpointing: the blocks of a network keep their inputs alone, and are computed again in the backward pass.
+"""Activation checkpointing: blocks of a network keep their inputs alone, and are computed again in the backward pass.
 
 T. Chen, B. Xu, C. Zhang, C. Guestrin, "Training Deep Nets with Sublinear Memory Cost", 2016 (arXiv 1604.06174); through
 `torch.utils.checkpoint`. What a block computes the second time is what it computed the first time, bit for bit: it

@@ -1,6 +1,7 @@
 """A multilayer perceptron, for tables and for small images and arrays of any shape."""
 
 from itertools import pairwise
+from typing import Annotated
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -20,7 +21,7 @@ class Mlp(Model):
     """
 
     name: str = "mlp"
-    hidden: tuple[int, ...] = (64, 64)
+    hidden: tuple[Annotated[int, Field(gt=0)], ...] = (64, 64)
     dropout: float = Field(0.0, ge=0, lt=1)
 
     def build(self, task: Task) -> nn.Module:

@@ -16,9 +16,7 @@ OTHER_MODELS = {
 """What a task needs outputs for, where it is not for each row, and the built-in models that give them."""
 
 
-def image_shape(
-    task: Task, model: str, smallest: int = 1, targets: tuple[str, ...] = ROWS
-) -> tuple[int, int, int]:
+def image_shape(task: Task, model: str, smallest: int = 1, targets: tuple[str, ...] = ROWS) -> tuple[int, int, int]:
     """(H, W, C) of the task's images, or of its arrays with three dimensions, which are [C, H, W].
 
     Args:

@@ -1,4 +1,4 @@
-"""The FedPart paper's text classifier: three post-norm transformer encoder layers; with a causal mask, a language model.
+"""The FedPart paper's text classifier: three post-norm transformer encoder layers; causal, a language model.
 
 H. Wang et al., "Why Go Full? Elevating Federated Learning Through Partial Network Updates", NeurIPS 2024,
 arXiv 2410.11559; the encoder layer is A. Vaswani et al., "Attention Is All You Need", NeurIPS 2017.
@@ -22,8 +22,9 @@ from fedbench.models.requirements import text_length
 class TextTransformer(Model):
     """Small transformer for text: an encoder that classifies, or causal, for the next token after each.
 
-    Eight layer groups with three layers. 6,555,411 parameters with the vocabulary of 30,333 tokens and five outputs, the count of the FedPart paper's
-    AG News model; AG News has four classes, and a model for four has 201 parameters fewer (6,555,210).
+    Eight layer groups with three layers. With the vocabulary of 30,333 tokens and five outputs it has 6,555,411
+    parameters, the count of the FedPart paper's AG News model; AG News has four classes, and a model for four has 201
+    parameters fewer (6,555,210).
 
     Attributes:
         embedding: Width of the embedding and of the encoder, even, a multiple of `heads`.
