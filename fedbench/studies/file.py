@@ -18,9 +18,11 @@ from fedbench.config.identity import OWN_CODE, portable
 from fedbench.config.merge import overlaid, read_source
 from fedbench.config.yaml_text import is_yaml_file, name_of
 from fedbench.errors import ConfigError
-from fedbench.studies.metrics import ACCURACIES, CHOOSERS, OBJECTIVES, TO_TARGET
+from fedbench.records.headline import ACCURACY
+from fedbench.studies.metrics import CHOOSERS, HEADLINES, OBJECTIVES, TO_TARGET, own_direction
 from fedbench.studies.run_budget import RunBudget, check_equal_lengths
 from fedbench.studies.space import AnyParameter, Space, Values
+from fedbench.studies.task import check_one_task, check_target, default_objective
 from fedbench.system.home import expanded
 
 SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
@@ -41,11 +43,22 @@ class Objective(Section):
 
     Attributes:
         metric: name of the metric.
-        direction: whether it is to be large or small.
+        direction: whether it is to be large or small; left out, as it is better: accuracies are maximized, and errors,
+            perplexities and costs minimized.
     """
 
     metric: MetricName
     direction: Literal["maximize", "minimize"]
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_direction(cls, values: Any) -> Any:
+        if isinstance(values, str):
+            values = {"metric": values}
+        if isinstance(values, Mapping) and "direction" not in values and values.get("metric") in OBJECTIVES:
+            direction = own_direction(str(values["metric"]))
+            return values if direction is None else {**values, "direction": direction}
+        return values
 
 
 class Constraint(Section):
@@ -118,14 +131,15 @@ class StudyFile(Section):
         base: preset, YAML file or mapping that every trial starts from.
         overrides: "section.key=value" texts over the base.
         space: what varies, by name.
-        objectives: one, or several for a Pareto front.
+        objectives: one, or several for a Pareto front; left out: the metric by which the task is judged, at its best.
         sampler, pruner: by Optuna's names.
         seeds: each trial runs once with each; values are means.
         budget: when the study ends.
         constraints: bounds on metrics; the best trial is among those that keep to them.
         concurrency: trials at a time; auto: as many as the cluster has room for.
         storage: a database URL or the path of a journal; None: journal.log in the study's directory.
-        target: accuracy in 0..1 that the *_to_target metrics are about, on the validation split where there is one.
+        target: what the *_to_target metrics are about: a value of the metric by which the task is judged, such as an
+            accuracy in 0..1 or a perplexity, on the validation split where there is one.
         run_budget: what each run spends, in place of `rounds`, so that trials are compared at equal cost.
     """
 
@@ -133,7 +147,7 @@ class StudyFile(Section):
     base: str | dict[str, Any] = "quickstart"
     overrides: tuple[str, ...] = ()
     space: dict[str, AnyParameter] = Field(min_length=1)
-    objectives: tuple[Objective, ...] = Field(min_length=1)
+    objectives: tuple[Objective, ...] = Field(default=(), min_length=1)
     sampler: Annotated[Named, BeforeValidator(_named)] = Named(name="tpe")
     pruner: Annotated[Named | None, BeforeValidator(_named)] = None
     seeds: tuple[Annotated[int, Field(ge=0, lt=2**63)], ...] = Field(default=(0,), min_length=1)
@@ -141,7 +155,7 @@ class StudyFile(Section):
     constraints: tuple[Constraint, ...] = ()
     concurrency: Annotated[int, Field(ge=1)] | Literal["auto"] = "auto"
     storage: str | None = None
-    target: float | None = Field(default=None, gt=0, le=1)
+    target: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     run_budget: RunBudget | None = None
 
     @model_validator(mode="after")
@@ -162,11 +176,12 @@ class StudyFile(Section):
                     f"pruner.name={self.pruner.name}: Optuna prunes studies of one objective, not of "
                     f"{len(self.objectives)}; leave the pruner out"
                 )
-            only = self.objectives[0]
-            if only.metric not in ACCURACIES or only.direction != "maximize":
+            only = self.objectives[0] if self.objectives else None
+            if only is not None and (only.metric not in HEADLINES or only.direction != own_direction(only.metric)):
+                scores = " or ".join(figure for figure, headline in HEADLINES.items() if headline == ACCURACY)
                 raise ValueError(
-                    f"pruner.name={self.pruner.name}: compares accuracies as they come; the objective must be "
-                    f"{' or '.join(ACCURACIES)}, maximize"
+                    f"pruner.name={self.pruner.name}: compares scores as they come; the objective must be {scores}, "
+                    "maximize, or that of another task in its own direction"
                 )
         return self
 
@@ -230,6 +245,8 @@ class StudyFile(Section):
             configs.append(config)
         if self.run_budget is None:
             check_equal_lengths(configs, [objective.metric for objective in self.objectives], self.metrics())
+        check_one_task(configs)
+        check_target(self.target, configs[0])
         return configs[0]
 
     def _check_fit(self, config: ExperimentConfig) -> None:
@@ -303,17 +320,25 @@ def load_study(
 
 
 def parse_study(values: Mapping[str, Any]) -> StudyFile:
-    """Check nested plain values.
+    """Check nested plain values; where they name no objective, the data are loaded, whose task decides it.
 
     Raises:
         ConfigError: one line with the key, the value and what is allowed.
     """
-    try:
-        study = StudyFile.model_validate(dict(values))
-    except ValidationError as error:
-        raise ConfigError(explain(error, "", list(StudyFile.model_fields))) from None
+    study = _checked(values)
+    if not study.objectives:
+        drawn = next(iter(study.drawn_from.branches()))
+        study = _checked({**values, "objectives": [default_objective(study.config(drawn, study.seeds[0]))]})
     study.check()
     return study
+
+
+def _checked(values: Mapping[str, Any]) -> StudyFile:
+    """The study that these values are, as far as it is told without the experiments that it makes."""
+    try:
+        return StudyFile.model_validate(dict(values))
+    except ValidationError as error:
+        raise ConfigError(explain(error, "", list(StudyFile.model_fields))) from None
 
 
 def find_study(source: str | Path) -> Path:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from fedbench.config.passwords import masked
 from fedbench.studies.file import StudyFile
-from fedbench.studies.metrics import CHOOSERS, TO_TARGET
+from fedbench.studies.metrics import CHOOSERS, TO_TARGET, judged_by
 from fedbench.studies.samplers import BOUNDS
 from fedbench.studies.shared_study import REASON, counts, finished
 from fedbench.system.atomic_files import replacing
@@ -105,7 +105,7 @@ def write_best(study: optuna.Study, file: StudyFile, directory: Path) -> list[Pa
 
 
 def test_in_words(file: StudyFile, trial: FrozenTrial) -> str:
-    """The test accuracy of a trial whose objective is one on validation, as a clause; "" for other studies."""
+    """The test score of a trial whose objective is one on validation, as a clause; "" for other studies."""
     sought = {objective.metric for objective in file.objectives}
     measured = trial.user_attrs.get(METRICS, {})
     names = [name for name, chooser in CHOOSERS.items() if chooser in sought and name in measured]
@@ -115,12 +115,15 @@ def test_in_words(file: StudyFile, trial: FrozenTrial) -> str:
 def remarks_on_choice(study: optuna.Study, file: StudyFile) -> list[str]:
     """A line where trials were compared by the test split; none where they have a validation split."""
     complete = [trial for trial in study.get_trials(deepcopy=False) if is_complete(trial)]
-    validated = any("best_validation_accuracy" in trial.user_attrs.get(METRICS, {}) for trial in complete)
-    if not complete or validated or not any(name in CHOOSERS or name in TO_TARGET for name in file.metrics()):
+    if not complete or not any(name in CHOOSERS or name in TO_TARGET for name in file.metrics()):
+        return []
+    measured = complete[0].user_attrs.get(METRICS, {})
+    headline = judged_by(measured)
+    if (chooser := f"best_validation_{headline.name}") in measured:
         return []
     return [
-        "the trials were compared by their accuracy on the test split, so that of the best one is too high; set "
-        "data.validation_fraction, and choose by best_validation_accuracy"
+        f"the trials were compared by their {headline.words} on the test split, so that of the best one is too "
+        f"{'high' if headline.higher_is_better else 'low'}; set data.validation_fraction, and choose by {chooser}"
     ]
 
 

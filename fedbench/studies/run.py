@@ -14,9 +14,11 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError, HeadGone, RunError
 from fedbench.experiment.interrupt import stop_signal, undisturbed
+from fedbench.records.headline import ACCURACY
 from fedbench.records.run_directory import runs_root
 from fedbench.studies.file import StudyFile
 from fedbench.studies.local_slot import LocalSlot, runs_here
+from fedbench.studies.metrics import HEADLINES
 from fedbench.studies.results import (
     DIGESTS,
     DIRECTORIES,
@@ -340,7 +342,8 @@ class Driver:
 def _open_parent(file: StudyFile, config: ExperimentConfig, study: optuna.Study) -> ParentRun:
     """Open the MLflow run of the study, which all its processes share."""
     tracking = config.tracking
-    parent = ParentRun(enabled=tracking.enabled)
+    headline = HEADLINES.get(file.objectives[0].metric, ACCURACY)
+    parent = ParentRun(enabled=tracking.enabled, headline=headline)
     sought = ", ".join(f"{one.direction} {one.metric}" for one in file.objectives)
     space = "\n".join(f"- `{name}`: {entry.type}" for name, entry in file.space.items())
     base = file.base if isinstance(file.base, str) else "a configuration of its own"

@@ -50,7 +50,7 @@ class RunBudget(Section):
 
 
 def check_equal_lengths(configs: Iterable[ExperimentConfig], sought: Sequence[str], metrics: Sequence[str]) -> None:
-    """Refuse a study for the best accuracy in which trials differ in length, and nothing bounds what they spend.
+    """Refuse a study for the best score in which trials differ in length, and nothing bounds what they spend.
 
     Args:
         configs: an experiment of every kind of trial, without a run budget.

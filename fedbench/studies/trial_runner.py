@@ -1,5 +1,6 @@
 """Who runs trials: a process that stays for the whole study, PyTorch loaded, client actors warm."""
 
+import math
 import os
 import textwrap
 import threading
@@ -17,14 +18,15 @@ from optuna.storages import BaseStorage
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import FedbenchError, RunError
 from fedbench.experiment.run import run
-from fedbench.records.headline import ACCURACY
+from fedbench.records.headline import DEFAULT_TASK, as_recorded, with_task
 from fedbench.records.observers import Membership, RunDescription, Verdict
 from fedbench.records.schema import ROUND_SCHEMA, ClientRecord, RoundRecord
 from fedbench.studies.file import StudyFile
-from fedbench.studies.metrics import lacking, mean, measure
+from fedbench.studies.metrics import HEADLINES, lacking, mean, measure
 from fedbench.studies.samplers import make_pruner
 from fedbench.studies.space import Values, in_words
 from fedbench.studies.storage import close_storage, open_storage
+from fedbench.tasks.kinds import TASKS, TaskName
 
 if TYPE_CHECKING:
     from fedbench.engine.on_ray.warm_actors import WarmActors
@@ -214,7 +216,7 @@ class SeedRun:
 
     def __init__(self, study: StudyFile, seed: int, trial: optuna.Trial | None, stop: threading.Event) -> None:
         """Args:
-        trial: to which accuracies are reported; None: to nobody.
+        trial: to which scores are reported; None: to nobody.
         stop: set when the study is interrupted.
         """
         self._study = study
@@ -227,7 +229,8 @@ class SeedRun:
         self.metrics: dict[str, float] = {}
         self.digest = self.directory = ""
         self.where = "starting"
-        self._rounds, self._accuracy = 0, ""
+        self._rounds, self._score = 0, ""
+        self._task: TaskName = DEFAULT_TASK
 
     @property
     def flops(self) -> float:
@@ -238,23 +241,29 @@ class SeedRun:
         return self._prune or self._lost or self._stop.is_set()
 
     def run_started(self, run: RunDescription) -> None:
-        """Note its length."""
-        self._rounds = run.rounds
+        """Note its length and its task."""
+        self._rounds, self._task = run.rounds, run.task
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
-        """Report the accuracy, if the round has one; the step is the number of rounds done."""
+        """Report the score that is sought, if the round has one; the step is the number of rounds done."""
         self._records.append(vars(record))
-        accuracy = record.choosing_score(ACCURACY)
-        if accuracy is not None:
-            self._accuracy = f" accuracy {accuracy:.4f}"
-        self.where = f"round {record.round + 1}/{self._rounds}{self._accuracy}"
-        if self._trial is None or accuracy is None:
+        headline = TASKS[self._task].headline
+        if (score := record.choosing_score(headline)) is not None:
+            self._score = f" {headline.words} {as_recorded(score, headline)}"
+        self.where = f"round {record.round + 1}/{self._rounds}{self._score}"
+        if self._trial is None or (sought := self._sought(record)) is None:
             return
         try:
-            self._trial.report(accuracy, record.round + 1)
+            self._trial.report(sought, record.round + 1)
             self._prune = self._prune or self._trial.should_prune()
         except UpdateFinishedTrialError:
             self._lost = True  # this process was taken for dead, and the trial runs elsewhere
+
+    def _sought(self, record: RoundRecord) -> float | None:
+        """A round's value of the metric that the objective is of, on the split by which is chosen."""
+        headline = HEADLINES.get(self._study.objectives[0].metric)
+        value = None if headline is None else record.choosing_score(headline)
+        return None if value is None or math.isnan(value) else value
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         """Nothing more to do; see `judge`."""
@@ -275,7 +284,8 @@ class SeedRun:
             self.state = "pruned" if self._prune else "interrupted"
         else:
             self.state = "complete" if status == "finished" else "failed"
-        self.metrics = measure(summary, pa.Table.from_pylist(self._records, schema=ROUND_SCHEMA), self._study.target)
+        rounds = with_task(pa.Table.from_pylist(self._records, schema=ROUND_SCHEMA), self._task)
+        self.metrics = measure(summary, rounds, self._study.target)
 
 
 def _outcome(state: State, done: Sequence[SeedRun], reason: str | None) -> TrialOutcome:

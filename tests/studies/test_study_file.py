@@ -1,6 +1,7 @@
 """Study files: what is accepted, what is refused and in which words; samplers and pruners by name."""
 
 import textwrap
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -150,3 +151,70 @@ def test_the_readmes_study_is_valid() -> None:
     block = text.split("## A study file")[1].split("    base:")[1].split("\n\n")[0]
     file = parse_study({"name": "readme"} | yaml.safe_load(textwrap.dedent(f"    base:{block}")))
     assert file.drawn_from.names == ["schedule", "schedule.cycles", "local.optimizer.lr"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "metric", "direction"),
+    [
+        (["data.validation_fraction=0.1"], "best_validation_accuracy", "maximize"),
+        ([], "best_accuracy", "maximize"),
+        (["task=regression"], "best_mae", "minimize"),
+        (["task=regression", "data.validation_fraction=0.1"], "best_validation_mae", "minimize"),
+    ],
+)
+def test_without_an_objective_the_best_of_the_task_s_own_metric_is_sought(
+    overrides: list[str], metric: str, direction: str
+) -> None:
+    values = study(overrides=[*study()["overrides"], *overrides])
+    del values["objectives"]
+    (objective,) = parse_study(values).objectives
+    assert (objective.metric, objective.direction) == (metric, direction)
+
+
+@pytest.mark.parametrize(
+    ("metric", "direction"),
+    [
+        ("best_accuracy", "maximize"), ("final_validation_mean_iou", "maximize"), ("best_r2", "maximize"),
+        ("best_perplexity", "minimize"), ("final_mae", "minimize"), ("total_bytes", "minimize"),
+    ],
+)  # fmt: skip
+def test_an_objective_without_a_direction_has_that_in_which_it_is_better(metric: str, direction: str) -> None:
+    for objective in ({"metric": metric}, metric):
+        assert parse_study(study(objectives=[objective])).objectives[0].direction == direction
+    contrary = "minimize" if direction == "maximize" else "maximize"
+    kept = parse_study(study(objectives=[{"metric": metric, "direction": contrary}]))
+    assert kept.objectives[0].direction == contrary
+
+
+def test_a_mere_description_needs_a_direction() -> None:
+    with pytest.raises(ConfigError, match=r"objectives.*direction"):
+        parse_study(study(objectives=[{"metric": "parameters"}]))
+
+
+@pytest.mark.parametrize(
+    ("objective", "is_refused"),
+    [
+        ({"metric": "best_perplexity", "direction": "minimize"}, False),
+        ({"metric": "final_validation_mean_iou", "direction": "maximize"}, False),
+        ({"metric": "best_perplexity", "direction": "maximize"}, True),
+        ({"metric": "best_r2", "direction": "maximize"}, True),
+    ],
+)
+def test_scores_of_other_tasks_are_pruned_in_their_own_direction(objective: dict[str, str], is_refused: bool) -> None:
+    refused = pytest.raises(ConfigError, match=r"pruner\.name=median: compares scores") if is_refused else nullcontext()
+    with refused:
+        parse_study(study(objectives=[objective], pruner="median"))
+
+
+def test_a_target_above_one_is_for_metrics_that_are_no_shares() -> None:
+    sought = {"objectives": [{"metric": "rounds_to_target"}], "target": 3.5}
+    with pytest.raises(ConfigError, match=r"target=3\.5: must be at most 1, the accuracy sought is a share in 0\.\.1"):
+        parse_study(study(**sought))
+    overrides = [*study()["overrides"], "task=regression"]
+    assert parse_study(study(overrides=overrides, **sought)).target == 3.5
+
+
+def test_trials_of_several_tasks_are_refused() -> None:
+    space = {"task": {"type": "categorical", "choices": ["classification", "regression"]}}
+    with pytest.raises(ConfigError, match="space: trials would have the tasks classification and regression"):
+        parse_study(study(space=space))
