@@ -15,6 +15,7 @@ from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.exchange import Exchange, Trained, TrainedRound
 from fedbench.planning.samplers import UNIFORM, Sampler, draw_cohort
 from fedbench.planning.schedules import Feedback, Schedule
+from fedbench.planning.worlds import Work, World
 from fedbench.protocol.layout import BYTES_PER_VALUE
 from fedbench.protocol.message import PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline
@@ -29,6 +30,7 @@ class CostModel:
         layout: layout of the parameters.
         extra_passes: additional forward passes of every minibatch, for a client that took part before, as a function
             of the active groups.
+        reports_norms: whether clients report the gradient norms that a schedule reads.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class CostModel:
         update: UpdatePipeline,
         extra_passes: Callable[[tuple[int, ...]], int] = lambda groups: 0,
         rows_bytes: int | None = None,
+        reports_norms: bool = False,
     ) -> None:
         """Args:
         table: the parts of a transfer.
@@ -53,7 +56,9 @@ class CostModel:
         extra_passes: `Objective.extra_passes` of the method, as a function of the active groups.
         rows_bytes: where clients send their rows in the first round, and no updates: bytes of these; None: they keep
             them.
+        reports_norms: whether clients of a synchronous run report the gradient norms that its schedule reads.
         """
+        self.reports_norms = reports_norms
         self._rows_bytes = rows_bytes
         self.extra_passes = extra_passes
         self.table = table
@@ -169,6 +174,7 @@ class CostModel:
         sampler: Sampler = UNIFORM,
         exchange: Exchange | None = None,
         clients: Clients = ALL_ALIKE,
+        world: World | None = None,
     ) -> list[Costs]:
         """Predict the costs of each round of a synchronous run without training.
 
@@ -180,6 +186,7 @@ class CostModel:
             sampler: draws the participants; one that follows training as if no client ever reported anything.
             exchange: what of it is sent, asked likewise; None: what is trained.
             clients: what the clients can train.
+            world: devices, links and times of the clients; None: rounds have no virtual time.
         """
         exchange = exchange or Trained()
         group_sizes = tuple(self.layout.group_size(group) for group in self.layout.all_groups)
@@ -190,28 +197,44 @@ class CostModel:
         ledger = TransferLedger(self.table, population)
         costs = []
         seen: set[int] = set()
+        now = 0.0
         for index in range(rounds):
-            cohort = draw_cohort(sampler, index, cohort_size, self._sizes, seed)
+            opening = None if world is None else world.open(now, cohort_size, index)
+            available = None if opening is None else opening.available
+            cohort = draw_cohort(sampler, index, cohort_size, self._sizes, seed, available=available)
             active, client_groups = checked_groups(
                 schedule, index, self.layout.groups, seed, Feedback.none(self.layout), cohort, clients=clients
             )
             trained = TrainedRound(index, seed, group_sizes, cohort, client_groups)
             sent = checked_exchange(exchange, trained, memory)
             comm, comp = self.paper(cohort, sent, active.partial)
+            down_bytes = ledger.take_over(cohort, index - exchange.rounds_late).nbytes
+            works = [
+                Work(
+                    self.client_flops(groups, client, self.extra_passes(groups) if client in seen else 0, norms),
+                    down,
+                    self.uplink_bytes(of_client) + norm_bytes,
+                )
+                for client, groups, of_client, down in zip(cohort, client_groups, sent, down_bytes, strict=True)
+            ]
+            times = None if world is None or opening is None else world.round(opening.start, cohort, works)
+            dropped = frozenset[int]() if times is None else times.dropped
+            arriving = {client: work for client, work in zip(cohort, works, strict=True) if client not in dropped}
             costs.append(
                 Costs(
-                    uplink_bytes=sum(self.uplink_bytes(groups) + norm_bytes for groups in sent),
-                    downlink_bytes=sum(ledger.take_over(cohort, index - exchange.rounds_late).nbytes),
-                    client_flops=sum(
-                        self.client_flops(groups, client, self.extra_passes(groups) if client in seen else 0, norms)
-                        for client, groups in zip(cohort, client_groups, strict=True)
-                    ),
+                    uplink_bytes=sum(work.up_bytes for work in arriving.values()),
+                    downlink_bytes=sum(down_bytes),
+                    client_flops=sum(work.flops for work in arriving.values()),
                     paper_comm_gb=comm,
                     paper_comp_tflop=comp,
+                    virtual_seconds=None if times is None else times.end - now,
+                    joules=None if times is None else times.joules,
                 )
             )
-            seen.update(cohort)
-            ledger.changed(self.table.uploaded(set().union(*sent)), index)
+            now = 0.0 if times is None else times.end
+            seen.update(arriving)
+            arrived = [of_client for client, of_client in zip(cohort, sent, strict=True) if client in arriving]
+            ledger.changed(self.table.uploaded(set().union(*arrived)), index)
         if self._rows_bytes is not None:
             uplinks = [self._rows_bytes if index == 0 else 0 for index in range(rounds)]
             costs = [

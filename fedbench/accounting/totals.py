@@ -1,5 +1,7 @@
 """The costs of one or several rounds, which can be added."""
 
+import functools
+import operator
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
@@ -15,6 +17,8 @@ class Costs:
         paper_comm_gb: uplink of all clients in "GB", as FedPart's tables count it; None where the paper does not define
             it (`CostModel.paper_defines_comm`).
         paper_comp_tflop: computation of one client in "TFLOP", as FedPart's tables count it.
+        virtual_seconds: seconds on the virtual clock, waiting included; None without one.
+        joules: energy of all participants; None where it is not known.
     """
 
     uplink_bytes: int = 0
@@ -22,6 +26,8 @@ class Costs:
     client_flops: int = 0
     paper_comm_gb: float | None = 0.0
     paper_comp_tflop: float = 0.0
+    virtual_seconds: float | None = None
+    joules: float | None = None
 
     def to_mapping(self) -> dict[str, float | None]:
         """{name: value}, as in `summary.json` and in the tables of `fedbench cost`."""
@@ -34,6 +40,8 @@ class Costs:
             self.client_flops + other.client_flops,
             added(self.paper_comm_gb, other.paper_comm_gb),
             self.paper_comp_tflop + other.paper_comp_tflop,
+            added(self.virtual_seconds, other.virtual_seconds),
+            added(self.joules, other.joules),
         )
 
 
@@ -44,4 +52,4 @@ def added(first: float | None, second: float | None) -> float | None:
 
 def total(costs: Sequence[Costs]) -> Costs:
     """The sum of several costs."""
-    return sum(costs, Costs())
+    return functools.reduce(operator.add, costs) if costs else Costs()

@@ -29,6 +29,8 @@ from fedbench.errors import ConfigError
 from fedbench.planning.capacities import CapacitiesSection
 from fedbench.planning.delays import DelaysSection
 from fedbench.planning.participation import ParticipationSection
+from fedbench.planning.profiles import Device, Link, ProfileSection
+from fedbench.planning.uplinks import UplinkGroups
 from fedbench.studies.file import Budget, Constraint, Named, Objective, StudyFile
 from fedbench.studies.run_budget import RunBudget
 from fedbench.studies.space import Categorical, Float, Int
@@ -45,6 +47,10 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "participation": ParticipationSection,
     "participation.capacities": CapacitiesSection,
     "delays": DelaysSection,
+    "delays.profile": ProfileSection,
+    "delays.profile.devices": Device,
+    "delays.profile.links": Link,
+    "delays.uplink_groups": UplinkGroups,
     "evaluation": EvaluationSection,
     "analysis": AnalysisSection,
     "runtime": RuntimeSection,
@@ -87,6 +93,7 @@ KIND_SUMMARIES = {
     "sampler": "How the participants of a round are drawn (key: participation.sampler).",
     "attack": "What Byzantine clients do to harm the run (key: participation.byzantine).",
     "delay": "How service times are distributed in asynchronous runs (key: delays.distribution).",
+    "availability": "When clients are on, on the virtual clock (key: delays.availability).",
 }
 
 KINDS_BY_KEY = {key: kind for kind, key in CONFIG_KEYS.items()}

@@ -111,7 +111,7 @@ class Progress:
             self._say(f"round {done}/{self._rounds}: rejected updates ({why}) of clients {rejected}")
         if record.dropped_clients:
             dropped = [client.client for client in clients if client.status == DROPPED]
-            self._say(f"round {done}/{self._rounds}: clients {dropped} were not done by the deadline and are left out")
+            self._say(f"round {done}/{self._rounds}: clients {dropped} were not done in time and are left out")
         if self._bar:
             self._bar.update(self._bar.task_ids[0], completed=done, description=text)
         else:
@@ -142,10 +142,19 @@ def _what(record: RoundRecord, group_names: Sequence[str]) -> str:
 
 
 def _clock(record: RoundRecord) -> str:
-    """How far an asynchronous run's clock is, and how stale the round's updates were; nothing for a synchronous one."""
-    clock = "" if record.virtual_seconds is None else f"t={record.virtual_seconds:,.1f} s"
+    """How far the virtual clock is, and how stale an asynchronous round's updates were; "" where there is no clock."""
+    clock = "" if record.virtual_seconds is None else f"t={in_seconds(record.virtual_seconds)}"
     staleness = "" if record.staleness_mean is None else f"staleness {record.staleness_mean:.1f}"
     return "  ".join(part for part in (clock, staleness) if part)
+
+
+def in_seconds(seconds: float) -> str:
+    """A time of the virtual clock, with three digits where it is short.
+
+    >>> in_seconds(1234.56), in_seconds(0.012345)
+    ('1,234.6 s', '0.0123 s')
+    """
+    return f"{seconds:,.1f} s" if seconds >= 1 else f"{seconds:.3g} s"
 
 
 def duration(seconds: float) -> str:
@@ -196,6 +205,10 @@ def print_summary(result: "Result") -> None:
         work = summary["client_flops"] / full["client_flops"]
         rows.append(("saved", f"{1 - sent / all_sent:.0%} of the bytes, {1 - work:.0%} of the FLOPs"))
     rows.append(("time", f"{duration(summary['wall_seconds'])}, {summary['rounds']} rounds ({summary['status']})"))
+    if "clock" not in summary and summary.get("virtual_seconds") is not None:
+        rows.append(("virtual time", in_seconds(summary["virtual_seconds"])))
+    if summary.get("joules") is not None:
+        rows.append(("energy", f"{summary['joules']:,.4g} J, all clients"))
     if "clock" in summary:
         counts = f"{summary['arrivals']:,} arrivals, {summary['lost_updates']:,} lost"
         rows.append(("clock", f"{summary['clock']} {summary['virtual_seconds']:,.1f} s, {counts}"))
@@ -270,7 +283,12 @@ def print_cost(estimate: "Estimate") -> None:
         text = f"\n{cost.key}: {work}, {table_size}{memory}{time}"
         results.print(text, markup=False, highlight=False, soft_wrap=True)
     if estimate.virtual_seconds is not None:
-        results.print(f"\non the run's clock: {estimate.virtual_seconds:,.1f} s", markup=False, highlight=False)
+        energy = "" if estimate.joules is None else f", {estimate.joules:,.4g} J of all clients"
+        clock = f"\non the run's clock: {in_seconds(estimate.virtual_seconds)}{energy}"
+        if full.virtual_seconds is not None:
+            joules = "" if full.joules is None else f", {full.joules:,.4g} J"
+            clock += f"; as full updates {in_seconds(full.virtual_seconds)}{joules}"
+        results.print(clock, markup=False, highlight=False, soft_wrap=True)
 
 
 def print_data(report: "DataReport") -> None:

@@ -182,7 +182,9 @@ def keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:
     first = min(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     for part in first["loc"][:-1]:
         annotation = fields[str(part)].annotation if str(part) in fields else None
-        if not (isinstance(annotation, type) and issubclass(annotation, BaseModel)):
+        sections = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        models = [kind for kind in sections if issubclass(kind, BaseModel) and not issubclass(kind, Component)]
+        if not models:
             break
-        fields = annotation.model_fields
+        fields = models[0].model_fields
     return list(fields)

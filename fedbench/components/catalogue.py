@@ -133,6 +133,11 @@ BUILTIN: dict[str, dict[str, str]] = {
         "lognormal": "fedbench.planning.delays:LogNormal",
         "pareto": "fedbench.planning.delays:Pareto",
     },
+    "availability": {
+        "exponential": "fedbench.planning.availability:Exponential",
+        "day-night": "fedbench.planning.availability:DayNight",
+        "trace": "fedbench.planning.availability:Trace",
+    },
     "compression": {
         "none": "fedbench.protocol.compression:Uncompressed",
         "fp16": "fedbench.protocol.compression:Half",
@@ -158,6 +163,7 @@ CONFIG_KEYS = {
     "sampler": "participation.sampler",
     "attack": "participation.byzantine",
     "delay": "delays.distribution",
+    "availability": "delays.availability",
 }
 
 DEFAULTS = {
@@ -174,6 +180,7 @@ DEFAULTS = {
     "sampler": "uniform",
     "attack": "sign-flip",
     "delay": "gamma",
+    "availability": "exponential",
 }
 """The name that is taken where a configuration gives parameters without a name, or nothing at all."""
 

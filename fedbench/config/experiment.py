@@ -29,6 +29,7 @@ from fedbench.components.catalogue import DEFAULTS, make_component
 from fedbench.components.own_code import own_code
 from fedbench.config.alias import without_alias
 from fedbench.config.analysis import AnalysisSection
+from fedbench.config.device_table import with_figures
 from fedbench.config.identity import digest, what_matters
 from fedbench.config.merge import overlaid, parse_overrides, read_source
 from fedbench.config.python_values import override_texts
@@ -247,7 +248,7 @@ class ExperimentConfig(Section):
             trained ones unless its description says otherwise. Parameters without a name are those of that exchange.
         update: What is done to an update before it is sent: clipping, noise, compression.
         participation: Which clients take part in a round.
-        delays: When updates arrive, for asynchronous algorithms.
+        delays: How long clients' work takes on the virtual clock, and when they are there.
         evaluation: How the global model is scored.
         analysis: What is measured of the training while it goes on; changes no result.
         runtime: Where and how the experiment runs; changes no result.
@@ -278,6 +279,14 @@ class ExperimentConfig(Section):
     runtime: RuntimeSection = RuntimeSection()
     tracking: TrackingSection = TrackingSection()
     output: OutputSection = OutputSection()
+
+    @field_validator("delays", mode="before")
+    @classmethod
+    def _figures_of_devices(cls, value: object) -> object:
+        """The devices and links that profiles name stand in the configuration with their figures."""
+        if isinstance(value, dict) and value.get("profile") is not None:
+            return value | {"profile": with_figures(value["profile"])}
+        return value
 
     @field_validator("exchange", mode="before")
     @classmethod

@@ -19,6 +19,10 @@ WITHOUT_EFFECT: tuple[tuple[str, str, Any], ...] = (
     ("data", "client_test_fraction", 0.0),
     ("evaluation", "client_every", None),
     ("evaluation", "metrics", []),
+    ("delays", "profile", None),
+    ("delays", "availability", None),
+    ("delays", "uplink_groups", None),
+    ("delays", "deadline", None),
 )
 """(section, key, value) of options that came later: with this value a run is what it was before there were any."""
 

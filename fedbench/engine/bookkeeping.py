@@ -14,6 +14,7 @@ from fedbench.engine.interfaces import EvaluationPhase, TrainingPhase
 from fedbench.engine.messages import ClientReport, KeptMessage, RoundPlan
 from fedbench.errors import ClientFailure
 from fedbench.planning.deadlines import Limit
+from fedbench.planning.worlds import ClientTimes
 from fedbench.records.client_scores import client_score_rows
 from fedbench.records.schema import DROPPED, ArrivalRecord, ClientRecord, RoundRecord
 
@@ -142,6 +143,7 @@ def client_records(
     evaluation: EvaluationPhase | None,
     costs: "CostModel",
     attackers: frozenset[int] = frozenset(),
+    times: Mapping[int, ClientTimes] | None = None,
 ) -> tuple[ClientRecord, ...]:
     """The rows of `clients.parquet`: one for each participant whose training began.
 
@@ -154,6 +156,7 @@ def client_records(
         evaluation: local accuracies, where the round was evaluated.
         costs: counts FLOPs.
         attackers: the Byzantine clients.
+        times: where each participant's virtual time went; None: the run has no virtual clock.
     """
     position = {client: index for index, client in enumerate(plan.cohort)}
     accuracy = evaluation.client_accuracy if evaluation else {}
@@ -177,9 +180,23 @@ def client_records(
             seconds=report.seconds,
             byzantine=report.client in attackers,
             own_test_accuracy=own_accuracy.get(report.client),
+            **virtual_figures(times[report.client] if times else None),
         )
         for report in training.reports
     )
+
+
+def virtual_figures(times: ClientTimes | None) -> dict[str, float | None]:
+    """The columns of `clients.parquet` on the virtual clock; none of them without times."""
+    if times is None:
+        return {}
+    return {
+        "virtual_start": times.start,
+        "virtual_download_seconds": times.download,
+        "virtual_compute_seconds": times.compute,
+        "virtual_upload_seconds": times.upload,
+        "joules": times.joules,
+    }
 
 
 def scored_rows(round_index: int, phase: ClientScoringPhase, reports: Sequence[ClientReport]) -> "pa.Table":

@@ -46,14 +46,20 @@ def check_accepted(round_index: int, reports: Sequence[ClientReport], remedy: st
                 f"{where}: none of the {len(reports)} participants ended its training within "
                 f"participation.round_deadline={limit.seconds:g} seconds; raise it"
             )
+        if limit is not None and limit.cause:
+            raise RunError(
+                f"{where}: all {len(reports)} participants {limit.cause}; let more clients take part, or give them more "
+                "time"
+            )
         raise RunError(f"{where}: all {len(reports)} participants were dropped in the run that is replayed or resumed")
     causes, advice = [], []
     if counts["rejected"]:
         causes.append(f"{counts['rejected']} were not finite, too large or of the wrong shape")
         advice.append(remedy)
     if counts[DROPPED]:
-        causes.append(f"{counts[DROPPED]} were dropped at the deadline")
-        advice.append("raise participation.round_deadline")
+        cause = limit.cause if limit is not None else ""
+        causes.append(f"{counts[DROPPED]} {cause or 'were dropped at the deadline'}")
+        advice.append("let more clients take part" if cause else "raise participation.round_deadline")
     if counts["failed"]:
         first = next(report for report in reports if report.status == "failed")
         causes.append(f"{counts['failed']} failed, first client {first.client} with {first.error}")

@@ -124,8 +124,13 @@ class RoundExecutor(Executor):
     """Runs synchronous rounds step by step: plan, train, finish, evaluate."""
 
     @abstractmethod
-    def plan(self, round_index: int) -> RoundPlan:
-        """Open round `round_index`, counted from 0: draw its cohort and choose its layer groups."""
+    def plan(self, round_index: int, available: Sequence[int] | None = None) -> RoundPlan:
+        """Open round `round_index`, counted from 0: draw its cohort and choose its layer groups.
+
+        Args:
+            round_index: the round.
+            available: the clients that may take part, ascending; None: all.
+        """
 
     @abstractmethod
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:

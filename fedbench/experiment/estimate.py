@@ -59,7 +59,8 @@ class Estimate:
         rounds_by_kind: the kinds of rounds of the run, full updates first.
         per_round: the costs of each round, all clients.
         total, full_updates: of all rounds, and of the same rounds as full network updates.
-        virtual_seconds: of an asynchronous run on the virtual clock; else None.
+        virtual_seconds: on the virtual clock; None without one.
+        joules: energy of all clients; None where it is not known.
         kept: the models and messages that the run keeps for later analysis.
         measures: what the measures of `analysis` cost.
     """
@@ -73,6 +74,7 @@ class Estimate:
     virtual_seconds: float | None = None
     kept: Kept = field(default_factory=Kept)
     measures: tuple[MeasureCost, ...] = ()
+    joules: float | None = None
 
     def to_mapping(self) -> dict[str, Any]:
         """Nested plain values."""
@@ -161,6 +163,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
         config.participation.sampler,
         config.chosen_exchange,
         problem.server.clients,
+        problem.world,
     )
     return Estimate(
         title,
@@ -171,6 +174,8 @@ def estimate(config: ExperimentConfig) -> Estimate:
         total(full_update_costs(problem, problem.rounds)),
         kept=foreseen_kept(problem),
         measures=tuple(measure_costs(problem, summed.client_flops)),
+        virtual_seconds=summed.virtual_seconds,
+        joules=summed.joules,
     )
 
 

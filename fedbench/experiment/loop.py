@@ -20,6 +20,7 @@ from fedbench.engine.divergence import check_model, remedy
 from fedbench.engine.interfaces import ArrivalExecutor, Executor, RoundExecutor
 from fedbench.engine.messages import DeviceRecord
 from fedbench.engine.rounds.loop import RoundLoop
+from fedbench.engine.rounds.virtual_rounds import VirtualRounds
 from fedbench.errors import DataError, FedbenchError, HangingClients, HeadGone, LostActor, RunError, UnusableCheckpoint
 from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
@@ -29,7 +30,7 @@ from fedbench.experiment.references import own_models_of
 from fedbench.experiment.result import Result
 from fedbench.experiment.saved_model import named_tensors
 from fedbench.experiment.setup import Problem
-from fedbench.experiment.summary import mixed_devices, near_chance, privacy_warning, summarise
+from fedbench.experiment.summary import mixed_devices, near_chance, privacy_warning, summarise, waiting
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
@@ -325,6 +326,7 @@ class ExperimentLoop:
             client_scoring=problem.spec.client_scoring,
             own_models_of=own_models_of(config, len(problem.federation.sizes)),
             metrics=metrics,
+            virtual=None if problem.world is None else VirtualRounds(problem.world, problem.costs, problem.cohort_size),
         )
 
     def _finish(self, summary: dict[str, Any]) -> None:
@@ -363,7 +365,7 @@ class ExperimentLoop:
             self._saving.warning,
             tracker,
         ]
-        learned = [*near_chance(self._problem.federation.data, summary), *privacy_warning(summary)]
+        learned = [*near_chance(self._problem.federation.data, summary), *privacy_warning(summary), *waiting(summary)]
         return tuple(warning for warning in [*recorded, *learned] if warning)
 
 

@@ -78,6 +78,10 @@ def _reasons(config: ExperimentConfig, table: PartTable) -> Iterator[str]:
         yield f"every share of noise must arrive; set runtime.max_failed_clients=0 in place of {failures}"
     if (deadline := config.participation.round_deadline) is not None:
         yield f"every share of noise must arrive; leave out participation.round_deadline={deadline}"
+    if (virtual_deadline := config.delays.deadline) is not None:
+        yield f"every share of noise must arrive; leave out delays.deadline={virtual_deadline:g}"
+    if config.delays.availability is not None:
+        yield "its epsilon assumes that all clients are drawn alike and answer; leave out delays.availability"
     if not isinstance(sampler := config.participation.sampler, Uniform):
         yield (
             f"participation.sampler={sampler.name} does not draw all clients alike, as its epsilon assumes; set uniform"

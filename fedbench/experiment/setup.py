@@ -43,6 +43,7 @@ from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_sch
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.experiment.task_limits import check_task
 from fedbench.models.features import check_features
+from fedbench.experiment.virtual_world import make_world, unknown_energies
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors
@@ -51,6 +52,7 @@ from fedbench.models.shared_tensors import saved_names, ties_in_words
 from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import UNIFORM, draw_cohort
 from fedbench.planning.schedules import Full
+from fedbench.planning.worlds import World
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
 from fedbench.randomness import torch_seed
@@ -75,6 +77,7 @@ class Problem:
         spec: for client hosts, as the only process on their device.
         server: what the server is made from, where there are rounds.
         arrivals: an asynchronous run, apart from where it runs; None where there are rounds.
+        world: devices, links and times of the clients; None where no profile is set.
         own_code: the content of the parts of one's own, as it was when the problem was built.
         remarks: what a user should know of this combination, one line each.
     """
@@ -93,6 +96,7 @@ class Problem:
     spec: HostSpec
     server: ServerSpec
     arrivals: ArrivalPlan | None
+    world: World | None
     own_code: dict[str, str]
     remarks: tuple[str, ...]
 
@@ -159,6 +163,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
     check_privacy(config, table, federation.sizes, length, rounds)
+    world = make_world(config)
     remarks = (
         *federation.remarks,
         *remarks_on_references(method, federation, length),
@@ -168,6 +173,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         *counted_twice(config, method),
         *cut_schedule(config, layout, rounds),
         *work_left_out(flops.uncounted),
+        *unknown_energies(world),
     )
     objective = method.objective()
     if (refusal := objective.refusal(layout, module)) is not None:
@@ -183,6 +189,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         update=update,
         extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
         rows_bytes=federation.pooled_bytes,
+        reports_norms=config.schedule.reads_gradient_norms,
     )
     arrivals = arrival_plan(config, federation.sizes, length, rounds)
     check_arrivals(config, arrivals)
@@ -258,6 +265,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         spec=spec,
         server=server,
         arrivals=arrivals,
+        world=world,
         own_code=config.own_code(),
         remarks=remarks,
     )
@@ -291,7 +299,8 @@ def full_update_costs(problem: Problem, rounds: int) -> list[Costs]:
     Of asynchronous runs see `FinishedRound.full`.
     """
     config = problem.config
-    return problem.costs.project(Full(), rounds, problem.cohort_size, config.seed, config.participation.sampler)
+    sampler = config.participation.sampler
+    return problem.costs.project(Full(), rounds, problem.cohort_size, config.seed, sampler, world=problem.world)
 
 
 def work_left_out(operators: Sequence[str]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from fedbench.components.catalogue import DEFAULTS
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.errors import ConfigError
+from fedbench.planning.delays import IN_ROUNDS_TOO
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import SGD
 
@@ -25,10 +26,11 @@ def arrival_plan(
     """
     method, delays = config.asynchronous, config.delays
     if method is None:
-        for key, value in delays.changed().items():
-            shown = getattr(value, "name", value)
+        for key in delays.changed():
+            if key in IN_ROUNDS_TOO:
+                continue
             raise ConfigError(
-                f"delays.{key}={shown}: has no effect with algorithm.name={config.method.name}, which works in rounds; "
+                f"delays.{delays.shown(key)}: has no effect with algorithm.name={config.method.name}, which works in rounds; "
                 "leave it out, or choose an asynchronous algorithm or server"
             )
         return None
@@ -72,6 +74,9 @@ def _refusals(config: ExperimentConfig, method: AsyncAlgorithm, workers: int) ->
             f"participation.sampler={sampler}: has no effect with {given}, where a free slot goes to a client drawn at "
             "random; leave it out"
         )
+    for key in ("uplink_groups", "deadline"):
+        if getattr(delays, key) is not None:
+            yield f"delays.{delays.shown(key)}: has no effect with {given}, which has no rounds; leave it out"
     for key in ("round_deadline", "replay"):
         if (value := getattr(participation, key)) is not None:
             instead = "delays.replay" if key == "replay" else "delays.drop_rate"

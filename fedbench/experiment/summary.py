@@ -76,6 +76,7 @@ def summarise(
         "own_code": problem.own_code,
         "versions": versions(),
         **(_of_arrivals(problem, directory, columns) if problem.arrivals is not None else {}),
+        **(_of_world(history) if problem.world is not None else {}),
     }
 
 
@@ -121,6 +122,20 @@ def _of_arrivals(problem: Problem, directory: RunDirectory, columns: dict[str, l
         "staleness_max": max(accepted, default=None),
         "epochs": columns["epochs"][-1] if columns["epochs"] else 0.0,
     }
+
+
+def _of_world(history: pa.Table) -> dict[str, Any]:
+    """The entries that only the summary of a run with devices has: virtual seconds, joules, and what was waited."""
+    return {name: _at_the_end(name, history) for name in ("virtual_seconds", "joules", "waited_seconds")}
+
+
+def waiting(summary: dict[str, Any]) -> Iterator[str]:
+    """A line where rounds waited for clients, so that nobody takes their time for work."""
+    if (seconds := summary.get("waited_seconds")) and summary["virtual_seconds"]:
+        yield (
+            f"rounds waited {seconds:,.1f} of the {summary['virtual_seconds']:,.1f} virtual seconds for enough clients "
+            "to be on (delays.availability)"
+        )
 
 
 def privacy_warning(summary: dict[str, Any]) -> Iterator[str]:

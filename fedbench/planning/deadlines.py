@@ -12,10 +12,13 @@ class Limit:
         seconds: Per-client time limit, measured from that client's own start, even when clients share an actor.
             None: no limit.
         dropped: Participants that are dropped without being trained.
+        cause: What happened to these on the virtual clock, to stand behind "they"; "": they were dropped in a run that
+            is repeated.
     """
 
     seconds: float | None = None
     dropped: frozenset[int] = frozenset()
+    cause: str = ""
 
 
 UNLIMITED = Limit()

@@ -1,7 +1,8 @@
-"""The `delays` section of asynchronous runs: how many tasks run at once, and how long each of them takes.
+"""The `delays` section: how long clients' work takes, on their devices or by chance, and when they are there.
 
-On the virtual clock each service time is a function of the seed, the client and the number of tasks that it has had.
-The order of arrivals is therefore known before anything is computed, and does not depend on the machine.
+On the virtual clock of an asynchronous run each service time is a function of the seed, the client and its task. The
+order of arrivals is therefore known before anything is computed, and does not depend on the machine. A run in rounds
+has a virtual clock where `profile` says on what devices its clients are.
 """
 
 import math
@@ -15,6 +16,10 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from fedbench.components.base import Component, Section
 from fedbench.components.catalogue import DEFAULTS, make_component
+from fedbench.planning.availability import Availability, Presence
+from fedbench.planning.profiles import ProfileSection
+from fedbench.planning.uplinks import UplinkGroups
+from fedbench.planning.worlds import World
 from fedbench.randomness import generator
 
 
@@ -82,7 +87,24 @@ AnyDistribution = Annotated[
     SerializeAsAny[Distribution], BeforeValidator(partial(make_component, "delay", Distribution))
 ]
 
+AnyAvailability = Annotated[
+    SerializeAsAny[Availability], BeforeValidator(partial(make_component, "availability", Availability))
+]
+
+IN_ROUNDS_TOO = ("profile", "availability", "uplink_groups", "deadline")
+"""Keys that have an effect in runs that work in rounds, too."""
+
+NEEDS_PROFILE = ("availability", "uplink_groups", "deadline")
+"""Keys that need a clock that devices and links give."""
+
+NO_PROFILE = "no profile"
+
+INSTEAD_OF_PROFILE = ("distribution", "mean_seconds", "slow_fraction", "slow_factor", "bandwidth")
+"""Keys for service times that are drawn, or follow from one bandwidth, which a profile replaces."""
+
 VIRTUAL_ONLY = (
+    "profile",
+    "availability",
     "distribution",
     "mean_seconds",
     "slow_fraction",
@@ -95,7 +117,7 @@ VIRTUAL_ONLY = (
 
 
 class DelaysSection(Section):
-    """Timing of an asynchronous run: how many tasks run at once, and how long each takes.
+    """Timing: on what devices clients are and when they are there; the tasks of an asynchronous run.
 
     Attributes:
         clock: virtual: service times drawn from the seed, the same result on any machine; wall: updates applied as they
@@ -116,6 +138,14 @@ class DelaysSection(Section):
         bandwidth: bytes per second of every client, up and down; None: communication takes no time.
         drop_rate: probability that a client drops out during a task, whose result is then lost.
         away_seconds: seconds until the slot of a lost task is free again, from the time at which it would have ended.
+        profile: device and link of each client, DEVICE+LINK, by which its bytes and FLOPs take virtual seconds and
+            joules; in place of the distribution in an asynchronous run, and in rounds, too. A profile for all, a
+            mixture, or one for each client. None: rounds have no virtual time.
+        availability: when clients are on, on the virtual clock. Those that are off are not drawn, those that go off
+            during their work are lost; a round waits until there are enough clients. None: always.
+        uplink_groups: clients that share the bandwidth of one uplink within a round. None: none do.
+        deadline: virtual seconds after which a round ends; participants that are not done are dropped. None: a round
+            waits for its slowest participant.
     """
 
     clock: Literal["virtual", "wall"] = "virtual"
@@ -131,6 +161,10 @@ class DelaysSection(Section):
     bandwidth: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     drop_rate: float = Field(default=0.0, ge=0, le=0.9)
     away_seconds: float = Field(default=10.0, ge=0, allow_inf_nan=False)
+    profile: ProfileSection | None = None
+    availability: AnyAvailability | None = None
+    uplink_groups: UplinkGroups | None = None
+    deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _every_option_has_an_effect(self) -> Self:
@@ -139,18 +173,20 @@ class DelaysSection(Section):
                 f"arrivals_per_round={self.arrivals_per_round} and seconds_per_round={self.seconds_per_round}: "
                 "set one of the two"
             )
-        without: dict[str, str] = {}
+        without: dict[str, str] = dict.fromkeys(NEEDS_PROFILE if self.profile is None else (), NO_PROFILE)
+        if self.profile is not None:
+            without |= dict.fromkeys(INSTEAD_OF_PROFILE, "profile")
         if self.clock == "wall":
-            without = dict.fromkeys(VIRTUAL_ONLY, "clock=wall")
+            without = dict.fromkeys(VIRTUAL_ONLY, "clock=wall") | without
         elif not self.slow_fraction:
             without["slow_factor"] = "slow_fraction=0"
         if self.clock == "virtual" and not self.drop_rate:
             without["away_seconds"] = "drop_rate=0"
         for key, reason in without.items():
             if key in self.changed():
-                value = getattr(self, key)
-                shown = value.name if isinstance(value, Distribution) else value
-                raise ValueError(f"{key}={shown} has no effect with {reason}; leave it out")
+                if reason == NO_PROFILE:
+                    raise ValueError(f"{self.shown(key)} has no effect without delays.profile; set that, too")
+                raise ValueError(f"{self.shown(key)} has no effect with {reason}; leave it out")
         return self
 
     def changed(self) -> dict[str, Any]:
@@ -159,6 +195,32 @@ class DelaysSection(Section):
         defaults = {key: field.get_default(call_default_factory=True) for key, field in fields.items()}
         defaults["distribution"] = Gamma()
         return {key: getattr(self, key) for key in fields if getattr(self, key) != defaults[key]}
+
+    def shown(self, key: str) -> str:
+        """A key with its value, for messages: the name of a part, and "..." for a mapping."""
+        value = getattr(self, key)
+        return f"{key}=..." if isinstance(value, Section) else f"{key}={getattr(value, 'name', value)}"
+
+    def world(self, seed: int, clients: int) -> World | None:
+        """The devices, links and times of `clients` clients; None where no profile is set.
+
+        Raises:
+            ConfigError: a profile is not known, or lists are for another number of clients.
+        """
+        if self.profile is None:
+            return None
+        presence = None
+        if self.availability is not None:
+            self.availability.check(clients)
+            presence = Presence(self.availability, clients, seed)
+        groups = self.uplink_groups
+        return World(
+            self.profile.of_clients(clients, seed),
+            presence,
+            None if groups is None else groups.of_clients(clients, seed),
+            math.inf if groups is None else groups.bytes_per_second,
+            self.deadline,
+        )
 
     def slow_clients(self, seed: int, clients: int) -> frozenset[int]:
         """The slow ones among `clients` clients, drawn from the seed."""

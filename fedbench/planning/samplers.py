@@ -46,6 +46,14 @@ class ClientHistory(AttributeState):
         for client, of_client in (norms or {}).items():
             self.gradient_norms[client] = of_client
 
+    def of(self, clients: Sequence[int]) -> "ClientHistory":
+        """The reports of some clients alone, in their order."""
+        chosen = ClientHistory(0)
+        rows = list(clients)
+        chosen.rounds, chosen.losses = self.rounds[rows], self.losses[rows]
+        chosen.gradient_norms = self.gradient_norms[rows]
+        return chosen
+
 
 class Sampler(Component):
     """Base of all samplers.
@@ -243,6 +251,7 @@ def draw_cohort(
     seed: int,
     history: ClientHistory | None = None,
     error: type[FedbenchError] = ConfigError,
+    available: Sequence[int] | None = None,
 ) -> tuple[int, ...]:
     """The participants of a round, ascending, as a sampler draws them.
 
@@ -251,10 +260,17 @@ def draw_cohort(
         round_index, size, sizes, seed: as for `Sampler.draw`.
         history: what the clients have reported; None: as long as none has, which is all that is known before a run.
         error: the kind of error that a broken promise is: a `ConfigError` before a run, a `RunError` within it.
+        available: the clients that may be drawn, ascending, at least `size`; None: all. The sampler draws from these
+            as if there were no others.
 
     Raises:
         FedbenchError: of the kind `error`, where the sampler did not return `size` different clients.
     """
+    if available is not None and len(available) < len(sizes):
+        of_available = history.of(available) if history else None
+        there = [sizes[client] for client in available]
+        drawn_places = draw_cohort(sampler, round_index, size, there, seed, of_available, error)
+        return tuple(available[place] for place in drawn_places)
     with seeded_if_foreign(sampler, seed, "sampler", round_index):
         drawn: object = sampler.draw(round_index, size, sizes, seed, history or ClientHistory(len(sizes)))
     owner = f"participation.sampler={sampler.name}: draw({round_index}, {size}, ...) returned"

@@ -8,10 +8,11 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Any
+from typing import Any, Literal
 
 import pyarrow as pa
 
+from fedbench.accounting.totals import added
 from fedbench.records.client_scores import CLIENT_FIGURES
 from fedbench.records.headline import ACCURACY, best_rounds, first_round_reaching
 from fedbench.records.step_jumps import jumps
@@ -28,6 +29,15 @@ def _running_total(*columns: str) -> Callable[[pa.Table], Course]:
     def read(rounds: pa.Table) -> Course:
         by_round = zip(*(rounds.column(name).to_pylist() for name in columns), strict=True)
         return list(accumulate(sum(values) for values in by_round))
+
+    return read
+
+
+def _running_total_where_known(column: str) -> Callable[[pa.Table], Course]:
+    """The sum over all rounds so far of a column; None from the first round on that lacks it."""
+
+    def read(rounds: pa.Table) -> Course:
+        return list(accumulate(rounds.column(column).to_pylist(), added))
 
     return read
 
@@ -114,6 +124,8 @@ class Metric:
         bigger_is_better: more of it is what a method is for; False: it is a cost, a loss or a mere description.
         is_error: less of it is what a method is for: an error of the model on data that it has not seen.
         is_asynchronous: only asynchronous runs have it.
+        needs: what a run must have for it: "clock", a virtual one, which runs in rounds have by `delays.profile`;
+            "profile", `delays.profile` itself; "": nothing.
         is_summarised: `summary.json` has it, or the sum of `parts`.
         parts: the entries of `summary.json` that it is the sum of; (): the entry of its own name.
         undefined: why some runs have no such figure, in words; "" where every run that has ended has it.
@@ -127,6 +139,7 @@ class Metric:
     bigger_is_better: bool = False
     is_error: bool = False
     is_asynchronous: bool = False
+    needs: Literal["", "clock", "profile"] = ""
     is_summarised: bool = True
     parts: tuple[str, ...] = ()
     undefined: str = ""
@@ -296,7 +309,15 @@ _EVERY = (
     Metric("privacy_epsilon", "epsilon that the noise has bought, estimated where not all clients take part"),
     Metric(
         "virtual_seconds", "time on the run's clock", "s", _as_recorded("virtual_seconds"),
-        grows=True, is_asynchronous=True, undefined="A synchronous run has no virtual clock",
+        grows=True, needs="clock", undefined="A synchronous run has a virtual clock only with delays.profile",
+    ),
+    Metric(
+        "joules", "energy of all clients", "J", _running_total_where_known("joules"),
+        grows=True, needs="profile", undefined="Only with delays.profile, of devices whose energies are known",
+    ),
+    Metric(
+        "waited_seconds", "virtual time until enough clients were on", "s", _running_total_where_known("waited_seconds"),
+        grows=True, needs="profile", undefined="Only with delays.profile do rounds wait for clients",
     ),
     Metric("arrivals", "updates that arrived", is_asynchronous=True),
     Metric("lost_updates", "updates of clients that dropped out", is_asynchronous=True),

@@ -57,6 +57,8 @@ ROUND_SCHEMA = pa.schema(
         ("validation_loss", pa.float64()),
         ("validation_accuracy", pa.float64()),
         ("group_clients", pa.list_(pa.int32())),
+        ("joules", pa.float64()),
+        ("waited_seconds", pa.float64()),
         *((name, pa.float64()) for name in (*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES, *CLIENT_FIGURES)),
         *((name, pa.float64()) for name in METRIC_COLUMNS),
         *((name, pa.list_(pa.float64())) for name in CLASS_COLUMNS),
@@ -72,7 +74,12 @@ An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients
 is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per
 sample of the training split; staleness_*: over the round's arrivals. Null for synchronous runs and empty rounds.
 
-dropped_clients: participants whose training had not ended by `participation.round_deadline`.
+virtual_seconds of synchronous rounds: the virtual clock at the round's end, null without `delays.profile`. joules: the
+energy that clients spent in the round on computing, receiving and sending, null where a profile does not know it.
+waited_seconds: of the virtual clock, until enough clients were on for the round to begin.
+
+dropped_clients: participants whose training had not ended by `participation.round_deadline`, or, on the virtual clock,
+by `delays.deadline`, or that went off before (`delays.availability`).
 
 validation_loss, validation_accuracy: of the global model on the validation split; null where there is no such split.
 
@@ -110,6 +117,8 @@ ADDED_LATER = (
     "byzantine",
     "own_test_accuracy",
     "group_clients",
+    *("joules", "waited_seconds"),
+    *("virtual_start", "virtual_download_seconds", "virtual_compute_seconds", "virtual_upload_seconds"),
     *(*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES),
     *(*CLIENT_FIGURES, *METRIC_COLUMNS, *CLASS_COLUMNS, OWN_METRICS),
     *TASK_COLUMNS,
@@ -131,9 +140,16 @@ CLIENT_SCHEMA = pa.schema(
         ("seconds", pa.float64()),
         ("byzantine", pa.bool_()),
         ("own_test_accuracy", pa.float64()),
+        ("virtual_start", pa.float64()),
+        ("virtual_download_seconds", pa.float64()),
+        ("virtual_compute_seconds", pa.float64()),
+        ("virtual_upload_seconds", pa.float64()),
+        ("joules", pa.float64()),
     ]
 )
-"""`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline). byzantine: whether
+"""`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline, or gone off before).
+virtual_start: the virtual clock when the client began, in seconds; virtual_*_seconds: how long it then received,
+computed and sent, until it was done or dropped; joules: energy that it spent on that. Null without `delays.profile`. byzantine: whether
 the client attacks (`participation.byzantine`), whose train_loss is the one on the labels that it trained on; null in
 runs of earlier versions. own_test_accuracy: of the client's own model on the common test split, in runs without a
 global model (algorithm=local); null elsewhere."""
@@ -240,6 +256,8 @@ class RoundRecord:
     validation_mae: float | None = None
     validation_r2: float | None = None
     validation_mean_iou: float | None = None
+    joules: float | None = None
+    waited_seconds: float | None = None
 
     def score(self, headline: Headline, split: str = "test") -> float | None:
         """The metric by which the task is judged, on a split; None where it was not evaluated."""
@@ -288,6 +306,11 @@ class ClientRecord:
     seconds: float
     byzantine: bool = False
     own_test_accuracy: float | None = None
+    virtual_start: float | None = None
+    virtual_download_seconds: float | None = None
+    virtual_compute_seconds: float | None = None
+    virtual_upload_seconds: float | None = None
+    joules: float | None = None
 
 
 DROPPED = "dropped"

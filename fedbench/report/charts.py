@@ -35,6 +35,7 @@ AXES = (
     _Axis("traffic", "total_bytes", "Accuracy by bytes sent", "sent up and down, all clients"),
     _Axis("compute", "client_flops", "Accuracy by client work", "work of all clients"),
     _Axis("virtual", "virtual_seconds", "Accuracy by virtual time", "time on the run's clock"),
+    _Axis("energy", "joules", "Accuracy by energy", "energy of all clients"),
     _Axis("wall", "wall_seconds", "Accuracy by wall time", "wall time of the rounds"),
 )
 

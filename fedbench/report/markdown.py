@@ -134,6 +134,7 @@ def _until_target(spent: Mapping[str, float]) -> dict[str, float | None]:
         "flops": spent["client_flops"],
         "seconds": spent["wall_seconds"],
         "virtual_seconds": spent.get("virtual_seconds"),
+        "joules": spent.get("joules"),
     }
 
 

@@ -16,8 +16,9 @@ Scales = tuple[tuple[str, float], ...]
 BYTES: Scales = (("kB", 1e-3), ("MB", 1e-6), ("GB", 1e-9), ("TB", 1e-12))
 FLOPS: Scales = (("MFLOP", 1e-6), ("GFLOP", 1e-9), ("TFLOP", 1e-12), ("PFLOP", 1e-15))
 SECONDS: Scales = (("s", 1.0),)
+JOULES: Scales = (("mJ", 1e3), ("J", 1.0), ("kJ", 1e-3), ("MJ", 1e-6))
 
-SCALES: dict[str, Scales] = {"B": BYTES, "FLOP": FLOPS, "s": SECONDS}
+SCALES: dict[str, Scales] = {"B": BYTES, "FLOP": FLOPS, "s": SECONDS, "J": JOULES}
 """The units that a report chooses from, by the recorded unit; another one is shown as it is."""
 
 
@@ -59,6 +60,7 @@ TOTALS = (
     ShownMetric("paper_comp_tflop", "paper's Comp."),
     ShownMetric("wall_seconds", "wall time"),
     ShownMetric("virtual_seconds", "virtual time"),
+    ShownMetric("joules", "energy"),
 )
 """The figures of whole runs that the main table shows where nothing else is asked for."""
 
@@ -78,6 +80,7 @@ SPENDINGS = (
     ShownMetric("client_flops", "client work"),
     ShownMetric("wall_seconds", "wall time"),
     ShownMetric("virtual_seconds", "virtual time"),
+    ShownMetric("joules", "energy"),
 )
 """What reaching a target accuracy costs."""
 

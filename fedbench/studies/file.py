@@ -261,6 +261,10 @@ class StudyFile(Section):
                         f"{name}: is of the test split, which reports and does not choose; with "
                         f"data.validation_fraction={config.data.validation_fraction:g} choose by {CHOOSERS[name]}"
                     )
+        for name in self.metrics():
+            needs = OBJECTIVES[name].needs
+            if config.delays.profile is None and (needs == "profile" or (needs and not config.asynchronous)):
+                raise ConfigError(f"{name}: is recorded where the virtual clock follows devices; set delays.profile")
         if not config.asynchronous:
             for name in self.metrics():
                 if OBJECTIVES[name].is_asynchronous:

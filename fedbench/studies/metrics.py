@@ -14,6 +14,7 @@ TO_TARGET = {
     "flops_to_target": METRICS["client_flops"],
     "rounds_to_target": METRICS["rounds"],
     "virtual_seconds_to_target": METRICS["virtual_seconds"],
+    "joules_to_target": METRICS["joules"],
 }
 """Objectives that ask what had been spent when the target was first reached."""
 

@@ -47,6 +47,7 @@ QUANTITIES: dict[str, Quantity] = {
     "paper_comm_gb": Quantity(METRICS["paper_comm_gb"], "GB", 1, 2),
     "paper_comp_tflop": Quantity(METRICS["paper_comp_tflop"], "TFLOP", 1, 2),
     "virtual_seconds": Quantity(METRICS["virtual_seconds"], "s", 1),
+    "joules": Quantity(METRICS["joules"], "J", 1),
     "wall_seconds": Quantity(METRICS["wall_seconds"], "s", 1, 1),
     "epochs": Quantity(METRICS["epochs"], "", 1, 1),
     "step_norm": Quantity(METRICS["step_norm"], "", 1),

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from fedbench.accounting.totals import added
 from fedbench.config.passwords import without_passwords
 from fedbench.records.client_scores import CLIENT_FIGURES
 from fedbench.records.observers import RunDescription, Verdict
@@ -111,6 +112,7 @@ class MlflowTracker:
         self._run: RunDescription | None = None
         self._started = 0
         self._uplink = self._downlink = self._flops = 0
+        self._joules: float | None = 0.0
 
     @property
     def run_id(self) -> str | None:
@@ -158,6 +160,7 @@ class MlflowTracker:
         self._uplink += record.uplink_bytes
         self._downlink += record.downlink_bytes
         self._flops += record.client_flops
+        self._joules = added(self._joules, record.joules)
         metrics: dict[str, float | None] = {
             "test/accuracy": record.test_accuracy,
             "test/loss": record.test_loss,
@@ -173,7 +176,9 @@ class MlflowTracker:
             ROUND_SECONDS: record.wall_seconds,
             "async/staleness_mean": record.staleness_mean,
             "async/staleness_max": record.staleness_max,
-            "async/virtual_s": record.virtual_seconds,
+            "time/virtual_s": record.virtual_seconds,
+            "energy/joules": self._joules,
+            "async/virtual_s": record.virtual_seconds if record.phase == "async" else None,
             "async/epochs": record.epochs,
             **{f"steps/{name}": getattr(record, name) for name in STEP_FIGURES},
             **{f"probe/{name}": getattr(record, name) for name in PROBE_FIGURES},
@@ -218,6 +223,7 @@ class MlflowTracker:
         process.close()
         self._process = None
         self._uplink = self._downlink = self._flops = 0
+        self._joules = 0.0
         self.open(run, self._started)
         for row in history.to_pylist():
             self.round_finished(RoundRecord(**row), ())

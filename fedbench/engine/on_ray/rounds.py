@@ -114,8 +114,8 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         everything = tuple(range(len(self._versions)))
         self._put_client_states(state["clients"], self._server.payload.remote(everything))
 
-    def plan(self, round_index: int) -> RoundPlan:
-        plan: RoundPlan = self._ask(self._server.plan.remote(round_index))
+    def plan(self, round_index: int, available: Sequence[int] | None = None) -> RoundPlan:
+        plan: RoundPlan = self._ask(self._server.plan.remote(round_index, available))
         self._versions = plan.versions
         return plan
 

@@ -62,8 +62,8 @@ class InlineRoundExecutor(RoundExecutor):
         self._losses: dict[int, float] = {}
         self._norms: dict[int, tuple[float, ...]] = {}
 
-    def plan(self, round_index: int) -> RoundPlan:
-        return self._server.plan(round_index)
+    def plan(self, round_index: int, available: Sequence[int] | None = None) -> RoundPlan:
+        return self._server.plan(round_index, available)
 
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         trained, reports = leave_out(plan.cohort, limit, self._sizes)

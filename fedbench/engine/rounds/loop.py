@@ -17,6 +17,7 @@ from fedbench.engine.client_scoring import NO_CLIENT_SCORES, NOT_SCORED, ClientS
 from fedbench.engine.divergence import check_accepted, check_finite
 from fedbench.engine.interfaces import EvaluationPhase, RoundExecutor
 from fedbench.engine.probing import NOT_PROBED, Probing
+from fedbench.engine.rounds.virtual_rounds import VirtualRounds
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.records.client_scores import by_file, client_score_figures
 from fedbench.records.measured import round_figures, round_rows
@@ -42,6 +43,7 @@ class RoundLoop:
         client_scoring: ClientScoring = NOT_SCORED,
         own_models_of: Sequence[int] = (),
         metrics: Metrics | None = None,
+        virtual: VirtualRounds | None = None,
     ) -> None:
         """Args:
         executor: trains and scores.
@@ -56,7 +58,9 @@ class RoundLoop:
         client_scoring: in which rounds clients are scored on their held-out rows.
         own_models_of: the clients whose own models are scored in place of a global one; (): there is one.
         metrics: puts the further metrics of an evaluation together; None: there are none.
+        virtual: the virtual clock, by which participants may be dropped; None: there is none.
         """
+        self._virtual = virtual
         self._own_models_of = own_models_of
         self._executor = executor
         self._costs = costs
@@ -75,12 +79,15 @@ class RoundLoop:
 
     def state(self) -> Tree:
         """Everything that the loop keeps between two rounds, for a checkpoint."""
-        return {"next_round": self._next_round, "paper": [self._comm_gb, self._comp_tflop]}
+        clock = {} if self._virtual is None else {"virtual": self._virtual.state()}
+        return {"next_round": self._next_round, "paper": [self._comm_gb, self._comp_tflop]} | clock
 
     def restore(self, state: Tree) -> None:
         """Continue from a state that `state` returned."""
         self._next_round = state["next_round"]
         self._comm_gb, self._comp_tflop = state["paper"]
+        if self._virtual is not None:
+            self._virtual.restore(state["virtual"])
 
     @property
     def next_round(self) -> int:
@@ -112,9 +119,14 @@ class RoundLoop:
         executor, costs, tracking_seconds = self._executor, self._costs, 0.0
         for index in range(self._next_round, self._rounds):
             clock = Stopwatch()
-            plan = executor.plan(index)
+            virtual = self._virtual
+            opening = None if virtual is None else virtual.open(index)
+            plan = executor.plan(index, None if opening is None else opening.available)
+            times = None if virtual is None or opening is None else virtual.times(plan, opening)
             dispatch_seconds = clock.lap()
             limit = self._dropped_clients.limit(index)
+            if virtual is not None and times is not None:
+                limit = virtual.limit(times)
             training = executor.train(plan, limit)
             check_accepted(index, training.reports, self._remedy, limit)
             training_wall = clock.lap()
@@ -130,7 +142,10 @@ class RoundLoop:
             evaluation_seconds = clock.lap() + training.scoring_seconds
             comm, comp = costs.paper(plan.cohort, plan.sent, plan.active.partial)
             self._comm_gb, self._comp_tflop = added(self._comm_gb, comm), self._comp_tflop + comp
-            clients = client_records(plan, training, evaluation, costs, self._attackers)
+            if virtual is not None and times is not None:
+                times = virtual.close(times, plan, training.reports)
+            of_clients = None if times is None else times.clients
+            clients = client_records(plan, training, evaluation, costs, self._attackers, of_clients)
             scores = Scores.of(evaluation.scores if evaluation else (), self._metrics)
             norms = [report.step_norms for report in training.reports if report.step_norms and report.status == "ok"]
             divergences = outcome.divergences if self._records_divergence else ()
@@ -154,7 +169,9 @@ class RoundLoop:
                     paper_comp_tflop=self._comp_tflop,
                     update_norm=outcome.update_norm,
                     wall_seconds=clock.total() + tracking_seconds,
-                    virtual_seconds=None,
+                    virtual_seconds=None if times is None else times.end,
+                    joules=None if times is None else times.joules,
+                    waited_seconds=None if opening is None else opening.waited,
                     rejected_clients=sum(client.status == "rejected" for client in clients),
                     dispatch_seconds=dispatch_seconds,
                     transfer_seconds=training.load_seconds + max(0.0, training_wall - training.busy_seconds),

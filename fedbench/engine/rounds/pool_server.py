@@ -6,6 +6,7 @@ method's rule changes the pool (`ServerRule.recombine`). The global model, for e
 of the pool, as the rule left it or as the clients did (`ServerRule.averages_trained`).
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,8 +35,8 @@ class PoolServer(Server):
         self._pool = ModelPool(spec.table, self._vectors, spec.cohort_size, len(spec.sizes))
         self._models_of: dict[int, int] = {}
 
-    def _make_plan(self, round_index: int) -> RoundPlan:
-        return replace(super()._make_plan(round_index), own_starts=True)
+    def _make_plan(self, round_index: int, available: Sequence[int] | None) -> RoundPlan:
+        return replace(super()._make_plan(round_index, available), own_starts=True)
 
     def _download(self, round_index: int, cohort: tuple[int, ...]) -> Starts:
         order = generator(self._spec.seed, "pool", round_index).permutation(len(cohort))

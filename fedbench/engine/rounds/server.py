@@ -71,9 +71,14 @@ class Server:
         self._accepted: list[int] = []
         self._client_weights: Values | None = None
 
-    def plan(self, round_index: int) -> RoundPlan:
-        """Open round `round_index`: draw the cohort, choose the layer groups, count each participant's download."""
-        plan = self._make_plan(round_index)
+    def plan(self, round_index: int, available: Sequence[int] | None = None) -> RoundPlan:
+        """Open round `round_index`: draw the cohort, choose the layer groups, count each participant's download.
+
+        Args:
+            round_index: the round, from 0.
+            available: the clients that may take part, ascending; None: all.
+        """
+        plan = self._make_plan(round_index, available)
         if (rows_bytes := self._spec.rows_bytes) is not None:
             plan = replace(plan, uplink_bytes=(0 if round_index else rows_bytes,), downlink_bytes=(0,))
         self._plan = plan
@@ -91,10 +96,10 @@ class Server:
         self._client_weights = None
         return plan
 
-    def _make_plan(self, round_index: int) -> RoundPlan:
+    def _make_plan(self, round_index: int, available: Sequence[int] | None) -> RoundPlan:
         spec, groups = self._spec, self._layout.groups
         cohort = draw_cohort(
-            spec.sampler, round_index, spec.cohort_size, spec.sizes, spec.seed, self._history, RunError
+            spec.sampler, round_index, spec.cohort_size, spec.sizes, spec.seed, self._history, RunError, available
         )
         active, client_groups = checked_groups(
             spec.schedule, round_index, groups, spec.seed, self._feedback, cohort, RunError, self._clients()
