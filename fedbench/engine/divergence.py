@@ -48,8 +48,8 @@ def check_accepted(round_index: int, reports: Sequence[ClientReport], remedy: st
             )
         if limit is not None and limit.cause:
             raise RunError(
-                f"{where}: all {len(reports)} participants {limit.cause}; let more clients take part, or give them more "
-                "time"
+                f"{where}: all {len(reports)} participants {limit.cause}; let more clients take part, or give them "
+                "more time"
             )
         raise RunError(f"{where}: all {len(reports)} participants were dropped in the run that is replayed or resumed")
     causes, advice = [], []

@@ -73,6 +73,7 @@ def _per_round(problem: Problem, length: int | None) -> Iterator[Costs]:
             config.participation.sampler,
             config.chosen_exchange,
             problem.server.clients,
+            problem.world,
         )
         yield from projected[done:]
         if upto == length or upto >= MOST_ROUNDS:

@@ -146,6 +146,7 @@ def codec() -> Codec:
     from fedbench.engine.arrivals.server import SentParameters
     from fedbench.engine.messages import ClientReport, FinishedTask, TaskOrder
     from fedbench.planning.schedules import ActiveGroups, Feedback
+    from fedbench.planning.worlds import ClientTimes
     from fedbench.protocol.client_state import ClientState
 
     return Codec(
@@ -158,5 +159,6 @@ def codec() -> Codec:
         Feedback,
         FinishedTask,
         DispatchedTask,
+        ClientTimes,
         SentParameters,
     )

@@ -23,6 +23,7 @@ from fedbench.planning.delays import DelaysSection
 from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import draw_cohort
 from fedbench.planning.schedules import Feedback
+from fedbench.planning.worlds import total_joules
 from fedbench.protocol.layout import BYTES_PER_VALUE
 
 
@@ -154,7 +155,9 @@ def estimate(config: ExperimentConfig) -> Estimate:
         seconds = finished[-1].record.virtual_seconds
         summed = total(per_round)
         remark, kept = "; ".join(remarks), foreseen_kept(problem)
-        return Estimate(title, remark, tuple(kinds), tuple(per_round), summed, full, seconds, kept)
+        known = [row.record.joules for row in finished] if problem.world is not None else [None]
+        joules = total_joules(known)
+        return Estimate(title, remark, tuple(kinds), tuple(per_round), summed, full, seconds, kept, joules=joules)
     per_round = costs.project(
         config.schedule,
         problem.rounds,

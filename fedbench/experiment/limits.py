@@ -84,8 +84,8 @@ def check_arrivals(config: ExperimentConfig, plan: ArrivalPlan | None) -> None:
         )
     if expected < FEWEST_ARRIVALS:
         raise ConfigError(
-            f"{given}: no update would arrive in {plan.rounds} rounds, a task takes delays.mean_seconds="
-            f"{config.delays.mean_seconds:g} s; raise it"
+            f"{given}: no update would arrive in {plan.rounds} rounds, a task takes {_task_seconds(config, plan)} s; "
+            "raise it"
         )
 
 
@@ -95,4 +95,11 @@ def expected_arrivals(config: ExperimentConfig, plan: ArrivalPlan) -> float | No
         return float(plan.rounds * (plan.arrivals_per_round or plan.workers))
     if config.delays.clock == "wall" or config.delays.replay is not None:
         return None
-    return plan.rounds * plan.workers * (plan.seconds_per_round / config.delays.mean_seconds)
+    return plan.rounds * plan.workers * (plan.seconds_per_round / (plan.task_seconds or config.delays.mean_seconds))
+
+
+def _task_seconds(config: ExperimentConfig, plan: ArrivalPlan) -> str:
+    """The mean service time, with the key that it comes from."""
+    if plan.task_seconds is None:
+        return f"delays.mean_seconds={config.delays.mean_seconds:g}"
+    return f"{plan.task_seconds:.3g}"

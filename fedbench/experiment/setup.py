@@ -4,7 +4,7 @@ Whatever can be wrong with an experiment shows here or in `fedbench.experiment.f
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 
 import numpy as np
@@ -42,8 +42,8 @@ from fedbench.experiment.references import remarks_on_references, round_length
 from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.experiment.task_limits import check_task
+from fedbench.experiment.virtual_world import make_world, mean_task_seconds, unknown_energies
 from fedbench.models.features import check_features
-from fedbench.experiment.virtual_world import make_world, unknown_energies
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors
@@ -191,7 +191,9 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         rows_bytes=federation.pooled_bytes,
         reports_norms=config.schedule.reads_gradient_norms,
     )
-    arrivals = arrival_plan(config, federation.sizes, length, rounds)
+    arrivals = arrival_plan(config, federation.sizes, length, rounds, world)
+    if arrivals is not None and world is not None:
+        arrivals = replace(arrivals, task_seconds=mean_task_seconds(world, costs, arrivals))
     check_arrivals(config, arrivals)
     spec = HostSpec(
         model=config.model,

@@ -8,18 +8,21 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.errors import ConfigError
 from fedbench.planning.delays import IN_ROUNDS_TOO
+from fedbench.planning.worlds import World
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import SGD
 
 
 def arrival_plan(
-    config: ExperimentConfig, sizes: tuple[int, ...], local: LocalLength, rounds: int
+    config: ExperimentConfig, sizes: tuple[int, ...], local: LocalLength, rounds: int, world: World | None = None
 ) -> ArrivalPlan | None:
     """The run that is asked for; None where the method works in rounds.
 
     Args:
         sizes: samples of each client of the population.
         local: how many minibatches local training has.
+        rounds: rows of the records.
+        world: devices, links and times of the clients; None where no profile is set.
 
     Raises:
         ConfigError: names the combination and the reason.
@@ -30,8 +33,8 @@ def arrival_plan(
             if key in IN_ROUNDS_TOO:
                 continue
             raise ConfigError(
-                f"delays.{delays.shown(key)}: has no effect with algorithm.name={config.method.name}, which works in rounds; "
-                "leave it out, or choose an asynchronous algorithm or server"
+                f"delays.{delays.shown(key)}: has no effect with algorithm.name={config.method.name}, which works in "
+                "rounds; leave it out, or choose an asynchronous algorithm or server"
             )
         return None
     workers = config.slots()
@@ -52,6 +55,7 @@ def arrival_plan(
         learning_rate=config.local.lr_schedule,
         local=local,
         attackers=config.participation.attackers(config.data.clients, config.seed),
+        world=world,
     )
 
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Iterator
 
+from fedbench.accounting.costs import CostModel
 from fedbench.config.experiment import ExperimentConfig
+from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.errors import ConfigError
 from fedbench.planning.worlds import World
 
@@ -19,13 +21,13 @@ def make_world(config: ExperimentConfig) -> World | None:
     given = f"delays.{delays.shown('profile')}"
     if config.method.pools_rows:
         raise ConfigError(
-            f"{given} with algorithm.name={config.method.name}: the rows are in one place, which is no client's device; "
-            "leave delays.profile out"
+            f"{given} with algorithm.name={config.method.name}: the rows are in one place, which is no client's device;"
+            " leave delays.profile out"
         )
     if participation.round_deadline is not None:
         raise ConfigError(
-            f"participation.round_deadline={participation.round_deadline:g} with {given}: real time would decide who is "
-            "dropped on the virtual clock; set delays.deadline, in virtual seconds"
+            f"participation.round_deadline={participation.round_deadline:g} with {given}: real time would decide who "
+            "is dropped on the virtual clock; set delays.deadline, in virtual seconds"
         )
     if config.runtime.max_failed_clients and delays.replay is None and delays.uplink_groups is not None:
         raise ConfigError(
@@ -38,6 +40,20 @@ def make_world(config: ExperimentConfig) -> World | None:
             "of one's own draws from all clients, also from those that are off; choose uniform, weighted or oort"
         )
     return delays.world(config.seed, config.data.clients)
+
+
+def mean_task_seconds(world: World, costs: CostModel, plan: ArrivalPlan) -> float:
+    """Mean seconds of a full update's task, each client's on its device, as if everyone were always on."""
+    groups = costs.layout.all_groups
+    nbytes = costs.uplink_bytes(groups)
+    total = 0.0
+    for client, profile in enumerate(world.profiles):
+        first = plan.local.epoch(plan.sizes[client])[0]
+        flops = costs.minibatch_flops(groups, first) if plan.gradient else costs.client_flops(groups, client)
+        link = profile.link
+        total += flops / profile.device.flops_per_second + 2 * link.latency_seconds
+        total += nbytes / link.down_bytes_per_second + nbytes / link.up_bytes_per_second
+    return total / len(world.profiles)
 
 
 def unknown_energies(world: World | None) -> Iterator[str]:

@@ -4,6 +4,7 @@ An `Availability` says for each client the spans of the virtual clock in which i
 about them. All of it is a function of the seed and the client, so that a run that goes on finds what it left.
 """
 
+import itertools
 import math
 from abc import abstractmethod
 from bisect import bisect_right
@@ -147,7 +148,7 @@ class Trace(Availability):
             rows.setdefault(client, []).append((start, end))
         for client, spans in rows.items():
             spans.sort()
-            for (_, end), (start, _) in zip(spans, spans[1:], strict=False):
+            for (_, end), (start, _) in itertools.pairwise(spans):
                 if start < end:
                     raise ConfigError(f"{given}: client {client} comes at {start:g} s and is there until {end:g} s")
             if self.repeat_seconds is not None and spans[-1][1] > self.repeat_seconds:
@@ -229,12 +230,13 @@ class Presence:
             most = max(most, len(there))
             if len(there) >= count:
                 return time, there
-            time = min((self.on_from(client, time) for client in self._clients if client not in there), default=math.inf)
+            comings = [self.on_from(client, time) for client in self._clients if client not in there]
+            time = min(comings, default=math.inf)
             if time - now > MOST_WAITING_SECONDS:
                 break
         raise RunError(
-            f"round {round_index + 1}: {count} clients are needed and at most {most} are on at once from {now:,.0f} s of "
-            "the virtual clock on; lower participation.clients_per_round, or change delays.availability"
+            f"round {round_index + 1}: {count} clients are needed and at most {most} are on at once from {now:,.0f} s "
+            "of the virtual clock on; lower participation.clients_per_round, or change delays.availability"
         )
 
     def _place(self, client: int, now: float) -> int:

@@ -1,4 +1,4 @@
-"""The `delays.uplink_groups` section: clients that share the bandwidth of one uplink, as those of a household or cell do.
+"""The `delays.uplink_groups` section: clients that share the bandwidth of one uplink, as those of a household do.
 
 The clients of a group that send at a time t share its bandwidth B by max-min fairness (Bertsekas and Gallager, "Data
 Networks", section 6.5): with b_i the bandwidth of client i's own link, each sends at
@@ -58,8 +58,8 @@ class UplinkGroups(Section):
         assert self.clients is not None
         if len(self.clients) != clients:
             raise ConfigError(
-                f"delays.uplink_groups.clients: has {len(self.clients)} groups for data.clients={clients}; give one for "
-                "each client"
+                f"delays.uplink_groups.clients: has {len(self.clients)} groups for data.clients={clients}; give one "
+                "for each client"
             )
         return self.clients
 

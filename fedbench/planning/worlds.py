@@ -4,7 +4,7 @@ Of a client that receives D bytes, computes F FLOPs and sends U bytes, with the 
 
     download  d = latency + D / down      (0 where D = 0)
     compute   c = F / speed
-    upload    u = latency + U / up        (0 where U = 0; longer where the uplink is shared: `fedbench.planning.uplinks`)
+    upload    u = latency + U / up        (0 where U = 0; longer on a shared uplink: `fedbench.planning.uplinks`)
     energy    E = F e_F + D e_D + U e_U.
 
 A round lasts until the slowest participant has sent its update, max_i (d_i + c_i + u_i), or until `delays.deadline`,
@@ -153,9 +153,7 @@ class World:
         deadline = math.inf if self.deadline is None else start + self.deadline
         leaves = {client: self._leaves(client, start) for client in cohort}
         stops = {client: min(leaves[client], deadline) for client in cohort}
-        received = {
-            client: start + self._download(client, work) for client, work in zip(cohort, works, strict=True)
-        }
+        received = {client: start + self._download(client, work) for client, work in zip(cohort, works, strict=True)}
         computed = {
             client: received[client] + work.flops / self.profiles[client].device.flops_per_second
             for client, work in zip(cohort, works, strict=True)

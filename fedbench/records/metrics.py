@@ -316,8 +316,9 @@ _EVERY = (
         grows=True, needs="profile", undefined="Only with delays.profile, of devices whose energies are known",
     ),
     Metric(
-        "waited_seconds", "virtual time until enough clients were on", "s", _running_total_where_known("waited_seconds"),
-        grows=True, needs="profile", undefined="Only with delays.profile do rounds wait for clients",
+        "waited_seconds", "virtual time until enough clients were on", "s",
+        _running_total_where_known("waited_seconds"), grows=True, needs="profile",
+        undefined="Only with delays.profile do rounds wait for clients",
     ),
     Metric("arrivals", "updates that arrived", is_asynchronous=True),
     Metric("lost_updates", "updates of clients that dropped out", is_asynchronous=True),

@@ -149,10 +149,11 @@ CLIENT_SCHEMA = pa.schema(
 )
 """`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline, or gone off before).
 virtual_start: the virtual clock when the client began, in seconds; virtual_*_seconds: how long it then received,
-computed and sent, until it was done or dropped; joules: energy that it spent on that. Null without `delays.profile`. byzantine: whether
-the client attacks (`participation.byzantine`), whose train_loss is the one on the labels that it trained on; null in
-runs of earlier versions. own_test_accuracy: of the client's own model on the common test split, in runs without a
-global model (algorithm=local); null elsewhere."""
+computed and sent, until it was done or dropped; joules: energy that it spent on that; null without `delays.profile`.
+
+byzantine: whether the client attacks (`participation.byzantine`), whose train_loss is the one on the labels that it
+trained on; null in runs of earlier versions. own_test_accuracy: of the client's own model on the common test split, in
+runs without a global model (algorithm=local); null elsewhere."""
 
 ARRIVAL_SCHEMA = pa.schema(
     [

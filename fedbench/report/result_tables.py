@@ -65,7 +65,7 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), 
         )
     explained = (
         ({"best_accuracy"}, how_chosen({run.chosen_on for method in methods for run in method.runs})),
-        ({"uplink_bytes", "downlink_bytes", "total_bytes", "client_flops", "virtual_seconds"}, SUMS),
+        ({"uplink_bytes", "downlink_bytes", "total_bytes", "client_flops", "virtual_seconds", "joules"}, SUMS),
         ({"paper_comm_gb", "paper_comp_tflop"}, PAPER),
         ({"wall_seconds"}, WALL),
     )

@@ -14,6 +14,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.messages import TaskOrder
 from fedbench.errors import ConfigError, RunError
 from fedbench.planning.delays import DelaysSection
+from fedbench.planning.worlds import ClientTimes
 from fedbench.randomness import generator
 
 NEVER = math.inf
@@ -45,7 +46,9 @@ class Clock(ABC):
     name: str
 
     @abstractmethod
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
+    def dispatched(
+        self, order: TaskOrder, now: float, share: float, nbytes: int, times: ClientTimes | None = None
+    ) -> float | None:
         """Note that a task begins.
 
         Args:
@@ -53,6 +56,7 @@ class Clock(ABC):
             now: time of the clock, in seconds.
             share: its FLOPs, as a fraction of those of a full update by a client of mean size.
             nbytes: bytes that it sends, down and up together.
+            times: how long it takes on its client's device; None: as long as the clock has it.
 
         Returns:
             The time of the clock at which its update will arrive, `NEVER` where that is not known beforehand. None
@@ -81,7 +85,7 @@ class Clock(ABC):
 
 
 class VirtualClock(Clock):
-    """Draws each service time from (seed, client, number of the client's tasks before).
+    """Draws each service time from (seed, client, number of the client's tasks before), or takes it from a device.
 
     Of tasks that end at the same time, the one that was dispatched earlier comes first.
     """
@@ -99,17 +103,23 @@ class VirtualClock(Clock):
         self._slow = delays.slow_clients(seed, clients)
         self._heap: list[TaskEnd] = []
 
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
+    def dispatched(
+        self, order: TaskOrder, now: float, share: float, nbytes: int, times: ClientTimes | None = None
+    ) -> float | None:
         delays = self._delays
         rng = generator(self._seed, "service time", order.client, order.visit)
-        seconds = delays.mean_seconds * delays.distribution.draw(rng) * share
-        if order.client in self._slow:
-            seconds *= delays.slow_factor
-        if delays.bandwidth is not None:
-            seconds += nbytes / delays.bandwidth
+        if times is None:
+            seconds = delays.mean_seconds * delays.distribution.draw(rng) * share
+            if order.client in self._slow:
+                seconds *= delays.slow_factor
+            if delays.bandwidth is not None:
+                seconds += nbytes / delays.bandwidth
+        else:
+            seconds = times.end - now
         lost = bool(rng.random() < delays.drop_rate)
         if lost:
             seconds += delays.away_seconds
+        lost = lost or (times is not None and not times.done)
         heapq.heappush(self._heap, TaskEnd(now + seconds, order.number, lost))
         return None if lost else now + seconds
 
@@ -137,7 +147,9 @@ class WallClock(Clock):
         self._ready = ready
         self._began = time.perf_counter()
 
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
+    def dispatched(
+        self, order: TaskOrder, now: float, share: float, nbytes: int, times: ClientTimes | None = None
+    ) -> float | None:
         return NEVER
 
     def next(self, until: float) -> TaskEnd | None:
@@ -177,7 +189,9 @@ class ReplayClock(Clock):
             tasks_to_come.append((row["client"], None if row["status"] == "lost" else row["arrived_seconds"]))
         self._in_flight: dict[int, TaskOrder] = {}
 
-    def dispatched(self, order: TaskOrder, now: float, share: float, nbytes: int) -> float | None:
+    def dispatched(
+        self, order: TaskOrder, now: float, share: float, nbytes: int, times: ClientTimes | None = None
+    ) -> float | None:
         self._in_flight[order.worker] = order
         tasks_to_come = self._of_worker.get(order.worker)
         if not tasks_to_come:

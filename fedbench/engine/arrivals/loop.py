@@ -8,17 +8,25 @@ from fedbench.accounting.costs import CostModel
 from fedbench.accounting.ledger import TransferLedger
 from fedbench.accounting.totals import Costs, added
 from fedbench.checkpoints.state import Tree
+from fedbench.engine.arrivals.candidates import Candidates
 from fedbench.engine.arrivals.clocks import NEVER, Clock, TaskEnd
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.engine.arrivals.progress import DispatchedTask, RoundInProgress
-from fedbench.engine.bookkeeping import FinishedRound, Stopwatch, check_failures, mean_loss, updates_by_group
+from fedbench.engine.bookkeeping import (
+    FinishedRound,
+    Stopwatch,
+    check_failures,
+    mean_loss,
+    updates_by_group,
+    virtual_figures,
+)
 from fedbench.engine.divergence import check_accepted, check_finite, remedy
 from fedbench.engine.interfaces import EvaluationPhase, TaskExecutor
 from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.errors import RunError
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import ActiveGroups, Feedback
-from fedbench.randomness import generator
+from fedbench.planning.worlds import Work, total_joules
 from fedbench.records.schema import ArrivalRecord, ClientRecord, RoundRecord
 from fedbench.training.scores import Metrics, Scores
 
@@ -40,6 +48,10 @@ SAVED_ATTRIBUTES = (
     "_comp_tflop",
 )
 """Attributes of `ArrivalLoop` that a checkpoint holds."""
+
+
+MOST_LOST_IN_A_ROW = 10_000
+"""Lost tasks without an update between them, after which nothing is expected to arrive any more."""
 
 
 class ArrivalLoop:
@@ -85,6 +97,7 @@ class ArrivalLoop:
         self._next_round = self._step_round = 0
         self._dispatched = self._arrived = self._applied = 0
         self._now = 0.0
+        self._candidates = Candidates(plan)
         self._samples_passed = 0.0
         self._comm_gb: float | None = 0.0
         self._comp_tflop = 0.0
@@ -166,10 +179,14 @@ class ArrivalLoop:
         while goal is None or len(progress.reports) < goal:
             if not plan.method.barrier or len(self._free_slots) == plan.workers:
                 self._step_round = progress.round
-            for slot in self._free_slots:
-                self._dispatch(slot, self._step_round)
-            self._free_slots = []
-            end = self._clock.next(until)
+            self._free_slots = [slot for slot in self._free_slots if not self._dispatch(slot, self._step_round)]
+            comes = self._candidates.next_coming(
+                self._free_slots, self._idle_clients, self._now, progress.round, in_flight=bool(self._in_flight)
+            )
+            end = self._clock.next(min(until, comes))
+            if end is None and comes < NEVER and comes <= until:
+                self._now = comes
+                continue
             if end is None:
                 self._now = until
                 if not self._arrived and progress.round + 1 == plan.rounds:
@@ -182,10 +199,18 @@ class ArrivalLoop:
         if progress.reports:
             check_accepted(progress.round, progress.reports, self._remedy)
 
-    def _dispatch(self, slot: int, round_index: int) -> None:
-        """Give a free slot its next task, with the layer groups and the learning rate of round `round_index`."""
+    def _dispatch(self, slot: int, round_index: int) -> bool:
+        """Give a free slot its next task, with the layer groups and the learning rate of round `round_index`.
+
+        Returns:
+            Whether there was a client for it: False where those that it could go to are off.
+        """
         plan, layout = self._plan, self._costs.layout
-        client = self._draw(slot)
+        client = self._candidates.draw(slot, self._idle_clients, self._dispatched, self._now)
+        if client is None:
+            return False
+        if not self._candidates.own_client:
+            self._idle_clients.remove(client)
         active, (groups,) = checked_groups(
             plan.schedule, round_index, layout.groups, plan.seed, self._feedback, (client,), RunError
         )
@@ -213,25 +238,22 @@ class ArrivalLoop:
             client_flops=self._flops(self._groups, client, order.visit),
         )
         share = self._flops(groups, client, order.visit) / self._mean_full_flops
-        due = self._clock.dispatched(order, self._now, share, down + up)
+        times = None
+        if plan.world is not None:
+            times = plan.world.task(client, self._now, Work(self._flops(groups, client, order.visit), down, up))
+        due = self._clock.dispatched(order, self._now, share, down + up, times)
         self._in_flight[order.number] = DispatchedTask(
-            order, self._applied, self._now, active, down, up, full, due is not None
+            order, self._applied, self._now, active, down, up, full, due is not None, times
         )
         if due is not None:
             self._executor.dispatch(order, self._ledger.versions, due)
-
-    def _draw(self, slot: int) -> int:
-        """Draw an idle client uniformly; where there are as many clients as slots, each slot has its own client."""
-        if len(self._plan.sizes) == self._plan.workers:
-            return slot
-        drawn = int(generator(self._plan.seed, "dispatch", self._dispatched).integers(len(self._idle_clients)))
-        return self._idle_clients.pop(drawn)
+        return True
 
     def _arrive(self, end: TaskEnd, progress: RoundInProgress) -> None:
         """Record the end of a task, apply its update if there is one, and free its slot."""
         task = self._in_flight.pop(end.number)
         order, self._now = task.order, end.seconds
-        if len(self._plan.sizes) != self._plan.workers:
+        if not self._candidates.own_client:
             self._idle_clients = sorted([*self._idle_clients, order.client])
         waited = Stopwatch()
         report = None if end.lost else self._executor.collect(order.number, progress.round)
@@ -255,10 +277,18 @@ class ArrivalLoop:
             )
         )
         self._arrived += 1
+        if (times := task.times_at_end(status, self._plan.world)) is not None:
+            progress.joules.append(times.joules)
         progress.downlink_bytes += task.downlink_bytes
         progress.full += Costs(downlink_bytes=task.full.downlink_bytes)
         if report is not None:
             self._take(task, report, progress)
+        progress.lost_in_a_row = progress.lost_in_a_row + 1 if report is None else 0
+        if progress.lost_in_a_row > MOST_LOST_IN_A_ROW:
+            raise RunError(
+                f"round {progress.round + 1}: the last {progress.lost_in_a_row:,} tasks were lost, since their clients "
+                "went off before they were done; give them more time (delays.availability), or less to do"
+            )
         self._release(order.worker, status)
 
     def _take(self, task: DispatchedTask, report: ClientReport, progress: RoundInProgress) -> None:
@@ -287,6 +317,7 @@ class ArrivalLoop:
                 flops=0 if failed else self._flops(order.groups, order.client, order.visit, report.passes),
                 seconds=report.seconds,
                 byzantine=report.client in plan.attackers,
+                **virtual_figures(task.times_at_end(report.status, plan.world)),
             )
         )
         if not failed:
@@ -369,6 +400,7 @@ class ArrivalLoop:
             validation_loss=scores.validation_loss,
             validation_accuracy=scores.validation_accuracy,
             group_clients=updates_by_group(len(self._groups), progress.trained),
+            joules=None if self._plan.world is None else total_joules(progress.joules),
             **scores.figures,
         )
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 from fedbench.algorithms.arrivals import AsyncAlgorithm
 from fedbench.planning.schedules import Schedule
+from fedbench.planning.worlds import World
 from fedbench.training.minibatches import LocalLength
 from fedbench.training.optimizers import LearningRate
 
@@ -26,6 +27,8 @@ class ArrivalPlan:
         learning_rate: factor on eta, or on the local learning rate, by round.
         local: number and sizes of the minibatches of local training.
         attackers: the Byzantine clients.
+        world: devices, links and times of the clients, which give the service times; None: the clock draws them.
+        task_seconds: mean service time of a full update on these devices; None: `delays.mean_seconds`.
     """
 
     method: AsyncAlgorithm
@@ -41,3 +44,5 @@ class ArrivalPlan:
     learning_rate: LearningRate
     local: LocalLength
     attackers: frozenset[int] = frozenset()
+    world: World | None = None
+    task_seconds: float | None = None

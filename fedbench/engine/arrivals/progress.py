@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from fedbench.accounting.totals import Costs
 from fedbench.engine.messages import ClientReport, TaskOrder
 from fedbench.planning.schedules import ActiveGroups
+from fedbench.planning.worlds import ClientTimes, World, without_training
 from fedbench.records.schema import ArrivalRecord, ClientRecord
 
 
@@ -21,6 +22,7 @@ class DispatchedTask:
         uplink_bytes: bytes that its client will send.
         full: cost of a full update in its place.
         expected: whether its update will arrive; False where its client drops out.
+        times: where its virtual time goes, and its energy; None where no profile is set.
     """
 
     order: TaskOrder
@@ -31,6 +33,22 @@ class DispatchedTask:
     uplink_bytes: int
     full: Costs
     expected: bool
+    times: ClientTimes | None = None
+
+    def times_at_end(self, status: str, world: World | None) -> ClientTimes | None:
+        """Where the task's virtual time went, as it ended; None where no profile is set.
+
+        A task that failed, or whose client dropped out while it was on, counts with its download alone.
+
+        Args:
+            status: ok, rejected, failed or lost.
+            world: the devices of the clients.
+        """
+        if self.times is None or world is None:
+            return None
+        if status == "failed" or (status == "lost" and self.times.done):
+            return without_training(self.times, world.profiles[self.order.client], self.downlink_bytes)
+        return self.times
 
 
 @dataclass
@@ -46,6 +64,8 @@ class RoundInProgress:
         full: cost of the same tasks had each been a full update.
         trained: the layer groups of each update that was applied.
         waited: seconds that the loop waited for results.
+        lost_in_a_row: tasks of clients that went off or dropped out, since the last report.
+        joules: energy of each task that ended; None for one whose profile does not know it.
     """
 
     round: int
@@ -56,6 +76,8 @@ class RoundInProgress:
     full: Costs = field(default_factory=Costs)
     trained: list[tuple[int, ...]] = field(default_factory=list)
     waited: float = 0.0
+    lost_in_a_row: int = 0
+    joules: list[float | None] = field(default_factory=list)
 
     @property
     def accepted(self) -> list[ArrivalRecord]:
