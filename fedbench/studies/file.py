@@ -264,7 +264,9 @@ class StudyFile(Section):
         for name in self.metrics():
             needs = OBJECTIVES[name].needs
             if config.delays.profile is None and (needs == "profile" or (needs and not config.asynchronous)):
-                raise ConfigError(f"{name}: is recorded where the virtual clock follows devices; set delays.profile")
+                raise ConfigError(
+                    f"{name}: with algorithm.name={config.algorithm.name} only runs on devices have it; set delays.profile"
+                )
         if not config.asynchronous:
             for name in self.metrics():
                 if OBJECTIVES[name].is_asynchronous:
