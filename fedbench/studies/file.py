@@ -265,7 +265,7 @@ class StudyFile(Section):
             needs = OBJECTIVES[name].needs
             if config.delays.profile is None and (needs == "profile" or (needs and not config.asynchronous)):
                 raise ConfigError(
-                    f"{name}: with algorithm.name={config.algorithm.name} only runs on devices have it; set delays.profile"
+                    f"{name}: with algorithm.name={config.algorithm.name} only runs on devices have it (delays.profile)"
                 )
         if not config.asynchronous:
             for name in self.metrics():
