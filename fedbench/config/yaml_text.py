@@ -6,8 +6,10 @@ that `yes`, `no`, `on` and `off` can be names. A key that stands twice, an ancho
 that anchors make endless are refused.
 """
 
+import copy
 import re
 import unicodedata
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +31,9 @@ DEEPEST = 40
 
 MOST_NODES = 100_000
 """Values in a text with all anchors written out, at most."""
+
+LONGEST_KEPT = 2**14
+"""Characters of a text whose value is kept, at most: presets and the files of a run are read again and again."""
 
 _PREFIX = "tag:yaml.org,2002:"
 _INT = re.compile(r"^[-+]?[0-9]+$")
@@ -54,6 +59,22 @@ class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with the numbers and truth values of this module."""
 
     yaml_implicit_resolvers: dict[str, list[tuple[str, re.Pattern[str]]]] = {}  # noqa: RUF012  PyYAML's own attribute
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self._depth = 0
+        self._count = 0
+
+    def get_event(self) -> yaml.Event:
+        """The next event, whose nesting is checked before PyYAML's recursion meets it."""
+        event: yaml.Event = super().get_event()  # type: ignore[no-untyped-call]
+        self._depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if self._depth > DEEPEST:
+            raise YamlFault(f"is nested more than {DEEPEST} levels deep")
+        self._count += 1
+        if self._count > 2 * MOST_NODES:
+            raise YamlFault(f"has more than {MOST_NODES:,} values")
+        return event
 
 
 class _Dumper(yaml.SafeDumper):
@@ -87,9 +108,12 @@ def parse_yaml(text: str) -> Any:
     >>> parse_yaml("{lr: 1e-6, seed: 010, name: on}")
     {'lr': 1e-06, 'seed': 10, 'name': 'on'}
     """
+    return copy.deepcopy(_kept(text)) if len(text) <= LONGEST_KEPT else _parsed(text)
+
+
+def _parsed(text: str) -> Any:
     check_printable(text)
     try:
-        _check_events(text)
         loader = _Loader(text)
         try:
             node = loader.get_single_node()
@@ -103,6 +127,9 @@ def parse_yaml(text: str) -> Any:
         raise
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise YamlFault(" ".join(str(error).split())[:300]) from None
+
+
+_kept = lru_cache(maxsize=512)(_parsed)
 
 
 def read_yaml(path: Path, label: str) -> dict[str, Any]:
@@ -174,17 +201,6 @@ def name_of(source: str | Path) -> str:
     plain = unicodedata.normalize("NFKD", Path(source).stem)
     plain = "".join(character for character in plain if not unicodedata.combining(character))
     return re.sub(r"[^A-Za-z0-9._-]+", "-", plain).strip("-") or "experiment"
-
-
-def _check_events(text: str) -> None:
-    """Check nesting before PyYAML's recursion meets it."""
-    depth = 0
-    for count, event in enumerate(yaml.parse(text, Loader=_Loader)):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if depth > DEEPEST:
-            raise YamlFault(f"is nested more than {DEEPEST} levels deep")
-        if count > 2 * MOST_NODES:
-            raise YamlFault(f"has more than {MOST_NODES:,} values")
 
 
 def _check_node(node: Node, known: dict[int, tuple[int, int]], around: tuple[int, ...]) -> tuple[int, int]:
