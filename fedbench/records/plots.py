@@ -19,6 +19,7 @@ from fedbench.records.headline import as_recorded, best_rounds, chosen_on, score
 from fedbench.records.metrics import METRICS
 from fedbench.records.observers import RunDescription
 from fedbench.records.step_plot import step_figure
+from fedbench.records.timeline import timeline_figure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -117,6 +118,7 @@ def save_figures(
     directory: Path,
     arrivals: pa.Table | None = None,
     steps: pa.Table | None = None,
+    clients: pa.Table | None = None,
 ) -> list[Path]:
     """Write all figures of a run into `directory` as NAME.png.
 
@@ -128,6 +130,8 @@ def save_figures(
         drawn["step_norms"] = step_figure(steps, rounds, run)
     if run.client_class_counts and run.class_names:
         drawn["partition"] = partition_figure(run)
+    if clients is not None and (timeline := timeline_figure(rounds, clients, run, arrivals)) is not None:
+        drawn["timeline"] = timeline
     directory.mkdir(parents=True, exist_ok=True)
     paths = []
     for name, figure in drawn.items():

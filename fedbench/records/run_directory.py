@@ -330,7 +330,8 @@ class RunDirectory:
         from fedbench.records.plots import save_figures
 
         try:
-            save_figures(self.history(), run, self.path / PLOTS, self.arrivals(), self._rows[STEPS].table())
+            tables = self.arrivals(), self._rows[STEPS].table(), self._rows[CLIENTS].table()
+            save_figures(self.history(), run, self.path / PLOTS, *tables)
         except Exception as error:  # a figure is never worth a run
             self.warning = f"the plots could not be drawn: {type(error).__name__}: {error}"
 
