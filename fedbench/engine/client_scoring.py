@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fedbench.data.base import IntArray
+from fedbench.tasks.kinds import TaskName
 from fedbench.training.scores import RowsScore
 
 
@@ -15,11 +16,13 @@ class ClientScoring:
         every: rounds from one to the next; 0: there are none.
         rounds: number of rounds of the run; the last one is always among them.
         participants: whether participants are scored as they train, beside all clients after the round.
+        task: of the run, whose metric says which clients are the worst.
     """
 
     every: int = 0
     rounds: int = 0
     participants: bool = True
+    task: TaskName = "classification"
 
     def is_due(self, round_index: int) -> bool:
         """Whether clients are scored in round `round_index`, counted from 0."""

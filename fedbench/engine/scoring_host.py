@@ -1,5 +1,6 @@
 """A host that scores its model: the global one on the splits, and clients' on their own rows."""
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,7 +17,9 @@ from fedbench.errors import RunError
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
+from fedbench.tasks.kinds import TASKS
 from fedbench.training.evaluation import Rows, recalibrate, score_batches
+from fedbench.training.metric_names import ALWAYS
 from fedbench.training.metrics import EvaluationMetrics
 from fedbench.training.scores import BatchScore, EvaluationBatch, RowsScore, batch_borders
 
@@ -41,6 +44,11 @@ class ScoringHost(ModelHost):
         self._metrics: EvaluationMetrics | None = None
         if spec.metrics:
             self._metrics = EvaluationMetrics(spec.metrics, spec.task.classes, self._device, spec.task.target)
+        self._headline = TASKS[spec.task.target].headline
+        self._judge: EvaluationMetrics | None = None
+        if self._headline.name != ALWAYS:
+            names = (self._headline.name,)
+            self._judge = EvaluationMetrics(names, spec.task.classes, self._device, spec.task.target)
         self._training_scores: dict[int, TrainingScores] = {}
         return device
 
@@ -124,7 +132,10 @@ class ScoringHost(ModelHost):
     def _score_rows(self, rows: IntArray) -> RowsScore:
         """The score of the model, as it stands, on rows of the training split."""
         batches = [rows[slice(*borders)] for borders in batch_borders(len(rows), self._spec.evaluation_batch_size)]
-        return RowsScore.of(self._score(*self._train, batches))
+        scores = self._score(*self._train, batches, self._judge)
+        if self._judge is None:
+            return RowsScore.of(scores, len(rows))
+        return RowsScore.of(scores, len(rows), self._judge.figures(scores).get(f"test_{self._headline.name}", math.nan))
 
     def _score(
         self, inputs: Tensor, labels: Tensor, batches: Sequence[Rows], metrics: EvaluationMetrics | None = None

@@ -6,6 +6,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.client_scoring import NOT_SCORED, ClientScoring
 from fedbench.engine.probing import Probing
 from fedbench.errors import ConfigError
+from fedbench.tasks.kinds import TaskName
 
 
 def compares_updates(config: ExperimentConfig) -> bool:
@@ -21,13 +22,13 @@ def probing(config: ExperimentConfig) -> Probing:
     return Probing(cka, barrier, analysis.samples, analysis.points)
 
 
-def client_scoring(config: ExperimentConfig, rounds: int) -> ClientScoring:
-    """In which of a run's rounds clients are scored on their held-out rows."""
+def client_scoring(config: ExperimentConfig, rounds: int, task: TaskName) -> ClientScoring:
+    """In which of a run's rounds clients are scored on their held-out rows, and by the metric of which task."""
     if not config.data.client_test_fraction:
         return NOT_SCORED
     every = config.evaluation.client_every or config.evaluation.every
     # Where one client holds the rows of all, nobody trains on its own.
-    return ClientScoring(every, rounds, participants=not config.method.pools_rows)
+    return ClientScoring(every, rounds, participants=not config.method.pools_rows, task=task)
 
 
 def check_measures(config: ExperimentConfig, rounds: int) -> None:

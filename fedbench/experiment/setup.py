@@ -230,7 +230,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         own_share=config.chosen_exchange.own_share,
         attack=config.participation.byzantine,
         attackers=config.participation.attackers(data.clients, config.seed),
-        client_scoring=client_scoring(config, rounds),
+        client_scoring=client_scoring(config, rounds, task.target),
         metrics=metrics_of(task.target, config.evaluation.metrics),
     )
     server = ServerSpec(

@@ -24,13 +24,11 @@ def check_task(config: ExperimentConfig, task: TaskName) -> None:
             f"participation.byzantine.name={attack.name}: changes labels of classes, and the task is {task}; choose an "
             "attack on updates"
         )
-    for key, value in (
-        ("data.client_test_fraction", config.data.client_test_fraction),
-        ("evaluation.per_client", config.evaluation.per_client),
-    ):
-        if value:
-            shown = str(value).lower()
-            raise ConfigError(f"{key}={shown}: clients are scored by accuracy, and the task is {task}; leave it out")
+    if config.evaluation.per_client:
+        raise ConfigError(
+            f"evaluation.per_client=true: clients are scored by accuracy, and the task is {task}; leave it out, and "
+            "set data.client_test_fraction, with which clients are scored by the metric of the task"
+        )
     if isinstance(config.method, Local):
         raise ConfigError(
             f"algorithm.name=local: the accuracies of clients' models are averaged, and the task is {task}; choose "

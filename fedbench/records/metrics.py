@@ -7,107 +7,26 @@ reports take their figures from here, and add only how they show them.
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import accumulate
 from typing import Any, Literal
 
 import pyarrow as pa
 
-from fedbench.accounting.totals import added
-from fedbench.records.client_scores import CLIENT_FIGURES
-from fedbench.records.headline import ACCURACY, best_rounds, first_round_reaching
-from fedbench.records.step_jumps import jumps
+from fedbench.records.client_scores import CLIENT_FIGURES, SPREAD
+from fedbench.records.courses import (
+    Course,
+    as_recorded,
+    at_the_best_round,
+    best_round,
+    latest,
+    mean_jump,
+    mean_so_far,
+    rounds_done,
+    running_total,
+    running_total_where_known,
+)
+from fedbench.records.headline import ACCURACY, first_round_reaching, headline_of
 from fedbench.tasks.kinds import TASKS, WORDS, Headline
 from fedbench.training.metric_names import EVALUATION_METRICS, PER_CLASS, SCALARS, TASK_METRICS
-
-Course = list[float | None]
-"""A figure at the end of each round; None where it is not known."""
-
-
-def _running_total(*columns: str) -> Callable[[pa.Table], Course]:
-    """Sums over all rounds so far of columns that are recorded for each round."""
-
-    def read(rounds: pa.Table) -> Course:
-        by_round = zip(*(rounds.column(name).to_pylist() for name in columns), strict=True)
-        return list(accumulate(sum(values) for values in by_round))
-
-    return read
-
-
-def _running_total_where_known(column: str) -> Callable[[pa.Table], Course]:
-    """The sum over all rounds so far of a column; None from the first round on that lacks it."""
-
-    def read(rounds: pa.Table) -> Course:
-        return list(accumulate(rounds.column(column).to_pylist(), added))
-
-    return read
-
-
-def _as_recorded(column: str) -> Callable[[pa.Table], Course]:
-    """A column that is recorded as it stood at the end of each round."""
-
-    def read(rounds: pa.Table) -> Course:
-        return list(rounds.column(column).to_pylist())
-
-    return read
-
-
-def _latest(column: str) -> Callable[[pa.Table], Course]:
-    """A column that some rounds lack: each of those keeps the value of the last round that has one."""
-
-    def read(rounds: pa.Table) -> Course:
-        course: Course = []
-        for value in rounds.column(column).to_pylist():
-            course.append(value if value is not None or not course else course[-1])
-        return course
-
-    return read
-
-
-def _mean_jump(norm: str, phase: str) -> Callable[[pa.Table], Course]:
-    """The geometric mean of `jumps` over the rounds so far."""
-
-    def read(rounds: pa.Table) -> Course:
-        course: Course = []
-        logarithms, count = 0.0, 0
-        for jump in jumps(rounds, norm, phase):
-            if jump is not None:
-                logarithms, count = logarithms + math.log(jump), count + 1
-            course.append(math.exp(logarithms / count) if count else None)
-        return course
-
-    return read
-
-
-def _mean_so_far(column: str) -> Callable[[pa.Table], Course]:
-    """The mean of a column over all rounds so far that have it."""
-
-    def read(rounds: pa.Table) -> Course:
-        values: list[float] = []
-        course: Course = []
-        for value in rounds.column(column).to_pylist():
-            values += [] if value is None else [value]
-            course.append(sum(values) / len(values) if values else None)
-        return course
-
-    return read
-
-
-def _rounds_done(rounds: pa.Table) -> Course:
-    return [index + 1 for index in rounds.column("round").to_pylist()]
-
-
-def _at_the_best_round(column: str) -> Callable[[pa.Table], Course]:
-    """A column's value in the best round so far."""
-
-    def read(rounds: pa.Table) -> Course:
-        values = rounds.column(column).to_pylist()
-        return [None if best is None else values[best] for best in best_rounds(rounds)]
-
-    return read
-
-
-def _best_round(rounds: pa.Table) -> Course:
-    return [None if best is None else best + 1 for best in best_rounds(rounds)]
 
 
 @dataclass(frozen=True)
@@ -211,8 +130,24 @@ def _client_metric(column: str) -> "Metric":
     figure = column.removeprefix(f"{prefix}_")
     meaning = f"accuracy on clients' held-out rows, {CLIENTS_MEANING[figure]}{MODEL_MEANING[prefix]}"
     return Metric(
-        column, meaning, "fraction", _latest(column), bigger_is_better=figure != "std", undefined=NO_CLIENT_SCORES
+        column, meaning, "fraction", latest(column), bigger_is_better=figure != "std", undefined=NO_CLIENT_SCORES
     )
+
+
+def _client_score(headline: Headline, figure: str) -> "Metric":
+    """How the global model's score by a task's own metric is spread over clients, in the last round that has it."""
+    recorded = latest(f"client_score_{figure}")
+
+    def read(rounds: pa.Table) -> Course:
+        return recorded(rounds) if headline_of(rounds) == headline else [None] * rounds.num_rows
+
+    meaning = f"{headline.words} on clients' held-out rows, {CLIENTS_MEANING[figure]}"
+    is_score = figure != "std"
+    return Metric(
+        f"client_{headline.name}_{figure}", meaning, "fraction" if headline.percent else "", read,
+        bigger_is_better=is_score and headline.higher_is_better, is_error=is_score and not headline.higher_is_better,
+        undefined=NO_CLIENT_SCORES,
+    )  # fmt: skip
 
 
 def _worst_class(of_recalls: Callable[[pa.Table], list[Any]]) -> Callable[[pa.Table], Course]:
@@ -230,7 +165,7 @@ def _evaluation_metrics(name: str, meaning: str) -> "Iterator[Metric]":
     per_class, unit = name == WORST_CLASS, "" if name == "macro_f1" else "fraction"
     for split in ("", "validation_"):
         column = f"{split or 'test_'}{PER_CLASS if per_class else name}"
-        for when, course in (("best", _at_the_best_round(column)), ("final", _latest(column))):
+        for when, course in (("best", at_the_best_round(column)), ("final", latest(column))):
             words = (
                 f"{meaning}, {'validation' if split else 'test'}, in the {'best' if when == 'best' else 'last'} round"
             )
@@ -250,10 +185,10 @@ def _scores(name: str, words: str) -> "Iterator[Metric]":
     undefined = "" if name == ACCURACY.name else f"Only an evaluation with {of_tasks} has it"
     best_validation = "best validation {}" if is_headline else "validation {} of the best round"
     for figure, meaning, course in (
-        (f"best_{name}", BEST_MEANING, _at_the_best_round(f"test_{name}")),
-        (f"final_{name}", "last test {}", _latest(f"test_{name}")),
-        (f"best_validation_{name}", f"{best_validation} so far", _at_the_best_round(f"validation_{name}")),
-        (f"final_validation_{name}", "last validation {}", _latest(f"validation_{name}")),
+        (f"best_{name}", BEST_MEANING, at_the_best_round(f"test_{name}")),
+        (f"final_{name}", "last test {}", latest(f"test_{name}")),
+        (f"best_validation_{name}", f"{best_validation} so far", at_the_best_round(f"validation_{name}")),
+        (f"final_validation_{name}", "last validation {}", latest(f"validation_{name}")),
     ):
         yield Metric(
             figure, meaning.format(words), unit, course,
@@ -283,41 +218,41 @@ NO_DIVERGENCE = "Only with analysis.divergence=true is recorded how far the clie
 
 _EVERY = (
     *_scores("accuracy", "accuracy"),
-    Metric("best_round", "best round so far, from 1", "", _best_round),
-    Metric("train_loss", "training loss of the last round", "", _latest("train_loss"), is_summarised=False),
-    Metric("uplink_bytes", "sent up by all clients", "B", _running_total("uplink_bytes"), grows=True),
-    Metric("downlink_bytes", "sent down to all clients", "B", _running_total("downlink_bytes"), grows=True),
+    Metric("best_round", "best round so far, from 1", "", best_round),
+    Metric("train_loss", "training loss of the last round", "", latest("train_loss"), is_summarised=False),
+    Metric("uplink_bytes", "sent up by all clients", "B", running_total("uplink_bytes"), grows=True),
+    Metric("downlink_bytes", "sent down to all clients", "B", running_total("downlink_bytes"), grows=True),
     Metric(
-        "total_bytes", "sent up and down", "B", _running_total("uplink_bytes", "downlink_bytes"),
+        "total_bytes", "sent up and down", "B", running_total("uplink_bytes", "downlink_bytes"),
         grows=True, parts=("uplink_bytes", "downlink_bytes"),
     ),
-    Metric("transport_bytes", "moved by this cluster", "B", _running_total("transport_bytes"), grows=True),
-    Metric("client_flops", "work of all clients", "FLOP", _running_total("client_flops"), grows=True),
+    Metric("transport_bytes", "moved by this cluster", "B", running_total("transport_bytes"), grows=True),
+    Metric("client_flops", "work of all clients", "FLOP", running_total("client_flops"), grows=True),
     Metric(
-        "paper_comm_gb", "Comm., as the FedPart paper counts", "GB", _as_recorded("paper_comm_gb"), grows=True,
+        "paper_comm_gb", "Comm., as the FedPart paper counts", "GB", as_recorded("paper_comm_gb"), grows=True,
         undefined="FedPart's paper defines no Comm. for methods that send more than the model, or compressed updates",
     ),
     Metric(
-        "paper_comp_tflop", "Comp., as the FedPart paper counts", "TFLOP", _as_recorded("paper_comp_tflop"), grows=True
+        "paper_comp_tflop", "Comp., as the FedPart paper counts", "TFLOP", as_recorded("paper_comp_tflop"), grows=True
     ),
     Metric("wall_seconds", "time of the rounds; of a whole run, with its preparation", "s",
-           _running_total("wall_seconds"), grows=True),
-    Metric("rounds", "rounds", "", _rounds_done, grows=True),
+           running_total("wall_seconds"), grows=True),
+    Metric("rounds", "rounds", "", rounds_done, grows=True),
     Metric("parameters", "parameters of the model"),
     Metric("peak_actor_bytes", "most memory of an actor", "B"),
-    Metric("rejected_clients", "updates that were rejected", "", _running_total("rejected_clients"), grows=True),
+    Metric("rejected_clients", "updates that were rejected", "", running_total("rejected_clients"), grows=True),
     Metric("privacy_epsilon", "epsilon that the noise has bought, estimated where not all clients take part"),
     Metric(
-        "virtual_seconds", "time on the run's clock", "s", _as_recorded("virtual_seconds"),
+        "virtual_seconds", "time on the run's clock", "s", as_recorded("virtual_seconds"),
         grows=True, needs="clock", undefined="A synchronous run has a virtual clock only with delays.profile",
     ),
     Metric(
-        "joules", "energy of all clients", "J", _running_total_where_known("joules"),
+        "joules", "energy of all clients", "J", running_total_where_known("joules"),
         grows=True, needs="profile", undefined="Only with delays.profile, of devices whose energies are known",
     ),
     Metric(
         "waited_seconds", "virtual time until enough clients were on", "s",
-        _running_total_where_known("waited_seconds"), grows=True, needs="profile",
+        running_total_where_known("waited_seconds"), grows=True, needs="profile",
         undefined="Only with delays.profile do rounds wait for clients",
     ),
     Metric("arrivals", "updates that arrived", is_asynchronous=True),
@@ -325,13 +260,13 @@ _EVERY = (
     Metric("staleness_mean", "mean staleness of the accepted updates", is_asynchronous=True),
     Metric("staleness_max", "largest staleness of the accepted updates", is_asynchronous=True),
     Metric(
-        "step_norm", "mean norm of a local step in the last round", "", _latest("step_norm"), is_summarised=False,
+        "step_norm", "mean norm of a local step in the last round", "", latest("step_norm"), is_summarised=False,
         undefined=NO_STEP_NORMS,
     ),
     *(
         Metric(
             f"{norm}_jump_{phase}",
-            f"{words} after an aggregation of {phase} updates over that before it", "", _mean_jump(norm, phase),
+            f"{words} after an aggregation of {phase} updates over that before it", "", mean_jump(norm, phase),
             is_summarised=False, undefined=NO_JUMPS,
         )
         for norm, words in (("step_norm", "norm of the step"), ("gradient_norm", "norm of the gradient"))
@@ -339,27 +274,33 @@ _EVERY = (
     ),
     Metric(
         "update_cosine", "cosine of a client's update to the mean update, over the clients and rounds so far", "",
-        _mean_so_far("update_cosine"), is_summarised=False, undefined=NO_DIVERGENCE,
+        mean_so_far("update_cosine"), is_summarised=False, undefined=NO_DIVERGENCE,
     ),
     Metric(
         "cancelled_share", "share of the updates' norm that averaging cancels, over the rounds so far", "fraction",
-        _mean_so_far("cancelled_share"), is_summarised=False, undefined=NO_DIVERGENCE,
+        mean_so_far("cancelled_share"), is_summarised=False, undefined=NO_DIVERGENCE,
     ),
     Metric(
         "cka", "linear CKA of clients' features with the global model's, over the rounds so far that have it", "",
-        _mean_so_far("cka"), is_summarised=False, undefined="Only after the rounds of analysis.cka is it measured",
+        mean_so_far("cka"), is_summarised=False, undefined="Only after the rounds of analysis.cka is it measured",
     ),
     Metric(
         "barrier", "loss barrier between clients' models and the global one, over the rounds so far that have it", "",
-        _mean_so_far("barrier"), is_summarised=False,
+        mean_so_far("barrier"), is_summarised=False,
         undefined="Only after the rounds of analysis.barrier is it measured",
     ),
-    Metric("epochs", "epochs", "", _as_recorded("epochs"), grows=True, is_asynchronous=True),
+    Metric("epochs", "epochs", "", as_recorded("epochs"), grows=True, is_asynchronous=True),
     *(_client_metric(column) for column in CLIENT_FIGURES),
     *(
         metric
         for name, meaning in (*((name, EVALUATION_METRICS[name]) for name in SCALARS), (WORST_CLASS, WORST_MEANING))
         for metric in _evaluation_metrics(name, meaning)
+    ),
+    *(
+        _client_score(kind.headline, figure)
+        for kind in TASKS.values()
+        if kind.headline != ACCURACY
+        for figure in SPREAD
     ),
     *(metric for name in TASK_METRICS for metric in _scores(name, WORDS.get(name, name))),
 )  # fmt: skip

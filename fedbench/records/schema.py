@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from fedbench.records.client_scores import CLIENT_FIGURES
+from fedbench.records.client_scores import CLIENT_FIGURES, SCORE_COLUMNS, SCORE_FIGURES
 from fedbench.tasks.kinds import Headline
 from fedbench.training.metric_names import CLASS_COLUMNS, METRIC_COLUMNS, OWN_METRICS, TASK_COLUMNS
 
@@ -63,7 +63,7 @@ ROUND_SCHEMA = pa.schema(
         *((name, pa.float64()) for name in METRIC_COLUMNS),
         *((name, pa.list_(pa.float64())) for name in CLASS_COLUMNS),
         (OWN_METRICS, pa.map_(pa.string(), pa.list_(pa.float64()))),
-        *((name, pa.float64()) for name in TASK_COLUMNS),
+        *((name, pa.float64()) for name in (*TASK_COLUMNS, *SCORE_FIGURES)),
     ]
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
@@ -103,6 +103,8 @@ standard deviation), worst_decile (mean over the worst tenth of the clients, rou
 the global model after the round; *_before_*, *_after_*: over the participants, of the model that each received and of
 the one that it has trained; participants, absentees: means of the global model over those that took part in the round
 and over the others. Null but in rounds of `evaluation.client_every`; see `fedbench.records.client_scores`.
+client_score_*: the same of the metric by which the table's task is judged, where that is not the accuracy; the worst
+clients are those with the highest scores where less is better.
 
 test_*, validation_*, own_metrics: of the global model, by the metrics of `evaluation.metrics`, null without them.
 *_per_class_recall: one number for each class, NaN for a class without rows. own_metrics: {"test/NAME" or
@@ -122,6 +124,7 @@ ADDED_LATER = (
     *(*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES),
     *(*CLIENT_FIGURES, *METRIC_COLUMNS, *CLASS_COLUMNS, OWN_METRICS),
     *TASK_COLUMNS,
+    *(*SCORE_FIGURES, *SCORE_COLUMNS),
 )
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
@@ -257,6 +260,20 @@ class RoundRecord:
     validation_mae: float | None = None
     validation_r2: float | None = None
     validation_mean_iou: float | None = None
+    client_score_mean: float | None = None
+    client_score_std: float | None = None
+    client_score_worst_decile: float | None = None
+    client_score_worst: float | None = None
+    client_score_before_mean: float | None = None
+    client_score_before_std: float | None = None
+    client_score_before_worst_decile: float | None = None
+    client_score_before_worst: float | None = None
+    client_score_after_mean: float | None = None
+    client_score_after_std: float | None = None
+    client_score_after_worst_decile: float | None = None
+    client_score_after_worst: float | None = None
+    client_score_participants: float | None = None
+    client_score_absentees: float | None = None
     joules: float | None = None
     waited_seconds: float | None = None
 

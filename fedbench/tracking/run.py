@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from fedbench.accounting.totals import added
 from fedbench.config.passwords import without_passwords
-from fedbench.records.client_scores import CLIENT_FIGURES
+from fedbench.records.client_scores import CLIENT_FIGURES, SCORE_FIGURES
 from fedbench.records.observers import RunDescription, Verdict
 from fedbench.records.schema import DIVERGENCE_FIGURES, PROBE_FIGURES, STEP_FIGURES, ClientRecord, RoundRecord
 from fedbench.records.trained_groups import numbered
@@ -184,9 +184,16 @@ class MlflowTracker:
             **{f"probe/{name}": getattr(record, name) for name in PROBE_FIGURES},
             **{f"divergence/{name}": getattr(record, name) for name in DIVERGENCE_FIGURES},
             **{f"clients/{name.removeprefix('client_')}": getattr(record, name) for name in CLIENT_FIGURES},
+            **self._client_scores(record),
             **further_metrics(record),
         }
         self.log(record.round + 1, metrics)
+
+    def _client_scores(self, record: RoundRecord) -> dict[str, float]:
+        """What is known of clients' scores by another metric than accuracy, such as "clients/perplexity_mean"."""
+        assert self._run is not None
+        known = {name: value for name in SCORE_FIGURES if (value := getattr(record, name)) is not None}
+        return {name.replace("client_score", f"clients/{self._run.headline.name}"): known[name] for name in known}
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         """Send the rest and the run directory's files, and wait for it a bounded time; see `warning` then."""

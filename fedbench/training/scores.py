@@ -50,17 +50,25 @@ class RowsScore:
         samples: number of rows, at least 1.
         loss: mean cross-entropy in nats.
         accuracy: 0..1; NaN for tasks without one.
+        score: the metric by which the task is judged, where that is not the accuracy; else, or unknown, NaN.
     """
 
     samples: int
     loss: float
     accuracy: float
+    score: float = math.nan
 
     @classmethod
-    def of(cls, scores: Sequence[BatchScore]) -> "RowsScore":
-        """The score of all minibatches together, added in the order given."""
+    def of(cls, scores: Sequence[BatchScore], rows: int, score: float = math.nan) -> "RowsScore":
+        """The score of all minibatches together, added in the order given.
+
+        Args:
+            scores: of the minibatches.
+            rows: number of rows of all of them.
+            score: see the class.
+        """
         loss, accuracy = total_score(scores)
-        return cls(sum(score.samples for score in scores), loss, math.nan if accuracy is None else accuracy)
+        return cls(rows, loss, math.nan if accuracy is None else accuracy, score)
 
 
 class Metrics(Protocol):

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import small_tasks
 import torch
 from broken_runs import BreakAfter, Broken
 from recording_model import SEEN
@@ -23,11 +24,19 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.result import Result
 from fedbench.experiment.run import prepared, run
 from fedbench.experiment.setup import build_problem
-from fedbench.records.client_scores import CLIENT_FIGURES, CLIENT_SCORES, accuracy_spread
+from fedbench.records.client_scores import (
+    CLIENT_FIGURES,
+    CLIENT_SCORES,
+    SCORE_COLUMNS,
+    SCORE_FIGURES,
+    SPREAD,
+    accuracy_spread,
+)
 from fedbench.records.reader import load_description
 from fedbench.records.recorded_run import read_run
 from fedbench.studies.metrics import OBJECTIVES, measure
 from fedbench.suites.cell_values import QUANTITIES, Measure, read
+from fedbench.tasks.kinds import TASKS, TaskName
 
 pytestmark = pytest.mark.usefixtures("run_folder", "no_figures")
 
@@ -261,3 +270,65 @@ def test_every_figure_has_a_name_for_studies_suites_and_the_summary() -> None:
     assert measure(result.summary, result.history, None)["client_accuracy_worst_decile"] is not None
     reading = read(Measure(value="client_accuracy_worst_decile"), result.history, None)
     assert reading.value == 100 * last["client_accuracy_worst_decile"]
+
+
+def error_by_hand(model: object, inputs: np.ndarray, labels: np.ndarray) -> float:
+    with torch.inference_mode():
+        outputs = model.module.eval()(torch.from_numpy(inputs))
+    return float((outputs - torch.from_numpy(labels)).abs().mean())
+
+
+def test_clients_of_a_regression_are_scored_by_their_absolute_error() -> None:
+    """Against a few lines of PyTorch, with the models that the executor has before and after a round."""
+    settings = small_tasks.config("regression", HELD_OUT, "participation.clients_per_round=2")
+    with prepared(settings) as (problem, executor):
+        network = Plain(problem)._model
+        start = executor.model()[0].copy()
+        training = executor.train(executor.plan(0))
+        executor.finish()
+        end, after_round = executor.model()[0], executor.score_clients().scores
+        split = problem.federation.data.train
+        for client, rows in enumerate(problem.federation.test_rows):
+            network.vector.copy_(torch.from_numpy(end))
+            expected = error_by_hand(network, split.inputs[rows], split.labels[rows])
+            assert after_round[client].score == pytest.approx(expected, rel=1e-5)
+            assert after_round[client].samples == len(rows)
+        for report in training.reports:
+            rows = problem.federation.test_rows[report.client]
+            network.vector.copy_(torch.from_numpy(start))
+            expected = error_by_hand(network, split.inputs[rows], split.labels[rows])
+            assert report.held_out.before.score == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression", "next_token", "segmentation"])
+def test_the_worst_clients_are_those_by_the_metric_of_the_task(task: TaskName) -> None:
+    headline = TASKS[task].headline
+    result = run(small_tasks.config(task, HELD_OUT, "participation.clients_per_round=2"))
+    rows = scores_of(result).to_pandas()
+    last = rows[rows["round"] == 2]
+    scores, record = last["global_score"].sort_values().to_numpy(), result.history.to_pylist()[-1]
+    assert len(scores) == 4
+    assert record["client_score_worst"] == scores[0 if headline.higher_is_better else -1]
+    assert record["client_score_mean"] == pytest.approx(scores.mean())
+    assert record["client_score_after_worst"] is not None
+    took_part = last["global_score"][last["participant"]].mean()
+    assert record["client_score_participants"] == pytest.approx(took_part)
+    for figure in SPREAD:
+        assert result.summary[f"client_{headline.name}_{figure}"] == record[f"client_score_{figure}"]
+    assert (record["client_accuracy_mean"] is None) == (not TASKS[task].counts_hits)
+    assert read_run(result.directory).rounds.equals(result.history)
+
+
+def test_clients_of_a_classification_are_scored_by_accuracy_alone() -> None:
+    result = run(small_tasks.config("classification", HELD_OUT))
+    assert not any(scores_of(result)[name].drop_null().to_pylist() for name in SCORE_COLUMNS)
+    assert all(result.history[name].null_count == 3 for name in SCORE_FIGURES)
+    assert not [name for name in result.summary if "client" in name and "accuracy" not in name and "score" in name]
+    assert result.summary["client_accuracy_mean"] is not None
+
+
+def test_accuracies_on_training_rows_of_another_task_are_refused_in_one_line() -> None:
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.per_client=true: clients are scored by accuracy, .* regression"
+    ):
+        run(small_tasks.config("regression", "evaluation.per_client=true"))

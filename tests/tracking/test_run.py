@@ -434,7 +434,8 @@ def test_a_run_of_another_task_has_its_metric_in_mlflow_and_no_accuracy_that_it_
         observer.run_started(replace(a_description(directory.path), task="regression"))
     for index, error in enumerate((3.0, 2.0)):
         for observer in observers:
-            observer.round_finished(replace(a_round(index), test_accuracy=None, test_mae=error, test_r2=0.5), ())
+            scores = {"test_mae": error, "test_r2": 0.5, "client_score_worst": 7.0, "client_score_after_mean": 1.0}
+            observer.round_finished(replace(a_round(index), test_accuracy=None, **scores), ())
     for observer in observers:
         observer.run_finished({"status": "finished", "task": "regression", "best_mae": 2.0})
     client = MlflowClient(uri)
@@ -442,7 +443,8 @@ def test_a_run_of_another_task_has_its_metric_in_mlflow_and_no_accuracy_that_it_
     assert values(client, tracker.run_id, "test/mae") == [(1, 3.0), (2, 2.0)]
     assert values(client, tracker.run_id, "best/mae") == [(0, 2.0)]
     metrics = set(client.get_run(tracker.run_id).data.metrics)
-    assert metrics == (ROUND_METRICS - {"test/accuracy"}) | {"test/mae", "test/r2", "best/mae"}
+    of_clients = {"clients/mae_worst", "clients/mae_after_mean"}
+    assert metrics == (ROUND_METRICS - {"test/accuracy"}) | {"test/mae", "test/r2", "best/mae"} | of_clients
 
 
 @pytest.mark.parametrize(("task", "ascending"), [("next_token", "true"), ("segmentation", "false")])

@@ -187,7 +187,7 @@ class RoundLoop:
                         (groups for client, groups in zip(plan.cohort, plan.sent, strict=True) if client in accepted),
                     ),
                     **round_figures(norms, divergences, probes),
-                    **client_score_figures(client_scores),
+                    **client_score_figures(client_scores, self._client_scoring.task),
                     **scores.figures,
                 ),
                 clients,
