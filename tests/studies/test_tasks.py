@@ -94,3 +94,14 @@ def test_a_study_of_a_regression_finds_the_least_error(run_folder: Path) -> None
     assert best.params["local.optimizer.lr"] == 0.01
     assert errors[0.01] < errors[1e-9]
     assert f"best_validation_mae {best.values[0]:.6g}, best_mae on test" in result.best_files[0].read_text()
+
+
+def test_what_a_trial_took_to_its_target_goes_by_the_task_of_its_run() -> None:
+    overrides = [*study()["overrides"], "task=regression"]
+    file = parse_study(study(objectives=[{"metric": "rounds_to_target"}], target=2.5, overrides=overrides))
+    watch = SeedRun(file, 0, None, threading.Event())
+    watch.run_started(replace(a_description(Path("run")), task="regression"))
+    for index, error in enumerate((3.0, 2.0, 1.0)):
+        watch.round_finished(replace(a_round(index), test_accuracy=None, test_mae=error), ())
+    watch.run_finished({"status": "finished", "task": "regression"})
+    assert watch.metrics["rounds_to_target"] == 2
