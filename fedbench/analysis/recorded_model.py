@@ -19,6 +19,7 @@ from fedbench.data.augment import prepare
 from fedbench.data.base import Split
 from fedbench.engine.device_rows import host_tensors
 from fedbench.errors import ConfigError, DataError
+from fedbench.experiment.base_records import base_entries
 from fedbench.experiment.checkpointing import codec
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import Problem, build_problem
@@ -90,7 +91,14 @@ class RecordedExperiment:
                 f"{self.directory}: was trained on other data ({recorded[:12]}) than those that are there now "
                 f"({present[:12]}); name theirs with data.root=DIR"
             )
-        return build_problem(self.config, federation)
+        problem = build_problem(self.config, federation)
+        was, base = self.run.summary.get("base_sha256"), base_entries(problem).get("base_sha256")
+        if was is not None and was != base:
+            raise DataError(
+                f"{self.directory}: was trained over another frozen base ({was[:12]}) than {self.config.model.name} "
+                f"has now ({str(base)[:12]}); bring that back"
+            )
+        return problem
 
     @property
     def layout(self) -> ParameterLayout:
@@ -236,7 +244,8 @@ class RecordedModel:
     def build(self) -> FlatModel:
         """A new network with these values, in evaluation mode, on the CPU."""
         problem = self.experiment.problem
-        module = build_module(problem.config.model, problem.spec.task, torch_seed(problem.config.seed, "model"))
+        seed = torch_seed(problem.config.seed, "model")
+        module = build_module(problem.config.model, problem.spec.task, seed, problem.spec.base)
         flat = FlatModel(module, problem.layout)
         flat.vector.copy_(torch.from_numpy(np.array(self.vector)))
         flat.statistics.copy_(torch.from_numpy(np.array(self.statistics)))

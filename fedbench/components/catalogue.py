@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 from fedbench.components.base import Component
+from fedbench.components.model_folder import PREFIX
 from fedbench.components.named_code import hint_of_shadowed_file, import_module
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
@@ -185,6 +186,7 @@ DEFAULTS = {
 """The name that is taken where a configuration gives parameters without a name, or nothing at all."""
 
 IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
+HUGGING_FACE_MODEL = "fedbench.models.huggingface:HuggingFaceModel"
 
 
 def built_in_name(kind: str, name: str) -> str:
@@ -211,6 +213,8 @@ def component_class(kind: str, name: str) -> Any:
     key = CONFIG_KEYS[kind]
     if kind == "model" and name.startswith("torchvision:"):
         return component_class(kind, IMPORTED_MODEL)
+    if kind == "model" and name.startswith(PREFIX):
+        return component_class(kind, HUGGING_FACE_MODEL)
     target = BUILTIN[kind].get(built_in_name(kind, name))
     if target is None and ":" not in name:
         own = f"; images of your own: {key}=images {key}.folder={name}" if kind == "dataset" else ""

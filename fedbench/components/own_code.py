@@ -19,6 +19,7 @@ from importlib.util import resolve_name
 from pathlib import Path
 from typing import Any
 
+from fedbench.components.model_folder import PREFIX, model_folders
 from fedbench.components.named_code import find_module
 from fedbench.errors import ConfigError
 
@@ -34,6 +35,8 @@ _loaded: dict[str, tuple[ModuleSpec, str]] = {}
 def own_code(values: object) -> dict[str, str]:
     """{import path: digest of its content, or "PACKAGE VERSION"} of the parts that nested plain values name.
 
+    A model folder ("hf:PATH") is such a part, too.
+
     Raises:
         ConfigError: a file was changed after this process had imported it.
 
@@ -42,7 +45,8 @@ def own_code(values: object) -> dict[str, str]:
     """
     parts = sorted({text for text in _texts(values) if IMPORT_PATH.fullmatch(text)})
     identified = {part: _identify(part.partition(":")[0]) for part in parts}
-    return {part: content for part, content in identified.items() if content is not None}
+    folders = model_folders(values) if isinstance(values, Mapping) else {}
+    return {part: content for part, content in identified.items() if content is not None} | folders
 
 
 def source_digests(values: object) -> dict[str, str]:
@@ -79,7 +83,7 @@ def own_sources(module: str) -> dict[str, Path]:
 def _identify(module: str) -> str | None:
     """The digest of an own module, the version of an installed one; None for Python's, fedbench's, and unknown ones."""
     top = module.partition(".")[0]
-    if top in ("fedbench", "torchvision") or top in sys.stdlib_module_names:
+    if top in ("fedbench", "torchvision", PREFIX.removesuffix(":")) or top in sys.stdlib_module_names:
         return None
     sources = own_sources(module)
     if module in sources:

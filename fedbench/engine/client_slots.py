@@ -35,7 +35,7 @@ class ClientSlot:
             device: where it trains.
             record: records training steps, so that they are repeated; None: each is done as it is.
         """
-        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"))
+        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"), spec.base)
         self.model = FlatModel(module, spec.layout, device)
         self.training = local_training(spec)
         self.anchor = torch.zeros_like(self.model.vector)

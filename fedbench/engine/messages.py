@@ -6,7 +6,7 @@ Parts are numbered as in `fedbench.protocol.message`.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from fedbench.algorithms.base import Algorithm
 from fedbench.data.augmentation import Augmentation
@@ -27,6 +27,9 @@ from fedbench.protocol.message import PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.optimizers import Optimizer
 from fedbench.training.scores import BatchScore
+
+if TYPE_CHECKING:
+    from fedbench.models.frozen_base import FrozenBase
 
 Precision = Literal["float32", "tf32", "bf16"]
 """The numbers that a network is computed in, as `local.precision` says."""
@@ -90,6 +93,7 @@ class HostSpec:
         attackers: the Byzantine clients.
         client_scoring: the rounds in which participants are scored on their held-out rows.
         metrics: by which the splits are scored beside accuracy and loss: the task's, and `evaluation.metrics`.
+        base: of a network with a frozen base, from which hosts make theirs; None: they build it.
     """
 
     model: Model
@@ -128,6 +132,7 @@ class HostSpec:
     attackers: frozenset[int] = frozenset()
     client_scoring: ClientScoring = NOT_SCORED
     metrics: tuple[str, ...] = ()
+    base: "FrozenBase | None" = None
 
     @property
     def bf16(self) -> bool:

@@ -64,7 +64,7 @@ class ModelHost:
         self._device = choose_device(spec)
         configure_torch(spec, self._device)
         layout = spec.layout
-        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"))
+        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"), spec.base)
         self._model = FlatModel(module, layout, self._device)
         self._received = spec.table.zeros()
         self._received[STATISTICS][:] = spec.statistics

@@ -9,6 +9,7 @@ import numpy as np
 
 from fedbench import __version__
 from fedbench.config.passwords import masked
+from fedbench.experiment.base_records import base_in_words
 from fedbench.records.observers import RunDescription
 
 if TYPE_CHECKING:
@@ -38,7 +39,8 @@ def describe(problem: "Problem", directory: Path) -> RunDescription:
         f"**{title}**\n\n"
         f"{len(sizes)} clients ({config.data.partition.name} partition, {size} samples each), "
         f"{pace(problem)}. "
-        f"The model has {problem.layout.size:,} parameters in {problem.layout.groups} layer groups. "
+        f"The model has {problem.layout.size:,} parameters in {problem.layout.groups} layer groups"
+        f"{base_in_words(problem)}. "
         f"Seed {config.seed}; configuration {problem.digest}.{own_code_in_words(problem.own_code)}\n\n"
         f"Files: `{directory}`"
     )

@@ -107,7 +107,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     objective = config.method.objective()
     vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors + objective.corrects
     vectors += 2 * config.chosen_exchange.keeps_layers  # what a client keeps, and what it starts from
-    module = build_module(config.model, federation.task, 0)
+    module = build_module(config.model, federation.task, 0, problem.spec.base)
     groups = derive_layer_groups(module, federation.task)
     largest = max(range(len(federation.sizes)), key=federation.sizes.__getitem__)
     seen = Counter(

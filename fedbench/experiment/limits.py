@@ -4,6 +4,7 @@ import os
 
 import torch
 
+from fedbench.components.model_folder import PREFIX
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.plan import ArrivalPlan
 from fedbench.errors import ConfigError, FedbenchError
@@ -46,7 +47,8 @@ def check_memory(model: Model, task: Task) -> None:
     Raises:
         ConfigError: they do not.
     """
-    if not type(model).__module__.startswith("fedbench.models.") or isinstance(model, ImportedModel):
+    outside = isinstance(model, ImportedModel) or model.name.startswith(PREFIX)
+    if outside or not type(model).__module__.startswith("fedbench.models."):
         return
     try:
         with torch.device("meta"):

@@ -22,6 +22,7 @@ from fedbench.engine.messages import DeviceRecord
 from fedbench.engine.rounds.loop import RoundLoop
 from fedbench.engine.rounds.virtual_rounds import VirtualRounds
 from fedbench.errors import DataError, FedbenchError, HangingClients, HeadGone, LostActor, RunError, UnusableCheckpoint
+from fedbench.experiment.base_records import base_entries, check_base
 from fedbench.experiment.checkpointing import Saving
 from fedbench.experiment.description import describe
 from fedbench.experiment.interrupt import undisturbed
@@ -136,6 +137,7 @@ class ExperimentLoop:
         """
         saving, newest = Saving.reopen(path, problem.config)
         try:
+            check_base(path, problem, newest)
             next_round = newest.next_round if newest else 0
             directory = RunDirectory.reopen(path, next_round, newest.directory if newest else None)
             drops, notes = _recorded_drops(path, newest), _keep_what_was_there(directory, next_round, has_summary)
@@ -239,7 +241,7 @@ class ExperimentLoop:
 
         def snapshot() -> Tree:
             state = {"executor": executor.state(), "course": course.state(), "full": self._full}
-            return state | {"kept": dict(self._directory.kept.sums)}
+            return state | {"kept": dict(self._directory.kept.sums), **base_entries(self._problem)}
 
         model: tuple[Vector, Vector] | None = None
         self._keeper.keep_model(done, executor.model)

@@ -45,6 +45,7 @@ from fedbench.experiment.task_limits import check_task
 from fedbench.experiment.virtual_world import make_world, mean_task_seconds, unknown_energies
 from fedbench.models.features import check_features
 from fedbench.models.flat import FlatModel
+from fedbench.models.frozen_base import FrozenBase
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors
 from fedbench.models.probe import trains_on
@@ -136,7 +137,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     module = build_module(config.model, task, initial_seed)
     groups = derive_layer_groups(module, task)
     layout = parameter_layout(module, groups)
-    constants, names = constant_tensors(module), saved_names(module)
+    constants, names, base = constant_tensors(module), saved_names(module), FrozenBase.of(module)
     flops, macs = StepFlops(module, groups, task), forward_macs(module, task)
     model = FlatModel(module, layout)
     vector, statistics = model.vector.numpy(), model.statistics.numpy()
@@ -232,6 +233,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         attackers=config.participation.attackers(data.clients, config.seed),
         client_scoring=client_scoring(config, rounds, task.target),
         metrics=metrics_of(task.target, config.evaluation.metrics),
+        base=base,
     )
     server = ServerSpec(
         table=table,

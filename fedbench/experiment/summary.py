@@ -8,6 +8,7 @@ import pyarrow as pa
 from fedbench.accounting.totals import Costs, total
 from fedbench.data.base import FederatedData
 from fedbench.engine.messages import DeviceRecord
+from fedbench.experiment.base_records import base_entries
 from fedbench.experiment.description import versions
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
@@ -71,6 +72,7 @@ def summarise(
         "seed": config.seed,
         "parameters": problem.layout.size,
         "layer_groups": problem.layout.groups,
+        **base_entries(problem),
         **privacy_entries(config, problem.cohort_size, columns),
         "config_hash": problem.digest,
         "own_code": problem.own_code,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from fedbench.errors import ModelError
+from fedbench.models.frozen_base import base_parameters
 from fedbench.models.initial_state import InitialState
 from fedbench.models.kept_state import RUNNING_STATISTICS
 from fedbench.protocol.layout import ParameterLayout, TensorSlot
@@ -52,8 +53,10 @@ class FlatModel:
             ((self._owner(slot)._parameters, slot.name.rpartition(".")[2]), parameter, slot.offset)
             for slot, parameter in zip(layout.slots, self._parameters, strict=True)
         ]
-        in_vectors = [*self._parameters, *self._buffers]
-        self._initial = InitialState(self.module, frozenset(id(tensor) for tensor in in_vectors))
+        base = list(base_parameters(self.module).values())
+        elsewhere = [*self._parameters, *self._buffers, *base]
+        self._initial = InitialState(self.module, frozenset(id(tensor) for tensor in elsewhere))
+        self._base = [(parameter, parameter._version) for parameter in base]
 
         self._active: list[tuple[int, nn.Parameter]] = []
 
@@ -136,7 +139,12 @@ class FlatModel:
 
         That are frozen parameters, buffers of whole numbers (such as counters), buffers that the module does not save,
         and the plain attributes of its layers. Nothing of one client then reaches the next one.
+
+        Raises:
+            ModelError: the network has written to its frozen base, of which there is no copy.
         """
+        if any(parameter._version != version for parameter, version in self._base):
+            raise ModelError(f"{type(self.module).__name__}: writes to the frozen parameters beside its adapters")
         self._initial.restore()
 
     def changed_parameter(self, source: Tensor) -> str | None:

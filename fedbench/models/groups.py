@@ -9,7 +9,9 @@ from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ModelError
+from fedbench.models.adapters import adapted_layer
 from fedbench.models.base import LayerGroup, Model, Task
+from fedbench.models.frozen_base import FrozenBase
 from fedbench.models.kept_state import check_module, persistent_buffers, travels
 from fedbench.models.outputs import MOST_NAMED, parts_of
 from fedbench.models.probe import example_inputs, probe
@@ -31,13 +33,20 @@ OUTPUTS: dict[TaskName, str] = {
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def build_module(model: Model, task: Task, seed: int) -> nn.Module:
+def build_module(model: Model, task: Task, seed: int, base: FrozenBase | None = None) -> nn.Module:
     """A module whose initial values are a function of `seed` alone; no global random state is changed.
+
+    Args:
+        model, task: what is built.
+        seed: decides what the model draws.
+        base: of the module as another process has built it; what trains is then zero.
 
     Raises:
         ModelError: the model cannot serve the task, is no module, or one that `check_module` or
             `check_memory_is_not_shared` refuses.
     """
+    if base is not None:
+        return base.module()
     with global_generators_seeded(seed):
         module: object = model.build(task)
     if not isinstance(module, nn.Module):
@@ -64,6 +73,7 @@ def derive_layer_groups(module: nn.Module, task: Task) -> list[LayerGroup]:
 
     - a module opens a group;
     - a normalisation joins the group before it;
+    - the two factors of a low-rank adapter are one group, which has the name of the layer that they stand beside;
     - a module that is never called itself (the output projection inside `nn.MultiheadAttention`) joins the nearest
       module around it that is called; so do the parametrizations of a layer's weights.
 
@@ -209,10 +219,11 @@ def group_by_calls(module: nn.Module, calls: Sequence[str]) -> list[LayerGroup]:
                 ungrouped.append(canonical[id(parameter)])
         if not ungrouped:
             continue
-        if groups and isinstance(module.get_submodule(caller), NORMALISATIONS):
+        name = adapted_layer(caller) or ungrouped[0]
+        if groups and (isinstance(module.get_submodule(caller), NORMALISATIONS) or groups[-1][0] == name):
             groups[-1][1].extend(ungrouped)
         else:
-            groups.append((caller or ungrouped[0], ungrouped))
+            groups.append((name, ungrouped))
     return [LayerGroup(name, tuple(sorted(members, key=position.__getitem__))) for name, members in groups]
 
 

@@ -5,7 +5,8 @@
   `local.batchnorm` says whether they are averaged over clients or kept by each of them.
 - Frozen parameters (`requires_grad=False`), persistent buffers of whole numbers or truth values (counters, masks), and
   persistent buffers with values that are not finite (attention masks) have the values that the network was built with.
-  Each client starts from these, nothing of them is sent, and they are saved with the model.
+  Each client starts from these, nothing of them is sent, and they are saved with the model; but for a frozen base
+  (`fedbench.models.frozen_base`), whose SHA-256 stands for it.
 - Buffers that the module does not save start from their first values with each client, too.
 
 What a network changes while it is scored is put back after each minibatch. Tensors that have several names, or share
@@ -22,6 +23,7 @@ from torch.nn.modules.batchnorm import SyncBatchNorm, _BatchNorm, _NormBase
 from torch.nn.parameter import is_lazy
 
 from fedbench.errors import ModelError
+from fedbench.models.frozen_base import base_parameters
 
 RUNNING_STATISTICS = ("running_mean", "running_var")
 """Buffers of a normalisation layer whose mean over clients has a meaning."""
@@ -102,8 +104,11 @@ def unknown_under_averaging(module: nn.Module) -> list[str]:
 
 def constant_tensors(module: nn.Module) -> dict[str, npt.NDArray[np.generic]]:
     """{name: values} of what a saved model holds beside what travels: see the module's docstring."""
+    base = base_parameters(module)
     tensors: dict[str, Tensor] = {
-        name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad
+        name: parameter
+        for name, parameter in module.named_parameters()
+        if not parameter.requires_grad and name not in base
     }
     for name, buffer in persistent_buffers(module):
         if not travels(buffer):

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbench.errors import ModelError
+from fedbench.models.frozen_base import base_parameters
 from fedbench.models.initial_state import MODULE_INTERNALS
 from fedbench.models.kept_state import persistent_buffers, travels
 
@@ -32,14 +33,18 @@ NAMED_TIES = 5
 def saved_names(module: nn.Module) -> dict[str, str]:
     """For each name in the network's `state_dict` the name under which fedbench keeps that tensor.
 
-    They differ where a parameter or a buffer has several names: it is kept under the first one.
+    They differ where a parameter or a buffer has several names: it is kept under the first one. A frozen base is left
+    out.
 
     Raises:
         ModelError: an entry of the `state_dict` is neither a parameter nor a buffer.
     """
     kept = {id(tensor): name for name, tensor in (*persistent_buffers(module), *module.named_parameters())}
+    base = {id(parameter) for parameter in base_parameters(module).values()}
     names: dict[str, str] = {}
     for name, tensor in module.state_dict(keep_vars=True).items():
+        if id(tensor) in base:
+            continue
         if id(tensor) not in kept:
             raise ModelError(
                 f"{type(module).__name__}: {name!r} of its state_dict is neither a parameter nor a buffer, and cannot "
