@@ -15,6 +15,7 @@ IMPORTED_AS = {
     "scikit-learn": "sklearn",
     "psycopg2-binary": "psycopg2",
     "scikit-posthocs": "scikit_posthocs",
+    "huggingface-hub": "huggingface_hub",
     "pytorch-cka": "cka",
     "curvlinops-for-pytorch": "curvlinops",
 }
@@ -48,11 +49,11 @@ def declared(*extras: str) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    assert imported() - declared("privacy", "analysis", "statistics") == set()
+    assert imported() - declared("privacy", "analysis", "statistics", "huggingface") == set()
 
 
 def test_what_is_declared_is_imported() -> None:
     assert (
-        declared("privacy", "cmaes", "postgresql", "browser", "analysis", "statistics") - imported() - NAMED_BY_TEXT
+        declared("privacy", "cmaes", "postgresql", "browser", "analysis", "statistics", "huggingface") - imported() - NAMED_BY_TEXT
         == set()
     )
