@@ -54,6 +54,8 @@ def test_what_is_imported_is_declared() -> None:
 
 def test_what_is_declared_is_imported() -> None:
     assert (
-        declared("privacy", "cmaes", "postgresql", "browser", "analysis", "statistics", "huggingface") - imported() - NAMED_BY_TEXT
+        declared("privacy", "cmaes", "postgresql", "browser", "analysis", "statistics", "huggingface")
+        - imported()
+        - NAMED_BY_TEXT
         == set()
     )
