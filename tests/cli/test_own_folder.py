@@ -49,7 +49,7 @@ def write_own_part(folder: Path) -> Path:
 
 @pytest.mark.parametrize("command", [["list", "presets"], ["report", "."]], ids=lambda command: command[0])
 def test_no_file_of_the_working_directory_stands_in_for_a_library(folder_of_traps: Path, command: list[str]) -> None:
-    with start(folder_of_traps, *command) as process:
+    with start(folder_of_traps, *command, figures=True) as process:
         stdout, stderr = process.communicate(timeout=60)
     assert "executed" not in stderr
     assert "quickstart" in stdout or "holds no run directory" in stderr
@@ -71,7 +71,7 @@ def test_actors_find_own_parts_and_no_file_that_has_the_name_of_a_library(
         "rounds=1", "data.clients=2", "data.samples_per_client=40", "runtime.actors=1", "algorithm=own_half:Half",
         "tracking.enabled=false",
     )  # fmt: skip
-    with start(folder_of_traps, "run", *overrides, **joined_ray) as process:
+    with start(folder_of_traps, "run", *overrides, figures=True, **joined_ray) as process:
         _, stderr = process.communicate(timeout=240)
     assert process.returncode == 0, stderr
     assert marker.exists()

@@ -67,7 +67,7 @@ class Quickstart:
 @pytest.fixture(scope="module")
 def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Quickstart:
     folder = tmp_path_factory.mktemp("quickstart")
-    finished = fedbench(folder, "run", "tracking.tags={team: blue}")
+    finished = fedbench(folder, "run", "tracking.tags={team: blue}", figures=True)
     assert finished.status == 0, finished.stderr
     return Quickstart(finished, folder, only_run(folder))
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from command_line import Finished, start
+from command_line import COMMAND, Finished, start
 
 from fedbench.experiment.interrupt import stop_signal, undisturbed
 from fedbench.records.reader import load_run
@@ -42,13 +42,13 @@ def test_a_log_that_cannot_be_written_does_not_end_the_run(closed: str, run_fold
 
 
 def test_a_result_that_cannot_be_written_is_an_error_and_a_reader_that_has_gone_is_none(run_folder: Path) -> None:
-    with start(run_folder, "list", "presets") as process:
+    with start(run_folder, "list", "presets", figures=True) as process:
         assert process.stdout is not None
         process.stdout.close()  # as head does
         assert process.wait(60) == 0
         assert process.stderr is not None
         assert process.stderr.read() == ""
-    command = f"{os.fsdecode(process.args[0])} list presets > /dev/full"  # type: ignore[index]
+    command = f"{COMMAND} list presets > /dev/full"
     ended = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
     assert ended.returncode == 1
     assert ended.stderr == "error: standard output could not be written: No space left on device\n"

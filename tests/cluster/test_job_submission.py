@@ -27,10 +27,12 @@ def test_a_job_runs_the_projects_own_parts_shows_its_rounds_and_fails_as_its_las
 ) -> None:
     project, result = tmp_path / "project", tmp_path / "result"
     project.mkdir()
-    (project / "mine.yaml").write_text("data: {dataset: digits, clients: 4}\nmodel: cnn-bn\nrounds: 2\n")
+    (project / "mine.yaml").write_text(
+        "data: {dataset: digits, clients: 2}\nmodel: {name: cnn-bn, width: 4}\nrounds: 2\n"
+    )
     (project / "parts.py").write_text(OWN_SCHEDULE)
     sound = (
-        f"fedbench run mine.yaml schedule=parts:Mine runtime.actors=2 tracking.enabled=false output.directory={result}"
+        f"fedbench run mine.yaml schedule=parts:Mine runtime.actors=1 tracking.enabled=false output.directory={result}"
     )
     done = submit(project, on_cluster, "sh", "-c", f"{sound} && fedbench run fedavg-digit")
     rounds = [line for line in done.stdout.splitlines() if line.startswith("round ")]

@@ -57,7 +57,8 @@ def test_two_nodes_come_up_run_and_go_down(tmp_path: Path) -> None:
         "SLURM_JOB_NODELIST": "nodes[1-2]",
         "SLURM_CPUS_PER_TASK": "1",
     }
-    run = ["fedavg-digits", "rounds=1", "runtime.actors=2", "tracking.enabled=false", f"output.directory={result}"]
+    small = ["rounds=1", "runtime.actors=2", "data.clients=2", "data.samples_per_client=40", "model.width=4"]
+    run = ["fedavg-digits", *small, "tracking.enabled=false", f"output.directory={result}"]
     done = subprocess.run(
         ["bash", SCRIPT, *run], env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=240
     )

@@ -20,6 +20,8 @@ from fedbench.data.parquet_writer import write_parquet
 
 COMMAND = Path(sys.executable).parent / "fedbench"
 SUPPORT = Path(__file__).parent
+WITHOUT_FIGURES = (sys.executable, str(SUPPORT / "without_figures.py"))
+"""The same command; drawing takes longer than a small run."""
 EMPTY_DATABASES = tempfile.TemporaryDirectory(prefix="fedbench-empty-databases-")
 """Where the caches of all tests of this process keep MLflow's empty database, which takes long to make."""
 TRAIN, TEST = "train-00000-of-00001.parquet", "test-00000-of-00001.parquet"
@@ -43,13 +45,19 @@ def cache_in(folder: Path) -> str:
 
 
 def start(
-    folder: Path, *arguments: str, stderr: int = subprocess.PIPE, new_session: bool = False, **settings: str
+    folder: Path,
+    *arguments: str,
+    stderr: int = subprocess.PIPE,
+    new_session: bool = False,
+    figures: bool = False,
+    **settings: str,
 ) -> subprocess.Popen[str]:
     """Start `fedbench ARGUMENTS` in `folder`, by itself: no Ray, tracking store or cache from outside.
 
     Args:
         stderr: where its stderr goes; stdout is always a pipe.
         new_session: whether it leads a process group of its own.
+        figures: whether runs draw theirs at their end.
         settings: environment variables.
     """
     own = {
@@ -60,7 +68,7 @@ def start(
     }
     foreign = ("MLFLOW_TRACKING_URI", "RAY_ADDRESS", "COLUMNS", "FORCE_COLOR", "NO_COLOR")
     return subprocess.Popen(
-        [COMMAND, *arguments],
+        [*([str(COMMAND)] if figures else WITHOUT_FIGURES), *arguments],
         cwd=folder,
         env={name: value for name, value in os.environ.items() if name not in foreign} | own | settings,
         stdin=subprocess.DEVNULL,
@@ -71,9 +79,9 @@ def start(
     )
 
 
-def fedbench(folder: Path, *arguments: str, timeout: float = 240) -> Finished:
+def fedbench(folder: Path, *arguments: str, timeout: float = 240, figures: bool = False) -> Finished:
     """Run `fedbench ARGUMENTS` in `folder` to its end."""
-    with start(folder, *arguments) as process:
+    with start(folder, *arguments, figures=figures) as process:
         try:
             stdout, stderr = process.communicate(timeout=timeout)
         except BaseException:

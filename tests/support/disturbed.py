@@ -4,13 +4,13 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from command_line import WITHOUT_FIGURES
 from local_cluster import MARK, LocalCluster
 from process_trees import all_processes, descendants, environment_of, is_alive
 
@@ -68,7 +68,7 @@ def fedbench_run(
         events: {round, from 1: what happens once that round is seen to have ended}.
         standing_still: rounds at whose events the run waits until they are over, however long they take.
     """
-    command = [sys.executable, "-m", "fedbench", "run", PRESET, *overrides, "--json"]
+    command = [*WITHOUT_FIGURES, "run", PRESET, *overrides, "--json"]
     to_come = dict(events or {})
     with (folder / "stdout").open("w+") as output:
         process = subprocess.Popen(

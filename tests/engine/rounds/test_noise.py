@@ -74,7 +74,7 @@ def components(section: str, kind: type[Component]) -> dict[str, Component]:
 
 
 def with_methods() -> Iterator[tuple[tuple[str, ...], ExperimentConfig]]:
-    """Every method, with every server rule, under every schedule."""
+    """Every method with every server rule, and each of them under every schedule."""
     base = config(*TINY, "rounds=2", "algorithm.weighting=uniform")
     methods = components("algorithm", Algorithm)
     schedules = {
@@ -91,7 +91,10 @@ def with_methods() -> Iterator[tuple[tuple[str, ...], ExperimentConfig]]:
             chosen.method  # noqa: B018
         except ConfigError:
             continue
-        for name, schedule in schedules.items():
+        # What a schedule changes is the groups of a round: a crossing of methods is not asked about it again.
+        under = schedules if server in (None, "fedavg") or algorithm == "fedavg" else ("full",)
+        for name in under:
+            schedule = schedules[name]
             yield (algorithm, str(server), name), chosen.model_copy(update={"schedule": schedule})
 
 
