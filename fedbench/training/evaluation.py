@@ -63,7 +63,7 @@ def score_batches(
     with torch.inference_mode():
         for batch in batches:
             if isinstance(batch, tuple):
-                chosen_inputs, chosen_labels = inputs[slice(*batch)], labels[slice(*batch)]
+                chosen_inputs, chosen_labels = _aligned(inputs[slice(*batch)]), _aligned(labels[slice(*batch)])
             else:
                 rows = torch.from_numpy(batch).to(labels.device)
                 chosen_inputs, chosen_labels = inputs.index_select(0, rows), labels.index_select(0, rows)
@@ -77,6 +77,14 @@ def score_batches(
             model.reset()
             model.statistics.copy_(statistics)
     return scores
+
+
+def _aligned(rows: Tensor) -> Tensor:
+    """Rows at the beginning of memory of their own where they are numbers that a network computes with as they are.
+
+    Kernels round by where in memory their inputs begin, which is not the same in every process that holds the data.
+    """
+    return rows.clone() if rows.is_floating_point() else rows
 
 
 def recalibrate(

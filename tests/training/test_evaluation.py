@@ -82,3 +82,21 @@ def test_learning_rate_factors() -> None:
     cosine = Cosine(floor=0.2)
     assert cosine.factor(0, 10) == 1
     assert cosine.factor(5, 10) == pytest.approx(0.6)
+
+
+def test_scores_of_arrays_do_not_depend_on_where_in_memory_the_rows_begin() -> None:
+    """A process may hold the data at any address, and a matrix product rounds by the alignment of what it reads."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 8), nn.ReLU(), nn.Linear(8, 1))
+    groups = [LayerGroup("all", tuple(name for name, _ in module.named_parameters()))]
+    model = FlatModel(module, parameter_layout(module, groups))
+    values = np.random.default_rng(0).normal(size=(33, 5)).astype(np.float32)
+    losses = set()
+    for places in range(16):  # by which the rows begin behind an address that is a multiple of 64 bytes
+        rows, targets = torch.zeros(32 * 4 + 16)[places:], torch.zeros(32 + 16)[places:]
+        inputs, labels = rows[: 32 * 4].view(32, 4), targets[:32].view(32, 1)
+        inputs.copy_(torch.from_numpy(values[:32, :4].copy()))
+        labels.copy_(torch.from_numpy(values[:32, 4:].copy()))
+        scores = score_batches(model, inputs, labels, [(0, 32)], lambda batch, _: batch, 0, None, "regression")
+        losses.add(scores[0].loss_sum)
+    assert len(losses) == 1
