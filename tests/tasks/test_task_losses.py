@@ -1,0 +1,102 @@
+"""The loss of each task is PyTorch's over what counts, in training and in evaluation alike."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from fedbench.tasks.kinds import TASKS, TaskName
+from fedbench.tasks.losses import criterion_of, hits, loss_sum
+
+B, C = 6, 4
+
+
+def minibatch(task: TaskName) -> tuple[Tensor, Tensor]:
+    """Outputs and labels of B rows; of tokens and pixels some do not count."""
+    rng = np.random.default_rng(3)
+    shape = {"next_token": (B, 5, C), "segmentation": (B, C, 3, 2)}.get(task, (B, C))
+    outputs = torch.from_numpy(rng.normal(size=shape).astype(np.float32))
+    match task:
+        case "classification":
+            labels = rng.integers(C, size=B)
+        case "multilabel":
+            labels = rng.integers(2, size=(B, C)).astype(np.uint8)
+        case "regression":
+            labels = rng.normal(size=(B, C)).astype(np.float32)
+        case "next_token":
+            labels = rng.integers(C, size=(B, 5))
+            labels[0], labels[1, 2:] = -100, -100
+        case "segmentation":
+            labels = rng.integers(C, size=(B, 3, 2)).astype(np.uint8)
+            labels[0], labels[1, 2:] = 255, 255
+    return outputs, torch.from_numpy(labels)
+
+
+def by_hand(task: TaskName, outputs: Tensor, labels: Tensor) -> tuple[float, int]:
+    """The sum of the losses in float64, row by row and place by place, and the number of what counts."""
+    outputs = outputs.double()
+    total, count = 0.0, 0
+    for row in range(len(labels)):
+        if task == "classification":
+            total, count = total - float(outputs[row].log_softmax(0)[labels[row]]), count + 1
+        elif task == "regression":
+            total, count = total + float(((outputs[row] - labels[row].double()) ** 2).mean()), count + 1
+        elif task == "multilabel":
+            p, y = outputs[row].sigmoid(), labels[row].double()
+            total, count = total - float((y * p.log() + (1 - y) * (1 - p).log()).mean()), count + 1
+        else:
+            places = outputs[row].T if task == "next_token" else outputs[row].flatten(1)
+            for place, label in enumerate(labels[row].flatten().tolist()):
+                if label not in (-100, 255):
+                    total, count = total - float(places[:, place].log_softmax(0)[label]), count + 1
+    return total, count
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_training_and_evaluation_have_the_loss_by_hand(task: TaskName) -> None:
+    outputs, labels = minibatch(task)
+    total, count = by_hand(task, outputs, labels)
+    assert float(criterion_of(task)(outputs, labels)) == pytest.approx(total / count, rel=1e-5)
+    summed, samples = loss_sum(task, outputs, labels)
+    assert samples == count
+    assert summed == pytest.approx(total, rel=1e-5)
+
+
+def test_the_loss_of_a_classification_is_pytorchs_bit_for_bit() -> None:
+    outputs, labels = minibatch("classification")
+    assert torch.equal(criterion_of("classification")(outputs, labels), F.cross_entropy(outputs, labels))
+
+
+@pytest.mark.parametrize(("task", "unscored"), [("next_token", -100), ("segmentation", 255)])
+def test_a_minibatch_of_which_nothing_counts_moves_nothing(task: TaskName, unscored: int) -> None:
+    outputs, labels = minibatch(task)
+    outputs.requires_grad_(True)
+    loss = criterion_of(task)(outputs, torch.full_like(labels, unscored))
+    loss.backward()
+    assert loss.item() == 0.0
+    assert outputs.grad is not None
+    assert not outputs.grad.any()
+    assert loss_sum(task, outputs.detach(), torch.full_like(labels, unscored)) == (0.0, 0)
+
+
+def test_hits_are_counted_where_a_place_has_one_label() -> None:
+    outputs, labels = minibatch("next_token")
+    scored = labels != -100
+    assert hits("next_token", outputs, labels) == int((outputs.argmax(-1) == labels)[scored].sum())
+    outputs, labels = minibatch("segmentation")
+    assert hits("segmentation", outputs, labels) == int((outputs.argmax(1) == labels)[labels != 255].sum())
+    assert hits("regression", *minibatch("regression")) is None
+    assert hits("multilabel", *minibatch("multilabel")) is None
+
+
+def test_a_metric_is_better_in_its_direction_and_never_by_not_being_a_number() -> None:
+    perplexity, accuracy = TASKS["next_token"].headline, TASKS["classification"].headline
+    assert perplexity.better(2.0, 3.0)
+    assert perplexity.reached(2.0, 2.0)
+    assert not perplexity.reached(2.1, 2.0)
+    assert accuracy.better(0.9, 0.8)
+    assert not accuracy.better(math.nan, 0.1)
+    assert not perplexity.reached(math.nan, 9.0)
