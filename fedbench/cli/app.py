@@ -263,7 +263,10 @@ def report(
     mlflow_uri: Annotated[str | None, typer.Option("--mlflow-uri", help="Where that experiment is.")] = None,
     target: Annotated[
         float | None,
-        typer.Option(help="Accuracy (0..1) to be reached; else 90 % of the worst method's best.", show_default=False),
+        typer.Option(
+            help="Accuracy (0..1), or perplexity, MAE, ..., to be reached; else a tenth worse than the worst method's.",
+            show_default=False,
+        ),
     ] = None,
     baseline: Annotated[
         str | None, typer.Option(help="Label of the method that others are measured against; else plain FedAvg.")

@@ -7,10 +7,12 @@ from rich.table import Table
 
 from fedbench.cli.table_terminal import print_table
 from fedbench.cli.terminal import console, duration, results
+from fedbench.records.headline import ACCURACY
 from fedbench.report.content import Report
 from fedbench.report.files import CHARTS
 from fedbench.report.shown_metrics import BYTES, FLOPS, fitting
-from fedbench.tables.numbers import PERCENT, Number
+from fedbench.report.task_part import TaskPart
+from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
 
 LOUD = {"warning": "yellow", "left out": "yellow", "note": None}
@@ -18,32 +20,43 @@ LOUD = {"warning": "yellow", "left out": "yellow", "note": None}
 
 def print_report(report: Report, files: Sequence[Path]) -> None:
     """The main figures on stdout, the caveats on stderr, and where the rest is."""
-    methods = report.comparison.methods
     for caveat in report.comparison.caveats:
         _line(f"{caveat.severity}: {caveat.text}", LOUD[caveat.severity])
+    for part in report.parts:
+        if report.chosen_columns:
+            print_table(part.results)
+        else:
+            _print_part(part)
+    _print_files(files)
+
+
+def _print_part(part: TaskPart) -> None:
+    """The main figures of the methods of one task."""
+    methods, headline = part.methods, part.headline
     traffic = [method.spread("total_bytes") for method in methods]
     work = [method.spread("client_flops") for method in methods]
     sent = fitting(BYTES, [spread.mean for spread in traffic])
     worked = fitting(FLOPS, [spread.mean for spread in work])
-    if report.chosen_columns:
-        print_table(report.results)
-        _print_files(files)
-        return
-    table = Table(box=None, padding=(0, 2, 0, 0))
+    words = "" if headline.headline == ACCURACY else f" {headline.words}"
+    unit = f" {headline.unit}".rstrip()
+    figures = [[method.spread(name) for method in methods] for name in headline.judged]
+    numbers = [headline.number([value for spread in spreads for value in spread.values]) for spreads in figures]
+    title = f"{part.name.replace('_', ' ')}:" if part.name else None
+    table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left")
     table.add_column("method", overflow="fold")
-    for column in ("seeds", "best %", "final %", f"up + down {sent.unit}", f"work {worked.unit}", "time"):
+    scores = f"best{words}{unit}", f"final{words}{unit}"
+    for column in ("seeds", *scores, f"up + down {sent.unit}", f"work {worked.unit}", "time"):
         table.add_column(column, justify="right", no_wrap=True)
-    for method, bytes_, flops in zip(methods, traffic, work, strict=True):
+    for place, (method, bytes_, flops) in enumerate(zip(methods, traffic, work, strict=True)):
         table.add_row(
             method.title,
             str(len(method.seeds)),
-            *(_shown(method.spread(key), PERCENT) for key in ("best_accuracy", "final_accuracy")),
+            *(_shown(spreads[place], number) for spreads, number in zip(figures, numbers, strict=True)),
             sent.bare(bytes_.mean),
             worked.bare(flops.mean),
             duration(method.spread("wall_seconds").mean),
         )
     results.print(table, markup=False, highlight=False)
-    _print_files(files)
 
 
 def _print_files(files: Sequence[Path]) -> None:

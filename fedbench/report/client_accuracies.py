@@ -7,7 +7,7 @@ import numpy as np
 from fedbench.records.client_scores import CLIENT_SCORES
 from fedbench.records.reader import load_measured
 from fedbench.records.recorded_run import RecordedRun, Values
-from fedbench.report.curves import AccuracyCurve
+from fedbench.report.curves import ScoreCurve
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import total_cell
 from fedbench.report.shown_metrics import ShownMetric
@@ -85,7 +85,7 @@ def client_charts(methods: Sequence[Method]) -> list[Chart]:
     return charts
 
 
-def _curve(runs: Sequence[RecordedRun], column: str) -> AccuracyCurve | None:
+def _curve(runs: Sequence[RecordedRun], column: str) -> ScoreCurve | None:
     """The sorted accuracies over the seeds; None where a run has none."""
     seeds = [_sorted(run, column) for run in runs]
     if not seeds or not all(len(accuracies) for accuracies in seeds):
@@ -95,7 +95,7 @@ def _curve(runs: Sequence[RecordedRun], column: str) -> AccuracyCurve | None:
     values = np.stack(
         [np.interp(places, (np.arange(len(accuracies)) + 0.5) / len(accuracies), accuracies) for accuracies in seeds]
     )
-    return AccuracyCurve(100 * places, values.mean(axis=0), values.min(axis=0), values.max(axis=0), is_stepped=False)
+    return ScoreCurve(100 * places, values.mean(axis=0), values.min(axis=0), values.max(axis=0), is_stepped=False)
 
 
 def _sorted(run: RecordedRun, column: str) -> Values:

@@ -8,6 +8,7 @@ from pathlib import Path
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.merge import preset_names
 from fedbench.errors import DataError
+from fedbench.records.metrics import headline_figures
 from fedbench.records.recorded_run import RecordedRun, Unusable, read_run
 from fedbench.records.run_lock import is_at_work
 from fedbench.report.caveats import Caveat, left_out, note, warn
@@ -47,8 +48,7 @@ class Comparison:
             ConfigError: no such method, or several.
         """
         if label is None:
-            plain = [method for method in self.methods if _is_plain_fedavg(method)]
-            return (plain or list(self.methods))[0]
+            return plain_fedavg(self.methods)
         return the_method(f"--baseline {label}", label, self.methods)
 
 
@@ -127,7 +127,7 @@ def _titled(methods: Sequence[Sequence[RecordedRun]], described: Sequence[str], 
 
 
 def _finished(group: Sequence[RecordedRun]) -> tuple[list[RecordedRun], list[Caveat]]:
-    """The runs that came to their end with an accuracy, and why the others do not count."""
+    """The runs that came to their end with what they are judged by, and why the others do not count."""
     kept, caveats = [], []
     for run in group:
         reason = _why_not(run)
@@ -153,7 +153,7 @@ def _why_not(run: RecordedRun) -> str | None:
         return f"has the status {run.status}"
     if run.rounds.num_rows < run.description.rounds:
         return f"says that it finished {done}"
-    if run.summary.get("best_accuracy") is None:
+    if run.summary.get(headline_figures(run.headline)[0]) is None:
         return "was never evaluated"
     return None
 
@@ -195,6 +195,11 @@ def _contradicting(seed: int, same: Sequence[RecordedRun]) -> str:
 
 def _other_versions(runs: Sequence[RecordedRun]) -> bool:
     return len({str(run.summary.get("versions")) for run in runs}) > 1
+
+
+def plain_fedavg(methods: Sequence[Method]) -> Method:
+    """FedAvg with full updates if it is among the methods, else the first."""
+    return ([method for method in methods if _is_plain_fedavg(method)] or list(methods))[0]
 
 
 def _is_plain_fedavg(method: Method) -> bool:

@@ -1,10 +1,10 @@
 """What a report says, whatever it is written as."""
 
+import math
 import shlex
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 
 import yaml
 
@@ -13,19 +13,15 @@ from fedbench.errors import ConfigError
 from fedbench.records.reader import CLIENTS, EVENTS
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.analyses import NO_ANALYSES, Analyses, analyses_of
-from fedbench.report.charts import MOST_LINES, charts
-from fedbench.report.client_accuracies import PRINTED_COLUMNS, client_charts, clients_table
-from fedbench.report.compare import Comparison
+from fedbench.report.compare import Comparison, plain_fedavg
 from fedbench.report.fairness import versions
 from fedbench.report.methods import Method
-from fedbench.report.result_tables import ABOUT, paired_table, reached_table, results_table, runs_table, settings_table
-from fedbench.report.shown_metrics import PRINTED, chosen_columns, default_target
-from fedbench.report.svg_chart import Chart
+from fedbench.report.result_tables import runs_table, settings_table
 from fedbench.report.svg_heatmap import Heatmap
-from fedbench.report.tasks import ranking_of
-from fedbench.tables.rank_diagram import RankPicture, picture
-from fedbench.tables.ranks import Ranking
+from fedbench.report.task_part import TaskPart, task_part
+from fedbench.report.tasks import names_across
 from fedbench.tables.table import Table
+from fedbench.tasks.kinds import TaskName
 
 MOST_PARTITIONS = 4
 """Pictures of a partition in one report, at most."""
@@ -56,66 +52,38 @@ class Report:
         title: one line.
         intro: what was compared, in sentences.
         comparison: the methods, and what must be known before believing a figure.
-        baseline: the method that others are measured against.
-        target: accuracy (0..1) of the table on what it took to reach it.
-        results, differences, reached, settings, runs: tables; None where there is nothing to say.
-        printed_results: `results` with as many columns as a printed page holds, unless others were asked for.
+        parts: what is said of the methods of each task, which are not compared with those of another.
+        settings, runs: tables; None where there is nothing to say.
         chosen_columns: names of the columns that were asked for; (): none were.
-        charts: accuracy against what was spent.
-        chart_note: the meaning of lines and bands.
         partitions: pictures of the samples that each client holds.
         versions: the library versions that the results depend on, one line each.
         recipes: configuration and commands that run each method again.
         command: the command that made the report.
         analyses: what was looked into beside the rounds.
-        ranking: the methods ranked over several tasks; None where there are none, or too few.
-        rank_picture: the diagram of the ranking.
-        clients: table of the accuracies of single clients; None where no method was scored on clients' rows.
-        printed_clients: `clients` with as many columns as a printed page holds.
-        client_charts: the sorted accuracies of the clients.
     """
 
     title: str
     intro: tuple[str, ...]
     comparison: Comparison
-    baseline: Method
-    target: float
-    results: Table
-    printed_results: Table
+    parts: tuple[TaskPart, ...]
     chosen_columns: tuple[str, ...]
-    differences: Table | None
-    reached: Table
     settings: Table | None
     runs: Table
-    charts: tuple[Chart, ...]
-    chart_note: str
     partitions: tuple[Heatmap, ...]
     versions: tuple[str, ...]
     recipes: tuple[Recipe, ...]
     command: str
     analyses: Analyses = NO_ANALYSES
-    ranking: Ranking | None = None
-    rank_picture: RankPicture | None = None
-    clients: Table | None = None
-    printed_clients: Table | None = None
-    client_charts: tuple[Chart, ...] = ()
-
-    @cached_property
-    def ranks(self) -> Table | None:
-        """The table of the ranking."""
-        return None if self.ranking is None else self.ranking.table()
 
     @property
     def tables(self) -> tuple[Table, ...]:
         """The tables of figures, which `table.csv` holds."""
-        tables = (self.results, self.clients, self.differences, self.ranks, self.reached)
-        return tuple(table for table in tables if table is not None)
+        return tuple(table for part in self.parts for table in part.tables)
 
     @property
     def printed_tables(self) -> tuple[Table, ...]:
         """The tables of figures, which `table.tex` holds."""
-        tables = (self.printed_results, self.printed_clients, self.differences, self.ranks, self.reached)
-        return tuple(table for table in tables if table is not None)
+        return tuple(table for part in self.parts for table in part.printed_tables)
 
 
 def make_report(
@@ -128,37 +96,35 @@ def make_report(
     """The report on a comparison.
 
     Args:
-        target: accuracy (0..1) to be reached; None: 90 % of the worst method's best one.
-        baseline: a method's label; None: FedAvg with full updates, else the first.
+        target: value to be reached of the metric by which the task is judged, in its recorded unit (an accuracy is a
+            fraction); None: one that is a tenth worse than the worst method's best one.
+        baseline: a method's label; None: FedAvg with full updates, else the first. Of further tasks the same method is
+            the baseline there, where it was run on them.
         command: the command that is named as having made it.
         columns: names of the main table's columns, of `COLUMNS`; (): those that some method has.
 
     Raises:
-        ConfigError: no such baseline or column, or a target outside (0, 1].
+        ConfigError: no such baseline or column, or a target that the metric cannot have.
     """
-    if target is not None and not 0 < target <= 1:
-        hint = f"; did you mean {target / 100:g}?" if 1 < target <= 100 else ""
-        raise ConfigError(f"--target {target:g}: must be an accuracy above 0 and up to 1{hint}")
-    methods, asked = comparison.methods, chosen_columns(columns)
-    against = comparison.baseline(baseline)
-    aim = default_target(methods) if target is None else target
-    ranking, refusal = ranking_of(methods)
-    origin = "The target is 90 % of the worst method's best accuracy." if target is None else "The target was given."
+    methods = comparison.methods
+    by_task: dict[TaskName, list[Method]] = {}
+    for method in methods:
+        by_task.setdefault(method.task, []).append(method)
+    if target is not None:
+        _check_target(target, by_task)
+    chosen = None if baseline is None else comparison.baseline(baseline)
+    parts = tuple(
+        task_part(same, _baseline(same, methods, chosen), target, columns, task if len(by_task) > 1 else "")
+        for task, same in by_task.items()
+    )
     return Report(
         title=_title(methods),
-        intro=(*_intro(comparison, against), *filter(None, [refusal])),
+        intro=(*_intro(comparison, parts), *(part.rank_refusal for part in parts if part.rank_refusal)),
         comparison=comparison,
-        baseline=against,
-        target=aim,
-        results=results_table(methods, asked),
-        printed_results=results_table(methods, asked or chosen_columns(PRINTED), gaps=bool(asked)),
+        parts=parts,
         chosen_columns=tuple(columns),
-        differences=paired_table(methods, against) if len(methods) > 1 else None,
-        reached=reached_table(methods, aim, origin),
         settings=settings_table(methods),
         runs=runs_table(methods),
-        charts=tuple(charts(methods, aim)),
-        chart_note=_chart_note(methods, aim),
         partitions=tuple(_partitions(methods)),
         versions=tuple(
             f"{text} ({count} run{'s' if count > 1 else ''})"
@@ -167,12 +133,37 @@ def make_report(
         recipes=tuple(map(_recipe, methods)),
         command=command,
         analyses=analyses_of(run.directory for run in comparison.runs),
-        ranking=ranking,
-        rank_picture=None if ranking is None else picture(ranking),
-        clients=clients_table(methods),
-        printed_clients=clients_table(methods, PRINTED_COLUMNS),
-        client_charts=tuple(client_charts(methods[:MOST_LINES])),
     )
+
+
+def _check_target(target: float, by_task: Mapping[TaskName, Sequence[Method]]) -> None:
+    """Raises:
+    ConfigError: no value of the metric by which the task is judged, or there are several tasks.
+    """
+    metrics = {task: same[0].headline for task, same in by_task.items()}
+    if len(metrics) > 1:
+        tasks = "; ".join(f"{task} by {shown.words}" for task, shown in metrics.items())
+        raise ConfigError(f"--target {target:g}: these runs are judged by several metrics ({tasks}); name those of one")
+    (shown,) = metrics.values()
+    article = "an" if shown.words[0] in "aeiouM" else "a"
+    if not shown.headline.percent:
+        if not 0 < target < math.inf:
+            raise ConfigError(f"--target {target:g}: must be {article} {shown.words} above 0")
+    elif not 0 < target <= 1:
+        hint = f"; did you mean {target / 100:g}?" if 1 < target <= 100 else ""
+        article = "an" if shown.words[0] == "a" else "a"
+        raise ConfigError(f"--target {target:g}: must be {article} {shown.words} above 0 and up to 1{hint}")
+
+
+def _baseline(of_task: Sequence[Method], methods: Sequence[Method], chosen: Method | None) -> Method:
+    """The method that those of one task are measured against: the chosen one, or what it is called on this task."""
+    if chosen is None:
+        return plain_fedavg(of_task)
+    if chosen in of_task:
+        return chosen
+    called = names_across(methods)
+    same = [method for method in of_task if called[method.letter] == called[chosen.letter]]
+    return same[0] if same else plain_fedavg(of_task)
 
 
 def _title(methods: Sequence[Method]) -> str:
@@ -181,7 +172,7 @@ def _title(methods: Sequence[Method]) -> str:
     return f"{count} on {' and '.join(data)}"
 
 
-def _intro(comparison: Comparison, baseline: Method) -> list[str]:
+def _intro(comparison: Comparison, parts: Sequence[TaskPart]) -> list[str]:
     runs, methods = comparison.runs, comparison.methods
     seeds = sorted({run.seed for run in runs})
     several = "s" if len(seeds) > 1 else ""
@@ -190,8 +181,14 @@ def _intro(comparison: Comparison, baseline: Method) -> list[str]:
         f"method{'s' if len(methods) > 1 else ''} with seed{several} {', '.join(map(str, seeds))}.",
         f"Trained on: {'; '.join(dict.fromkeys(map(_setting, runs)))}.",
     ]
-    if len(methods) > 1:
-        sentences.append(f"Others are measured against {baseline.title}.")
+    if len(parts) > 1:
+        tasks = "; ".join(
+            f"{part.name.replace('_', ' ')} by {part.headline.words}, measured against {part.baseline.title}"
+            for part in parts
+        )
+        sentences.append(f"Each task has tables of its own, judged by its own metric: {tasks}.")
+    elif len(methods) > 1:
+        sentences.append(f"Others are measured against {parts[0].baseline.title}.")
     return sentences
 
 
@@ -203,20 +200,6 @@ def _setting(run: RecordedRun) -> str:
     size = f" ({parameters:,} parameters in {run.summary.get('layer_groups')} layer groups)" if parameters else ""
     division = data.get("partition", {}).get("name", "?")
     return f"{run.description.dataset_name}, {clients} clients, {division} partition, {model}{size}"
-
-
-def _chart_note(methods: Sequence[Method], target: float) -> str:
-    several = any(len(method.runs) > 1 for method in methods)
-    sentences = ["Lines: mean test accuracy over seeds; a letter stands at the end of each."]
-    if several:
-        sentences.append(
-            "Bands: from the worst to the best seed. Where seeds spent different amounts, each keeps its last score "
-            "until its next one, and a seed that ended earlier keeps its last one to the end."
-        )
-    sentences.append(f"Dotted: the target, {ABOUT.show(target)}.")
-    if len(methods) > MOST_LINES:
-        sentences.append(f"Only the first {MOST_LINES} of {len(methods)} methods are drawn.")
-    return " ".join(sentences)
 
 
 def _partitions(methods: Sequence[Method]) -> list[Heatmap]:

@@ -1,7 +1,7 @@
 """Caveats on methods that differ in more than what they are: data, partitions, lengths, seeds, versions."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from fedbench.records.recorded_run import RecordedRun
@@ -19,16 +19,31 @@ def remarks(methods: Sequence[Method], readable: Sequence[RecordedRun]) -> list[
         methods: the methods, with the runs that count.
         readable: all runs that could be read, also those that do not count.
     """
+    by_task: dict[str, list[Method]] = defaultdict(list)
+    for method in methods:
+        by_task[method.task].append(method)
     return [
         *_mixed_up(readable),
-        *_other_data(methods),
-        *_other_partitions(methods),
-        *_chosen_differently(methods),
-        *_other_lengths(methods),
+        *_other_tasks(by_task),
+        *(caveat for same in by_task.values() for caveat in _within_a_task(same)),
         *_missing_seeds(methods),
         *_other_versions(methods),
         *_rejected(methods),
     ]
+
+
+def _other_tasks(by_task: Mapping[str, Sequence[Method]]) -> Iterable[Caveat]:
+    if len(by_task) > 1:
+        sides = "; ".join(f"{task.replace('_', ' ')}: {_letters(same)}" for task, same in by_task.items())
+        yield note(f"the methods were run on different tasks, each judged by its own metric and shown apart ({sides})")
+
+
+def _within_a_task(methods: Sequence[Method]) -> Iterable[Caveat]:
+    """Caveats on methods that were run on one task, and so are compared."""
+    yield from _other_data(methods)
+    yield from _other_partitions(methods)
+    yield from _chosen_differently(methods)
+    yield from _other_lengths(methods)
 
 
 def _mixed_up(readable: Sequence[RecordedRun]) -> Iterable[Caveat]:
@@ -55,11 +70,12 @@ def _other_data(methods: Sequence[Method]) -> Iterable[Caveat]:
             yield warn(f"{method.title}: its seeds were run on different data, so its mean says little")
     data = different_data([run for method in methods for run in method.runs])
     if len(data) > 1:
+        scores = methods[0].headline.plural
         sides = "; ".join(
             f"{_data(same[0])}: {_letters(method for method in methods if set(_each(method.runs)) & set(_each(same)))}"
             for same in data
         )
-        yield warn(f"the methods were run on different data, so their accuracies cannot be compared ({sides})")
+        yield warn(f"the methods were run on different data, so their {scores} cannot be compared ({sides})")
 
 
 def different_data(runs: Sequence[RecordedRun]) -> list[list[RecordedRun]]:
@@ -101,17 +117,19 @@ def _other_partitions(methods: Sequence[Method]) -> Iterable[Caveat]:
 
 
 def _chosen_differently(methods: Sequence[Method]) -> Iterable[Caveat]:
-    """Caveats on best accuracies that were chosen on the test split, for all methods or for some."""
+    """Caveats on best values that were chosen on the test split, for all methods or for some."""
     on_test = [method for method in methods if any(run.chosen_on == "test" for run in method.runs)]
     others = [method for method in methods if method not in on_test]
+    shown = methods[0].headline
+    extreme, bias = ("largest", "high") if shown.headline.higher_is_better else ("smallest", "low")
     if on_test and others:
         yield warn(
             "the best rounds of some methods were chosen on the test split, those of others on a validation split, so "
-            f"their best accuracies cannot be compared (test: {_letters(on_test)}; validation: {_letters(others)})"
+            f"their best {shown.plural} cannot be compared (test: {_letters(on_test)}; validation: {_letters(others)})"
         )
     elif on_test:
         yield note(
-            "best accuracies are the largest on the test split itself, and by that somewhat too high; "
+            f"best {shown.plural} are the {extreme} on the test split itself, and by that somewhat too {bias}; "
             "data.validation_fraction holds out training rows to choose on"
         )
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from fedbench.errors import ConfigError
 from fedbench.report.analyses import PICTURES, picture_name
-from fedbench.report.charts import AXES
+from fedbench.report.charts import AXES, chart_name
 from fedbench.report.client_accuracies import CHARTS as CLIENT_CHARTS
 from fedbench.report.content import MOST_PARTITIONS, Report
 from fedbench.report.html import page
@@ -15,6 +15,7 @@ from fedbench.report.svg_file import chart_svg, heatmap_svg
 from fedbench.system.atomic_files import replace_text, replacing
 from fedbench.tables import render
 from fedbench.tables.latex import latex
+from fedbench.tasks.kinds import TASKS
 
 PAGE, TEXT, CSV, LATEX = "report.html", "report.md", "table.csv", "table.tex"
 
@@ -36,7 +37,7 @@ def write_report(report: Report, directory: Path) -> list[Path]:
     Raises:
         ConfigError: the directory cannot be written.
     """
-    head, *_ = render.csv(report.results).splitlines()
+    head, *_ = render.csv(report.parts[0].results).splitlines()
     lines = [line for table in report.tables for line in render.csv(table).split("\n", 1)[1].splitlines()]
     contents = {
         PAGE: page(report),
@@ -45,7 +46,9 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         LATEX: "\n".join(latex(table) for table in report.printed_tables),
     }
     pictures = dict(_pictures(report))
-    known = [f"by-{axis.key}" for axis in AXES] + [name for name, _, _ in CLIENT_CHARTS]
+    tasks = ("", *TASKS)
+    known = [chart_name(axis.key, task) for axis in AXES for task in tasks]
+    known += [f"{name}-{task}".rstrip("-") for name, _, _ in CLIENT_CHARTS for task in tasks]
     known += [f"partition-{number + 1}" for number in range(MOST_PARTITIONS)]
     try:
         (directory / CHARTS).mkdir(parents=True, exist_ok=True)
@@ -65,15 +68,15 @@ def write_report(report: Report, directory: Path) -> list[Path]:
 
 def _pictures(report: Report) -> Iterator[tuple[str, bytes]]:
     """(name of the file, content) of each chart."""
-    for chart in (*report.charts, *report.client_charts):
+    for chart in (chart for part in report.parts for chart in (*part.charts, *part.client_charts)):
         yield f"{chart.name}.svg", chart_svg(chart).encode()
         yield f"{chart.name}.pdf", chart_pdf(chart)
     for heatmap in report.partitions:
         yield f"{heatmap.name}.svg", heatmap_svg(heatmap).encode()
         yield f"{heatmap.name}.pdf", heatmap_pdf(heatmap)
-    if report.rank_picture is not None:
-        for kind, content in report.rank_picture.files.items():
-            yield f"{report.rank_picture.name}.{kind}", content
+    for shown in filter(None, (part.rank_picture for part in report.parts)):
+        for kind, content in shown.files.items():
+            yield f"{shown.name}.{kind}", content
     for number, analysis in enumerate(report.analyses.shown, 1):
         for picture in analysis.pictures:
             yield picture_name(number, picture), picture.file.read_bytes()

@@ -9,12 +9,14 @@ from fedbench.report.analyses import Analyses, as_table, picture_name
 from fedbench.report.client_accuracies import CHART_NOTE
 from fedbench.report.content import Report
 from fedbench.report.methods import Method
-from fedbench.report.result_tables import JUDGED, comparisons, spent_until
+from fedbench.report.result_tables import comparisons, spent_until
 from fedbench.report.shown_metrics import COLUMNS
+from fedbench.report.task_part import TaskPart
 from fedbench.report.tasks import baselines
 from fedbench.tables import render
 from fedbench.tables.render import escaped_markdown
 from fedbench.tables.seed_statistics import Spread, paired
+from fedbench.tables.table import Table
 
 
 def markdown(report: Report) -> str:
@@ -25,19 +27,11 @@ def markdown(report: Report) -> str:
             f"- **{caveat.severity}**: {escaped_markdown(caveat.text)}" for caveat in report.comparison.caveats
         )
         parts += ["## Read this first", lines]
-    for table in (*report.tables, report.settings, report.runs):
-        if table is report.reached and report.charts:
-            pictures = [f"![{escaped_markdown(chart.title)}](charts/{chart.name}.svg)" for chart in report.charts]
-            parts += ["## Accuracy against what was spent", escaped_markdown(report.chart_note), *pictures]
+    for part in report.parts:
+        parts += _of_task(part)
+    for table in (report.settings, report.runs):
         if table is not None:
-            parts += [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
-        if table is report.clients and report.client_charts:
-            drawn = [f"![{escaped_markdown(chart.title)}](charts/{chart.name}.svg)" for chart in report.client_charts]
-            parts += [escaped_markdown(CHART_NOTE), *drawn]
-        if table is report.ranks and report.rank_picture is not None:
-            shown = report.rank_picture
-            image = [f"![{escaped_markdown(shown.title)}](charts/{shown.name}.svg)"] if shown.files else []
-            parts += [*image, escaped_markdown(shown.note)]
+            parts += _section(table)
     parts += _analyses(report.analyses)
     parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
     for recipe in report.recipes:
@@ -48,6 +42,35 @@ def markdown(report: Report) -> str:
         ]
     parts.append(f"This report: `{report.command}`")
     return "\n\n".join(part.strip("\n") for part in parts) + "\n"
+
+
+def _of_task(part: TaskPart) -> list[str]:
+    """The tables of one task, with their pictures."""
+    parts: list[str] = []
+    for table in part.tables:
+        if table is part.reached:
+            parts += _charts(part)
+        parts += _section(table)
+        if table is part.clients and part.client_charts:
+            drawn = [f"![{escaped_markdown(chart.title)}](charts/{chart.name}.svg)" for chart in part.client_charts]
+            parts += [escaped_markdown(CHART_NOTE), *drawn]
+        if table is part.ranks and part.rank_picture is not None:
+            shown = part.rank_picture
+            image = [f"![{escaped_markdown(shown.title)}](charts/{shown.name}.svg)"] if shown.files else []
+            parts += [*image, escaped_markdown(shown.note)]
+    return parts if part.reached is not None else parts + _charts(part)
+
+
+def _charts(part: TaskPart) -> list[str]:
+    if not part.charts:
+        return []
+    pictures = [f"![{escaped_markdown(chart.title)}](charts/{chart.name}.svg)" for chart in part.charts]
+    heading = f"{part.headline.title} against what was spent{part.suffix}"
+    return [f"## {escaped_markdown(heading)}", escaped_markdown(part.chart_note), *pictures]
+
+
+def _section(table: Table) -> list[str]:
+    return [f"## {escaped_markdown(table.title)}", _without_title(render.markdown(table))]
 
 
 def _analyses(analyses: Analyses) -> list[str]:
@@ -68,17 +91,24 @@ def _analyses(analyses: Analyses) -> list[str]:
 
 
 def document(report: Report) -> dict[str, Any]:
-    """The report's figures as plain values for JSON, in the units of `summary.json`; null for what is not a number."""
+    """The report's figures as plain values for JSON, in the units of `summary.json`; null for what is not a number.
+
+    `tasks` has what concerns one task; baseline, target and ranks beside it are those of the only one, else null.
+    """
     comparison = report.comparison
+    only = report.parts[0] if len(report.parts) == 1 else None
     return {
         "title": report.title,
         "runs_found": comparison.found,
         "runs_counted": len(comparison.runs),
         "problems": [{"severity": caveat.severity, "text": caveat.text} for caveat in comparison.caveats],
-        "baseline": report.baseline.label,
-        "target": report.target,
-        "methods": [_method(report, method) for method in comparison.methods],
-        "ranks": None if report.ranking is None else report.ranking.to_mapping(),
+        "baseline": only.baseline.label if only else None,
+        "target": only.target if only else None,
+        "methods": [
+            _method(part, method) for method in comparison.methods for part in report.parts if method in part.methods
+        ],
+        "ranks": None if only is None or only.ranking is None else only.ranking.to_mapping(),
+        "tasks": [_task(part) for part in report.parts],
         "analyses": [
             {
                 "kind": analysis.kind,
@@ -91,10 +121,21 @@ def document(report: Report) -> dict[str, Any]:
     }
 
 
-def _method(report: Report, method: Method) -> dict[str, Any]:
-    methods = report.comparison.methods
-    against = baselines(methods, report.baseline)[method.letter]
-    judgements = comparisons(methods, report.baseline)
+def _task(part: TaskPart) -> dict[str, Any]:
+    return {
+        "task": part.methods[0].task,
+        "metric": part.headline.headline.name,
+        "higher_is_better": part.headline.headline.higher_is_better,
+        "methods": [method.letter for method in part.methods],
+        "baseline": part.baseline.label,
+        "target": part.target,
+        "ranks": None if part.ranking is None else part.ranking.to_mapping(),
+    }
+
+
+def _method(part: TaskPart, method: Method) -> dict[str, Any]:
+    against = baselines(part.methods, part.baseline)[method.letter]
+    judgements = comparisons(part.methods, part.baseline)
     concluded = {
         name: judgement
         for (letter, name), (_, judgement) in judgements.items()
@@ -102,22 +143,23 @@ def _method(report: Report, method: Method) -> dict[str, Any]:
     }
     return {
         "label": method.label,
+        "task": method.task,
         "letter": method.letter,
         "seeds": list(method.seeds),
-        "runs": [_run(run, report.target) for run in method.runs],
+        "runs": [_run(run, part.target) for run in method.runs],
         **{name: _spread(method.spread(name)) for name in COLUMNS},
         "measured_against": None if against is None or against is method else against.label,
         "against_baseline": None
         if against is None or against is method
         else {
             key: _paired(method, against, key) | (concluded[key].to_mapping() if key in concluded else {})
-            for key in (*JUDGED, "uplink_bytes", "downlink_bytes", "client_flops")
+            for key in (*method.headline.judged, "uplink_bytes", "downlink_bytes", "client_flops")
         },
     }
 
 
-def _run(run: RecordedRun, target: float) -> dict[str, Any]:
-    spent = spent_until(run, target)
+def _run(run: RecordedRun, target: float | None) -> dict[str, Any]:
+    spent = None if target is None else spent_until(run, target)
     return {
         "source": run.source,
         "seed": run.seed,

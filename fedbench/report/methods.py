@@ -10,7 +10,9 @@ from typing import Any
 from fedbench.components.catalogue import BUILTIN
 from fedbench.records.metrics import METRICS
 from fedbench.records.recorded_run import RecordedRun
+from fedbench.report.shown_headline import ShownHeadline
 from fedbench.tables.seed_statistics import Spread
+from fedbench.tasks.kinds import TaskName
 
 Flat = dict[str, Any]
 
@@ -56,6 +58,16 @@ class Method:
     def title(self) -> str:
         """Letter and label of the method."""
         return f"{self.letter}: {self.label}"
+
+    @property
+    def task(self) -> TaskName:
+        """What its models were trained for."""
+        return self.runs[0].task
+
+    @property
+    def headline(self) -> ShownHeadline:
+        """The metric by which its task is judged."""
+        return ShownHeadline(self.runs[0].headline)
 
     @cached_property
     def is_asynchronous(self) -> bool:

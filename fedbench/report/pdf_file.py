@@ -42,33 +42,34 @@ def chart_pdf(chart: Chart) -> bytes:
     height = HEIGHT + LEGEND_ROW * len(legend)
     figure = Figure(figsize=(WIDTH / POINTS_PER_INCH, height / POINTS_PER_INCH))
     x, y = chart.scales()
+    scale = chart.shown.scale
     place = (x.start / WIDTH, 1 - y.start / height, (x.end - x.start) / WIDTH, (y.start - y.end) / height)
     axes = figure.add_axes(place)
-    axes.set(xlim=(x.low, x.high), ylim=(y.low, y.high), xlabel=chart.x_label, ylabel="test accuracy (%)")
+    axes.set(xlim=(x.low, x.high), ylim=(y.low, y.high), xlabel=chart.x_label, ylabel=chart.shown.axis)
     axes.set_xticks(x.ticks, [x.label(tick) for tick in x.ticks])
     axes.set_yticks(y.ticks, [y.label(tick) for tick in y.ticks])
     axes.tick_params(length=0, labelsize=10)
     axes.grid(True, color=RULE, linewidth=0.7)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
-    if chart.target is not None and y.low <= 100 * chart.target <= y.high:
-        axes.axhline(100 * chart.target, color=INK, linewidth=1, linestyle=(0, (1, 3)))
+    if chart.target is not None and y.low <= scale * chart.target <= y.high:
+        axes.axhline(scale * chart.target, color=INK, linewidth=1, linestyle=(0, (1, 3)))
     for line in chart.lines:
         colour, curve = LINES[colour_of(line.style)], line.curve
         if (curve.high > curve.low).any():
             axes.fill_between(
-                curve.x, 100 * curve.low, 100 * curve.high, color=colour, alpha=BAND, linewidth=0,
+                curve.x, scale * curve.low, scale * curve.high, color=colour, alpha=BAND, linewidth=0,
                 step="post" if curve.is_stepped else None,
             )  # fmt: skip
     for line in chart.lines:
         curve = line.curve
         is_marked = not curve.is_stepped and len(curve.x) <= MOST_DOTS
         axes.plot(
-            curve.x, 100 * curve.mean, color=LINES[colour_of(line.style)], linewidth=LINE, clip_on=False,
+            curve.x, scale * curve.mean, color=LINES[colour_of(line.style)], linewidth=LINE, clip_on=False,
             linestyle=_dashes(line.style), drawstyle="steps-post" if curve.is_stepped else "default",
             marker="o" if is_marked else None, markersize=4, markeredgecolor=GROUND, markeredgewidth=0.6,
         )  # fmt: skip
-    for left, top, line in letter_places(chart.lines, x, y):
+    for left, top, line in letter_places(chart.lines, x, y, scale):
         figure.text(
             left / WIDTH, 1 - top / height, line.letter, color=LINES[colour_of(line.style)], weight="bold", size=11
         )

@@ -4,11 +4,12 @@ import math
 from collections.abc import Mapping, Sequence
 
 from fedbench.config.identity import problem_settings
-from fedbench.records.headline import how_chosen
+from fedbench.records.headline import ACCURACY, how_chosen
 from fedbench.records.metrics import spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
-from fedbench.report.shown_metrics import SPENDINGS, TOTALS, ShownMetric
+from fedbench.report.shown_headline import ShownHeadline
+from fedbench.report.shown_metrics import SPENDINGS, ShownMetric, totals
 from fedbench.report.tasks import baselines, is_reference
 from fedbench.tables.comparisons import Judgement, explained, judged_together
 from fedbench.tables.gap import GAP_HEADING, GapShare, gap_explained, shares_within
@@ -16,11 +17,7 @@ from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import INTERVAL, Paired, Spread, paired
 from fedbench.tables.table import Cell, Table
 
-POINTS = Number(2, 100, "points", is_change=True)
-SHARE = ABOUT = Number(1, 100, "%")
-
-JUDGED = ("best_accuracy", "final_accuracy")
-"""The metrics of which differences from the baseline are judged."""
+SHARE = Number(1, 100, "%")
 
 SUMS = "Bytes, work and virtual time are sums over all clients and rounds."
 PAPER = (
@@ -37,11 +34,13 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), 
     """The figures of each method over its seeds.
 
     Args:
-        methods: the rows.
-        asked: the columns; (): those of `TOTALS` that some method has.
+        methods: the rows, all of one task.
+        asked: the columns; (): those of `totals` that some method has.
         gaps: whether the share of the gap between local and centralised training is shown, where both were run.
     """
-    columns = list(asked) or [total for total in TOTALS if any(method.spread(total.name).n for method in methods)]
+    headline = methods[0].headline
+    known = [total for total in totals(methods[0].task) if any(method.spread(total.name).n for method in methods)]
+    columns = list(asked) or known
     numbers = [
         total.number([value for method in methods for value in method.summaries(total.name).values()])
         for total in columns
@@ -55,7 +54,7 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), 
     )
     headings = tuple(_heading(total, number) for total, number in zip(columns, numbers, strict=True))
     names = {column.name for column in columns}
-    shares = {name: gap_shares(methods, name) for name in JUDGED if gaps and name in names}
+    shares = {name: gap_shares(methods, name) for name in headline.judged if gaps and name in names}
     for name in (name for name, of_methods in shares.items() if of_methods):
         headings += (f"{name.partition('_')[0]}: {GAP_HEADING}",)
         closed = [shares[name].get(method.letter) for method in methods]
@@ -64,14 +63,17 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), 
             for (title, cells), share in zip(rows, closed, strict=True)
         )
     explained = (
-        ({"best_accuracy"}, how_chosen({run.chosen_on for method in methods for run in method.runs})),
+        (
+            {headline.best},
+            how_chosen({run.chosen_on for method in methods for run in method.runs}, headline.headline),
+        ),
         ({"uplink_bytes", "downlink_bytes", "total_bytes", "client_flops", "virtual_seconds", "joules"}, SUMS),
         ({"paper_comm_gb", "paper_comp_tflop"}, PAPER),
         ({"wall_seconds"}, WALL),
     )
     notes = tuple(note for shown_names, note in explained if names & shown_names)
-    notes += (gap_explained(),) if any(shares.values()) else ()
-    return Table("Accuracy and cost of each method", "method", headings, rows, notes, label="results")
+    notes += (gap_explained(headline.headline.higher_is_better),) if any(shares.values()) else ()
+    return Table(f"{headline.title} and cost of each method", "method", headings, rows, notes, label="results")
 
 
 def gap_shares(methods: Sequence[Method], metric: str) -> dict[str, GapShare]:
@@ -88,7 +90,11 @@ def gap_shares(methods: Sequence[Method], metric: str) -> dict[str, GapShare]:
     shares: dict[str, GapShare] = {}
     for members in problems.values():
         names = {letter: str(method.config.get("algorithm", {}).get("name")) for letter, method in members.items()}
-        shares |= shares_within(names, {letter: method.summaries(metric) for letter, method in members.items()})
+        shares |= shares_within(
+            names,
+            {letter: method.summaries(metric) for letter, method in members.items()},
+            higher_is_better=methods[0].headline.headline.higher_is_better,
+        )
     return shares
 
 
@@ -109,16 +115,21 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
     against = comparisons(methods, baseline)
     measured_against = baselines(methods, baseline)
     others = [method for method in methods if measured_against[method.letter] is not method]
+    headline = baseline.headline
+    changes = [value for pairs, _ in against.values() for value in pairs.difference.values]
+    number = headline.change(changes)
+    unit = f" ({number.unit})" if number.unit else ""
     rows = tuple(
-        (method.title, tuple(_paired_cells(method, measured_against[method.letter], against))) for method in others
+        (method.title, tuple(_paired_cells(method, measured_against[method.letter], against, number)))
+        for method in others
     )
     columns = (
         "common seeds",
-        "best accuracy (points)",
-        f"best: {INTERVAL} (points)",
+        f"best {headline.words}{unit}",
+        f"best: {INTERVAL}{unit}",
         "best: verdict",
-        "final accuracy (points)",
-        f"final: {INTERVAL} (points)",
+        f"final {headline.words}{unit}",
+        f"final: {INTERVAL}{unit}",
         "final: verdict",
         "bytes, of the baseline's (%)",
         "client work, of the baseline's (%)",
@@ -129,12 +140,13 @@ def paired_table(methods: Sequence[Method], baseline: Method) -> Table:
     each = f" Each is measured against the baseline on its own data and model: {'; '.join(counterparts)}."
     notes = (
         f"Baseline: {baseline.title}.{each if len(counterparts) > 1 else ''}",
-        "Differences are method minus baseline with the same seed, which draws the same test split, clients and "
+        f"{_direction(headline)}Differences are method minus baseline with the same seed, which draws the same test "
+        "split, clients and "
         "minibatches where the data settings are equal. A "
         f"{INTERVAL} is Student's t interval for the mean difference.",
         explained(
             "paired t test over seeds",
-            f"best and final accuracy of {several} with the baseline",
+            f"best and final {headline.words} of {several} with the baseline",
             max((judgement.family for _, judgement in against.values() if judgement is not None), default=0),
         ),
     )
@@ -149,7 +161,7 @@ Nothing is concluded of references, which are no rivals: they have None, and do 
 
 
 def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
-    """Best and final accuracy of each other method with the baseline's on the same task, judged together.
+    """Best and final value of the metric of each other method with the baseline's on the same task, judged together.
 
     Args:
         methods: at least one beside the baseline.
@@ -159,7 +171,7 @@ def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
         (method.letter, name): paired(method.summaries(name), counterpart.summaries(name))
         for method in methods
         if (counterpart := against[method.letter]) is not None and counterpart is not method
-        for name in JUDGED
+        for name in baseline.headline.judged
     }
     references = {method.letter for method in methods if is_reference(method)}
     p_values = {place: differences.p_value for place, differences in pairs.items() if place[0] not in references}
@@ -167,24 +179,32 @@ def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
     return {place: (differences, judgements.get(place)) for place, differences in pairs.items()}
 
 
-def _paired_cells(method: Method, baseline: Method | None, against: Comparisons) -> list[Cell]:
+def _direction(headline: ShownHeadline) -> str:
+    """Which differences speak for a method, one sentence; "" where it is as readers expect."""
+    if headline.headline.higher_is_better:
+        return ""
+    return f"Less {headline.words} is better: a difference below zero speaks for the method. "
+
+
+def _paired_cells(method: Method, baseline: Method | None, against: Comparisons, number: Number) -> list[Cell]:
     if baseline is None:
         return [Cell("0"), *[Cell("none", note="The baseline was not run on this data and model.")] * 8]
     cells = [Cell(str(len(set(method.seeds) & set(baseline.seeds))))]
-    for name in JUDGED:
+    for name in method.headline.judged:
         pairs, judgement = against[method.letter, name]
-        cells += [Cell("no common seed") if not pairs.seeds else Cell(spread=pairs.difference, number=POINTS)]
-        cells += [Cell(_interval(pairs.difference)), Cell("reference" if judgement is None else judgement.words)]
+        cells += [Cell("no common seed") if not pairs.seeds else Cell(spread=pairs.difference, number=number)]
+        verdict = "reference" if judgement is None else judgement.words
+        cells += [Cell(_interval(pairs.difference, number)), Cell(verdict)]
     for name in ("total_bytes", "client_flops"):
         ratios = _ratios(method.summaries(name), baseline.summaries(name))
         cells.append(Cell(spread=ratios, number=SHARE) if ratios.n else Cell("no common seed"))
     return cells
 
 
-def _interval(difference: Spread) -> str:
+def _interval(difference: Spread, number: Number) -> str:
     if difference.interval is None:
         return "none"
-    low, high = map(POINTS.signed, difference.interval)
+    low, high = map(number.signed, difference.interval)
     return f"{low} to {high}"
 
 
@@ -198,7 +218,7 @@ def reached_table(methods: Sequence[Method], target: float, explanation: str) ->
 
     Args:
         methods: the rows.
-        target: accuracy, 0..1.
+        target: a value of the metric by which their task is judged, in the recorded unit.
         explanation: where the target comes from.
     """
     spent = {method.letter: {run.seed: spent_until(run, target) for run in method.runs} for method in methods}
@@ -210,16 +230,22 @@ def reached_table(methods: Sequence[Method], target: float, explanation: str) ->
         "seeds that reached it",
         *(_heading(column, number) for column, number in zip(columns, numbers, strict=True)),
     )
-    notes = [explanation, "What was spent by the end of the round that was first scored at the target or above."]
+    beyond = "above" if methods[0].headline.headline.higher_is_better else "below"
+    notes = [explanation, f"What was spent by the end of the round that was first scored at the target or {beyond}."]
     if any(method.config.get("evaluation", {}).get("every", 1) != 1 for method in methods):
         notes.append("Not every round was scored, so the target may have been reached up to so many rounds earlier.")
     return Table(
-        f"What it took to reach {ABOUT.show(target)} accuracy", "method", headings, rows, tuple(notes), label="target"
+        f"What it took to reach {methods[0].headline.goal(target)}",
+        "method",
+        headings,
+        rows,
+        tuple(notes),
+        label="target",
     )
 
 
 def spent_until(run: RecordedRun, target: float) -> Spent | None:
-    """What the run had spent when it was first scored at `target` (0..1) or above; None if it never was."""
+    """What the run had spent when it was first scored at `target` or better; None if it never was."""
     return spent_to_reach(run.rounds, target, [spending.name for spending in SPENDINGS])
 
 
@@ -278,24 +304,35 @@ def settings_table(methods: Sequence[Method]) -> Table | None:
 
 
 def runs_table(methods: Sequence[Method]) -> Table:
-    """Every run that counts."""
+    """Every run that counts, of one task or of several."""
+    shown_by = dict.fromkeys(method.headline for method in methods)
+    only = next(iter(shown_by)) if len(shown_by) == 1 else None
     rows = tuple(
         (
             f"{method.letter}, seed {run.seed}",
             (
                 Cell(run.source),
                 Cell(str(run.rounds.num_rows)),
-                Cell(_percent(run.summary.get("best_accuracy"))),
-                Cell(_percent(run.summary.get("final_accuracy"))),
+                *(Cell(_value(run.summary.get(name), method.headline, only)) for name in method.headline.judged),
                 Cell(run.model_sha256 or "none"),
             ),
         )
         for method in methods
         for run in method.runs
     )
-    columns = ("run", "rounds", "best (%)", "final (%)", "model_sha256")
+    if only is None:
+        best, final = "best", "final"
+    elif only.headline == ACCURACY:
+        best, final = only.with_unit("best"), only.with_unit("final")
+    else:
+        best, final = only.with_unit(f"best {only.words}"), only.with_unit(f"final {only.words}")
+    columns = ("run", "rounds", best, final, "model_sha256")
     return Table("Runs that count", "method and seed", columns, rows, label="runs")
 
 
-def _percent(value: float | None) -> str:
-    return "none" if value is None or math.isnan(value) else f"{100 * value:.2f}"
+def _value(value: float | None, headline: ShownHeadline, only: ShownHeadline | None) -> str:
+    """A value of a run; with unit and name where runs of several tasks stand in one table."""
+    if value is None or math.isnan(value):
+        return "none"
+    number = headline.number([value])
+    return number.bare(value) if only is not None else f"{number.show(value)} {headline.words}"

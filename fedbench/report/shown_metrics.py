@@ -8,7 +8,9 @@ from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
 from fedbench.records.metrics import METRICS, Metric
 from fedbench.report.methods import Method
+from fedbench.report.shown_headline import ShownHeadline, tenth_worse
 from fedbench.tables.numbers import PERCENT, Number
+from fedbench.tasks.kinds import TASKS, WORDS, TaskName
 
 Scales = tuple[tuple[str, float], ...]
 """(unit, factor from the recorded unit) from small to large."""
@@ -29,10 +31,12 @@ class ShownMetric:
     Attributes:
         name: of the metric, a key of `METRICS`.
         heading: of the column, without the unit.
+        shown_in: "%" for a metric that is shown in percent though its recorded unit does not say so; "": by that unit.
     """
 
     name: str
     heading: str
+    shown_in: str = ""
 
     @property
     def metric(self) -> Metric:
@@ -42,17 +46,14 @@ class ShownMetric:
     def number(self, values: Sequence[float]) -> Number:
         """The unit and decimals with which one column shows these values, given in the recorded unit."""
         unit = self.metric.unit
-        if unit == "fraction":
+        if unit == "fraction" or self.shown_in == PERCENT.unit:
             return PERCENT
         if not unit:
             return Number(1) if self.name in ("rounds", "best_round") else Number.fitting(values)
         return fitting(SCALES.get(unit, ((unit, 1.0),)), values)
 
 
-TOTALS = (
-    ShownMetric("best_accuracy", "best accuracy"),
-    ShownMetric("final_accuracy", "final accuracy"),
-    ShownMetric("best_validation_accuracy", "best validation accuracy"),
+COSTS = (
     ShownMetric("uplink_bytes", "uplink"),
     ShownMetric("downlink_bytes", "downlink"),
     ShownMetric("client_flops", "client work"),
@@ -62,17 +63,42 @@ TOTALS = (
     ShownMetric("virtual_seconds", "virtual time"),
     ShownMetric("joules", "energy"),
 )
-"""The figures of whole runs that the main table shows where nothing else is asked for."""
+"""The costs of whole runs that the main table shows where nothing else is asked for."""
 
-COLUMNS: dict[str, ShownMetric] = {metric.name: metric for metric in TOTALS} | {
-    name: ShownMetric(name, metric.meaning)
+
+def totals(task: TaskName) -> tuple[ShownMetric, ...]:
+    """The figures of whole runs that the main table of a task shows where nothing else is asked for."""
+    return (*_scores(task), *COSTS)
+
+
+def _scores(task: TaskName) -> tuple[ShownMetric, ...]:
+    """The metric by which a task is judged, then what else every evaluation of it has, in the best round."""
+    kind = TASKS[task]
+    shown = ShownHeadline(kind.headline)
+    further = [name for name in kind.metrics if name != kind.headline.name]
+    return (
+        ShownMetric(shown.best, f"best {shown.words}", shown.unit),
+        ShownMetric(shown.final, f"final {shown.words}", shown.unit),
+        ShownMetric(shown.best_on_validation, f"best validation {shown.words}", shown.unit),
+        *(ShownMetric(f"best_{name}", f"{WORDS.get(name, name)} of the best round") for name in further),
+    )
+
+
+_OF_TASKS = {metric.name: metric for task in TASKS if task != "multilabel" for metric in _scores(task)[:3]}
+_FIRST = {metric.name: metric for metric in totals("classification")}
+
+COLUMNS: dict[str, ShownMetric] = _FIRST | {
+    name: _OF_TASKS.get(name) or ShownMetric(name, metric.meaning)
     for name, metric in METRICS.items()
-    if metric.is_summarised and name not in {shown.name for shown in TOTALS}
+    if metric.is_summarised and name not in _FIRST
 }
 """Every figure of a whole run, by name: what the main table can show, and what the JSON document has."""
 
-PRINTED = ("best_accuracy", "final_accuracy", "total_bytes", "client_flops")
-"""What the main table shows on paper where nothing else is asked for: as much as one page's text holds."""
+
+def printed(headline: ShownHeadline) -> tuple[str, ...]:
+    """What the main table shows on paper where nothing else is asked for: as much as one page's text holds."""
+    return (*headline.judged, "total_bytes", "client_flops")
+
 
 SPENDINGS = (
     ShownMetric("rounds", "round"),
@@ -82,11 +108,15 @@ SPENDINGS = (
     ShownMetric("virtual_seconds", "virtual time"),
     ShownMetric("joules", "energy"),
 )
-"""What reaching a target accuracy costs."""
+"""What reaching a target costs."""
 
 
-def chosen_columns(names: Sequence[str]) -> tuple[ShownMetric, ...]:
+def chosen_columns(names: Sequence[str], task: TaskName = "classification") -> tuple[ShownMetric, ...]:
     """The columns of these names, in their order.
+
+    Args:
+        names: of figures of whole runs.
+        task: of the runs; a metric by which it is judged is shown as such.
 
     Raises:
         ConfigError: a name is none of `COLUMNS`, or stands there twice.
@@ -97,7 +127,8 @@ def chosen_columns(names: Sequence[str]) -> tuple[ShownMetric, ...]:
             raise ConfigError(f"--columns {name}: no such figure{near}; there are: {', '.join(COLUMNS)}")
         if name in names[:place]:
             raise ConfigError(f"--columns {name}: stands there twice; name each figure once")
-    return tuple(COLUMNS[name] for name in names)
+    judged = {metric.name: metric for metric in _scores(task)[:3]}
+    return tuple(judged.get(name) or COLUMNS[name] for name in names)
 
 
 def fitting(scales: Scales, values: Sequence[float]) -> Number:
@@ -112,7 +143,12 @@ def fitting(scales: Scales, values: Sequence[float]) -> Number:
     return Number.fitting(values, factor, unit)
 
 
-def default_target(methods: Sequence[Method]) -> float:
-    """90 % of the best accuracy of the worst method (mean over its seeds), rounded down to 0.1 %."""
-    worst = min(method.spread("best_accuracy").mean for method in methods)
-    return math.floor(900 * worst) / 1000
+def default_target(methods: Sequence[Method]) -> float | None:
+    """A tenth worse than the best value of the worst method (mean over its seeds); None where none is finite.
+
+    Args:
+        methods: of one task.
+    """
+    shown = methods[0].headline
+    worst = shown.worst([method.spread(shown.best).mean for method in methods])
+    return tenth_worse(shown, worst) if math.isfinite(worst) else None

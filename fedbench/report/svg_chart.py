@@ -10,9 +10,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from fedbench.records.headline import ACCURACY
 from fedbench.records.recorded_run import Values
-from fedbench.report.curves import AccuracyCurve
+from fedbench.report.curves import ScoreCurve
 from fedbench.report.palette import colour_of, dashes_of
+from fedbench.report.shown_headline import ShownHeadline
 from fedbench.report.svg_axes import Scale, around, from_zero
 
 WIDTH, HEIGHT = 440, 310
@@ -25,20 +27,22 @@ LETTER_HEIGHT = 14
 LEGEND_LETTERS = 58
 """Letters of a line of the legend below a chart."""
 
+SHOWN_ACCURACY = ShownHeadline(ACCURACY)
+
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a chart; the x of its curve is in the unit of the axis, its accuracies are from 0 to 1."""
+    """One line of a chart; the x of its curve is in the unit of the axis, its scores are in the recorded unit."""
 
     letter: str
     label: str
     style: int
-    curve: AccuracyCurve
+    curve: ScoreCurve
 
 
 @dataclass(frozen=True)
 class Chart:
-    """A chart of accuracy in percent against something spent.
+    """A chart of what methods are judged by against something spent.
 
     Attributes:
         name: unique in the page.
@@ -46,8 +50,9 @@ class Chart:
         x_label: with its unit.
         unit: of x, behind numbers.
         lines: at least one.
-        target: an accuracy (0..1) to mark.
+        target: a value to mark, in the recorded unit.
         whole_ticks: x counts something, so that its ticks are whole numbers.
+        shown: the metric of the lines.
     """
 
     name: str
@@ -57,6 +62,7 @@ class Chart:
     lines: tuple[Line, ...]
     target: float | None = None
     whole_ticks: bool = False
+    shown: ShownHeadline = SHOWN_ACCURACY
 
     def to_svg(self) -> str:
         """The `svg` element."""
@@ -69,16 +75,17 @@ class Chart:
             *_grid(x, y),
             _text(x.place(x.low) + (x.end - x.start) / 2, HEIGHT - 8, self.x_label, "middle"),
             f'<text transform="translate(12 {(y.start + y.end) / 2:.1f}) rotate(-90)" text-anchor="middle">'
-            "test accuracy (%)</text>",
+            f"{escape(self.shown.axis)}</text>",
         ]
-        if self.target is not None and y.low <= 100 * self.target <= y.high:
-            place = y.place(100 * self.target)
+        if self.target is not None and y.low <= self.shown.scale * self.target <= y.high:
+            place = y.place(self.shown.scale * self.target)
             parts.append(f'<path class="target" d="M{x.start} {place:.1f}H{x.end}"/>')
-        parts += [_band(line, x, y) for line in self.lines if (line.curve.high > line.curve.low).any()]
-        parts += [_stroke(line, x, y) for line in self.lines]
+        scale = self.shown.scale
+        parts += [_band(line, x, y, scale) for line in self.lines if (line.curve.high > line.curve.low).any()]
+        parts += [_stroke(line, x, y, scale) for line in self.lines]
         for line in self.lines:
-            parts += _dots(line, x, y, self.unit)
-        parts += _letters(self.lines, x, y)
+            parts += _dots(line, x, y, self.unit, self.shown)
+        parts += _letters(self.lines, x, y, scale)
         return "\n".join([*parts, "</svg>"])
 
     @property
@@ -91,20 +98,20 @@ class Chart:
         return rows
 
     def scales(self) -> tuple[Scale, Scale]:
-        """The axes of what was spent, and of accuracy in percent, in places of the `svg` element."""
+        """The axes of what was spent, and of the metric as it is shown, in places of the `svg` element."""
         highest = max(float(line.curve.x[-1]) for line in self.lines)
         low = min(float(line.curve.low.min()) for line in self.lines)
         high = max(float(line.curve.high.max()) for line in self.lines)
         x = from_zero(highest, LEFT, WIDTH - RIGHT, 6, self.whole_ticks)
-        return x, around(100 * low, 100 * high, HEIGHT - BOTTOM, TOP, 6)
+        return x, around(self.shown.scale * low, self.shown.scale * high, HEIGHT - BOTTOM, TOP, 6)
 
     def _description(self) -> str:
         ends = (
-            f"{line.letter} ({line.label}) ends at {100 * line.curve.mean[-1]:.1f} % "
+            f"{line.letter} ({line.label}) ends at {self.shown.about(float(line.curve.mean[-1]))} "
             f"after {line.curve.x[-1]:,.4g} {self.unit}"
             for line in self.lines
         )
-        return f"Mean test accuracy over seeds against {self.x_label}. {'; '.join(ends)}."
+        return f"Mean test {self.shown.words} over seeds against {self.x_label}. {'; '.join(ends)}."
 
 
 def classes(style: int) -> str:
@@ -136,9 +143,9 @@ def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
 
 
-def _corners(curve: AccuracyCurve, values: Values, x: Scale, y: Scale) -> list[tuple[float, float]]:
-    """The corners of a line through (curve.x, values in 0..1); of a staircase both of each step."""
-    points = [(x.place(float(at)), y.place(100 * float(value))) for at, value in zip(curve.x, values, strict=True)]
+def _corners(curve: ScoreCurve, values: Values, x: Scale, y: Scale, scale: float) -> list[tuple[float, float]]:
+    """The corners of a line through (curve.x, scale * values); of a staircase both of each step."""
+    points = [(x.place(float(at)), y.place(scale * float(value))) for at, value in zip(curve.x, values, strict=True)]
     if not curve.is_stepped:
         return points
     corners = points[:1]
@@ -151,43 +158,47 @@ def _path(corners: Sequence[tuple[float, float]]) -> str:
     return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in corners)
 
 
-def _stroke(line: Line, x: Scale, y: Scale) -> str:
-    return f'<path class="line {classes(line.style)}" d="{_path(_corners(line.curve, line.curve.mean, x, y))}"/>'
+def _stroke(line: Line, x: Scale, y: Scale, scale: float) -> str:
+    corners = _corners(line.curve, line.curve.mean, x, y, scale)
+    return f'<path class="line {classes(line.style)}" d="{_path(corners)}"/>'
 
 
-def _band(line: Line, x: Scale, y: Scale) -> str:
-    """The area between the least and the largest accuracy over the seeds."""
-    above = _corners(line.curve, line.curve.high, x, y)
-    below = _corners(line.curve, line.curve.low, x, y)
+def _band(line: Line, x: Scale, y: Scale, scale: float) -> str:
+    """The area between the least and the largest value over the seeds."""
+    above = _corners(line.curve, line.curve.high, x, y, scale)
+    below = _corners(line.curve, line.curve.low, x, y, scale)
     return f'<path class="band {classes(line.style)}" d="{_path([*above, *reversed(below)])}Z"/>'
 
 
-def _dots(line: Line, x: Scale, y: Scale, unit: str) -> Iterator[str]:
+def _dots(line: Line, x: Scale, y: Scale, unit: str, shown: ShownHeadline) -> Iterator[str]:
     curve = line.curve
     if curve.is_stepped or len(curve.x) > MOST_DOTS:
         return
+    number = shown.number([*curve.low, *curve.high])
     for at, mean, low, high in zip(curve.x, curve.mean, curve.low, curve.high, strict=True):
-        between = f" ({100 * low:.2f} to {100 * high:.2f} %)" if high > low else ""
-        text = f"{line.letter}: {100 * mean:.2f} %{between} at {at:,.4g} {unit}"
+        between = f" ({number.bare(low)} to {number.show(high)})" if high > low else ""
+        text = f"{line.letter}: {number.show(mean)}{between} at {at:,.4g} {unit}"
+        height = y.place(shown.scale * mean)
         yield (
-            f'<circle class="dot {classes(line.style)}" cx="{x.place(at):.1f}" cy="{y.place(100 * mean):.1f}" r="2.4">'
+            f'<circle class="dot {classes(line.style)}" cx="{x.place(at):.1f}" cy="{height:.1f}" r="2.4">'
             f"<title>{escape(text)}</title></circle>"
         )
 
 
-def _letters(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[str]:
-    for left, top, line in letter_places(lines, x, y):
+def _letters(lines: Sequence[Line], x: Scale, y: Scale, scale: float) -> Iterator[str]:
+    for left, top, line in letter_places(lines, x, y, scale):
         yield f'<text class="letter {classes(line.style)}" x="{left:.1f}" y="{top:.1f}">{escape(line.letter)}</text>'
 
 
-def letter_places(lines: Sequence[Line], x: Scale, y: Scale) -> Iterator[tuple[float, float, Line]]:
+def letter_places(lines: Sequence[Line], x: Scale, y: Scale, scale: float) -> Iterator[tuple[float, float, Line]]:
     """(left, bottom, line) of each line's letter behind its end; where some would cover each other, they are stacked.
 
     Args:
         lines: of one chart.
         x, y: the chart's axes.
+        scale: what is drawn is the recorded value times this.
     """
-    ends = [_End(x.place(float(line.curve.x[-1])), y.place(100 * float(line.curve.mean[-1])), line) for line in lines]
+    ends = [_End(x.place(float(line.curve.x[-1])), y.place(scale * float(line.curve.mean[-1])), line) for line in lines]
     for column in _parted(sorted(ends, key=lambda end: end.x), lambda end: end.x, 1.2 * LETTER_HEIGHT):
         for height, end in _stacked(sorted(column, key=lambda end: end.y)):
             yield end.x + 5, height + 4.5, end.line

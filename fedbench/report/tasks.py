@@ -11,13 +11,11 @@ from collections.abc import Mapping, Sequence
 from fedbench.report.methods import FIRST, Flat, Method, differing, labels, short_names, shown
 from fedbench.tables.ranks import Ranking, Scores
 
-SECTIONS = ("data.", "model.")
+SECTIONS = ("data.", "model.", "task")
 """Beginnings of the settings that make a task."""
 
 REFERENCES = frozenset({"centralised", "local"})
 """Algorithms that are no rivals of others, but say what could be reached at best and at least."""
-
-RANKED_BY = "best_accuracy"
 
 
 def by_task(methods: Sequence[Method]) -> dict[str, list[Method]]:
@@ -72,7 +70,12 @@ def names_across(methods: Sequence[Method]) -> dict[str, str]:
 
 
 def scores_of(methods: Sequence[Method]) -> Scores | None:
-    """The best accuracies of the methods on each task, for ranks; None where there are no several tasks or methods."""
+    """The best values of the methods on each task, for ranks; None where there are no several tasks or methods.
+
+    Args:
+        methods: all judged by one metric.
+    """
+    judged_by, headline = methods[0].headline.best, methods[0].headline.headline
     tasks, called = by_task(methods), names_across(methods)
     rivals = [method for method in methods if not is_reference(method)]
     everywhere = [
@@ -85,11 +88,11 @@ def scores_of(methods: Sequence[Method]) -> Scores | None:
         return None
     left_out = (f"Not run on every task, and not ranked: {'; '.join(elsewhere)}.",) if elsewhere else ()
     cells = {
-        task: {called[method.letter]: method.spread(RANKED_BY) for method in of_task} for task, of_task in tasks.items()
+        task: {called[method.letter]: method.spread(judged_by) for method in of_task} for task, of_task in tasks.items()
     }
     by_name = {task: tuple(spreads[name].mean for name in everywhere) for task, spreads in cells.items()}
     fewest = min((spreads[name].n for spreads in cells.values() for name in everywhere), default=0)
-    return Scores(RANKED_BY.replace("_", " "), tuple(everywhere), by_name, fewest, left_out)
+    return Scores(f"best {headline.words}", tuple(everywhere), by_name, fewest, left_out, headline.higher_is_better)
 
 
 def ranking_of(methods: Sequence[Method]) -> tuple[Ranking | None, str]:

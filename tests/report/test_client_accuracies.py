@@ -37,7 +37,7 @@ def report(folder: Path) -> Report:
 
 
 def test_lines_are_the_sorted_accuracies_of_the_last_round(report: Report, folder: Path) -> None:
-    chart, trained = report.client_charts
+    chart, trained = report.parts[0].client_charts
     (line,) = chart.lines  # FedProx has no held-out rows
     tables = [pq.read_table(folder / f"scored-{seed}" / "client_scores.parquet").to_pandas() for seed in (0, 1)]
     ascending = np.stack([np.sort(table[table["round"] == 1]["global_accuracy"]) for table in tables])
@@ -48,17 +48,17 @@ def test_lines_are_the_sorted_accuracies_of_the_last_round(report: Report, folde
 
 
 def test_the_table_has_the_figures_of_the_summary(report: Report) -> None:
-    assert report.clients is not None
-    assert report.clients in report.tables
-    assert report.printed_clients is not None
-    assert report.printed_clients.columns == report.clients.columns[:4]
+    assert report.parts[0].clients is not None
+    assert report.parts[0].clients in report.tables
+    assert report.parts[0].printed_clients is not None
+    assert report.parts[0].printed_clients.columns == report.parts[0].clients.columns[:4]
     method = next(method for method in report.comparison.methods if len(method.runs) == 2)
     worst = np.mean([run.summary["client_accuracy_worst"] for run in method.runs])
-    cells = dict(report.clients.rows)[method.title]
+    cells = dict(report.parts[0].clients.rows)[method.title]
     assert cells[3].spread is not None
     assert cells[3].spread.mean == pytest.approx(worst)
     other = next(method for method in report.comparison.methods if len(method.runs) == 1)
-    assert dict(report.clients.rows)[other.title][0].spread is None
+    assert dict(report.parts[0].clients.rows)[other.title][0].spread is None
 
 
 def test_charts_are_files_and_pictures_of_the_page(report: Report, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from fedbench.errors import ConfigError, DataError
 from fedbench.records.recorded_run import RecordedRun, Unusable, read_run, run_directories
 from fedbench.records.run_lock import is_at_work
 from fedbench.report.compare import Comparison, compare, load
-from fedbench.report.curves import accuracy_curve
+from fedbench.report.curves import score_curve
 from fedbench.report.methods import labels as labels_of
 from fedbench.report.result_tables import results_table, spent_until
 from fedbench.report.shown_metrics import default_target
@@ -281,7 +281,7 @@ def test_seeds_with_other_byte_counts_are_step_functions_on_the_union_of_their_p
     run = read_run(recorded / "full-0")
     a = with_course(run, [0.2, None, 0.6], [10, 10, 10])  # scored at 10 and 30
     b = with_course(run, [0.4, 0.8], [20, 5])  # scored at 20 and 25
-    found = accuracy_curve([a, b], "total_bytes")
+    found = score_curve([a, b], "total_bytes")
     assert found is not None
     assert found.is_stepped
     assert found.x.tolist() == [20, 25, 30]
@@ -292,7 +292,7 @@ def test_seeds_with_other_byte_counts_are_step_functions_on_the_union_of_their_p
 
 def test_common_points_are_joined_without_steps(recorded: Path) -> None:
     runs = [read_run(recorded / f"full-{seed}") for seed in range(3)]
-    found = accuracy_curve(runs, "rounds")
+    found = score_curve(runs, "rounds")
     assert found is not None
     assert not found.is_stepped
     assert found.x.tolist() == [1, 2, 3]
@@ -301,8 +301,8 @@ def test_common_points_are_joined_without_steps(recorded: Path) -> None:
 
 
 def test_a_synchronous_run_has_no_virtual_course(recorded: Path) -> None:
-    assert accuracy_curve([read_run(recorded / "full-0")], "virtual_seconds") is None
-    found = accuracy_curve([read_run(recorded / "async-0")], "virtual_seconds")
+    assert score_curve([read_run(recorded / "full-0")], "virtual_seconds") is None
+    found = score_curve([read_run(recorded / "async-0")], "virtual_seconds")
     assert found is not None
     assert found.x[-1] == pytest.approx(summary_of(recorded / "async-0")["virtual_seconds"])
 

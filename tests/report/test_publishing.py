@@ -44,16 +44,16 @@ def charts(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_chart_of_the_page_is_an_svg_and_a_pdf_file_and_no_earlier_one_is_left(
     report: Report, charts: Path
 ) -> None:
-    names = [*(chart.name for chart in report.charts), *(picture.name for picture in report.partitions)]
+    names = [*(chart.name for chart in report.parts[0].charts), *(picture.name for picture in report.partitions)]
     written = {f"{name}.{kind}" for name in names for kind in ("svg", "pdf")}
     assert {path.name for path in charts.iterdir()} == written | {"mine.svg"}
     assert len(names) == 7
     text = (charts.parent / "report.md").read_text()
-    assert re.findall(r"\(charts/([\w-]+)\.svg\)", text) == [chart.name for chart in report.charts]
+    assert re.findall(r"\(charts/([\w-]+)\.svg\)", text) == [chart.name for chart in report.parts[0].charts]
 
 
 def test_an_svg_file_needs_no_page(report: Report, charts: Path) -> None:
-    for chart in report.charts:
+    for chart in report.parts[0].charts:
         text = (charts / f"{chart.name}.svg").read_text()
         root = ElementTree.fromstring(text)
         assert root.tag == f"{SVG}svg"

@@ -126,7 +126,7 @@ def test_every_chart_is_described_and_has_a_letter_for_each_line(report: Report)
 
 
 def test_a_line_ends_where_the_mean_accuracy_does(recorded: Path, report: Report) -> None:
-    chart = report.charts[0]
+    chart = report.parts[0].charts[0]
     svg = Page(chart.to_svg()).root.all("svg")[0]
     (line,) = [line for line in chart.lines if line.label == "fedavg, full"]
     dots = [dot for dot in svg.all("circle") if dot.text.startswith(f"{line.letter}:")]
@@ -147,7 +147,7 @@ def test_a_target_that_a_seed_misses_is_said_and_not_averaged(recorded: Path) ->
     between = (values[0] + values[1]) / 2
     assert values[0] < between < values[1]
     found = make_report(compare(load([recorded / f"full-{seed}" for seed in range(3)])), target=between)
-    (_, cells) = found.reached.rows[0]
+    (_, cells) = found.parts[0].reached.rows[0]
     assert cells[0].text == "2 of 3"
     assert all(cell.measured is None for cell in cells)
     assert cells[2].text == "not reached by 1 of 3 seeds"
@@ -155,9 +155,9 @@ def test_a_target_that_a_seed_misses_is_said_and_not_averaged(recorded: Path) ->
 
 
 def test_differences_are_seed_by_seed_against_the_baseline(recorded: Path, report: Report) -> None:
-    assert report.baseline.label == "fedavg, full"
-    assert report.differences is not None
-    rows = dict(report.differences.rows)
+    assert report.parts[0].baseline.label == "fedavg, full"
+    assert report.parts[0].differences is not None
+    rows = dict(report.parts[0].differences.rows)
     (part,) = [cells for label, cells in rows.items() if label.endswith("FedPart")]
     expected = [b - a for a, b in zip(best(recorded, "full"), best(recorded, "part"), strict=True)]
     assert part[0].text == "3"
@@ -173,7 +173,7 @@ def test_differences_are_seed_by_seed_against_the_baseline(recorded: Path, repor
     adjusted = min(1, 2 * of_best) if of_best <= of_final else max(of_best, min(1, 2 * of_final))  # Holm, two tests
     verdict = "told apart" if adjusted <= 0.05 else "not told apart"
     assert part[3].text == f"{verdict} (p {of_best:.3f}, adjusted {adjusted:.3f})"
-    assert "for all 2 comparisons of this table" in report.differences.notes[-1]
+    assert "for all 2 comparisons of this table" in report.parts[0].differences.notes[-1]
     (ormo,) = [cells for label, cells in rows.items() if "ormo" in label]
     assert ormo[0].text == "1"
     assert ormo[2].text == "none"
@@ -330,6 +330,6 @@ def test_what_a_method_has_no_clock_for_is_none_and_not_unreached(recorded: Path
     none = pa.array([0.0] * runs[1].rounds.num_rows)
     runs[1] = replace(runs[1], rounds=runs[1].rounds.set_column(column, "test_accuracy", none))
     report = make_report(compare(runs), target=runs[2].summary["best_accuracy"])
-    cells = dict(report.reached.rows)["A: fedavg, full"]
-    assert report.reached.columns[-1].startswith("virtual time")
+    cells = dict(report.parts[0].reached.rows)["A: fedavg, full"]
+    assert report.parts[0].reached.columns[-1].startswith("virtual time")
     assert [cell.text for cell in cells] == ["1 of 2", *["not reached by 1 of 2 seeds"] * 4, "none"]

@@ -73,55 +73,56 @@ def test_what_differs_within_a_task_is_the_method_and_what_differs_between_them_
 def test_each_method_is_measured_against_the_baseline_on_its_own_data(recorded: Path) -> None:
     report = report_of(recorded)
     methods = {method.letter: method for method in report.comparison.methods}
-    for letter, baseline in baselines(report.comparison.methods, report.baseline).items():
+    for letter, baseline in baselines(report.comparison.methods, report.parts[0].baseline).items():
         assert baseline is not None
         assert baseline.config["algorithm"]["name"] == "fedavg"
         assert alpha_of(report, baseline.letter) == alpha_of(report, letter)
-    assert report.differences is not None
-    assert len(report.differences.rows) == 6
-    for title, cells in report.differences.rows:
+    assert report.parts[0].differences is not None
+    assert len(report.parts[0].differences.rows) == 6
+    for title, cells in report.parts[0].differences.rows:
         gain = GAINS[methods[title.partition(":")[0]].config["algorithm"]["name"]]
         assert cells[1].spread is not None
         assert cells[1].spread.mean == pytest.approx(1.1 * gain)
-    assert "for all 12 comparisons of this table" in report.differences.notes[-1]
+    assert "for all 12 comparisons of this table" in report.parts[0].differences.notes[-1]
 
 
 def test_a_method_on_data_without_the_baseline_has_no_difference(recorded: Path) -> None:
     runs = [made(recorded, name, 0.1, seed) for name in GAINS for seed in range(3)]
     runs += [made(recorded, "fedmr", 0.5, seed) for seed in range(3)]
     report = make_report(compare(runs))
-    assert report.differences is not None
-    (alone,) = [cells for _, cells in report.differences.rows if cells[0].text == "0"]
+    assert report.parts[0].differences is not None
+    (alone,) = [cells for _, cells in report.parts[0].differences.rows if cells[0].text == "0"]
     assert alone[1].note == "The baseline was not run on this data and model."
-    assert "for all 4 comparisons" in report.differences.notes[-1]
+    assert "for all 4 comparisons" in report.parts[0].differences.notes[-1]
 
 
 def test_settings_of_one_method_on_different_data_are_still_compared_with_each_other(recorded: Path) -> None:
     report = report_of(recorded, algorithms=["fedavg"])
     assert set(by_task(report.comparison.methods)) == {""}
-    assert report.differences is not None
-    assert len(report.differences.rows) == 2
-    assert report.ranking is None
+    assert report.parts[0].differences is not None
+    assert len(report.parts[0].differences.rows) == 2
+    assert report.parts[0].ranking is None
 
 
 def test_references_are_shown_beside_and_neither_judged_nor_ranked(recorded: Path) -> None:
     report = report_of(recorded, algorithms=[*GAINS, "centralised"])
-    assert report.differences is not None
-    verdicts = {title: cells[3].text for title, cells in report.differences.rows}
+    assert report.parts[0].differences is not None
+    verdicts = {title: cells[3].text for title, cells in report.parts[0].differences.rows}
     assert {title for title, verdict in verdicts.items() if verdict == "reference"} == {
         title for title in verdicts if "centralised" in title
     }
-    assert "for all 12 comparisons of this table (best and final accuracy of 6 methods" in report.differences.notes[-1]
-    assert report.ranking is not None
-    assert set(report.ranking.average) == {"fedmr, full", "fedprox, full", "fedavg, full"}
+    family = "for all 12 comparisons of this table (best and final accuracy of 6 methods"
+    assert family in report.parts[0].differences.notes[-1]
+    assert report.parts[0].ranking is not None
+    assert set(report.parts[0].ranking.average) == {"fedmr, full", "fedprox, full", "fedavg, full"}
     document(report)
 
 
 def test_methods_are_ranked_in_every_file_of_the_report(recorded: Path, tmp_path: Path) -> None:
     pytest.importorskip("scikit_posthocs")
     report = report_of(recorded)
-    assert report.ranking is not None
-    assert report.ranking.average == {"fedmr, full": 1.0, "fedprox, full": 2.0, "fedavg, full": 3.0}
+    assert report.parts[0].ranking is not None
+    assert report.parts[0].ranking.average == {"fedmr, full": 1.0, "fedprox, full": 2.0, "fedavg, full": 3.0}
     write_report(report, tmp_path)
     for name in ("report.html", "report.md", "table.tex"):
         assert "Ranks by best accuracy over 3 tasks" in (tmp_path / name).read_text()
@@ -138,15 +139,15 @@ def test_methods_are_ranked_in_every_file_of_the_report(recorded: Path, tmp_path
 
 def test_two_tasks_are_refused_in_a_word(recorded: Path) -> None:
     report = report_of(recorded, ALPHAS[:2])
-    assert report.ranking is None
+    assert report.parts[0].ranking is None
     assert "2 tasks that every method was run on; ranks need 3 tasks and 3 methods at least." in report.intro[-1]
 
 
 def test_two_seeds_conclude_nothing_anywhere(recorded: Path) -> None:
     report = report_of(recorded, seeds=2)
-    assert report.ranking is not None
-    assert report.ranking.methods_differ is None
-    assert report.differences is not None
-    assert {cells[3].text for _, cells in report.differences.rows} == {"too few seeds"}
+    assert report.parts[0].ranking is not None
+    assert report.parts[0].ranking.methods_differ is None
+    assert report.parts[0].differences is not None
+    assert {cells[3].text for _, cells in report.parts[0].differences.rows} == {"too few seeds"}
     assert "every method has 2 seeds at most: nothing can be said about what is chance" in markdown(report)
     assert not any(" told apart (p" in text for text in (markdown(report), page(report)))

@@ -82,8 +82,8 @@ def test_a_report_has_the_shares_and_no_word_on_how_the_rows_of_all_were_divided
             run(config("schedule=full", *few, f"algorithm={algorithm}", f"seed={seed}", place))
     comparison = compare(load(sorted(tmp_path.iterdir())))
     report = make_report(comparison)
-    assert report.results.columns[-2:] == ("best: share of the gap (%)", "final: share of the gap (%)")
-    cells = {title.partition(": ")[2]: row[-1].text for title, row in report.results.rows}
+    assert report.parts[0].results.columns[-2:] == ("best: share of the gap (%)", "final: share of the gap (%)")
+    cells = {title.partition(": ")[2]: row[-1].text for title, row in report.parts[0].results.rows}
     assert cells.pop("local, full") == "the floor"
     assert cells.pop("centralised, full") == "the ceiling"
     (share,) = cells.values()
