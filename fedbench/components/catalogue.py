@@ -22,7 +22,14 @@ BUILTIN: dict[str, dict[str, str]] = {
         "tiny-imagenet": "fedbench.data.images:TinyImageNet",
         "femnist": "fedbench.data.images:Femnist",
         "ag-news": "fedbench.data.text:AgNews",
+        "shakespeare": "fedbench.data.shakespeare:Shakespeare",
+        "breast-cancer": "fedbench.data.sklearn_tables:BreastCancer",
+        "diabetes": "fedbench.data.sklearn_tables:Diabetes",
+        "california-housing": "fedbench.data.sklearn_tables:CaliforniaHousing",
         "images": "fedbench.data.parquet_images:ParquetImages",
+        "parquet": "fedbench.data.parquet_dataset:ParquetDataset",
+        "csv": "fedbench.data.csv_dataset:CsvDataset",
+        "hf:OWNER/NAME": "fedbench.data.hub_dataset:HubDataset",
     },
     "partition": {
         "iid": "fedbench.data.partition:Iid",
@@ -187,6 +194,8 @@ DEFAULTS = {
 
 IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
 HUGGING_FACE_MODEL = "fedbench.models.huggingface:HuggingFaceModel"
+HUB_DATASET = "hf:OWNER/NAME"
+"""The name in the catalogue that stands for every data set whose name begins with hf:."""
 
 
 def built_in_name(kind: str, name: str) -> str:
@@ -215,9 +224,11 @@ def component_class(kind: str, name: str) -> Any:
         return component_class(kind, IMPORTED_MODEL)
     if kind == "model" and name.startswith(PREFIX):
         return component_class(kind, HUGGING_FACE_MODEL)
+    if kind == "dataset" and name.startswith("hf:"):
+        name = HUB_DATASET
     target = BUILTIN[kind].get(built_in_name(kind, name))
     if target is None and ":" not in name:
-        own = f"; images of your own: {key}=images {key}.folder={name}" if kind == "dataset" else ""
+        own = f"; data of your own: {key}=parquet, csv or images, {key}.folder={name}" if kind == "dataset" else ""
         raise ConfigError(
             f"{key}={name}: no such {kind}{did_you_mean(name, BUILTIN[kind])} (or 'package.module:Class'{own})"
         )

@@ -11,6 +11,7 @@ from typing import Any
 from fedbench.components.catalogue import BUILTIN, built_in_name, make_component
 from fedbench.components.suggestions import did_you_mean
 from fedbench.data.base import Dataset
+from fedbench.data.column_dataset import ColumnDataset
 from fedbench.data.contract import check_data, remarks_on
 from fedbench.data.image_dataset import ImageDataset
 from fedbench.data.image_source import ImageSource
@@ -184,6 +185,8 @@ def _overrides(component: Dataset, root: Path | None) -> tuple[str, ...]:
 def _files(component: Dataset, root: Path | None) -> tuple[Path, ...]:
     if isinstance(component, ImageDataset):
         return component.locate(root).files
+    if isinstance(component, ColumnDataset):
+        return component.locate(root, test_fraction=None).files
     folders: tuple[str, ...] = getattr(component, "folders", ())
     if root is None:
         return ()

@@ -12,8 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from fedbench.data.base import IntArray
+from fedbench.data.column_table import is_text
 from fedbench.data.decode import ImageKind, decode_images
-from fedbench.data.parquet_table import ParquetTable, is_text
+from fedbench.data.parquet_table import ParquetTable
 from fedbench.errors import DataError
 
 IMAGE_COLUMNS = ("image", "img")

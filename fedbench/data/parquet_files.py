@@ -35,21 +35,33 @@ _NUMBERED = re.compile(r"(?:[a-z]+[-_.])?(\d+)")
 SplitFiles = dict[str, tuple[Path, ...]]
 
 
-def find_splits(folder: Path) -> SplitFiles:
-    """The Parquet files of a data set by split (train | test | validation); empty where there are none.
+def find_splits(folder: Path, suffix: str = ".parquet") -> SplitFiles:
+    """The files of a data set by split (train | test | validation); empty where there are none.
+
+    Args:
+        folder: the data set's folder.
+        suffix: of the files.
 
     Raises:
         DataError: a numbered file of a split is missing, there twice or beside files without a number, or several
             subfolders have data.
     """
-    splits = _splits_at(folder) or _splits_at(folder / "data")
+    splits = _splits_at(folder, suffix) or _splits_at(folder / "data", suffix)
     if splits or not folder.is_dir():
         return splits
-    inside = {sub: splits for sub in _visible(folder) if (splits := _splits_at(sub))}
+    inside = {sub: splits for sub in _visible(folder) if (splits := _splits_at(sub, suffix))}
     if len(inside) > 1:
         names = ", ".join(sub.name for sub in inside)
-        raise DataError(f"{folder}: Parquet files in several subfolders ({names}), expected one; move the others away")
+        raise DataError(
+            f"{folder}: {_kind(suffix)} files in several subfolders ({names}), expected one; move the others away"
+        )
     return next(iter(inside.values()), {})
+
+
+def only_file(folder: Path, suffix: str) -> SplitFiles:
+    """The only file with a suffix in a folder, as the training split; empty where there are none or several."""
+    files = _files_in(folder, suffix) if folder.is_dir() else []
+    return {"train": (files[0],)} if len(files) == 1 else {}
 
 
 def refuse_copies(files: Sequence[Path]) -> None:
@@ -84,17 +96,17 @@ def describe_content(folder: Path) -> str:
     return f"{folder} has {len(parquet or files)} {kind} ({names})"
 
 
-def _splits_at(place: Path) -> SplitFiles:
+def _splits_at(place: Path, suffix: str) -> SplitFiles:
     """The splits whose files, or whose folders of files, lie directly in `place`."""
     if not place.is_dir():
         return {}
     splits: dict[str, list[Path]] = {}
-    for file in _parquet_in(place):
+    for file in _files_in(place, suffix):
         if (split := _split_of(file.stem)) is not None:
             splits.setdefault(split, []).append(file)
     folders: dict[str, Path] = {}
     for sub in _visible(place):
-        files = _parquet_in(sub) if sub.is_dir() else []
+        files = _files_in(sub, suffix) if sub.is_dir() else []
         if not files:
             continue
         if sub.name.lower().startswith("partial-") and _split_of(sub.name[len("partial-") :]) is not None:
@@ -173,11 +185,17 @@ def _visible(folder: Path) -> list[Path]:
     return [path for path in sorted(folder.iterdir()) if not path.name.startswith((".", "_"))]
 
 
-def _parquet_in(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if path.suffix == ".parquet" and path.is_file()]
+def _files_in(folder: Path, suffix: str) -> list[Path]:
+    return [path for path in _visible(folder) if path.suffix == suffix and path.is_file()]
+
+
+def _kind(suffix: str) -> str:
+    return "Parquet" if suffix == ".parquet" else suffix.removeprefix(".").upper()
 
 
 def _is_without_rows(file: Path) -> bool:
+    if file.suffix != ".parquet":
+        return False
     try:
         return bool(pq.ParquetFile(file).metadata.num_rows == 0)
     except (pa.ArrowException, OSError):  # whoever reads it says what is wrong with it

@@ -1,0 +1,103 @@
+"""CSV files as data sets: types from all values, wrong rows named by their line."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedbench.data.base import FederatedData
+from fedbench.data.contract import check_data
+from fedbench.data.csv_dataset import CsvDataset
+from fedbench.data.csv_table import CsvTable
+from fedbench.errors import ConfigError, DataError
+
+
+def load(root: Path, **parameters: Any) -> FederatedData:
+    dataset = CsvDataset(**parameters)
+    dataset.check(root)
+    return check_data(dataset, dataset.load(root, test_fraction=None, seed=0))
+
+
+def write(root: Path, text: str, name: str = "train") -> None:
+    (root / f"{name}.csv").write_text(text, encoding="utf-8")
+
+
+def test_a_table_is_read_as_from_parquet(tmp_path: Path) -> None:
+    write(tmp_path, "age,weight,label\n1,0.5,no\n2,1.5,yes\n3,2,no\n")
+    write(tmp_path, "label,age,weight\nyes,4,4\n", "test")
+    data = load(tmp_path)
+    assert data.train.inputs.tolist() == [[1, 0.5], [2, 1.5], [3, 2]]
+    assert data.test.inputs.tolist() == [[4, 4]]
+    assert (data.task, data.class_names, data.test.labels.tolist()) == ("classification", ("no", "yes"), [1])
+    assert "CSV in " in data.source
+
+
+def test_a_type_is_that_of_all_values_of_a_column(tmp_path: Path) -> None:
+    """The first megabyte holds whole numbers alone."""
+    write(tmp_path, "x,y\n" + "123456,0\n" * 150_000 + "0.5,1\n" * 5)
+    data = load(tmp_path)
+    assert (data.task, len(data.train) + len(data.test)) == ("classification", 150_005)
+    assert 0.5 in data.train.inputs
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("x,label\n1,a\nabc,b\n3,a\n", "line 3: column 'x' is 'abc', other values of it are numbers"),
+        ("x,label\n1,a\n\n,b\n3,a\n", "line 4: column 'x' is empty (null)"),
+        ("x,label\n1,a\nNA,b\n3,a\n", "line 3: column 'x' is 'NA', other values"),
+        ("x,label\n1,a\nnan,b\n3,a\n", "line 3: column 'x' is not a number (NaN)"),
+        ("x,label\n1,a\n2,\n3,a\n", "line 3: column 'label' is empty (null)"),
+        ("x,label\n1,a\n2,b,c\n", "line 3: 3 values, expected 2 as in the first line"),
+        ('text,label\n"two\nlines",a\n"one",\n', "line 4: column 'label' is empty (null)"),
+        ("x,label\n1,a\n2,a\n", "column 'label' has a single value (a) in the train split"),
+        ("x,label\n", "no rows below the names"),
+        ("", "not a readable CSV file"),
+    ],
+)
+def test_a_wrong_row_is_named_by_its_line(text: str, problem: str, tmp_path: Path) -> None:
+    write(tmp_path, text)
+    with pytest.raises(DataError) as caught:
+        load(tmp_path)
+    assert problem in str(caught.value)
+    assert str(tmp_path / "train.csv") in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_label_that_training_has_never_seen_is_named_by_its_line(tmp_path: Path) -> None:
+    write(tmp_path, "x,label\n1,a\n2,b\n")
+    write(tmp_path, "x,label\n1,a\n\n2,c\n", "test")
+    with pytest.raises(DataError, match=r"test\.csv, line 4: column 'label' has the label 'c', expected one of the 2"):
+        load(tmp_path)
+
+
+def test_other_delimiters(tmp_path: Path) -> None:
+    write(tmp_path, "x;y\n1;0.5\n2;1.5\n3;2.5\n")
+    assert load(tmp_path, delimiter=";").task == "regression"
+    write(tmp_path, "x\ty\n1\t0.5\n2\t1.5\n3\t2.5\n")
+    assert load(tmp_path, delimiter="tab").class_names == ("y",)
+    with pytest.raises(DataError, match=r"named 'x\\ty'; set data\.dataset\.delimiter='tab'"):
+        load(tmp_path)
+
+
+def test_texts_and_whole_numbers_are_classified(tmp_path: Path) -> None:
+    write(tmp_path, 'text,label\n"a, b",0\n"c d",1\n"c e",1\n')
+    write(tmp_path, "text,label\na,0\n", "test")
+    data = load(tmp_path)
+    assert (data.kind, data.class_names) == ("text", ("0", "1"))
+    assert data.train.inputs[0, :3].tolist() == [3, 4, 0]
+
+
+def test_there_must_be_a_file(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"data\.root: must be set with data\.dataset=csv"):
+        CsvDataset().check(None)
+    with pytest.raises(DataError, match=r"csv: not found, looked for .*\{train,test\}-\*\.csv"):
+        CsvDataset().check(tmp_path)
+
+
+def test_lines_are_counted_over_values_with_line_breaks_and_empty_lines(tmp_path: Path) -> None:
+    write(tmp_path, 'a,b\n"k\nl",x\n\n"m",y\nn,z\n')
+    table = CsvTable(tmp_path / "train.csv")
+    assert [table.where(row).rpartition(" ")[2] for row in range(table.rows)] == ["2", "5", "6"]
+    assert np.array_equal(list(table.texts("b")), ["x", "y", "z"])
