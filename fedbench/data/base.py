@@ -59,6 +59,7 @@ class FederatedData:
         validation_by_seed: whether the seed draws the validation split.
         test_rows_in_train: number of test rows whose inputs are those of a training row, too, as far as it was counted.
         task: what is learned of the data; another one can be asked for (`task`).
+        tokenizer: identifies the tokenizer of a model folder by which texts were cut into tokens; "": there is none.
     """
 
     name: str
@@ -77,6 +78,7 @@ class FederatedData:
     validation: Split | None = None
     validation_by_seed: bool = False
     task: TaskName = "classification"
+    tokenizer: str = ""
 
     @property
     def scored_rows(self) -> dict[Literal["test", "validation"], int]:

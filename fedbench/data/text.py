@@ -5,11 +5,11 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from fedbench.data.base import Dataset, FederatedData, Split
 from fedbench.data.cache import cached
@@ -18,6 +18,7 @@ from fedbench.data.overlap import count_shared
 from fedbench.data.parquet import read_texts
 from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies
 from fedbench.data.root import missing, require_root
+from fedbench.data.tokenizer import FolderTokenizer
 from fedbench.errors import DataError
 
 PADDING = 0
@@ -71,19 +72,33 @@ def encode(texts: Sequence[Sequence[str]], vocabulary: dict[str, int], max_token
 class AgNews(Dataset):
     """AG News: 120,000 + 7,600 short news texts, 4 classes (Zhang et al. 2015), as token ids.
 
-    Tokens are lower-cased words (`tokenize`); the vocabulary comes from the training split alone.
+    Tokens are lower-cased words (`tokenize`), whose vocabulary comes from the training split alone, or those of the
+    tokenizer that belongs to a pretrained model.
 
     Attributes:
         max_tokens: Tokens of a text; longer texts are cut off, shorter ones padded.
         min_frequency: Number of times that a word must occur in the training split to be in the vocabulary.
+        tokenizer: hf:PATH of a model folder whose tokenizer makes the tokens. null: words.
     """
 
     name: str = "ag-news"
     max_tokens: int = Field(default=64, ge=1, le=4096)
     min_frequency: int = Field(default=1, ge=1)
+    tokenizer: str | None = None
 
     folders: ClassVar[tuple[str, ...]] = ("ag-news", "ag_news")
     known_classes: ClassVar[tuple[str, ...]] = ("World", "Sports", "Business", "Sci/Tech")
+
+    @model_validator(mode="after")
+    def _words_are_counted(self) -> Self:
+        if self.tokenizer is not None and self.min_frequency > 1:
+            raise ValueError(f"min_frequency={self.min_frequency}: has no effect with a tokenizer; leave it out")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _as_before_tokenizers(self, values: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # Without one, a configuration is what it was before there were tokenizers, and has the same hash.
+        return {key: value for key, value in values(self).items() if key != "tokenizer" or value is not None}
 
     @property
     def advice(self) -> str:
@@ -96,20 +111,26 @@ class AgNews(Dataset):
     def check(self, root: Path | None) -> None:
         """See `Dataset.check`."""
         self._find(root)
+        self._folder_tokenizer()
+
+    def _folder_tokenizer(self) -> FolderTokenizer | None:
+        return None if self.tokenizer is None else FolderTokenizer(self.tokenizer, "data.dataset.tokenizer")
 
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """See `Dataset.load`."""
         refuse_test_fraction(self.name, test_fraction)
         folder, files = self._find(root)
+        tokenizer = self._folder_tokenizer()
 
         def build() -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
-            return self._tokens(files)
+            return self._tokens(files, tokenizer)
 
         parameters = {
             "tokenizer": TOKENIZER_VERSION,
             **{split: len(paths) for split, paths in files.items() if split != "test"},
             "max_tokens": self.max_tokens,
             "min_frequency": self.min_frequency,
+            **({} if tokenizer is None else {"folder_tokenizer": tokenizer.digest}),
         }
         entry = cached(self.folders[0], tuple(itertools.chain(*files.values())), parameters, build)
         arrays, facts = entry.arrays, entry.facts
@@ -126,7 +147,8 @@ class AgNews(Dataset):
             mean=None,
             std=None,
             vocabulary_size=facts["vocabulary_size"],
-            padding_index=PADDING,
+            padding_index=facts.get("padding_index", PADDING),
+            tokenizer="" if tokenizer is None else tokenizer.digest,
             source=f"Parquet in {folder.name}/",
             fingerprint=entry.fingerprint,
             test_rows_in_train=facts["test_rows_in_train"],
@@ -148,22 +170,30 @@ class AgNews(Dataset):
         places = [where / name / "{train,test}-*.parquet" for name in self.folders]
         raise missing(self.name, where, places, self.folders, self.advice)
 
-    def _tokens(self, files: SplitFiles) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
+    def _tokens(
+        self, files: SplitFiles, tokenizer: FolderTokenizer | None
+    ) -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
         known = self.known_classes
         rows = {
             split: read_texts(paths, label_columns=("label",), classes=len(known), class_names=known)
             for split, paths in files.items()
         }
-        tokenized = {split: [tokenize(text) for text in read.texts] for split, read in rows.items()}
-        vocabulary = build_vocabulary(tokenized["train"], self.min_frequency)
-        arrays: dict[str, npt.NDArray[Any]] = {}
-        for split, read in rows.items():
-            arrays[f"{split}_tokens"] = encode(tokenized[split], vocabulary, self.max_tokens)
-            arrays[f"{split}_labels"] = read.labels
+        arrays: dict[str, npt.NDArray[Any]] = {f"{split}_labels": read.labels for split, read in rows.items()}
+        if tokenizer is not None:
+            for split, read in rows.items():
+                arrays[f"{split}_tokens"] = tokenizer.encode(read.texts, self.max_tokens)
+            size, padding = tokenizer.vocabulary_size, tokenizer.padding_index
+        else:
+            tokenized = {split: [tokenize(text) for text in read.texts] for split, read in rows.items()}
+            vocabulary = build_vocabulary(tokenized["train"], self.min_frequency)
+            for split, tokens in tokenized.items():
+                arrays[f"{split}_tokens"] = encode(tokens, vocabulary, self.max_tokens)
+            size, padding = len(vocabulary) + UNKNOWN + 1, PADDING
         names = rows["train"].class_names or self.known_classes
         facts = {
             "class_names": names,
-            "vocabulary_size": len(vocabulary) + UNKNOWN + 1,
+            "vocabulary_size": size,
+            "padding_index": padding,
             "test_rows_in_train": count_shared(arrays["train_tokens"], arrays["test_tokens"]),
         }
         return arrays, facts

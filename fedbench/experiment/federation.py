@@ -65,7 +65,15 @@ class Federation:
     def task(self) -> Task:
         """The kind of problem that a model for this data solves."""
         data = self.data
-        return Task(data.kind, data.input_shape, data.outputs, data.vocabulary_size, data.padding_index, data.task)
+        return Task(
+            data.kind,
+            data.input_shape,
+            data.outputs,
+            data.vocabulary_size,
+            data.padding_index,
+            data.task,
+            data.tokenizer,
+        )
 
 
 def load_federation(config: ExperimentConfig) -> Federation:

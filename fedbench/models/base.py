@@ -23,6 +23,7 @@ class Task:
         vocabulary_size: number of token ids, 0 for images and arrays.
         padding_index: token id of padding, -1 for images and arrays.
         target: what is learned, which decides the output.
+        tokenizer: identifies the tokenizer of a model folder that the token ids come from; "": they do not.
     """
 
     kind: Literal["image", "text", "array"]
@@ -31,6 +32,7 @@ class Task:
     vocabulary_size: int = 0
     padding_index: int = -1
     target: TaskName = "classification"
+    tokenizer: str = ""
 
     @property
     def output_shape(self) -> tuple[int, ...]:

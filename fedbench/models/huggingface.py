@@ -9,7 +9,7 @@ import torch
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from fedbench.components.model_folder import config_values, find_model_folder, has_weights
+from fedbench.components.model_folder import config_values, find_model_folder, has_weights, tokenizer_digest
 from fedbench.components.optional_library import optional_library
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, ModelError
@@ -123,6 +123,12 @@ class HuggingFaceModel(Model):
                 raise ConfigError(f"model.config.{key}: unknown key of {config.model_type}{did_you_mean(key, known)}")
             setattr(config, key, value)
         check_data(self.name, config, task)
+        tokenizer = tokenizer_digest(folder)
+        if self.pretrained(folder) and task.kind == "text" and tokenizer and tokenizer != task.tokenizer:
+            raise ModelError(
+                f"model.name={self.name}: its weights belong to its own tokenizer, and the token ids of the data are "
+                f"others; set data.dataset.tokenizer={self.name}"
+            )
         if task.kind == "text":
             config.pad_token_id = task.padding_index if task.padding_index >= 0 else None
         if not is_next_token(task):
@@ -210,9 +216,8 @@ def check_data(name: str, config: Any, task: Task) -> None:
         vocabulary, most = getattr(config, "vocab_size", None), getattr(config, "max_position_embeddings", None)
         if vocabulary is not None and vocabulary < task.vocabulary_size:
             raise ModelError(
-                f"model.name={name}: knows {vocabulary:,} tokens, the data have {task.vocabulary_size:,}; set the "
-                f"tokenizer of the data to the model's (tokenizer={name}), or with random weights "
-                "model.config.vocab_size"
+                f"model.name={name}: knows {vocabulary:,} tokens, the data have {task.vocabulary_size:,}; set "
+                f"data.dataset.tokenizer={name}, or with random weights model.config.vocab_size"
             )
         if most is not None and most < task.input_shape[0]:
             raise ModelError(
