@@ -19,12 +19,15 @@ WITHOUT_EFFECT: tuple[tuple[str, str, Any], ...] = (
     ("data", "client_test_fraction", 0.0),
     ("evaluation", "client_every", None),
     ("evaluation", "metrics", []),
+    ("participation", "capacities.memory", False),
     ("delays", "profile", None),
     ("delays", "availability", None),
     ("delays", "uplink_groups", None),
     ("delays", "deadline", None),
 )
-"""(section, key, value) of options that came later: with this value a run is what it was before there were any."""
+"""(section, key, value) of options that came later: with this value a run is what it was before there were any.
+
+A key with a dot is of a section within the section."""
 
 WITHOUT_EFFECT_ALONE = (("task", None),)
 """(key, value) of such options that are in no section."""
@@ -52,10 +55,19 @@ def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
         kept.pop(ANALYSIS, None)
     kept = {key: value for key, value in kept.items() if (key, value) not in WITHOUT_EFFECT_ALONE}
     for section, key, value in WITHOUT_EFFECT:
-        options = kept.get(section)
-        if isinstance(options, Mapping) and key in options and options[key] == value:
-            kept[section] = {name: setting for name, setting in options.items() if name != key}
+        if isinstance(options := kept.get(section), Mapping):
+            kept[section] = _without(options, key, value)
     return kept
+
+
+def _without(options: Mapping[str, Any], key: str, value: Any) -> Mapping[str, Any]:
+    """Options without a dotted key, where it has this value."""
+    first, _, rest = key.partition(".")
+    if rest and isinstance(within := options.get(first), Mapping):
+        return {**options, first: _without(within, rest, value)}
+    if first not in options or rest or options[first] != value:
+        return options
+    return {name: setting for name, setting in options.items() if name != first}
 
 
 def _measures_something(analysis: Any) -> bool:

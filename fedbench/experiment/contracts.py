@@ -34,6 +34,17 @@ Cohort = Callable[[int], Sequence[int]]
 """The participants of a round, from its index."""
 
 
+def cohorts(config: ExperimentConfig, sizes: tuple[int, ...]) -> Cohort:
+    """The participants of a round by its index, as long as no client has reported anything and all are on.
+
+    Any client may arrive in a round of an asynchronous run: another one stands for them in each.
+    """
+    if config.asynchronous is not None:
+        return lambda index: (index % config.data.clients,)
+    sampler, size = config.participation.sampler, config.slots()
+    return lambda index: draw_cohort(sampler, index, size, sizes, config.seed)
+
+
 def check_length(schedule: Schedule, groups: int) -> int | None:
     """What `schedule.length` returned for a model of `groups` layer groups.
 
@@ -104,6 +115,8 @@ def check_limits(config: ExperimentConfig) -> None:
             f"participation.capacities: schedule.name={schedule.name} does not keep to it; set schedule=per-client "
             "or selective, or leave it out"
         )
+    if capacities.memory:
+        _check_memory(config)
     if isinstance(schedule, Cyclic):
         full = {"warmup_rounds": schedule.warmup_rounds}
         if schedule.cycles > 1:
@@ -114,6 +127,17 @@ def check_limits(config: ExperimentConfig) -> None:
                     f"schedule.{key}={rounds}: in these rounds clients would train the whole network, which "
                     "participation.capacities does not let them; set it to 0"
                 )
+
+
+def _check_memory(config: ExperimentConfig) -> None:
+    """Refuse limits by memory where no memory is known, or where the schedule needs shares."""
+    if config.delays.profile is None:
+        raise ConfigError("participation.capacities=memory: the memory is that of delays.profile; set that, too")
+    if config.schedule.reads_gradient_norms:
+        raise ConfigError(
+            f"participation.capacities=memory with schedule.name={config.schedule.name}: what layer groups need "
+            "together is no sum that it could weigh; set shares, or schedule=per-client"
+        )
 
 
 def check_sampler(sampler: Sampler, rounds: int, size: int, sizes: Sequence[int], seed: int) -> None:

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from fedbench.accounting.memory import peak_training_bytes
 from fedbench.accounting.totals import Costs, total
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.arrivals.clocks import VirtualClock
@@ -13,12 +12,12 @@ from fedbench.engine.arrivals.dry_run import DryRun
 from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.bookkeeping import FinishedRound
 from fedbench.errors import DataError
+from fedbench.experiment.device_memory import TrainingMemory
 from fedbench.experiment.exchanging import sent_groups
 from fedbench.experiment.federation import load_federation, outline_federation
 from fedbench.experiment.kept_files import Kept, foreseen_kept
 from fedbench.experiment.measure_costs import MeasureCost, measure_costs
 from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace, work_left_out
-from fedbench.models.groups import build_module, derive_layer_groups
 from fedbench.planning.delays import DelaysSection
 from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import draw_cohort
@@ -104,11 +103,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     layout, costs = problem.layout, problem.costs
     remarks.extend(work_left_out(costs.uncounted))
     remarks.extend(server_memory(problem))
-    objective = config.method.objective()
-    vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors + objective.corrects
-    vectors += 2 * config.chosen_exchange.keeps_layers  # what a client keeps, and what it starts from
-    module = build_module(config.model, federation.task, 0, problem.spec.base)
-    groups = derive_layer_groups(module, federation.task)
+    memory = TrainingMemory(config, layout, federation.task, problem.spec.base)
     largest = max(range(len(federation.sizes)), key=federation.sizes.__getitem__)
     seen = Counter(
         config.schedule.active(r, layout.groups, config.seed, Feedback.none(layout)).groups
@@ -129,15 +124,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
             uplink_bytes=uplinks.get(active, costs.uplink_bytes(active)),
             flops=flops(active),
             share_of_full=flops(active) / flops(layout.all_groups),
-            peak_bytes=peak_training_bytes(
-                module,
-                groups,
-                federation.task,
-                active,
-                min(config.local.batch_size, federation.sizes[largest]),
-                config.local.optimizer.slots,
-            )
-            + BYTES_PER_VALUE * layout.size * vectors,
+            peak_bytes=memory.peak_bytes(active, memory.minibatch(federation.sizes[largest])),
             rounds=rounds,
         )
         for active, rounds in sorted(seen.items(), key=lambda item: (-len(item[0]), item[0]))
@@ -191,7 +178,7 @@ def _uplinks(problem: Problem) -> dict[tuple[int, ...], int]:
         sizes, size = problem.federation.sizes, problem.cohort_size
         return draw_cohort(config.participation.sampler, index, size, sizes, config.seed)
 
-    for index, sent in enumerate(sent_groups(config, layout, problem.rounds, cohort)):
+    for index, sent in enumerate(sent_groups(config, layout, problem.rounds, cohort, problem.server.clients)):
         active = config.schedule.active(index, layout.groups, config.seed, Feedback.none(layout)).groups
         most[active] = max([most.get(active, 0), *map(problem.costs.uplink_bytes, set(sent))])
     return most

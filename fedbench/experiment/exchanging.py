@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from fedbench.algorithms.base import Objective
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
+from fedbench.planning.capacities import Clients
 from fedbench.planning.checked_exchange import checked_exchange
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.exchange import Trained, TrainedRound
@@ -66,7 +67,7 @@ def _check_objective(config: ExperimentConfig, key: str) -> None:
 
 
 def sent_groups(
-    config: ExperimentConfig, layout: ParameterLayout, rounds: int, cohort: Cohort
+    config: ExperimentConfig, layout: ParameterLayout, rounds: int, cohort: Cohort, limits: Clients
 ) -> Iterator[tuple[tuple[int, ...], ...]]:
     """For each round, the layer groups that each of its participants sends, asked as if training changed nothing.
 
@@ -75,13 +76,13 @@ def sent_groups(
         layout: of the model's parameters.
         rounds: number of rounds.
         cohort: the participants of a round, from its index.
+        limits: what the clients can train.
 
     Raises:
         ConfigError: schedule or exchange do not keep to their base class.
     """
     none, exchange = Feedback.none(layout), config.chosen_exchange
     memory = exchange.first_memory(none.sizes)
-    limits = config.participation.limits(config.data.clients, config.seed, layout)
     for index in range(rounds):
         clients = tuple(cohort(index))
         _, trained = checked_groups(config.schedule, index, layout.groups, config.seed, none, clients, clients=limits)

@@ -12,6 +12,7 @@ from typing import Any
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
 from fedbench.experiment.exchanging import sent_groups
+from fedbench.planning.capacities import ALL_ALIKE, Clients
 from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import Uniform, draw_cohort
 from fedbench.protocol.message import PARAMETERS, PartTable
@@ -23,7 +24,12 @@ TOLERANCE = 1e-9
 
 
 def check_privacy(
-    config: ExperimentConfig, table: PartTable, sizes: tuple[int, ...], local: LocalLength, rounds: int
+    config: ExperimentConfig,
+    table: PartTable,
+    sizes: tuple[int, ...],
+    local: LocalLength,
+    rounds: int,
+    limits: Clients = ALL_ALIKE,
 ) -> None:
     """Refuse noise where it would not buy the epsilon that is stated for it.
 
@@ -32,6 +38,7 @@ def check_privacy(
         sizes: training samples of each client of the population.
         local: number of minibatches that a client trains on.
         rounds: rounds of the run.
+        limits: what the clients can train.
 
     Raises:
         ConfigError: names every reason, and what to do about each, in one line.
@@ -39,7 +46,7 @@ def check_privacy(
     noise = config.update.noise_multiplier
     if noise is None:
         return
-    reasons = list(_reasons(config, table)) or list(_weak_rounds(config, table, sizes, local, rounds))
+    reasons = list(_reasons(config, table)) or list(_weak_rounds(config, table, sizes, local, rounds, limits))
     if reasons:
         listed = reasons[0] if len(reasons) == 1 else " ".join(f"({n}) {text};" for n, text in enumerate(reasons, 1))
         raise ConfigError(f"update.noise_multiplier={noise}: {listed.rstrip(';')}")
@@ -100,7 +107,12 @@ def uniform_option(config: ExperimentConfig) -> str:
 
 
 def _weak_rounds(
-    config: ExperimentConfig, table: PartTable, sizes: tuple[int, ...], local: LocalLength, rounds: int
+    config: ExperimentConfig,
+    table: PartTable,
+    sizes: tuple[int, ...],
+    local: LocalLength,
+    rounds: int,
+    limits: Clients,
 ) -> Iterator[str]:
     """The first round in which the noise is less than z times the sensitivity of the sums, and why."""
     method, exchange, noise = config.method, config.chosen_exchange, config.update.noise_multiplier
@@ -115,7 +127,7 @@ def _weak_rounds(
     def cohort_of(index: int) -> tuple[int, ...]:
         return draw_cohort(config.participation.sampler, index, cohort_size, sizes, config.seed)
 
-    for index, groups in enumerate(sent_groups(config, layout, rounds, cohort_of)):
+    for index, groups in enumerate(sent_groups(config, layout, rounds, cohort_of, limits)):
         if not any(groups):
             continue
         cohort = cohort_of(index)

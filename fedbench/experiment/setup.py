@@ -31,7 +31,9 @@ from fedbench.experiment.contracts import (
     check_sampler,
     check_schedule,
     check_senders,
+    cohorts,
 )
+from fedbench.experiment.device_memory import client_limits
 from fedbench.experiment.exchanging import check_exchange, sent_groups
 from fedbench.experiment.federation import Federation, scaling
 from fedbench.experiment.keeping import check_keeping, kept_clients
@@ -50,8 +52,9 @@ from fedbench.models.groups import build_module, derive_layer_groups, parameter_
 from fedbench.models.kept_state import constant_tensors
 from fedbench.models.probe import trains_on
 from fedbench.models.shared_tensors import saved_names, ties_in_words
+from fedbench.planning.capacities import Clients
 from fedbench.planning.exchange import Trained
-from fedbench.planning.samplers import UNIFORM, draw_cohort
+from fedbench.planning.samplers import UNIFORM
 from fedbench.planning.schedules import Full
 from fedbench.planning.worlds import World
 from fedbench.protocol.layout import ParameterLayout, Vector
@@ -150,7 +153,10 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     check_measures(config, rounds)
     check_task(config, task.target)
     check_metrics(config.evaluation.metrics, task.classes, task.target)
-    _check_contracts(config, layout, federation.sizes, task.classes, rounds)
+    world = make_world(config)
+    check_limits(config)
+    limits = client_limits(config, world, task, federation.sizes, layout, rounds, base)
+    _check_contracts(config, layout, federation.sizes, task.classes, rounds, limits)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
             f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
@@ -163,8 +169,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     _check_single_rows(config, federation, length, module)
     update = config.update.pipeline(cohort_size)
     table = PartTable(layout, not keeps_statistics, method.objective().channels)
-    check_privacy(config, table, federation.sizes, length, rounds)
-    world = make_world(config)
+    check_privacy(config, table, federation.sizes, length, rounds, limits)
     remarks = (
         *federation.remarks,
         *remarks_on_references(method, federation, length),
@@ -249,7 +254,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         learning_rate=local.lr_schedule,
         local=length,
         update=update,
-        clients=config.participation.limits(data.clients, config.seed, layout),
+        clients=limits,
         sampler=UNIFORM if method.pools_rows else config.participation.sampler,
         compares_updates=compares_updates(config),
         rows_bytes=federation.pooled_bytes,
@@ -339,19 +344,18 @@ def _weight_decay(config: ExperimentConfig) -> float:
 
 
 def _check_contracts(
-    config: ExperimentConfig, layout: ParameterLayout, sizes: tuple[int, ...], classes: int, rounds: int
+    config: ExperimentConfig,
+    layout: ParameterLayout,
+    sizes: tuple[int, ...],
+    classes: int,
+    rounds: int,
+    limits: Clients,
 ) -> None:
     """Refuse a schedule, a sampler, an attack, an optimizer or a method that does not keep to its base class."""
     seed, clients, cohort_size = config.seed, config.data.clients, config.slots()
-    sampler = config.participation.sampler
+    sampler, cohort = config.participation.sampler, cohorts(config, sizes)
     in_rounds = config.asynchronous is None
-
-    def cohort(index: int) -> tuple[int, ...]:
-        # Any client of the population may arrive in a round of an asynchronous run: a different one stands for them.
-        return draw_cohort(sampler, index, cohort_size, sizes, seed) if in_rounds else (index % clients,)
-
-    check_limits(config)
-    check_schedule(config.schedule, rounds, layout, seed, cohort, config.participation.limits(clients, seed, layout))
+    check_schedule(config.schedule, rounds, layout, seed, cohort, limits)
     if in_rounds and sampler.follows_training:
         check_sampler(sampler, rounds, cohort_size, sizes, seed)
     if config.participation.byzantine is not None:
@@ -359,7 +363,7 @@ def _check_contracts(
     check_optimizer(config.local.optimizer)
     check_method(config.asynchronous or config.method, layout, cohort_size, clients)
     if in_rounds and (config.method.rule().fewest > 1 or not isinstance(config.chosen_exchange, Trained)):
-        check_senders(config.method, layout, sent_groups(config, layout, rounds, cohort))
+        check_senders(config.method, layout, sent_groups(config, layout, rounds, cohort, limits))
 
 
 def _check_single_rows(

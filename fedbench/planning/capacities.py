@@ -25,14 +25,24 @@ class Clients:
         costs: for each layer group, what it costs: 1, or its number of parameters; () without budgets.
         gradient_norms: float64 [N, M], for each client and layer group the norm of the gradient that the client
             reported last, NaN where it has reported none; [0, 0] where norms are not reported.
+        windows: for each client and each first layer group, the consecutive layer groups from there on, after the last
+            from the first again, that the client can train together, ascending; (): by budgets, or no limits.
     """
 
     budgets: tuple[int, ...] = ()
     costs: tuple[int, ...] = ()
     gradient_norms: npt.NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    windows: tuple[tuple[tuple[int, ...], ...], ...] = ()
+
+    @property
+    def are_limited(self) -> bool:
+        """Whether there is anything that some client cannot train."""
+        return bool(self.budgets or self.windows)
 
     def affords(self, client: int, groups: Sequence[int]) -> bool:
         """Whether a client can train layer groups at the same time."""
+        if self.windows:
+            return any(set(groups) <= set(window) for window in self.windows[client])
         return not self.budgets or sum(self.costs[group] for group in groups) <= self.budgets[client]
 
 
@@ -49,18 +59,28 @@ class CapacitiesSection(Section):
         probabilities: The probability of each share. null: all the same.
         clients: The share of each client, in their order; set shares or clients.
         unit: What a share is of: the number of layer groups (layers), or their bytes (bytes).
+        memory: Whether each client trains as many layer groups as the memory of its device (delays.profile) holds, in
+            place of shares and clients; participation.capacities=memory is short for it.
     """
 
     shares: tuple[Share, ...] | None = None
     probabilities: tuple[Annotated[float, Field(ge=0)], ...] | None = None
     clients: tuple[Share, ...] | None = None
     unit: Literal["layers", "bytes"] = "layers"
+    memory: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> Self:
         shares, probabilities, clients = self.shares, self.probabilities, self.clients
+        if self.memory:
+            for key, values in (("shares", shares), ("probabilities", probabilities), ("clients", clients)):
+                if values is not None:
+                    raise ValueError(f"{key}={_shown(values)}: has no effect with memory=true; leave it out")
+            if self.unit != "layers":
+                raise ValueError(f"unit={self.unit}: has no effect with memory=true; leave it out")
+            return self
         if bool(shares) == bool(clients):
-            raise ValueError(f"shares={_shown(shares)} and clients={_shown(clients)}: set one of the two")
+            raise ValueError(f"shares={_shown(shares)} and clients={_shown(clients)}: set one of the two, or memory")
         if probabilities is None:
             return self
         if shares is None or len(shares) != len(probabilities):

@@ -56,7 +56,7 @@ def checked_groups(
                 called = "client_groups" if by_client else "cohort_groups"
                 arguments = f"{client}, {round_index}, {groups}, ..."
                 raise error(f"schedule.name={schedule.name}: {called}({arguments}) returned {problem}")
-        if (clients.budgets or schedule.reads_gradient_norms) and set(trained) == {tuple(range(groups))}:
+        if (clients.are_limited or schedule.reads_gradient_norms) and set(trained) == {tuple(range(groups))}:
             return full_update(groups), trained
         return active, trained
 

@@ -17,6 +17,11 @@ AnySampler = Annotated[SerializeAsAny[Sampler], BeforeValidator(partial(make_com
 AnyAttack = Annotated[SerializeAsAny[Attack], BeforeValidator(partial(make_component, "attack", Attack))]
 
 
+def _by_memory(value: object) -> object:
+    """The word `memory` as the section that it is short for."""
+    return {"memory": True} if value == "memory" else value
+
+
 class ParticipationSection(Section):
     """The clients that take part in a round: all of them, unless a number or a fraction is set.
 
@@ -25,7 +30,8 @@ class ParticipationSection(Section):
         fraction: Share of the population that takes part; set clients_per_round or fraction.
         sampler: How participants are drawn.
         byzantine: What some of the clients do to harm the run. null: all clients are honest.
-        capacities: How much of the network each client can train in a round, for schedules that keep to it. null: all.
+        capacities: How much of the network each client can train in a round, for schedules that keep to it; memory: as
+            much as the memory of its device holds. null: all.
         round_deadline: Seconds of real time that a participant may train. One that takes longer is dropped from the
             round, which `clients.parquet` records. null: no deadline.
         replay: The `clients.parquet` of a run with a deadline. The clients that were dropped there are dropped again,
@@ -36,7 +42,7 @@ class ParticipationSection(Section):
     fraction: float | None = Field(default=None, gt=0, le=1)
     sampler: AnySampler = Field(default=DEFAULTS["sampler"], validate_default=True)
     byzantine: AnyAttack | None = None
-    capacities: CapacitiesSection | None = None
+    capacities: Annotated[CapacitiesSection | None, BeforeValidator(_by_memory)] = None
     round_deadline: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     replay: Path | None = None
 
@@ -54,9 +60,14 @@ class ParticipationSection(Section):
         """The Byzantine ones among `clients` clients, drawn from the seed."""
         return frozenset() if self.byzantine is None else self.byzantine.attackers(clients, seed)
 
+    @property
+    def by_memory(self) -> bool:
+        """Whether the memory of its device decides what a client trains."""
+        return self.capacities is not None and self.capacities.memory
+
     def limits(self, clients: int, seed: int, layout: ParameterLayout) -> Clients:
-        """What the clients can train of a network, as for `CapacitiesSection.limits`."""
-        if self.capacities is None:
+        """What the clients can train of a network, as for `CapacitiesSection.limits`; by memory: not said here."""
+        if self.capacities is None or self.by_memory:
             return ALL_ALIKE
         return self.capacities.limits(clients, seed, [layout.group_size(group) for group in layout.all_groups])
 

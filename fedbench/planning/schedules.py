@@ -373,7 +373,7 @@ class PerClient(Cyclic):
     def cohort_groups(
         self, cohort: Sequence[int], round_index: int, groups: int, active: ActiveGroups, clients: Clients
     ) -> tuple[tuple[int, ...], ...]:
-        if not clients.budgets or self.place(round_index, groups) is None:
+        if not clients.are_limited or self.place(round_index, groups) is None:
             return super().cohort_groups(cohort, round_index, groups, active, clients)
         first = [self.client_groups(client, round_index, groups, active)[0] for client in cohort]
         return tuple(affordable_window(client, group, clients) for client, group in zip(cohort, first, strict=True))
@@ -385,7 +385,7 @@ def affordable_window(client: int, first: int, clients: Clients) -> tuple[int, .
     >>> affordable_window(0, 2, Clients(budgets=(5,), costs=(2, 9, 1, 3)))
     (2, 3)
     """
-    count, window = len(clients.costs), list[int]()
+    count, window = len(clients.windows[client] if clients.windows else clients.costs), list[int]()
     for group in ((first + step) % count for step in range(count)):
         if clients.affords(client, [*window, group]):
             window.append(group)

@@ -93,7 +93,7 @@ def timeline_figure(
     there = sorted({work.client for work in shown_works})
     rows = {client: place for place, client in enumerate(there[:MOST_CLIENTS])}
     until = max(ends[last] or 0.0, max(work.end for work in shown_works) if arrivals is not None else 0.0)
-    figure = Figure(figsize=(11.0, 1.9 + 0.24 * max(4, len(rows))), layout="constrained")
+    figure = Figure(figsize=(11.0, max(3.5, 1.9 + 0.24 * len(rows))), layout="constrained")
     title_figure(figure, run.title)
     axes, totals = figure.subplots(1, 2, sharey=True, width_ratios=[4, 1])
     used = _draw_off_times(axes, rows, until, run.config, there)

@@ -86,7 +86,7 @@ def test_an_asynchronous_run_is_drawn_on_its_clock_in_epochs_and_by_staleness(tm
     sizes = {path.name: png_size(path) for path in (recorder.path / "plots").iterdir()}
     assert set(sizes) == {
         "accuracy_by_round.png", "accuracy_by_traffic.png", "accuracy_by_compute.png", "accuracy_by_time.png",
-        "accuracy_by_epochs.png", "staleness.png", "partition.png",
+        "accuracy_by_epochs.png", "staleness.png", "partition.png", "timeline.png",
     }  # fmt: skip
     assert all(600 <= width <= 2500 and 500 <= height <= 2000 for width, height in sizes.values())
 
