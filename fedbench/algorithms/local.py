@@ -6,9 +6,10 @@ on from what it has: nothing is sent and nothing is combined. Running statistics
 
 There is no global model. Test and validation accuracy and loss are the mean of those of clients' own models, each with
 its own running statistics, on the common splits: of all clients, or of `scored_clients` that the seed draws once for
-the whole run. A client that has not taken part yet counts with the initial model. `clients.parquet` has the accuracy of
-each scored participant (`own_test_accuracy`). The model that is saved is the unweighted mean of all clients' models,
-which identifies the run; no figure of it is shown.
+the whole run. Metrics of other tasks than classification are those of the predictions of all these models together: a
+perplexity is that of their mean loss. A client that has not taken part yet counts with the initial model.
+`clients.parquet` has the accuracy of each scored participant (`own_test_accuracy`). The model that is saved is the
+unweighted mean of all clients' models, which identifies the run; no figure of it is shown.
 
 With a partial schedule a client trains the active layer groups alone. With one client it is FedAvg but for the
 rounding of FedAvg's sums to multiples of 2**-40.

@@ -15,7 +15,7 @@ from fedbench.engine.messages import ClientReport, KeptMessage, RoundPlan
 from fedbench.errors import ClientFailure
 from fedbench.planning.deadlines import Limit
 from fedbench.planning.worlds import ClientTimes
-from fedbench.records.client_scores import client_score_rows
+from fedbench.records.client_scores import client_score_rows, known
 from fedbench.records.schema import DROPPED, ArrivalRecord, ClientRecord, RoundRecord
 
 if TYPE_CHECKING:
@@ -153,13 +153,13 @@ def client_records(
     Args:
         plan: the round's plan, which has the bytes and the layer groups of each participant.
         training: how the round's training went.
-        evaluation: local accuracies, where the round was evaluated.
+        evaluation: clients' scores on their own training rows, where the round was evaluated.
         costs: counts FLOPs.
         attackers: the Byzantine clients.
         times: where each participant's virtual time went; None: the run has no virtual clock.
     """
     position = {client: index for index, client in enumerate(plan.cohort)}
-    accuracy = evaluation.client_accuracy if evaluation else {}
+    local = evaluation.client_scores if evaluation else {}
     own_accuracy = evaluation.own_test_accuracy if evaluation else {}
     return tuple(
         ClientRecord(
@@ -169,7 +169,7 @@ def client_records(
             samples=report.samples,
             steps=report.steps,
             train_loss=report.loss,
-            local_accuracy=accuracy.get(report.client),
+            local_accuracy=known(local[report.client].accuracy) if report.client in local else None,
             uplink_bytes=0 if report.status in SENT_NOTHING else plan.uplink_bytes[position[report.client]],
             downlink_bytes=plan.downlink_bytes[position[report.client]],
             flops=0
@@ -180,6 +180,7 @@ def client_records(
             seconds=report.seconds,
             byzantine=report.client in attackers,
             own_test_accuracy=own_accuracy.get(report.client),
+            local_score=known(local[report.client].score) if report.client in local else None,
             **virtual_figures(times[report.client] if times else None),
         )
         for report in training.reports

@@ -18,7 +18,7 @@ from fedbench.engine.probing import ClientProbe
 from fedbench.errors import RunError
 from fedbench.planning.deadlines import UNLIMITED, Limit
 from fedbench.protocol.layout import Vector
-from fedbench.training.scores import BatchScore, Scores
+from fedbench.training.scores import BatchScore, RowsScore, Scores
 
 
 @dataclass(frozen=True)
@@ -49,13 +49,13 @@ class EvaluationPhase:
     Attributes:
         scores: one score for each minibatch of the test split and of the validation split, if there is one, in their
             order.
-        client_accuracy: {client: accuracy in 0..1 on its own training rows}, for the clients that were asked for.
+        client_scores: {client: score on its own training rows}, for the clients that were asked for.
         transport_bytes: bytes moved between processes.
         own_test_accuracy: {client: accuracy in 0..1 of its own model on the test split}, where these are scored.
     """
 
     scores: tuple[BatchScore, ...]
-    client_accuracy: dict[int, float]
+    client_scores: dict[int, RowsScore]
     transport_bytes: int
     own_test_accuracy: Mapping[int, float] = field(default_factory=dict)
 

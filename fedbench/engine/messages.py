@@ -26,7 +26,7 @@ from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
 from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.training.optimizers import Optimizer
-from fedbench.training.scores import BatchScore
+from fedbench.training.scores import BatchScore, RowsScore
 
 if TYPE_CHECKING:
     from fedbench.models.frozen_base import FrozenBase
@@ -363,12 +363,12 @@ class EvaluationReport:
 
     Attributes:
         scores: one score for each minibatch that the host was given, in that order.
-        client_accuracy: {client: accuracy in 0..1 on its own training rows}, for the clients that were asked for.
+        client_scores: {client: score on its own training rows}, for the clients that were asked for.
         seconds: duration.
     """
 
     scores: tuple[BatchScore, ...]
-    client_accuracy: dict[int, float]
+    client_scores: dict[int, RowsScore]
     seconds: float
 
 

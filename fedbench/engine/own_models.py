@@ -67,7 +67,7 @@ class OwnModelHost(ScoringHost):
         scores: list[BatchScore] = []
         for split, rows in self._scored.items():
             borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
-            of_split = self._score(*rows, borders)
+            of_split = self._score(*rows, borders, self._metrics)
             scores += [replace(score, split=split) for score in of_split]
         if (changed := self._model.changed_parameter(before)) is not None:
             raise RunError(

@@ -80,13 +80,13 @@ class ScoringHost(ModelHost):
             borders = [(batch.start, batch.stop) for batch in batches if batch.split == split]
             of_split = self._score(*rows, borders, self._metrics)
             scores += [replace(score, split=split) for score in of_split]
-        accuracy = {}
+        of_clients = {}
         for client in clients:
             if self._spec.keeps_statistics:
                 self._set_statistics(self._start_statistics(client))
-            accuracy[client] = self._score_rows(self._rows[client]).accuracy
+            of_clients[client] = self._score_rows(self._rows[client])
         self._check_unchanged()
-        return EvaluationReport(tuple(scores), accuracy, time.perf_counter() - began)
+        return EvaluationReport(tuple(scores), of_clients, time.perf_counter() - began)
 
     def score_clients(
         self, stale: tuple[int, ...], payload: Vector, clients: Sequence[int], client0: ClientState | None = None

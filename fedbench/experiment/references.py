@@ -9,6 +9,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.engine.own_models import scored_sample
 from fedbench.experiment.federation import Federation
 from fedbench.planning.samplers import draw_cohort
+from fedbench.tasks.kinds import TASKS, TaskName
 from fedbench.training.minibatches import LocalLength
 
 
@@ -57,7 +58,7 @@ def remarks_on_references(method: Algorithm, federation: Federation, length: Loc
     if isinstance(method, Local):
         clients = len(federation.sizes)
         yield (
-            f"algorithm.name={method.name}: there is no global model; accuracy and loss are the mean over the own "
+            f"algorithm.name={method.name}: there is no global model; {_scored(federation.data.task)} the own "
             f"models of {min(method.scored_clients, clients)} of {clients} clients on the common test split, and the "
             "mean of all models is saved"
         )
@@ -68,6 +69,13 @@ def remarks_on_references(method: Algorithm, federation: Federation, length: Loc
             f"place, which trains on {length.samples_of(rows):,} samples a round, as many as the participants of the "
             f"federated round; its uplink is the rows, {federation.pooled_bytes:,} bytes, once"
         )
+
+
+def _scored(task: TaskName) -> str:
+    """What is recorded of clients' own models, as the beginning of a clause that goes on with them."""
+    if task == "classification":
+        return "accuracy and loss are the mean over"
+    return f"loss and {TASKS[task].headline.words} are those of the predictions, taken together, of"
 
 
 def _participants(config: ExperimentConfig, sizes: tuple[int, ...], rounds: int) -> Iterator[int]:

@@ -83,7 +83,7 @@ def client_score_rows(
         if (trained := participants.get(client)) is not None:
             scores |= {"before": trained.before, "after": trained.after}
         figures = {
-            f"{model}_{figure}": _known(getattr(score, figure))
+            f"{model}_{figure}": known(getattr(score, figure))
             for model, score in scores.items()
             for figure in ("accuracy", "loss", "score")
         }
@@ -148,6 +148,6 @@ def accuracy_spread(accuracies: Sequence[float], higher_is_better: bool = True) 
     return {name: float(figure) for name, figure in zip(SPREAD, figures, strict=True)}
 
 
-def _known(value: float) -> float | None:
+def known(value: float) -> float | None:
     """A value of a table; None where it is not a number."""
     return value if math.isfinite(value) else None

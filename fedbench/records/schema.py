@@ -124,7 +124,7 @@ ADDED_LATER = (
     *(*STEP_FIGURES, *DIVERGENCE_FIGURES, *PROBE_FIGURES),
     *(*CLIENT_FIGURES, *METRIC_COLUMNS, *CLASS_COLUMNS, OWN_METRICS),
     *TASK_COLUMNS,
-    *(*SCORE_FIGURES, *SCORE_COLUMNS),
+    *(*SCORE_FIGURES, *SCORE_COLUMNS, "local_score"),
 )
 """Columns that tables of earlier versions lack; they are read as nulls."""
 
@@ -148,6 +148,7 @@ CLIENT_SCHEMA = pa.schema(
         ("virtual_compute_seconds", pa.float64()),
         ("virtual_upload_seconds", pa.float64()),
         ("joules", pa.float64()),
+        ("local_score", pa.float64()),
     ]
 )
 """`clients.parquet`. status: ok | rejected | failed, or dropped (not done by the round's deadline, or gone off before).
@@ -156,7 +157,10 @@ computed and sent, until it was done or dropped; joules: energy that it spent on
 
 byzantine: whether the client attacks (`participation.byzantine`), whose train_loss is the one on the labels that it
 trained on; null in runs of earlier versions. own_test_accuracy: of the client's own model on the common test split, in
-runs without a global model (algorithm=local); null elsewhere."""
+runs without a global model (algorithm=local); null elsewhere.
+
+local_accuracy: of the global model on the client's own training rows, with `evaluation.per_client`; local_score: the
+same of the metric by which the task is judged, where that is not the accuracy."""
 
 ARRIVAL_SCHEMA = pa.schema(
     [
@@ -329,6 +333,7 @@ class ClientRecord:
     virtual_compute_seconds: float | None = None
     virtual_upload_seconds: float | None = None
     joules: float | None = None
+    local_score: float | None = None
 
 
 DROPPED = "dropped"

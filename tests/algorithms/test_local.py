@@ -4,6 +4,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_tasks
+import torch
 from broken_runs import BreakAfter, Broken, load, tables
 from plain_training import accuracy, images, new_module, train_round
 from warm_pools import WarmPools
@@ -12,9 +14,15 @@ from fedbench import ConfigError, resume
 from fedbench.engine.own_models import scored_sample
 from fedbench.experiment.estimate import estimate
 from fedbench.experiment.federation import load_federation
-from fedbench.experiment.run import run
+from fedbench.experiment.run import prepared, run
+from fedbench.models.flat import FlatModel
+from fedbench.models.groups import build_module
 from fedbench.planning.samplers import UNIFORM, draw_cohort
+from fedbench.protocol.client_state import LAYERS
 from fedbench.records.schema import CLIENT_SCHEMA
+from fedbench.tasks.kinds import TASKS, TaskName
+from fedbench.training.metrics import EvaluationMetrics
+from fedbench.training.scores import Scores
 
 pytestmark = pytest.mark.usefixtures("run_folder")
 LOCAL = "algorithm=local"
@@ -147,3 +155,33 @@ def test_clients_held_out_rows_are_scored_with_their_own_model_or_with_the_one_o
     assert last["client_accuracy_worst"] == pytest.approx(min(scores), abs=1e-9)
     if algorithm == "local":
         assert last["client_accuracy_after_mean"] == pytest.approx(np.mean(scores), abs=1e-9)
+
+
+def test_the_error_of_a_regression_is_the_mean_over_the_models_of_all_clients() -> None:
+    with prepared(small_tasks.config("regression", LOCAL)) as (problem, executor):
+        executor.train(executor.plan(0))
+        executor.finish()
+        phase = executor.evaluate_own((0, 1, 2, 3))
+        metrics = EvaluationMetrics(problem.spec.metrics, 1, task="regression")
+        recorded = Scores.of(phase.scores, metrics)
+        module = build_module(problem.spec.model, problem.spec.task, 0)
+        model, test = FlatModel(module, problem.layout), problem.federation.data.test
+        errors, squares = [], []
+        for client in range(4):
+            model.vector.copy_(torch.from_numpy(executor._host._states[client].arrays[LAYERS]))
+            with torch.inference_mode():
+                difference = model.module.eval()(torch.from_numpy(test.inputs)).numpy() - test.labels
+            errors.append(np.abs(difference).mean())
+            squares.append((difference**2).mean())
+    assert len(set(errors)) == 4
+    assert recorded.figures["test_mae"] == pytest.approx(np.mean(errors), rel=1e-5)
+    assert recorded.test_loss == pytest.approx(np.mean(squares), rel=1e-5)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression", "next_token", "segmentation"])
+def test_with_one_client_other_tasks_have_the_scores_of_fedavg_too(task: TaskName) -> None:
+    alone = ("data.clients=1", "rounds=2")
+    expected, result = run(small_tasks.config(task, *alone)), run(small_tasks.config(task, LOCAL, *alone))
+    for name in TASKS[task].metrics:
+        mine, others = (history[f"test_{name}"].to_pylist() for history in (result.history, expected.history))
+        assert mine == pytest.approx(others, rel=1e-4)

@@ -10,7 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import small_tasks
 import torch
-from broken_runs import BreakAfter, Broken
+from broken_runs import BreakAfter, Broken, tables
 from recording_model import SEEN
 from small import asynchronous, config
 from torch.nn.functional import cross_entropy
@@ -327,8 +327,14 @@ def test_clients_of_a_classification_are_scored_by_accuracy_alone() -> None:
     assert result.summary["client_accuracy_mean"] is not None
 
 
-def test_accuracies_on_training_rows_of_another_task_are_refused_in_one_line() -> None:
-    with pytest.raises(
-        ConfigError, match=r"evaluation\.per_client=true: clients are scored by accuracy, .* regression"
-    ):
-        run(small_tasks.config("regression", "evaluation.per_client=true"))
+@pytest.mark.parametrize("task", ["classification", "regression", "next_token"])
+def test_participants_are_scored_on_their_training_rows_by_the_metric_of_the_task(task: TaskName) -> None:
+    """With one client, all training rows are its own, and the test split may be the same rows."""
+    result = run(
+        small_tasks.config(task, "data.clients=1", "evaluation.per_client=true", "data.dataset.test_is_train=1")
+    )
+    rows, name = tables(result.directory)["clients.parquet"], TASKS[task].headline.name
+    column = "local_accuracy" if task == "classification" else "local_score"
+    assert [row[column] for row in rows] == pytest.approx(result.history[f"test_{name}"].to_pylist(), rel=1e-6)
+    assert all((row["local_accuracy"] is None) == (not TASKS[task].counts_hits) for row in rows)
+    assert all((row["local_score"] is None) == (task == "classification") for row in rows)

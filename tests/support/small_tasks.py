@@ -25,10 +25,12 @@ class Drawn(Dataset):
 
     Attributes:
         of: the task.
+        test_is_train: whether the test split has the training rows.
     """
 
     name: str = "small_tasks:Drawn"
     of: TaskName = "classification"
+    test_is_train: bool = False
 
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """Draw the rows."""
@@ -40,7 +42,7 @@ class Drawn(Dataset):
             name=self.name,
             kind=kind,
             train=train,
-            test=test,
+            test=train if self.test_is_train else test,
             class_names=tuple(f"name{number}" for number in range(names[self.of])),
             mean=None,
             std=None,

@@ -87,7 +87,7 @@ class InlineArrivalExecutor(ArrivalExecutor):
         self._held = list(versions)
         payload = self._server.current(stale) if stale else np.empty(0, np.float32)
         report = self._host.evaluate(stale, payload, self._batches)
-        return EvaluationPhase(report.scores, report.client_accuracy, 0)
+        return EvaluationPhase(report.scores, report.client_scores, 0)
 
     def end_round(self) -> tuple[float, int]:
         return self._server.end_round(), 0

@@ -276,9 +276,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         reports: list[EvaluationReport] = self._ask(calls)
         return EvaluationPhase(
             scores=tuple(score for report in reports for score in report.scores),
-            client_accuracy={
-                client: accuracy for report in reports for client, accuracy in report.client_accuracy.items()
-            },
+            client_scores={client: score for report in reports for client, score in report.client_scores.items()},
             transport_bytes=payloads.bytes,
         )
 

@@ -104,7 +104,7 @@ class InlineRoundExecutor(RoundExecutor):
     def evaluate(self, clients: Sequence[int]) -> EvaluationPhase:
         stale = self._bring_up_to_date()
         report = self._host.evaluate(stale, self._server.payload(stale), self._batches, clients)
-        return EvaluationPhase(report.scores, report.client_accuracy, 0)
+        return EvaluationPhase(report.scores, report.client_scores, 0)
 
     def score_clients(self) -> ClientScoringPhase:
         stale = self._bring_up_to_date()
