@@ -26,6 +26,9 @@ SLOW_COST = 100
 MOST_SLOW = 12
 """Of more slow tests in a file, each takes less: the file is marked for all of them together."""
 
+POOLS: list[WarmPools] = []
+"""The warm actors of this process, once a test has asked for them."""
+
 # For tests in this process and for what they start. For small tensors several threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
@@ -89,8 +92,10 @@ def local_ray() -> Iterator[None]:
 
     import ray
 
+    from fedbench.engine.on_ray.daemons import fewest_daemons
+
     path = os.pathsep.join([*IMPORTABLE, os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, fewest_daemons(has_environments=lambda: True):
         patch.setenv("PYTHONPATH", path)  # not as a runtime environment: with one, no worker is started ahead
         ray.init(
             num_cpus=2,
@@ -114,9 +119,16 @@ def joined_ray(local_ray: None) -> dict[str, str]:
 @pytest.fixture(scope="session")
 def warm_pools(local_ray: None) -> Iterator[WarmPools]:
     """Client actors that outlive a run, for tests that do not ask how actors start."""
-    pools = WarmPools()
-    yield pools
-    pools.close()
+    POOLS.append(WarmPools())
+    yield POOLS[0]
+    POOLS.pop().close()
+
+
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Distributed, the warm actors end when another group of files follows: idle ones slow its tests, too."""
+    distributed = nextitem is not None and hasattr(item.config, "workerinput")
+    if POOLS and distributed and group_of(nextitem.nodeid.partition("::")[0]) != "warm_pools":
+        POOLS[0].close()
 
 
 @pytest.fixture(scope="session")
@@ -253,6 +265,9 @@ def cluster(clusters: list[LocalCluster], tmp_path_factory: pytest.TempPathFacto
             patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
             patch.setenv("RAY_health_check_period_ms", "500")
             patch.setenv("RAY_health_check_failure_threshold", "3")
+            # Nobody looks at figures of the nodes, and collecting them takes a tenth of a core.
+            patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "600000")
+            patch.setenv("RAY_enable_metrics_collection", "false")
             resources = [{"left": 1}, {"right": 1}]
             clusters.append(LocalCluster(nodes=2, cpus=1, resources=resources, object_store_memory=80_000_000))
             clusters[-1].start()
