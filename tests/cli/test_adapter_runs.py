@@ -33,7 +33,15 @@ COMMON = (
 )
 LORA = ("model.peft.lora.r=2",)
 FEDPART = (*LORA, "schedule=sequential", "schedule.warmup_rounds=1", "schedule.rounds_per_group=1", "rounds=4")
-ORMO = (*LORA, "algorithm=ormo", "local.epochs=null", "rounds=3", "delays.arrivals_per_round=4")
+ORMO = (
+    *LORA,
+    "algorithm=ormo",
+    "schedule=full",
+    "local.optimizer=sgd",
+    "local.optimizer.lr=0.05",
+    "rounds=3",
+    "delays.arrivals_per_round=4",
+)
 OF_BLOCK, OF_HEAD = 2 * 2 * (32 + 32), 4 * 32 + 4
 """Values of a block's adapters (query and value with r=2, at a width of 32), and of the classifier for four classes."""
 
@@ -77,7 +85,7 @@ def test_adapters_train_to_the_same_bits_inline_on_two_actors_and_resumed(
     assert on_actors["model_sha256"] == inline["model_sha256"]
     assert on_actors["uplink_bytes"] == inline["uplink_bytes"]
     assert on_actors["base_sha256"] == inline["base_sha256"]
-    config = ExperimentConfig.load(None, [*COMMON, *method, "output.directory=stopped"])
+    config = ExperimentConfig.load("inline/config.yaml", ["output.directory=stopped"])
     assert run(config, should_stop=lambda: True).summary["status"] == "interrupted"
     assert resume("stopped").summary["model_sha256"] == inline["model_sha256"]
 
