@@ -151,11 +151,14 @@ def test_a_text_is_continued_over_adapters(call: Call, folder: Path) -> None:
 def test_adapters_learn_from_real_news(call: Call, run_folder: Path, real_data: Path) -> None:
     bert(run_folder / "bert", vocabulary=30_000)
     summary = finished(
-        call, "run", "model.peft.lora.r=8", f"data.root={real_data}", "data.dataset.max_tokens=32",
-        "data.dataset.min_frequency=3", "data.samples_per_client=256", "rounds=3", "local.optimizer=adam",
-        "local.optimizer.lr=0.01", "local.batch_size=16", "evaluation.batch_size=1000",
+        call, "run", *LORA, "model.peft.lora.head=[word_embeddings,pooler,classifier]", f"data.root={real_data}",
+        "data.dataset.max_tokens=32", "data.dataset.min_frequency=3", "data.samples_per_client=512", "rounds=2",
+        "model.config.initializer_range=0.1", "local.optimizer.lr=0.01", "local.batch_size=16", "schedule=full",
+        "evaluation.batch_size=1000",
     )  # fmt: skip
-    assert summary["best_accuracy"] > 0.3
+    assert summary["best_accuracy"] > 0.6
+    description = json.loads((run_folder / "run" / "description.json").read_text())
+    assert description["group_names"] == ["embeddings", "layer.0", "layer.1", "classifier"]
 
 
 @pytest.mark.parametrize(
