@@ -130,7 +130,12 @@ class LocalSection(Section):
             averaged like the parameters (aggregate), or stay with each client (local). null: aggregate, where the model
             has any.
         precision: float32: all 24 bits, on GPUs too. tf32: on GPUs, convolutions and matrix products round their inputs
-            to 11 bits. bf16: the forward pass runs under bfloat16 autocast, all else in float32.
+            to 11 bits. bf16: the forward pass runs under bfloat16 autocast, all else in float32. bf16-parameters: a
+            step computes with parameters and activations in bfloat16, and the optimizer changes float32 parameters;
+            activations take half the memory, parameters and their gradients 12 bytes a value in place of 8.
+        checkpoint_activations: Whether blocks of the network (items of an nn.Sequential or nn.ModuleList that consist
+            of modules) keep their inputs alone, and are computed again in the backward pass: the same result, bit for
+            bit, in less memory and with more FLOPs.
     """
 
     epochs: int | None = Field(default=None, ge=1)
@@ -139,7 +144,8 @@ class LocalSection(Section):
     optimizer: AnyOptimizer = Field(default=DEFAULTS["optimizer"], validate_default=True)
     lr_schedule: AnyLearningRate = Field(default=DEFAULTS["lr_schedule"], validate_default=True)
     batchnorm: Literal["aggregate", "local"] | None = None
-    precision: Literal["float32", "tf32", "bf16"] = "float32"
+    precision: Literal["float32", "tf32", "bf16", "bf16-parameters"] = "float32"
+    checkpoint_activations: bool = False
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:

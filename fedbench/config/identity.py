@@ -17,6 +17,7 @@ ASIDE_WITHIN = (("data", "root"), ("delays", "replay"), ("participation", "repla
 
 WITHOUT_EFFECT: tuple[tuple[str, str, Any], ...] = (
     ("data", "client_test_fraction", 0.0),
+    ("local", "checkpoint_activations", False),
     ("evaluation", "client_every", None),
     ("evaluation", "metrics", []),
     ("participation", "capacities.memory", False),

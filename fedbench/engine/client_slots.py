@@ -8,8 +8,10 @@ import torch
 from torch import Tensor
 
 from fedbench.engine.messages import HostSpec
+from fedbench.models.checkpointed import checkpoint_blocks
 from fedbench.models.flat import FlatModel
 from fedbench.models.groups import build_module
+from fedbench.models.lowered import LOWERED
 from fedbench.protocol.layout import Vector
 from fedbench.randomness import torch_seed
 from fedbench.tasks.losses import criterion_of
@@ -35,8 +37,7 @@ class ClientSlot:
             device: where it trains.
             record: records training steps, so that they are repeated; None: each is done as it is.
         """
-        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"), spec.base)
-        self.model = FlatModel(module, spec.layout, device)
+        self.model = host_model(spec, device)
         self.training = local_training(spec)
         self.anchor = torch.zeros_like(self.model.vector)
         self.steps = CapturedSteps(self.model, record)
@@ -97,6 +98,14 @@ class ClientSlot:
             outside.wait_stream(self._stream)
             tensor.record_stream(outside)
         return tensor
+
+
+def host_model(spec: HostSpec, device: torch.device) -> FlatModel:
+    """The network that a host or a slot trains, on its device."""
+    module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"), spec.base)
+    if spec.checkpoint_activations:
+        checkpoint_blocks(module)
+    return FlatModel(module, spec.layout, device, lowered=spec.precision == LOWERED)
 
 
 def recorder(device: torch.device) -> Record | None:

@@ -31,7 +31,7 @@ from fedbench.training.scores import BatchScore, RowsScore
 if TYPE_CHECKING:
     from fedbench.models.frozen_base import FrozenBase
 
-Precision = Literal["float32", "tf32", "bf16"]
+Precision = Literal["float32", "tf32", "bf16", "bf16-parameters"]
 """The numbers that a network is computed in, as `local.precision` says."""
 
 
@@ -92,6 +92,7 @@ class HostSpec:
         attack: what Byzantine clients do; None: all are honest.
         attackers: the Byzantine clients.
         client_scoring: the rounds in which participants are scored on their held-out rows.
+        checkpoint_activations: whether blocks of the network keep their inputs alone between forward and backward pass.
         metrics: by which the splits are scored beside accuracy and loss: the task's, and `evaluation.metrics`.
         base: of a network with a frozen base, from which hosts make theirs; None: they build it.
     """
@@ -131,6 +132,7 @@ class HostSpec:
     attack: Attack | None = None
     attackers: frozenset[int] = frozenset()
     client_scoring: ClientScoring = NOT_SCORED
+    checkpoint_activations: bool = False
     metrics: tuple[str, ...] = ()
     base: "FrozenBase | None" = None
 

@@ -13,7 +13,7 @@ from fedbench.data.augment import MinibatchDraws, prepare
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.byzantine import ByzantineClients
 from fedbench.engine.client_message import MessageMemory
-from fedbench.engine.client_slots import ClientSlot, local_training
+from fedbench.engine.client_slots import ClientSlot, host_model, local_training
 from fedbench.engine.device import (
     check_device,
     choose_device,
@@ -25,12 +25,9 @@ from fedbench.engine.device import (
 from fedbench.engine.device_rows import SHARE_FOR_ROWS, ClientRows, GatheredRows, RowsInPlace, host_tensors
 from fedbench.engine.messages import DeviceRecord, HostSpec
 from fedbench.errors import LostDevice
-from fedbench.models.flat import FlatModel
-from fedbench.models.groups import build_module
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
-from fedbench.randomness import torch_seed
 from fedbench.training.prepared import Transform
 from fedbench.training.scores import ScoredSplit
 
@@ -63,9 +60,7 @@ class ModelHost:
         self._rows = rows
         self._device = choose_device(spec)
         configure_torch(spec, self._device)
-        layout = spec.layout
-        module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"), spec.base)
-        self._model = FlatModel(module, layout, self._device)
+        self._model = host_model(spec, self._device)
         self._received = spec.table.zeros()
         self._received[STATISTICS][:] = spec.statistics
         self._on_host = {name: torch.from_numpy(vector) for name, vector in self._received.items()}

@@ -16,6 +16,7 @@ from fedbench.experiment.contracts import cohorts
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.frozen_base import FrozenBase
 from fedbench.models.groups import build_module, derive_layer_groups
+from fedbench.models.lowered import LOWERED
 from fedbench.planning.capacities import Clients
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import Feedback
@@ -54,8 +55,17 @@ class TrainingMemory:
         """Estimated peak bytes of a step that trains the layer groups `active` on a minibatch of `samples` rows."""
         if (active, samples) not in self._of_steps:
             module, groups = self._network
-            slots = self._config.local.optimizer.slots
-            self._of_steps[active, samples] = peak_training_bytes(module, groups, self._task, active, samples, slots)
+            local = self._config.local
+            self._of_steps[active, samples] = peak_training_bytes(
+                module,
+                groups,
+                self._task,
+                active,
+                samples,
+                local.optimizer.slots,
+                checkpointed=local.checkpoint_activations,
+                lowered=local.precision == LOWERED,
+            )
         return self._of_steps[active, samples] + self._kept
 
     def fits(self, has: int, samples: int, active: tuple[int, ...]) -> bool:

@@ -45,11 +45,13 @@ from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_sch
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.experiment.task_limits import check_task
 from fedbench.experiment.virtual_world import make_world, mean_task_seconds, unknown_energies
+from fedbench.models.checkpointed import checkpoint_blocks
 from fedbench.models.features import check_features
 from fedbench.models.flat import FlatModel
 from fedbench.models.frozen_base import FrozenBase
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors
+from fedbench.models.lowered import LOWERED, check_lowered, check_strides
 from fedbench.models.probe import trains_on
 from fedbench.models.shared_tensors import saved_names, ties_in_words
 from fedbench.planning.capacities import Clients
@@ -139,8 +141,14 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     check_memory(config.model, task)
     module = build_module(config.model, task, initial_seed)
     groups = derive_layer_groups(module, task)
+    if config.local.precision == LOWERED:
+        check_lowered(module, task)
+    if config.local.precision in ("bf16", LOWERED) and config.runtime.device != "cuda":
+        check_strides(module, task, config.local.precision)
     layout = parameter_layout(module, groups)
     constants, names, base = constant_tensors(module), saved_names(module), FrozenBase.of(module)
+    if config.local.checkpoint_activations:
+        checkpoint_blocks(module)
     flops, macs = StepFlops(module, groups, task), forward_macs(module, task)
     model = FlatModel(module, layout)
     vector, statistics = model.vector.numpy(), model.statistics.numpy()
@@ -213,6 +221,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         epochs=length.epochs,
         steps=length.steps,
         precision=local.precision,
+        checkpoint_activations=local.checkpoint_activations,
         keeps_statistics=keeps_statistics,
         update=update,
         weight_decay=0.0 if config.asynchronous and config.asynchronous.decays_at_server else _weight_decay(config),

@@ -7,7 +7,8 @@ objects and buffers stay what they are, and only their storage is replaced, so t
 on a GPU (`flatten_parameters`): there cuDNN copies those of a layer together in each pass, and computes the same.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import cached_property
 
 import torch
@@ -18,6 +19,7 @@ from fedbench.errors import ModelError
 from fedbench.models.frozen_base import base_parameters
 from fedbench.models.initial_state import InitialState
 from fedbench.models.kept_state import RUNNING_STATISTICS
+from fedbench.models.lowered import LoweredCopy
 from fedbench.protocol.layout import ParameterLayout, TensorSlot
 
 
@@ -31,13 +33,16 @@ class FlatModel:
         statistics: float32 [layout.statistics_size], the running statistics and the other buffers that travel.
     """
 
-    def __init__(self, module: nn.Module, layout: ParameterLayout, device: torch.device | None = None) -> None:
+    def __init__(
+        self, module: nn.Module, layout: ParameterLayout, device: torch.device | None = None, lowered: bool = False
+    ) -> None:
         """Give the parameters and statistics of a module their place in flat vectors, with the same values.
 
         Args:
             module: the network, which must not be used elsewhere.
             layout: its layout.
             device: the device of the vectors; None: the CPU.
+            lowered: whether steps compute with a rounded copy of the parameters (`fedbench.models.lowered`).
         """
         self.layout = layout
         for layer in module.modules():
@@ -58,6 +63,12 @@ class FlatModel:
         self._initial = InitialState(self.module, frozenset(id(tensor) for tensor in elsewhere))
         self._base = [(parameter, parameter._version) for parameter in base]
 
+        self._lowered: LoweredCopy | None = None
+        if lowered:
+            copy = torch.empty_like(self.vector, dtype=torch.bfloat16)
+            views = [tensor_view(slot, copy) for slot in layout.slots]
+            places = list(zip(self._parameters, views, strict=True))
+            self._lowered = LoweredCopy(self.module, places, self.vector, copy)
         self._active: list[tuple[int, nn.Parameter]] = []
 
     def _owner(self, slot: TensorSlot) -> nn.Module:
@@ -193,6 +204,21 @@ class FlatModel:
                 parameter.grad = torch.zeros_like(parameter)
             elif gradient.layout is not torch.strided:
                 parameter.grad = torch.zeros_like(parameter).add_(gradient)
+
+    @contextmanager
+    def computing(self) -> Iterator[None]:
+        """The context of a step's forward and backward pass, after which all gradients are dense and float32.
+
+        Where the network computes with a rounded copy of its parameters, the gradients are afterwards in `gradient`.
+        """
+        if self._lowered is None:
+            yield
+            self.complete_gradients()
+            return
+        with self._lowered.in_use():
+            yield
+            self.complete_gradients()
+        self.collect_gradient()
 
     def collect_gradient(self) -> None:
         """Move the gradients of the parameters that train, all of them dense, to their places in `gradient`.

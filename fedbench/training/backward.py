@@ -41,11 +41,11 @@ class BackwardPass:
         """
         for parameter in self.parameters:
             parameter.grad = None
-        if self._bf16:
-            with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+        with self._model.computing():
+            if self._bf16:
+                with torch.autocast(inputs.device.type, dtype=torch.bfloat16):
+                    loss = self._objective.loss(self._model.module, inputs, labels)
+            else:
                 loss = self._objective.loss(self._model.module, inputs, labels)
-        else:
-            loss = self._objective.loss(self._model.module, inputs, labels)
-        loss.backward()  # type: ignore[no-untyped-call]
-        self._model.complete_gradients()
+            loss.backward()  # type: ignore[no-untyped-call]
         return loss.detach()
