@@ -6,11 +6,11 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedbench.data.base import Dataset, FederatedData, IntArray, Split
 from fedbench.data.cache import Entry, cached
@@ -22,6 +22,7 @@ from fedbench.data.image_dataset import derived_fingerprint
 from fedbench.data.moments import moments
 from fedbench.data.overlap import count_shared
 from fedbench.data.text import TOKENIZER_VERSION
+from fedbench.data.tokenizer import FolderTokenizer
 from fedbench.errors import ConfigError, DataError
 
 READER_VERSION = 1
@@ -64,6 +65,7 @@ class ColumnDataset(Dataset):
         max_tokens: Tokens of a text; longer texts are cut off, shorter ones padded. Without labels: tokens of a
             sequence; a text gives as many sequences as it fills.
         min_frequency: Number of times that a token must occur in the training split to be in the vocabulary.
+        tokenizer: hf:PATH of a model folder whose tokenizer makes the tokens, in place of words and characters.
         channels: Of images: 1 for grey ones, 3 for colour. auto: 1 where all images are grey, or else 3.
     """
 
@@ -73,7 +75,16 @@ class ColumnDataset(Dataset):
     tokens: Literal["words", "characters"] = "words"
     max_tokens: int = Field(default=64, ge=1, le=4096)
     min_frequency: int = Field(default=1, ge=1)
+    tokenizer: str | None = None
     channels: Literal["auto", 1, 3] = "auto"
+
+    @model_validator(mode="after")
+    def _one_way_to_cut(self) -> Self:
+        for key in ("tokens", "min_frequency"):
+            value = getattr(self, key)
+            if self.tokenizer is not None and value != ColumnDataset.model_fields[key].default:
+                raise ValueError(f"{key}={value}: has no effect with a tokenizer; leave it out")
+        return self
 
     @abstractmethod
     def locate(self, root: Path | None, *, test_fraction: float | None) -> TableSource:
@@ -100,6 +111,7 @@ class ColumnDataset(Dataset):
             "tokens": "text",
             "max_tokens": "text",
             "min_frequency": "text",
+            "tokenizer": "text",
             "channels": "image",
         }
         for key, content in only.items():
@@ -114,25 +126,28 @@ class ColumnDataset(Dataset):
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """See `Dataset.load`."""
         source = self.locate(root, test_fraction=test_fraction)
+        tokenizer = None if self.tokenizer is None else FolderTokenizer(self.tokenizer, "data.dataset.tokenizer")
         parameters = {
             "reader": READER_VERSION,
             "decoder": DECODER_VERSION,
             "tokenizer": TOKENIZER_VERSION,
             "layout": dict(source.layout),
-            "columns": self.model_dump(mode="json", exclude={"name", "folder"}),
+            "columns": self.model_dump(mode="json", exclude={"name", "folder", "tokenizer"}),
+            **({} if tokenizer is None else {"folder_tokenizer": tokenizer.digest}),
         }
 
         def build() -> tuple[dict[str, npt.NDArray[Any]], dict[str, Any]]:
             tables = source.tables()
             columns = self.choose(tables)
             images = ImageKind(None if self.channels == "auto" else self.channels, grey_as_rgb=self.channels == 3)
-            options = TextOptions(self.tokens, self.max_tokens, self.min_frequency)
+            options = TextOptions(self.tokens, self.max_tokens, self.min_frequency, tokenizer)
             rows = read_rows(tables, columns, images, options)
             return rows.arrays, facts_of(rows) | {"columns": columns.description}
 
         entry = cached(self.name.partition(":")[0], source.files, parameters, build)
         described = f"{source.description} ({entry.facts['columns']})"
-        return assembled(self.name, entry, described, test_fraction=test_fraction, seed=seed)
+        data = assembled(self.name, entry, described, test_fraction=test_fraction, seed=seed)
+        return data if tokenizer is None else replace(data, tokenizer=tokenizer.digest)
 
 
 def split_roles(splits: Mapping[str, Sequence[Any]], place: str, test_fraction: float | None) -> tuple[list[str], str]:

@@ -17,6 +17,7 @@ from fedbench.data.dense import Shape, dense_rows, stacked
 from fedbench.data.masks import check_masks, mask_classes
 from fedbench.data.sequences import TOKENIZERS, next_token_rows, require_sequences, token_texts, vocabulary_of
 from fedbench.data.text import PADDING, UNKNOWN, encode
+from fedbench.data.tokenizer import FolderTokenizer
 from fedbench.errors import DataError
 from fedbench.tasks.kinds import TaskName
 
@@ -33,6 +34,7 @@ class TextOptions:
     tokens: Literal["words", "characters"]
     max_tokens: int
     min_frequency: int
+    tokenizer: FolderTokenizer | None = None
 
 
 @dataclass
@@ -119,6 +121,9 @@ def _read_images(rows: ColumnRows, tables: Tables, column: str, kind: ImageKind)
 
 def _read_texts(rows: ColumnRows, tables: Tables, column: str, options: TextOptions, *, sequences: bool) -> None:
     """Texts as token ids; as `sequences` cut into pieces, with the tokens that follow as labels."""
+    if options.tokenizer is not None:
+        _read_texts_by(options.tokenizer, rows, tables, column, options.max_tokens, sequences=sequences)
+        return
     cut = TOKENIZERS[options.tokens]
     tokenized = {
         split: [cut(text) for table in parts for text in table.texts(column)] for split, parts in tables.items()
@@ -136,6 +141,25 @@ def _read_texts(rows: ColumnRows, tables: Tables, column: str, options: TextOpti
         rows.origins[split] = origins
     if sequences:
         rows.task, rows.class_names = "next_token", token_texts(vocabulary)
+
+
+def _read_texts_by(
+    tokenizer: FolderTokenizer, rows: ColumnRows, tables: Tables, column: str, length: int, *, sequences: bool
+) -> None:
+    """The same with the tokens of a model's tokenizer."""
+    rows.kind, rows.padding_index, rows.vocabulary_size = "text", tokenizer.padding_index, tokenizer.vocabulary_size
+    for split, parts in tables.items():
+        texts = [text for table in parts for text in table.texts(column)]
+        if not sequences:
+            rows.arrays[f"{split}_inputs"] = tokenizer.encode(texts, length)
+            continue
+        same = {token: token for token in range(tokenizer.vocabulary_size)}
+        inputs, labels, origins = next_token_rows(tokenizer.cut(texts), same, length, tokenizer.padding_index)
+        require_sequences(len(inputs), parts[0].place, split)
+        rows.arrays |= {f"{split}_inputs": inputs, f"{split}_labels": labels}
+        rows.origins[split] = origins
+    if sequences:
+        rows.task, rows.class_names = "next_token", tokenizer.tokens()
 
 
 def _read_arrays(rows: ColumnRows, tables: Tables, columns: ChosenColumns) -> None:

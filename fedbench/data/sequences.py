@@ -1,7 +1,8 @@
 """Texts as tokens, and as sequences whose labels are the tokens that follow."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -10,6 +11,9 @@ from fedbench.data.base import IntArray
 from fedbench.data.text import PADDING, UNKNOWN, build_vocabulary, tokenize
 from fedbench.errors import DataError
 from fedbench.tasks.kinds import UNSCORED
+
+Token = TypeVar("Token", str, int)
+"""A token, as a text or as its id already."""
 
 TOKENIZERS: dict[str, Callable[[str], Sequence[str]]] = {"words": tokenize, "characters": lambda text: text}
 """How a text is cut into tokens: lower-cased words, or characters as they are."""
@@ -47,7 +51,7 @@ def token_texts(vocabulary: dict[str, int]) -> tuple[str, ...]:
 
 
 def next_token_rows(
-    texts: Sequence[Sequence[str]], vocabulary: dict[str, int], length: int
+    texts: Sequence[Sequence[Token]], vocabulary: Mapping[Token, int], length: int, padding: int = PADDING
 ) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], IntArray]:
     """Texts cut into sequences of `length` tokens, each with the tokens that follow as its labels.
 
@@ -65,7 +69,7 @@ def next_token_rows(
     """
     counts = [max(0, -(-(len(text) - 1) // length)) for text in texts]
     origins = np.repeat(np.arange(len(texts), dtype=np.int64), counts)
-    inputs = np.full((len(origins), length), PADDING, np.int32)
+    inputs = np.full((len(origins), length), padding, np.int32)
     labels = np.full((len(origins), length), UNSCORED["int64"], np.int64)
     row = 0
     for text, count in zip(texts, counts, strict=True):

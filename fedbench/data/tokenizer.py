@@ -88,6 +88,12 @@ class FolderTokenizer:
         ids[(ids == self.padding_index).all(axis=1), 0] = self.padding_index if instead is None else instead
         return ids
 
+    def cut(self, texts: Sequence[str]) -> list[list[int]]:
+        """The token ids of each text, whatever their number, without special tokens."""
+        encoded = self._tokenizer(list(texts), add_special_tokens=False, verbose=False)
+        ids: list[list[int]] = encoded["input_ids"]
+        return ids
+
     def tokens(self) -> tuple[str, ...]:
         """The text of each token id."""
         return tuple(self._tokenizer.convert_ids_to_tokens(range(self.vocabulary_size)))
