@@ -8,6 +8,8 @@ from typing import Any, Self
 from rich.console import Console
 
 from fedbench.cli.terminal import duration
+from fedbench.records.headline import ACCURACY, as_recorded, headline_of_summary, shown
+from fedbench.records.metrics import headline_figures
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ClientRecord, RoundRecord
 from fedbench.suites.results import Outcome
@@ -31,8 +33,9 @@ class SuiteProgress:
         self._runs = runs
         self._status = screen.status("") if screen.is_terminal else None
         self._head = ""
-        self._accuracy = ""
+        self._score = ""
         self._rounds = 0
+        self._headline = ACCURACY
         self._last_said = time.monotonic()
         self.warnings: list[str] = []
 
@@ -48,16 +51,17 @@ class SuiteProgress:
     def begin(self, number: int, title: str) -> None:
         """Show that run `number` (from 1) begins."""
         self._head = f"{number:>{len(str(self._runs))}}/{self._runs}  {title}"
-        self._accuracy = ""
+        self._score = ""
         self._show("starting")
 
     def end(self, outcome: Outcome) -> None:
         """Print the line of the run that has ended."""
         words = outcome.reason or outcome.status
         if outcome.finished:
-            best, seconds = outcome.summary.get("best_accuracy"), outcome.summary.get("wall_seconds")
-            accuracy = "no accuracy" if best is None else f"accuracy {best:.2%} best"
-            words = f"{accuracy}  {'recorded before' if outcome.reused else duration(float(seconds or 0))}"
+            headline, seconds = headline_of_summary(outcome.summary), outcome.summary.get("wall_seconds")
+            best = outcome.summary.get(headline_figures(headline)[0])
+            score = f"no {headline.words}" if best is None else f"{headline.words} {shown(best, headline)} best"
+            words = f"{score}  {'recorded before' if outcome.reused else duration(float(seconds or 0))}"
         elif outcome.reason:
             words = f"{outcome.status}: {outcome.reason}"
         self.say(f"{self._head}  {words}")
@@ -77,14 +81,14 @@ class SuiteProgress:
         self._screen.print(f"warning: {line}", style="yellow", markup=False, highlight=False, soft_wrap=True)
 
     def run_started(self, run: RunDescription) -> None:
-        """Keep the number of rounds, for the progress shown."""
-        self._rounds = run.rounds
+        """Keep the number of rounds and the metric of the task, for the progress shown."""
+        self._rounds, self._headline = run.rounds, run.headline
 
     def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
         """Show the round."""
-        if record.test_accuracy is not None:
-            self._accuracy = f"accuracy {record.test_accuracy:.4f}"
-        self._show(f"round {record.round + 1}/{self._rounds}  {self._accuracy}")
+        if (score := record.score(self._headline)) is not None:
+            self._score = f"{self._headline.words} {as_recorded(score, self._headline)}"
+        self._show(f"round {record.round + 1}/{self._rounds}  {self._score}")
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         """Show nothing: the line of the run is printed by `end`."""

@@ -1,18 +1,22 @@
 """What a cell of a suite's table reads off a recorded run."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
-from typing import Self
+from typing import Literal, Self
 
 import pyarrow as pa
 from pydantic import Field, field_validator, model_validator
 
 from fedbench.components.base import Section
 from fedbench.components.suggestions import did_you_mean
-from fedbench.records.headline import first_round_reaching
+from fedbench.records.courses import Course
+from fedbench.records.headline import ACCURACY, first_round_reaching, headline_of
 from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, Metric
 from fedbench.tables.numbers import Number
+from fedbench.tasks.kinds import TASKS, WORDS, Headline
+from fedbench.training.metric_names import OWN_METRICS
 
 
 @dataclass(frozen=True)
@@ -30,6 +34,11 @@ class Quantity:
     unit: str
     scale: float
     digits: int | None = None
+
+
+def _quantity(metric: Metric) -> Quantity:
+    """A metric that a suite shows as it is recorded, fractions in percent."""
+    return Quantity(metric, "%", 100, 2) if metric.unit == "fraction" else Quantity(metric, "", 1)
 
 
 QUANTITIES: dict[str, Quantity] = {
@@ -65,31 +74,62 @@ QUANTITIES: dict[str, Quantity] = {
         if metric.undefined in (NO_CLIENT_SCORES, NO_METRIC)
     },
 }
+QUANTITIES |= {
+    name: _quantity(metric) for name, metric in METRICS.items() if metric.is_score and name not in QUANTITIES
+}
 """What a measure may ask for, by the names that suite files use."""
+
+
+HEADLINES = {kind.headline.name: kind.headline for kind in TASKS.values()}
+"""The metrics that a target may be of, by name."""
+
+OWN = "own:"
+"""What stands before the name of a metric of one's own, as a measure."""
 
 
 class Measure(Section):
     """What a column shows.
 
     Attributes:
-        value: a key of `QUANTITIES`.
-        target: test accuracy in percent; the value is then that at the first evaluation which reaches it.
+        value: a key of `QUANTITIES`, or own:NAME for a metric of one's own that `evaluation.metrics` names: its last
+            value on the test split.
+        target: what the task is judged by on the test split, accuracy in percent; the value is then that at the first
+            evaluation which reaches it.
+        metric: what the target is of: accuracy, macro_f1 and mean_iou in percent, perplexity and mae as they are; none:
+            what the task of the run is judged by.
+        better: which values of own:NAME are better, so that rows are compared and ranked by it; none: neither.
         digits: decimals shown.
     """
 
     value: str
-    target: float | None = Field(default=None, gt=0, le=100)
+    target: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    metric: str | None = None
+    better: Literal["higher", "lower"] | None = None
     digits: int | None = Field(default=None, ge=0, le=6)
 
     @field_validator("value")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value not in QUANTITIES:
+        if value not in QUANTITIES and not (value.startswith(OWN) and value.removeprefix(OWN).isidentifier()):
             raise ValueError(f"no such quantity{did_you_mean(value, QUANTITIES)}")
         return value
 
+    @field_validator("metric")
+    @classmethod
+    def _known_metric(cls, metric: str | None) -> str | None:
+        if metric is not None and metric not in HEADLINES:
+            raise ValueError(f"no task is judged by it{did_you_mean(metric, HEADLINES)}")
+        return metric
+
     @model_validator(mode="after")
     def _target_makes_sense(self) -> Self:
+        if self.metric is not None and self.target is None:
+            raise ValueError(f"metric={self.metric}: has no effect without a target")
+        if self.better is not None and not self.value.startswith(OWN):
+            raise ValueError(f"better={self.better}: has no effect on value={self.value}, whose direction is known")
+        if self.target is not None and self.target > 100 and self.in_percent(None):
+            hint = "" if self.metric else "; if the task is judged by another metric, name it: metric=perplexity"
+            raise ValueError(f"target={self.target:g}: must be at most 100 %{hint}")
         if self.target is not None and not self.quantity.metric.grows:
             allowed = ", ".join(name for name, quantity in QUANTITIES.items() if quantity.metric.grows)
             raise ValueError(f"target={self.target:g}: has no effect on value={self.value}; allowed with: {allowed}")
@@ -98,18 +138,77 @@ class Measure(Section):
     @property
     def quantity(self) -> Quantity:
         """The quantity that is read."""
-        return QUANTITIES[self.value]
+        return QUANTITIES[self.value] if self.value in QUANTITIES else _own_quantity(self.value, self.better)
+
+    @property
+    def words(self) -> str:
+        """What is shown, in words: "best accuracy", "best MAE"."""
+        return _in_words(self.value)
+
+    def in_percent(self, headline: Headline | None) -> bool:
+        """Whether the target is in percent.
+
+        Args:
+            headline: what the task of the run is judged by; None: not known yet, and taken for accuracy.
+        """
+        return (HEADLINES[self.metric] if self.metric else headline or ACCURACY).percent
 
     def number(self, values: Sequence[float]) -> Number:
         """The decimals with which a column shows these values, which are in the shown unit already."""
         digits = self.quantity.digits if self.digits is None else self.digits
         return Number.fitting(values, most=4) if digits is None else Number(digits)
 
-    def heading(self, path: str) -> str:
-        """The heading of a column, from its name: with target and unit."""
-        target = "" if self.target is None else f" to {self.target:g} %"
+    def heading(self, path: str, headline: Headline | None = None) -> str:
+        """The heading of a column, from its name: with target and unit.
+
+        Args:
+            path: the name.
+            headline: what the task of its runs is judged by; None: not known yet.
+        """
+        target = ""
+        if self.target is not None:
+            metric = HEADLINES[self.metric] if self.metric else headline or ACCURACY
+            share = f"{self.target:g} %" if metric == ACCURACY else f"{self.target:g} % {metric.words}"
+            target = f" to {share if metric.percent else f'{metric.words} {self.target:g}'}"
         unit = f" ({self.quantity.unit})" if self.quantity.unit else ""
         return f"{path}{target}{unit}"
+
+
+def _own_quantity(value: str, better: str | None) -> Quantity:
+    """The last value of a metric of one's own on the test split.
+
+    Args:
+        value: own:NAME.
+        better: "higher", "lower" or None.
+    """
+    name = value.removeprefix(OWN)
+
+    def read(rounds: pa.Table) -> Course:
+        course: Course = []
+        for by_name in rounds.column(OWN_METRICS).to_pylist():
+            values = dict(by_name or ()).get(f"test/{name}", ())
+            known = values[0] if len(values) == 1 and math.isfinite(values[0]) else None
+            course.append(known if known is not None or not course else course[-1])
+        return course
+
+    undefined = f"evaluation.metrics names no metric {name}, or it has not one value that is a number"
+    metric = Metric(
+        value, f"last test {name}", "", read,
+        bigger_is_better=better == "higher", is_error=better == "lower", is_summarised=False, undefined=undefined,
+    )  # fmt: skip
+    return Quantity(metric, "", 1)
+
+
+def _in_words(value: str) -> str:
+    """A measure's name for readers.
+
+    >>> _in_words("best_accuracy"), _in_words("final_mean_iou"), _in_words("own:Brier")
+    ('best accuracy', 'final mean IoU', 'Brier')
+    """
+    for name in ("mae", "r2", "mean_iou"):
+        if value.endswith(f"_{name}"):
+            return f"{value.removesuffix(name)}".replace("_", " ") + WORDS[name]
+    return value.removeprefix(OWN).replace("_", " ")
 
 
 class Absence(Enum):
@@ -161,7 +260,11 @@ def read(measure: Measure, rounds: pa.Table, through: int | None) -> Reading:
     seen = rounds.slice(0, count)
     index: int | None = count - 1
     if measure.target is not None:
-        index = first_round_reaching(seen, measure.target / 100)
+        headline = headline_of(rounds)
+        if measure.metric not in (None, headline.name):
+            words = f"the target is of {HEADLINES[str(measure.metric)].words}, the run is judged by {headline.words}"
+            return Reading.absent(Absence.NOT_DEFINED, words)
+        index = first_round_reaching(seen, measure.target / 100 if headline.percent else measure.target)
     if index is None:
         return Reading.absent(Absence.NOT_REACHED)
     metric = measure.quantity.metric

@@ -1,6 +1,6 @@
 """The rows of a suite's table, or its columns, measured against one of them, seed by seed."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Difference:
 
 
 def differences(plan: Plan, values: Values) -> dict[tuple[str, str], Difference]:
-    """{(row, column): difference from the baseline}, of the figures of which more is better; {} without a baseline.
+    """{(row, column): difference from the baseline}, of figures of which more or less is better; {} without a baseline.
 
     Args:
         plan: of the suite, whose file names the baseline.
@@ -90,10 +90,19 @@ def differences_table(plan: Plan, values: Values) -> Table | None:
         notes=(
             f"Each figure minus that of {baseline} with the same seed; the interval is Student's t interval for the "
             "mean difference.",
+            *_less_is_better(found.values()),
             explained("paired t test over seeds", f"each figure with that of {baseline}", size),
         ),
         label=f"{plan.name}-differences",
     )
+
+
+def _less_is_better(found: Iterable[Difference]) -> Iterator[str]:
+    """A note on the figures of which less is better; none where there are none."""
+    metrics = (difference.cell.measure for difference in found)
+    words = dict.fromkeys(measure.words for measure in metrics if measure.quantity.metric.is_error)
+    if words:
+        yield f"Less is better of: {', '.join(words)}; a difference below zero is an improvement there."
 
 
 def _baseline_of(cell: SuiteCell, plan: Plan) -> SuiteCell | None:
@@ -104,7 +113,7 @@ def _baseline_of(cell: SuiteCell, plan: Plan) -> SuiteCell | None:
     name, file = plan.file.baseline, plan.file
     is_reference = any(plan.runs[digest].config.algorithm.name in REFERENCES for digest in cell.runs.values())
     metric = cell.measure.quantity.metric
-    if not name or is_reference or not metric.bigger_is_better or cell.measure.target is not None:
+    if not name or is_reference or not metric.is_score or cell.measure.target is not None:
         return None
     for parts, own, other in (
         (file.rows, cell.row, lambda row: (row, cell.column)),

@@ -164,7 +164,7 @@ def _figure(given: object, where: str) -> object:
     if isinstance(given, int | float):
         return {"value": given}
     if isinstance(given, str):
-        figure = re.fullmatch(r"(\d+(?:\.\d+)?)(?: *\+- *(\d+(?:\.\d+)?))?", given.strip())
+        figure = re.fullmatch(r"(-?\d+(?:\.\d+)?)(?: *\+- *(\d+(?:\.\d+)?))?", given.strip())
         if figure is None:
             raise ValueError(f"{where}: {given!r} is no figure; write a number or 'MEAN +- STD'")
         return {"value": float(figure[1])} | ({"std": float(figure[2])} if figure[2] else {})

@@ -52,7 +52,8 @@ def _scores(grid: Grid, seeds: Sequence[int], values: Values) -> Scores:
             left_out.append(f"{task} does not count: without a figure for every seed there: {', '.join(lacking)}.")
             continue
         by_task[task] = tuple(whole[method].mean for method in methods)
-    return Scores(grid.quantity, methods, by_task, len(seeds), tuple(left_out))
+    higher_is_better = grid.measure.quantity.metric.bigger_is_better
+    return Scores(grid.quantity, methods, by_task, len(seeds), tuple(left_out), higher_is_better)
 
 
 def _whole(values: Mapping[int, float], seeds: Sequence[int]) -> Spread | None:

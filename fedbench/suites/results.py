@@ -9,10 +9,12 @@ from typing import Any
 import pyarrow as pa
 
 from fedbench.config.identity import is_local
-from fedbench.records.headline import how_chosen
+from fedbench.records.headline import ACCURACY, headline_of, headline_of_summary, how_chosen
+from fedbench.records.metrics import headline_figures
 from fedbench.records.reader import load_run
 from fedbench.report.analyses import as_table
 from fedbench.suites.analysis_outcome import AnalysisOutcome, all_statements
+from fedbench.suites.cell_readings import CELL_TEXTS, CellReadings
 from fedbench.suites.cell_values import Absence, Measure, Reading, read
 from fedbench.suites.differences import differences, differences_table
 from fedbench.suites.equal_spending import affordable, common_budget
@@ -27,6 +29,7 @@ from fedbench.tables.gap import GAP_HEADING, GapShare, gap_explained
 from fedbench.tables.numbers import Number
 from fedbench.tables.seed_statistics import Spread
 from fedbench.tables.table import Cell, Table
+from fedbench.tasks.kinds import Headline
 
 
 @dataclass(frozen=True)
@@ -53,45 +56,6 @@ class Outcome:
     def finished(self) -> bool:
         """Whether the run came to its end, so that there is something to read."""
         return self.status == "finished"
-
-
-@dataclass(frozen=True)
-class CellReadings:
-    """What the runs of one cell say, one reading a seed.
-
-    Attributes:
-        by_seed: {seed: what its run says}.
-    """
-
-    by_seed: Mapping[int, Reading]
-
-    @property
-    def values(self) -> dict[int, float]:
-        """{seed: value in the shown unit} of the runs that have one."""
-        return {seed: reading.value for seed, reading in self.by_seed.items() if reading.value is not None}
-
-    @property
-    def absence(self) -> Absence | None:
-        """Why the first seed without a value has none; None where all have one."""
-        return next((reading.absence for reading in self.by_seed.values() if reading.absence is not None), None)
-
-    @property
-    def explanation(self) -> str:
-        """Why seeds have no value, in words, with the seeds; "" where all have one."""
-        seeds: dict[str, list[int]] = {}
-        for seed, reading in self.by_seed.items():
-            if reading.absence is not None:
-                seeds.setdefault(reading.words, []).append(seed)
-        return "; ".join(f"{words} ({_seeds(lacking)})" for words, lacking in seeds.items())
-
-
-CELL_TEXTS = {
-    Absence.FAILED: "failed",
-    Absence.NOT_REACHED: "not reached",
-    Absence.NO_SUCH_ROUNDS: "-",
-    Absence.NOT_DEFINED: "-",
-}
-"""What a cell without any value shows; "missing" for every other absence."""
 
 
 class Outcomes:
@@ -159,7 +123,8 @@ class Outcomes:
             values = [value for cell in cells if cell for value in readings[cell.row, cell.column].values.values()]
             number = measures[0].number(values)
             shown = [self._cell(cell, number, readings[cell.row, cell.column]) if cell else Cell("-") for cell in cells]
-            columns[column] = measures[0].heading(column), shown
+            headline = next((known for cell in cells if cell and (known := self._headline(cell))), None)
+            columns[column] = measures[0].heading(column, headline), shown
             if any((row, column) in shares for row in plan.rows):
                 closed = [shares.get((row, column)) for row in plan.rows]
                 cells_of_shares = [Cell(share.words if share else "-") for share in closed]
@@ -190,15 +155,24 @@ class Outcomes:
 
     def gap_shares(self) -> dict[Place, GapShare]:
         """What share of the gap between local and centralised training cells close, where both were run beside."""
-        return gap_shares(self.plan, lambda cell: self._read(cell).values, self._rounds_read)
+        return gap_shares(self.plan, lambda cell: self._read(cell).values, self._rounds_read, self._headline)
 
     def _rounds_read(self, cell: SuiteCell) -> int | None:
         """The number of rounds that a cell is read off; None while none of its runs has finished."""
-        finished = [digest for digest in cell.runs.values() if (done := self.by_digest.get(digest)) and done.finished]
+        finished = self._finished(cell)
         if not finished:
             return None
         rounds: int = self._history(finished[0]).num_rows
         return rounds if cell.through is None else min(cell.through, rounds)
+
+    def _finished(self, cell: SuiteCell) -> list[str]:
+        """The digests of those runs of a cell that have finished."""
+        return [digest for digest in cell.runs.values() if (done := self.by_digest.get(digest)) and done.finished]
+
+    def _headline(self, cell: SuiteCell) -> Headline | None:
+        """What the runs of a cell are judged by; None while none has finished."""
+        finished = self._finished(cell)
+        return headline_of(self._history(finished[0])) if finished else None
 
     def means(self) -> dict[str, float]:
         """Mean of each cell that has a value, for the tracker: {"COLUMN/ROW": mean in the shown unit}."""
@@ -324,17 +298,25 @@ class Outcomes:
             "reason": (outcome.reason or None) if outcome else None,
             "directory": str(outcome.directory) if outcome and outcome.directory else None,
             "best_accuracy": outcome.summary.get("best_accuracy") if outcome else None,
+            **(_best_of_task(outcome.summary) if outcome else {}),
             "chosen_on": outcome.summary.get("chosen_on") if outcome else None,
             "wall_seconds": outcome.summary.get("wall_seconds") if outcome else None,
             "model_sha256": outcome.summary.get("model_sha256") if outcome else None,
         }
 
-    def _chosen_on(self) -> set[str]:
-        """The splits on which the best rounds were chosen, of the finished runs whose best accuracy is shown."""
-        shown = (cell for cell in self.plan.cells.values() if cell.measure.value == "best_accuracy")
-        digests = {digest for cell in shown for digest in cell.runs.values()}
-        finished = (self.by_digest[digest] for digest in digests if digest in self.by_digest)
-        return {str(outcome.summary.get("chosen_on", "test")) for outcome in finished if outcome.finished}
+    def _how_chosen(self) -> list[str]:
+        """Sentences on the splits on which best rounds were chosen, of finished runs whose best value is shown."""
+        splits: dict[Headline, set[str]] = {}
+        for cell in self.plan.cells.values():
+            for digest in self._finished(cell):
+                summary = self.by_digest[digest].summary
+                headline = headline_of_summary(summary)
+                if cell.measure.value == headline_figures(headline)[0]:
+                    splits.setdefault(headline, set()).add(str(summary.get("chosen_on", "test")))
+        return [how_chosen(chosen_on, headline) for headline, chosen_on in splits.items()]
+
+    def _measures_error(self, place: Place) -> bool:
+        return self.plan.cells[place].measure.quantity.metric.is_error
 
     def _banner(self) -> str:
         plan, parts = self.plan, []
@@ -354,22 +336,26 @@ class Outcomes:
         notes += [f"{note.rstrip('.')}." for note in plan.file.notes]
         equal = {cell.column: cell.equal for cell in plan.cells.values() if cell.equal}
         notes += [sentence] if (sentence := equal_spending_note(equal)) else []
-        notes += [sentence] if (sentence := how_chosen(self._chosen_on())) else []
+        notes += self._how_chosen()
         if plan.scaling:
             notes.append(f"{plan.label[0].upper()}{plan.label[1:]}: {'; '.join(plan.scaling)}.")
         chosen = [text for text in plan.overrides if not is_local(text)]
         if chosen:
             notes.append(f"Set on the command line: {', '.join(chosen)}.")
         notes += self.ranks().refusals
-        notes += [gap_explained()] if self.gap_shares() else []
+        directions = dict.fromkeys(not self._measures_error(place) for place in self.gap_shares())
+        notes += [gap_explained(higher_is_better) for higher_is_better in directions]
         notes.append(f"Seeds: {', '.join(map(str, plan.seeds))}.")
         other = dict.fromkeys(outcome.other_versions for outcome in self.by_digest.values() if outcome.other_versions)
         notes += [f"Some runs were recorded with other versions or data: {line}." for line in other]
         return tuple(notes)
 
 
-def _seeds(seeds: list[int]) -> str:
-    return f"seed{'s' if len(seeds) > 1 else ''} {', '.join(map(str, seeds))}"
+def _best_of_task(summary: Mapping[str, Any]) -> dict[str, Any]:
+    """The best value of what a run's task is judged by, where that is not accuracy."""
+    headline = headline_of_summary(summary)
+    best = headline_figures(headline)[0]
+    return {} if headline == ACCURACY else {best: summary.get(best)}
 
 
 def _cell_mapping(cell: SuiteCell, readings: CellReadings, shown: Cell, judgement: Judgement) -> dict[str, Any]:

@@ -24,7 +24,7 @@ Level = tuple[Literal["row", "column"], int]
 Names = Mapping[Level, str]
 """The place of a cell: {level: name of the row, column or group}."""
 
-DATA_AND_MODEL = frozenset({"data", "model"})
+DATA_AND_MODEL = frozenset({"data", "model", "task"})
 
 CIRCUMSTANCES = DATA_AND_MODEL | {"participation", "delays"}
 """Sections of a configuration on what is learnt, by whom and how fast, not on how."""
@@ -51,7 +51,7 @@ class Grid:
     def quantity(self) -> str:
         """What the cells show, for readers: "best accuracy at equal bytes"."""
         at_equal = f" at equal {self.equal}" if self.equal else ""
-        return f"{self.measure.value.replace('_', ' ')}{at_equal}"
+        return f"{self.measure.words}{at_equal}"
 
     @property
     def methods(self) -> tuple[str, ...]:
@@ -80,7 +80,8 @@ class _Located:
 def grids(plan: Plan) -> list[Grid]:
     """The measures of a suite by which methods can be ranked, each with its methods and tasks.
 
-    A measure is one of which more is better. Where tasks and methods cannot be told from each other there is no grid.
+    A measure is one of which more, or less, is better. Where tasks and methods cannot be told from each other there is
+    no grid.
     """
     located = _located(plan)
     readings: dict[tuple[Measure, Spending | None], list[_Located]] = defaultdict(list)
@@ -95,7 +96,7 @@ def _located(plan: Plan) -> list[_Located]:
     columns = {path_name(path): [part.name for part in path] for path in leaves(plan.file.columns)}
     located = []
     for cell in plan.cells.values():
-        if not cell.runs or not cell.measure.quantity.metric.bigger_is_better or cell.measure.target is not None:
+        if not cell.runs or not cell.measure.quantity.metric.is_score or cell.measure.target is not None:
             continue
         config = plan.runs[next(iter(cell.runs.values()))].config
         if config.algorithm.name in REFERENCES or cell.through == 0:

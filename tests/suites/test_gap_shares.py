@@ -8,6 +8,7 @@ import pytest
 from small import config
 
 from fedbench.experiment.run import run
+from fedbench.records.headline import with_task
 from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
 from fedbench.suites.expand import expand
@@ -89,3 +90,23 @@ def test_a_report_has_the_shares_and_no_word_on_how_the_rows_of_all_were_divided
     (share,) = cells.values()
     assert " to " in share
     assert not [caveat.text for caveat in comparison.caveats if "divided" in caveat.text or "partition" in caveat.text]
+
+
+def test_of_a_task_of_which_less_is_better_the_same_share_is_told() -> None:
+    """The errors fall as the accuracies rose: the references are the other way round, and the shares are the same."""
+    names, methods = ["alone", "fedavg", "fedprox", "fedmr", "all data"], [LOCAL, *METHODS, ALL]
+    plan = plan_of(methods, [{"name": "iid", "measure": "best_mae"}, {"name": "r2", "measure": "best_r2"}])
+    outcomes, accuracies = Outcomes(plan), outcomes_of(plan, names)
+    for digest in accuracies.by_digest:
+        rounds = accuracies._history(digest)
+        errors = pa.array([1 - value.as_py() for value in rounds["test_accuracy"]])
+        named = pa.table({
+            "test_mae": errors, "test_r2": rounds["test_accuracy"], "validation_mae": rounds["validation_accuracy"],
+            "round": rounds["round"],
+        })  # fmt: skip
+        done = Outcome("finished", Path("nowhere"), {"task": "regression"})
+        outcomes.add(digest, done, with_task(named, "regression"))
+    shares = outcomes.gap_shares()
+    assert [shares[name, "iid"].share for name in names] == [None, *map(pytest.approx, (0.25, 0.5, 0.75)), None]
+    assert {column for _, column in shares} == {"iid"}, "a share is told of what the task is judged by"
+    assert any("None where centralised is not below local" in note for note in outcomes.table().notes)

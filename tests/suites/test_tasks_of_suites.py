@@ -1,0 +1,159 @@
+"""Suites of other tasks than classification, and measures of one's own: their metric, unit and direction."""
+
+from pathlib import Path
+
+import pytest
+from small_suites import WITHOUT, run, write_suite
+from small_tasks import config
+
+from fedbench.cli.suite import make_plan
+from fedbench.errors import ConfigError
+from fedbench.suites.cell_values import Measure
+from fedbench.suites.results import Outcomes
+from fedbench.tables import render
+
+pytestmark = pytest.mark.slow
+
+RATES = {"slow": 0.002, "quick": 0.05}
+
+
+def columns(**measures: object) -> list[dict[str, object]]:
+    return [{"name": name, "measure": measure} for name, measure in measures.items()]
+
+
+@pytest.fixture(scope="module")
+def outcomes(flops_counted_once: None, tmp_path_factory: pytest.TempPathFactory) -> Outcomes:
+    """A regression with two learning rates and three seeds, and with all rows in one place."""
+    folder = tmp_path_factory.mktemp("suite")
+    patch = pytest.MonkeyPatch()
+    patch.setenv("FEDBENCH_RUNS", str(folder / "runs"))
+    patch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
+    name = write_suite(
+        folder,
+        title="A regression",
+        base=config("regression").to_mapping(),
+        seeds=[0, 1, 2],
+        baseline="slow",
+        rows=[
+            {"name": "slow", "set": {"local.optimizer.lr": RATES["slow"]}},
+            {"name": "quick", "set": {"local.optimizer.lr": RATES["quick"]}},
+            {"name": "centralised", "set": {"local.optimizer.lr": RATES["quick"], "algorithm": "centralised"}},
+        ],
+        columns=columns(
+            best="best_mae",
+            R2="best_r2",
+            sent={"value": "sent_mb", "target": 2.0},
+            named={"value": "rounds", "target": 2.0, "metric": "mae"},
+            wrong={"value": "rounds", "target": 50, "metric": "accuracy"},
+        ),
+        published={"source": "nobody, Table 1", "values": {"quick": {"best": "0.9 +- 0.1", "R2": "-0.5 +- 0.1"}}},
+        notes=[],
+    )
+    done = run(make_plan([name, *WITHOUT]))[0]
+    patch.undo()
+    return done
+
+
+def test_a_suite_of_a_regression_runs_and_shows_the_metric_as_it_is(outcomes: Outcomes) -> None:
+    assert outcomes.status == "finished"
+    table = outcomes.table()
+    assert table.columns[0] == "best"
+    assert "sent to MAE 2 (MB)" in table.columns
+    assert "named to MAE 2" in table.columns
+    cells = dict(table.rows)
+    digests = outcomes.plan.cells["quick", "best"].runs.values()
+    expected = [outcomes.by_digest[digest].summary["best_mae"] for digest in digests]
+    shown = cells["quick"][0]
+    assert shown.spread is not None
+    assert list(shown.spread.values) == pytest.approx(expected)
+    assert shown.published == 0.9
+    assert any("Best MAE: the smallest of all rounds on the test split itself" in note for note in table.notes)
+    text = render.markdown(table)
+    assert "ccuracy" not in text.replace("judged by", "").replace("target is of accuracy", "")
+
+
+def test_a_target_is_reached_by_falling_to_it(outcomes: Outcomes) -> None:
+    cells = {row: dict(zip(outcomes.table().columns, cells, strict=True)) for row, cells in outcomes.table().rows}
+    assert cells["slow"]["named to MAE 2"].text == "not reached"
+    reached = cells["quick"]["named to MAE 2"].spread
+    assert reached is not None
+    for seed, digest in outcomes.plan.cells["quick", "named"].runs.items():
+        course = outcomes._history(digest)["test_mae"].to_pylist()
+        first = next(place for place, value in enumerate(course, 1) if value <= 2.0)
+        assert reached.values[seed] == first
+    wrong = cells["quick"][next(name for name in cells["quick"] if name.startswith("wrong"))]
+    assert wrong.spread is None or not wrong.spread.n
+    assert "the target is of accuracy, the run is judged by MAE" in wrong.note
+
+
+def test_differences_go_by_the_direction(outcomes: Outcomes) -> None:
+    differences = outcomes.differences()
+    assert differences is not None
+    (row,) = differences.rows
+    assert row[0] == "quick"
+    assert row[1][0].spread is not None
+    assert row[1][0].spread.mean < 0
+    assert any(note.startswith("Less is better of: best MAE;") for note in differences.notes)
+
+
+def test_the_json_document_has_the_best_of_the_task(outcomes: Outcomes) -> None:
+    for shown in outcomes.to_mapping()["runs"]:
+        assert shown["best_accuracy"] is None
+        assert shown["best_mae"] > 0
+
+
+def test_a_metric_of_ones_own_is_a_measure_with_a_declared_direction(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDBENCH_RUNS", str(tmp_path / "runs"))
+    name = write_suite(
+        tmp_path,
+        base=config("classification", "evaluation.metrics=[own_metric:MeanSpecificity]").to_mapping(),
+        seeds=[0],
+        baseline="slow",
+        rows=[{"name": name, "set": {"local.optimizer.lr": rate}} for name, rate in RATES.items()],
+        columns=columns(
+            own={"value": "own:MeanSpecificity", "better": "lower"}, plain="own:MeanSpecificity", lacking="own:Other"
+        ),
+        published=None,
+        notes=[],
+    )
+    outcomes = run(make_plan([name, *WITHOUT]))[0]
+    cells = dict(outcomes.table().rows)["quick"]
+    (digest,) = outcomes.plan.cells["quick", "own"].runs.values()
+    (expected,) = outcomes.by_digest[digest].summary["own_metrics"]["test/MeanSpecificity"]
+    assert cells[0].spread is not None
+    assert cells[0].spread.values == pytest.approx((expected,))
+    assert cells[2].text == "-"
+    assert "evaluation.metrics names no metric Other" in cells[2].note
+    differences = outcomes.differences()
+    assert differences is not None
+    assert [heading for heading in differences.columns if "verdict" not in heading] == ["own"]
+    assert any("Less is better of: MeanSpecificity;" in note for note in differences.notes)
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        ({"value": "own:"}, "no such quantity"),
+        ({"value": "best_mae", "better": "lower"}, "better=lower: has no effect on value=best_mae, whose direction"),
+        ({"value": "sent_mb", "metric": "mae"}, "metric=mae: has no effect without a target"),
+        ({"value": "sent_mb", "target": 1, "metric": "perplexty"}, "did you mean 'perplexity'?"),
+        ({"value": "sent_mb", "target": 150}, "target=150: must be at most 100 %; if the task is judged by another"),
+        ({"value": "sent_mb", "target": 150, "metric": "mean_iou"}, "target=150: must be at most 100 %"),
+    ],
+)
+def test_a_measure_that_makes_no_sense_is_refused_in_one_line(
+    measure: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    name = write_suite(tmp_path, columns=columns(x=measure), published=None)
+    with pytest.raises(ConfigError) as refused:
+        make_plan([name, *WITHOUT])
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_headings_name_the_metric_of_a_target() -> None:
+    assert Measure(value="sent_mb", target=90).heading("sent") == "sent to 90 % (MB)"
+    assert Measure(value="sent_mb", target=150, metric="perplexity").heading("sent") == "sent to perplexity 150 (MB)"
+    assert Measure(value="rounds", target=40, metric="mean_iou").heading("rounds") == "rounds to 40 % mean IoU"
