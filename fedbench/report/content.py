@@ -23,6 +23,9 @@ from fedbench.report.tasks import names_across
 from fedbench.tables.table import Table
 from fedbench.tasks.kinds import TaskName
 
+DOWN: dict[TaskName, str] = {"classification": "classes", "regression": "bins of the target"}
+"""What is counted at each client, by task; of other tasks all rows together."""
+
 MOST_PARTITIONS = 4
 """Pictures of a partition in one report, at most."""
 
@@ -216,7 +219,8 @@ def _partitions(methods: Sequence[Method]) -> list[Heatmap]:
         described, division = run.description, run.config.get("data", {}).get("partition", {}).get("name", "?")
         whose = f", {', '.join(letter for letter, _ in same)}" if len(divided) > 1 else ""
         title = f"{described.dataset_name}, {division} partition, seed {seed}{whose}"
-        pictures.append(Heatmap(f"partition-{number}", title, described.client_class_counts, described.class_names))
+        names, down = described.class_names, DOWN.get(described.task, "rows")
+        pictures.append(Heatmap(f"partition-{number}", title, described.client_class_counts, names, down))
     return pictures
 
 

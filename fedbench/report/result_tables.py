@@ -183,7 +183,7 @@ def _direction(headline: ShownHeadline) -> str:
     """Which differences speak for a method, one sentence; "" where it is as readers expect."""
     if headline.headline.higher_is_better:
         return ""
-    return f"Less {headline.words} is better: a difference below zero speaks for the method. "
+    return f"Lower {headline.words} is better: a difference below zero speaks for the method. "
 
 
 def _paired_cells(method: Method, baseline: Method | None, against: Comparisons, number: Number) -> list[Cell]:

@@ -56,12 +56,14 @@ class Heatmap:
         title: what it shows.
         counts: one row a client, one column a class.
         class_names: in label order.
+        down: what the rows of the picture are: classes, or the bins of a number.
     """
 
     name: str
     title: str
     counts: tuple[tuple[int, ...], ...]
     class_names: tuple[str, ...]
+    down: str = "classes"
 
     @property
     def clients(self) -> int:
@@ -124,7 +126,7 @@ class Heatmap:
         held = [sum(1 for count in client if count) for client in self.counts]
         return (
             f"{len(self.counts)} clients hold {least:,} to {most:,} samples each, of {min(held, default=0)} to "
-            f"{max(held, default=0)} of {len(self.class_names)} classes."
+            f"{max(held, default=0)} of {len(self.class_names)} {self.down}."
         )
 
 

@@ -102,7 +102,7 @@ def _less_is_better(found: Iterable[Difference]) -> Iterator[str]:
     metrics = (difference.cell.measure for difference in found)
     words = dict.fromkeys(measure.words for measure in metrics if measure.quantity.metric.is_error)
     if words:
-        yield f"Less is better of: {', '.join(words)}; a difference below zero is an improvement there."
+        yield f"Lower is better: {', '.join(words)}; a difference below zero is an improvement there."
 
 
 def _baseline_of(cell: SuiteCell, plan: Plan) -> SuiteCell | None:

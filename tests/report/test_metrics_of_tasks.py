@@ -88,7 +88,7 @@ def test_differences_from_the_baseline_say_which_direction_is_better(folder: Pat
     expected = [sign * (a - b) for a, b in zip(quick, slow, strict=True)]
     assert list(difference.spread.values) == pytest.approx(expected)
     assert difference.number.is_change
-    sentence = "Less MAE is better: a difference below zero speaks for the method."
+    sentence = "Lower MAE is better: a difference below zero speaks for the method."
     assert any(sentence in note for note in part.differences.notes)
 
 

@@ -4,13 +4,16 @@ import pyarrow as pa
 import pytest
 
 from fedbench.records.schema import ROUND_SCHEMA
-from fedbench.suites.cell_values import QUANTITIES, Absence, Measure, Reading, read
+from fedbench.suites.cell_values import HEADLINES, QUANTITIES, Absence, Measure, Reading, read
 
 JUMPS = tuple(name for name in QUANTITIES if "_jump_" in name)
 
 OF_LISTS = tuple(name for name in QUANTITIES if name.endswith("worst_class_recall"))
 
-ABSENT = ("epochs", "best_validation_accuracy", "final_validation_accuracy", *JUMPS, *OF_LISTS)
+CLIENTS_OF_OTHER_TASKS = tuple(f"client_{name}_" for name in HEADLINES if name != "accuracy")
+OF_OTHER_TASKS = tuple(name for name in QUANTITIES if name.startswith(CLIENTS_OF_OTHER_TASKS))
+
+ABSENT = ("epochs", "best_validation_accuracy", "final_validation_accuracy", *JUMPS, *OF_LISTS, *OF_OTHER_TASKS)
 """Quantities that these rounds do not have."""
 
 SCORES = [0.5, None, 0.8, 0.7, 0.9]

@@ -93,7 +93,7 @@ def test_differences_go_by_the_direction(outcomes: Outcomes) -> None:
     assert row[0] == "quick"
     assert row[1][0].spread is not None
     assert row[1][0].spread.mean < 0
-    assert any(note.startswith("Less is better of: best MAE;") for note in differences.notes)
+    assert any(note.startswith("Lower is better: best MAE;") for note in differences.notes)
 
 
 def test_the_json_document_has_the_best_of_the_task(outcomes: Outcomes) -> None:
@@ -129,7 +129,7 @@ def test_a_metric_of_ones_own_is_a_measure_with_a_declared_direction(
     differences = outcomes.differences()
     assert differences is not None
     assert [heading for heading in differences.columns if "verdict" not in heading] == ["own"]
-    assert any("Less is better of: MeanSpecificity;" in note for note in differences.notes)
+    assert any("Lower is better: MeanSpecificity;" in note for note in differences.notes)
 
 
 @pytest.mark.parametrize(
