@@ -229,6 +229,14 @@ def cost(arguments: Arguments = None, trust: Trust = False, as_json: Json = Fals
 @app.command()
 def data(
     dataset: Annotated[str, typer.Argument(help="Name of a data set (see: fedbench list datasets).")],
+    parameters: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="KEY=VALUE",
+            help="Its parameters, e.g. label=price (see: fedbench help dataset.NAME).",
+            show_default=False,
+        ),
+    ] = None,
     root: Annotated[Path | None, typer.Option(help="Folder that holds, or will hold, the data sets.")] = None,
     source: Annotated[
         Path | None, typer.Option(help="An image tree (train/CLASS/*, test/CLASS/*) or torchvision root to convert.")
@@ -239,11 +247,18 @@ def data(
     from dataclasses import asdict
 
     from fedbench.cli.terminal import print_data
-    from fedbench.data.convert import describe, fetch_or_convert
+    from fedbench.config.merge import parse_overrides
+    from fedbench.data.convert import describe, fetch_or_convert, with_parameters
 
     source = None if source is None else expanded(source)
+    if parameters and source is not None:
+        raise ConfigError(f"--source {source}: has no effect with parameters ({parameters[0]}); give one of the two")
     try:
-        report = describe(dataset, None) if root is None else fetch_or_convert(dataset, expanded(root), source)
+        if parameters:
+            component = with_parameters(dataset, parse_overrides(parameters))
+            report = describe(component, None if root is None else expanded(root))
+        else:
+            report = describe(dataset, None) if root is None else fetch_or_convert(dataset, expanded(root), source)
     except ConfigError as error:
         raise ConfigError(str(error).replace("data.root", "--root")) from error
     print_json(asdict(report)) if as_json else print_data(report)

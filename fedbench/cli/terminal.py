@@ -297,8 +297,12 @@ def print_data(report: "DataReport") -> None:
     table.add_row("data set", report.name)
     table.add_row("rows", ", ".join(f"{count:,} {split}" for split, count in report.rows.items()))
     table.add_row("one row", "x".join(map(str, report.shape)))
-    names = ", ".join(report.class_names[:10]) + (", ..." if len(report.class_names) > 10 else "")
-    table.add_row("classes", f"{len(report.class_names)}: {names}")
+    what = {"multilabel": "labels", "regression": "targets", "next_token": "tokens"}.get(report.task, "classes")
+    # A token may be a space or a line break.
+    shown = [repr(name) if report.task == "next_token" else name for name in report.class_names[:10]]
+    names = ", ".join(shown) + (", ..." if len(report.class_names) > 10 else "")
+    table.add_row("task", report.task.replace("_", " "))
+    table.add_row(what, f"{len(report.class_names)}: {names}")
     if report.files:
         table.add_row("on disk", f"{report.files} files, {megabytes(report.bytes)}")
     table.add_row("source", report.source + (" (written just now)" if report.written else ""))

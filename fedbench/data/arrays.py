@@ -5,13 +5,14 @@ from torch import Tensor
 
 
 class ArrayScaling:
-    """Normalises float32 arrays entry by entry of their last axis: (x - mean) / std."""
+    """Normalises float32 arrays by entry of their last axis, or by value of a row: (x - mean) / std."""
 
     def __init__(
         self, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, device: torch.device | None = None
     ) -> None:
         """Args:
-        mean, std: one number for each entry of the last axis; both None: arrays stay as they are.
+        mean, std: one number for each entry of the last axis, or for each value of a row, the last axis running
+            fastest; both None: arrays stay as they are.
         device: of the arrays; None: the CPU.
         """
         self._values: tuple[Tensor, Tensor] | None = None
@@ -23,4 +24,6 @@ class ArrayScaling:
         if self._values is None:
             return batch
         mean, std = self._values
+        if len(mean) != batch.shape[-1]:
+            mean, std = mean.view(batch.shape[1:]), std.view(batch.shape[1:])
         return (batch - mean) / std

@@ -50,7 +50,8 @@ class FederatedData:
         class_names: the names of the classes, in label order; of multilabel those of the labels, of regression of the
             targets, and of next_token of the token ids, or ().
         mean, std: mean and standard deviation by which inputs are normalised; None: they are not. Of images one for
-            each channel, in units of [0, 1]; of arrays one for each entry of the last axis; None for text.
+            each channel, in units of [0, 1]; of arrays one for each entry of the last axis, or for each value of a row;
+            None for text.
         vocabulary_size: number of token ids of text, 0 for images and arrays.
         padding_index: token id of padding in text, -1 for images and arrays.
         source: where the rows come from, in words and without absolute paths.
@@ -59,6 +60,8 @@ class FederatedData:
         validation_by_seed: whether the seed draws the validation split.
         test_rows_in_train: number of test rows whose inputs are those of a training row, too, as far as it was counted.
         task: what is learned of the data; another one can be asked for (`task`).
+        class_values: of a classification the number that each class stands for, which is the target if the task is a
+            regression; None: its index.
         tokenizer: identifies the tokenizer of a model folder by which texts were cut into tokens; "": there is none.
     """
 
@@ -78,6 +81,7 @@ class FederatedData:
     validation: Split | None = None
     validation_by_seed: bool = False
     task: TaskName = "classification"
+    class_values: tuple[float, ...] | None = None
     tokenizer: str = ""
 
     @property

@@ -53,7 +53,7 @@ class ColumnDataset(Dataset):
 
     Attributes:
         inputs: Column of a row's inputs: images, strings, numbers, or lists of numbers of one shape. A list of columns
-            of numbers is a row of a table, one of columns of lists of length T is a series [T, columns]. null: found by
+            of numbers is a row of a table, one of columns of lists of length T is a series [columns, T]. null: found by
             name (image, img, text, ...), or all other columns where they hold one number each.
         label: Column of the labels; its type says the task. Whole numbers, strings, truth values: classification; a
             list of 0 and 1, or of class names: multilabel; floating-point numbers: regression; an image, or a list of
@@ -186,7 +186,7 @@ def facts_of(rows: ColumnRows) -> dict[str, Any]:
     scaling: tuple[tuple[float, ...], tuple[float, ...]] | None = None
     if "test_inputs" in arrays:
         shared = count_shared(arrays["train_inputs"], arrays["test_inputs"])
-        scaling = moments(arrays["train_inputs"]) if rows.kind == "array" else None
+        scaling = moments(arrays["train_inputs"], rows.axis) if rows.kind == "array" else None
     facts = {
         "kind": rows.kind,
         "task": rows.task,
@@ -194,6 +194,7 @@ def facts_of(rows: ColumnRows) -> dict[str, Any]:
         "numbers": rows.numbers,
         "vocabulary_size": rows.vocabulary_size,
         "padding_index": rows.padding_index,
+        "axis": rows.axis,
     }
     digest = hashlib.sha256(json.dumps(facts).encode())
     for name, array in sorted(arrays.items()):
@@ -225,7 +226,7 @@ def assembled(name: str, entry: Entry, source: str, *, test_fraction: float | No
         fraction = DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction
         source += f", {fraction:g} of {of_what} held out as the test split"
         digest = derived_fingerprint(digest, [fraction, seed])
-        scaling = moments(train.inputs) if facts["kind"] == "array" else None
+        scaling = moments(train.inputs, facts["axis"]) if facts["kind"] == "array" else None
     mean, std = (tuple(values) for values in scaling) if scaling else (None, None)
     return FederatedData(
         name=name,
@@ -243,6 +244,7 @@ def assembled(name: str, entry: Entry, source: str, *, test_fraction: float | No
         fingerprint=digest,
         test_split_by_seed=held_out,
         test_rows_in_train=facts["test_rows_in_train"],
+        class_values=None if facts["numbers"] is None else tuple(facts["numbers"]),
     )
 
 

@@ -47,6 +47,8 @@ class ColumnRows:
         class_names: as in `FederatedData`.
         numbers: the numbers that stand for the classes in the label column; None: texts or truth values do.
         vocabulary_size, padding_index: as in `FederatedData`.
+        axis: of arrays [N, ...], by whose entries they are normalised: 1 (the columns) of a series, else the last.
+        origins: for each split whose texts were cut into sequences, the text that each of them comes from.
     """
 
     arrays: Arrays
@@ -56,6 +58,7 @@ class ColumnRows:
     numbers: tuple[float, ...] | None = None
     vocabulary_size: int = 0
     padding_index: int = -1
+    axis: int = -1
     origins: dict[str, IntArray] = field(default_factory=dict)
 
 
@@ -176,6 +179,7 @@ def _read_arrays(rows: ColumnRows, tables: Tables, columns: ChosenColumns) -> No
                 expected = [expected[0] or (shape, f"as in {table.where(0)}")]
             arrays.append(values)
         rows.arrays[f"{split}_inputs"] = np.concatenate(arrays)
+    rows.axis = 1 if columns.stacked else -1
 
 
 def _read_labels(rows: ColumnRows, tables: Tables, rule: LabelRule) -> None:

@@ -40,7 +40,7 @@ class ChosenColumns:
     """The columns that are read.
 
     Attributes:
-        inputs: one column, or several columns of numbers that are put side by side along a new last axis.
+        inputs: one column, or several columns of numbers that are put side by side along a new first axis.
         stacked: whether `inputs` are put side by side, also where there is one of them.
         content: what the first of `inputs` holds.
         labels: one column, or several, one for each target; none: the data have no labels.

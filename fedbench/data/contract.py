@@ -1,5 +1,6 @@
 """Checks of what a data set and a partition return, before a run uses it."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -117,7 +118,8 @@ def _problem_of_scaling(data: FederatedData) -> str | None:
     for name, values in (("mean", data.mean), ("std", data.std)):
         if values is None:
             continue
-        if len(values) != entries:
+        of_values = data.kind == "array" and len(values) == math.prod(data.input_shape)
+        if len(values) != entries and not of_values:
             return f"a {name} of {len(values)} values for {entries} {places}"
         if data.kind == "array":
             if not all(np.isfinite(value) and (value > 0 or name == "mean") for value in values):

@@ -2,7 +2,7 @@
 
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from fedbench.data.parquet_writer import write_parquet
 from fedbench.data.torchvision_root import torchvision_class, torchvision_folder, torchvision_source
 from fedbench.errors import ConfigError, DataError
 from fedbench.randomness import global_generators_seeded, torch_seed
+from fedbench.tasks.kinds import TaskName
 
 
 @dataclass(frozen=True)
@@ -32,8 +33,9 @@ class DataReport:
         name: the data set's name.
         source: where its rows come from, in words.
         rows: number of rows per split, {"train": ..., "test": ..., "validation": ... where there is one}.
-        class_names: the names of the classes in label order.
-        shape: the shape of one row: (H, W, C) of an image, (L,) of a text.
+        task: what is learned of them.
+        class_names: as in `FederatedData`.
+        shape: the shape of one row: (H, W, C) of an image, (L,) of a text, that of an array.
         bytes: size of its files on disk; 0 for data that come with a library.
         files: number of its files on disk.
         fingerprint: hex digest of the content.
@@ -51,8 +53,20 @@ class DataReport:
     files: int
     fingerprint: str
     written: bool = False
+    task: TaskName = "classification"
     remarks: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+
+
+def with_parameters(name: str, parameters: Mapping[str, Any]) -> Dataset:
+    """A data set by its name and its parameters, as `data.dataset` has them.
+
+    Raises:
+        ConfigError: an unknown name, or an unknown or impossible parameter.
+    """
+    component = make_component("dataset", Dataset, {"name": name, **parameters})
+    assert isinstance(component, Dataset)
+    return component
 
 
 def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False) -> DataReport:
@@ -81,6 +95,7 @@ def describe(dataset: str | Dataset, root: Path | None, *, written: bool = False
         files=len(files),
         fingerprint=data.fingerprint,
         written=written,
+        task=data.task,
         remarks=remarks_on(data),
         overrides=_overrides(component, root),
     )

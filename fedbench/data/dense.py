@@ -66,13 +66,13 @@ def dense_rows(
 def stacked(
     table: ColumnTable, columns: Sequence[str], expected: Sequence[tuple[Shape, str] | None]
 ) -> tuple[npt.NDArray[np.float32], list[tuple[Shape, str]]]:
-    """Several columns of numbers, or of lists of one shape, side by side along a new last axis.
+    """Several columns of numbers, or of lists of one shape, side by side along a new first axis of a row.
 
     Args:
         expected: for each column as for `dense_rows`.
 
     Returns:
-        float32 [N, *shape, len(columns)], and for each column its shape and where that comes from.
+        float32 [N, len(columns), *shape], and for each column its shape and where that comes from.
 
     Raises:
         DataError: as `dense_rows`, or two columns of different shapes.
@@ -87,7 +87,7 @@ def stacked(
                 f"{table.place}: a row of column {columns[0]!r} is {list(shapes[0][0])}, one of {column!r} is"
                 f" {list(shape)}; name columns of one shape as inputs"
             )
-    return np.stack(parts, axis=-1), shapes
+    return np.stack(parts, axis=1), shapes
 
 
 def _shape_of_first(array: pa.Array, depth: int) -> Shape:

@@ -1,5 +1,6 @@
 """Mean and standard deviation of arrays, by which they are normalised."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -9,18 +10,28 @@ AT_A_TIME = 65_536
 """Rows that are converted to float64 at a time."""
 
 
-def moments(inputs: npt.NDArray[Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation of each entry of the last axis, over all other axes.
+def moments(inputs: npt.NDArray[Any], axis: int = -1) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each entry of an axis, over all other axes.
 
     An entry that is the same everywhere has the deviation 1, so that it becomes 0.
 
     Args:
         inputs: [N, ..., F], N at least 1.
+        axis: the last one, or 1, the channels of series [N, C, L].
+
+    Returns:
+        One number for each entry of the last axis; or, of an axis before it, for each value of a row, the last axis
+        running fastest.
 
     Example:
         >>> moments(np.array([[1, 5], [3, 5]], np.float32))
         ((2.0, 5.0), (1.0, 1.0))
     """
+    if axis == 1 and inputs.ndim > 2:
+        of_channels = [moments(inputs[:, channel].reshape(-1, 1)) for channel in range(inputs.shape[1])]
+        size = math.prod(inputs.shape[2:])
+        mean_of_rows, std_of_rows = (np.repeat([pair[part] for pair in of_channels], size) for part in (0, 1))
+        return tuple(mean_of_rows.tolist()), tuple(std_of_rows.tolist())
     rows = inputs.reshape(-1, inputs.shape[-1])
     parts = [rows[start : start + AT_A_TIME] for start in range(0, len(rows), AT_A_TIME)]
     mean = np.sum([part.sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(rows)

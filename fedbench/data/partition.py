@@ -322,7 +322,7 @@ class Natural(Partition):
         if owners is None:
             raise ConfigError(
                 f"data.partition.name={self.name}: the rows of this data set have no owners; choose another partition"
-                " (iid, dirichlet, shards, quantity) or data.dataset=femnist"
+                " (iid, dirichlet, shards, quantity) or data.dataset=femnist, or name their column: data.dataset.owner"
             )
         known = np.unique(owners)
         if clients > len(known):

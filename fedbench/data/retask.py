@@ -16,7 +16,7 @@ def with_task(data: FederatedData, task: TaskName | None) -> FederatedData:
 
     - next_token of text: the labels are the text itself, each token's label the one that follows it; padding does not
       count. The classes of the texts are forgotten.
-    - regression of data with classes: the number of a row's class is its target.
+    - regression of data with classes: the number of a row's class, or the one it stands for, is its target.
     - All else is refused.
 
     Args:
@@ -52,6 +52,7 @@ def _changed(
         data,
         task=task,
         class_names=class_names,
+        class_values=None,
         train=relabelled(data.train, data),
         test=relabelled(data.test, data),
         validation=None if data.validation is None else relabelled(data.validation, data),
@@ -60,8 +61,9 @@ def _changed(
 
 
 def _as_targets(split: Split, data: FederatedData) -> Split:
-    """The number of each row's class as its one target, float32 [N, 1]."""
-    return replace(split, labels=split.labels.astype(np.float32)[:, None])
+    """The number of each row's class, or the number that it stands for, as its one target, float32 [N, 1]."""
+    values = np.arange(data.classes) if data.class_values is None else np.array(data.class_values)
+    return replace(split, labels=values.astype(np.float32)[split.labels][:, None])
 
 
 def _next_tokens(split: Split, data: FederatedData) -> Split:

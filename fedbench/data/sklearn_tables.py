@@ -141,7 +141,7 @@ class CaliforniaHousing(SklearnTable):
         """See `SklearnTable.read`."""
         try:
             bunch = importlib.import_module("sklearn.datasets").fetch_california_housing(download_if_missing=False)
-        except (OSError, EOFError, ValueError) as error:
+        except Exception as error:  # unpickling raises whatever the damage leads to
             raise DataError(
                 f"{self.name}: scikit-learn cannot read its cache ({' '.join(str(error).split())[:120]}); remove"
                 " cal_housing*.pkz there, and get it again"

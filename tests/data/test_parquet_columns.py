@@ -9,11 +9,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image
 
+from fedbench.data.arrays import ArrayScaling
 from fedbench.data.base import FederatedData
 from fedbench.data.contract import check_data
 from fedbench.data.parquet_dataset import ParquetDataset
+from fedbench.data.retask import with_task
 from fedbench.data.text import AgNews
 from fedbench.errors import ConfigError, DataError
 
@@ -93,6 +96,14 @@ def test_the_type_of_the_label_says_the_task(tmp_path: Path) -> None:
     assert load(tmp_path, test_fraction=0.5).class_names == ("label[0]", "label[1]")
 
 
+def test_a_regression_of_whole_numbers_has_these_as_its_targets(tmp_path: Path) -> None:
+    write(tmp_path, {"age": TABLE["age"], "label": [7, 3, 7, 3, 9]})
+    write(tmp_path, {"age": [1], "label": [9]}, "test")
+    data = with_task(load(tmp_path), "regression")
+    assert data.train.labels.tolist() == [[7], [3], [7], [3], [9]]
+    assert data.test.labels.tolist() == [[9]]
+
+
 def test_several_columns_of_labels_are_targets_or_labels(tmp_path: Path) -> None:
     write(tmp_path, {"age": TABLE["age"], "a": [0, 1, 1, 0, 1], "b": [1, 1, 0, 0, 1], "c": [0.1, 0.2, 0.3, 0.4, 0.5]})
     multilabel = load(tmp_path, inputs=["age"], label=["a", "b"])
@@ -134,11 +145,16 @@ def test_nested_lists_are_arrays(kind: pa.DataType, tmp_path: Path) -> None:
 def test_several_columns_of_lists_are_a_series_with_a_value_for_each(tmp_path: Path) -> None:
     series = RNG.normal(size=(2, 6, 10))
     write(tmp_path, {"x": series[0].tolist(), "z": series[1].tolist(), "label": [0, 1] * 3})
-    data = load(tmp_path, inputs=["x", "z"])
-    assert data.input_shape == (10, 2)
-    assert data.train.inputs[0].tolist() == np.stack(series, -1)[:, :][[0]].astype(np.float32)[0].tolist()
-    assert load(tmp_path, inputs="x").input_shape == (10,)
-    assert load(tmp_path, inputs=["x"]).input_shape == (10, 1)
+    data = load(tmp_path, inputs=["x", "z"], test_fraction=0.3)
+    assert data.input_shape == (2, 10)
+    rows = data.train.inputs.astype(np.float64)
+    np.testing.assert_allclose(data.mean, np.repeat(rows.mean(axis=(0, 2)), 10), rtol=1e-6)
+    np.testing.assert_allclose(data.std, np.repeat(rows.std(axis=(0, 2)), 10), rtol=1e-6)
+    normalised = ArrayScaling(data.mean, data.std)(torch.from_numpy(data.train.inputs))
+    np.testing.assert_allclose(normalised.mean(dim=(0, 2)), [0.0, 0.0], atol=1e-6)
+    np.testing.assert_allclose(normalised.std(dim=(0, 2), unbiased=False), [1.0, 1.0], rtol=1e-5)
+    assert load(tmp_path, inputs="x", test_fraction=0.3).input_shape == (10,)
+    assert load(tmp_path, inputs=["x"], test_fraction=0.3).input_shape == (1, 10)
 
 
 def test_images_and_names_of_classes_come_from_the_metadata(tmp_path: Path) -> None:
