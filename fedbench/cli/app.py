@@ -33,6 +33,9 @@ LISTINGS = (
     "attacks",
     "compressions",
     "delays",
+    "availabilities",
+    "devices",
+    "links",
 )
 DEFAULT_PRESET = "quickstart"
 

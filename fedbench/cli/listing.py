@@ -1,8 +1,11 @@
 """What `fedbench list` shows, read off the components themselves."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from fedbench.components.catalogue import BUILTIN, component_class
+from fedbench.config.device_table import KINDS, shipped_table
 from fedbench.config.merge import PRESETS, preset_names
 from fedbench.suites.file import suite_names, suite_summary
 
@@ -11,7 +14,7 @@ def listing(what: str) -> list[dict[str, str]]:
     """One row for each built-in part.
 
     Args:
-        what: presets, suites, studies, or the plural of a kind in the catalogue.
+        what: presets, suites, studies, devices, links, or the plural of a kind in the catalogue.
     """
     if what == "presets":
         return [{"name": name, "what it is": _first_comment(PRESETS / f"{name}.yaml")} for name in preset_names()]
@@ -21,8 +24,19 @@ def listing(what: str) -> list[dict[str, str]]:
         from fedbench.studies.file import shipped_studies
 
         return [{"name": name, "what it is": _first_comment(path)} for name, path in shipped_studies().items()]
-    kind = what.removesuffix("s")
+    if what in KINDS:
+        return [_figures_row(name, figures) for name, figures in shipped_table()[what].items()]
+    kind = "availability" if what == "availabilities" else what.removesuffix("s")
     return [_component_row(kind, name) for name in BUILTIN[kind]]
+
+
+def _figures_row(name: str, figures: Mapping[str, Any]) -> dict[str, str]:
+    """A device or a link for `delays.profile`, its figures and where they come from."""
+    shown = {
+        key: value if isinstance(value, int) else f"{value:g}" for key, value in figures.items() if key != "source"
+    }
+    parameters = ", ".join(f"{key}={value}" for key, value in shown.items())
+    return {"name": name, "parameters": parameters, "source": str(figures["source"])}
 
 
 def _first_comment(file: Path) -> str:

@@ -17,7 +17,8 @@ from fedbench.experiment.exchanging import sent_groups
 from fedbench.experiment.federation import load_federation, outline_federation
 from fedbench.experiment.kept_files import Kept, foreseen_kept
 from fedbench.experiment.measure_costs import MeasureCost, measure_costs
-from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace, work_left_out
+from fedbench.experiment.remarks import work_left_out
+from fedbench.experiment.setup import Problem, build_problem, full_update_costs, pace
 from fedbench.planning.delays import DelaysSection
 from fedbench.planning.exchange import Trained
 from fedbench.planning.samplers import draw_cohort

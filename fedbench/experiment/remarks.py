@@ -1,6 +1,6 @@
 """What a user should know of a combination of options, one line each."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from torch import nn
 
@@ -65,3 +65,16 @@ def idle_objectives(
         reason = objective.idle_reason(groups, layout, module)
         if reason is not None:
             yield reason
+
+
+def work_left_out(operators: Sequence[str]) -> Iterator[str]:
+    """One line on the operators whose FLOPs are in no figure of the run's work, where there are any.
+
+    Args:
+        operators: `StepFlops.uncounted` of the model.
+    """
+    if operators:
+        yield (
+            f"the client work leaves out {', '.join(operators)}, whose FLOPs PyTorch's counter does not know; "
+            "torch.utils.flop_counter.register_flop_formula can tell it"
+        )

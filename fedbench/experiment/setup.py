@@ -3,7 +3,6 @@
 Whatever can be wrong with an experiment shows here or in `fedbench.experiment.federation`, before anything is recorded.
 """
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 
@@ -41,7 +40,7 @@ from fedbench.experiment.limits import check_arrivals, check_memory, check_round
 from fedbench.experiment.measured import check_measures, client_scoring, compares_updates, probing
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.references import remarks_on_references, round_length
-from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives
+from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives, work_left_out
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.experiment.task_limits import check_task
 from fedbench.experiment.virtual_world import make_world, mean_task_seconds, unknown_energies
@@ -319,19 +318,6 @@ def full_update_costs(problem: Problem, rounds: int) -> list[Costs]:
     config = problem.config
     sampler = config.participation.sampler
     return problem.costs.project(Full(), rounds, problem.cohort_size, config.seed, sampler, world=problem.world)
-
-
-def work_left_out(operators: Sequence[str]) -> Iterator[str]:
-    """One line on the operators whose FLOPs are in no figure of the run's work, where there are any.
-
-    Args:
-        operators: `StepFlops.uncounted` of the model.
-    """
-    if operators:
-        yield (
-            f"the client work leaves out {', '.join(operators)}, whose FLOPs PyTorch's counter does not know; "
-            "torch.utils.flop_counter.register_flop_formula can tell it"
-        )
 
 
 def pace(problem: Problem) -> str:

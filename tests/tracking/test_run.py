@@ -156,6 +156,8 @@ def test_clock_and_staleness_of_asynchronous_rounds_are_metrics_where_a_round_ha
     assert values(client, tracker.run_id, "async/staleness_mean") == [(1, 1.25), (3, 3.25)]
     assert values(client, tracker.run_id, "async/staleness_max") == [(1, 3), (3, 5)]
     assert values(client, tracker.run_id, "async/virtual_s") == [(1, 2.5), (2, 5.0), (3, 7.5)]
+    assert values(client, tracker.run_id, "time/virtual_s") == [(1, 2.5), (2, 5.0), (3, 7.5)]
+    assert values(client, tracker.run_id, "energy/joules") == []
     assert values(client, tracker.run_id, "async/epochs") == [(1, 0.75), (2, 1.5), (3, 2.25)]
     assert "events.parquet" in {file.path for file in client.list_artifacts(tracker.run_id)}
 
@@ -452,3 +454,23 @@ def test_charts_of_nested_runs_have_the_best_first_by_the_metric_of_their_task(t
     headline = TASKS[task].headline
     note = note_of_parent("A study.", "1", "abc", headline)
     assert f"orderByKey=metrics.%60best%2F{headline.name}%60&orderByAsc={ascending})" in note
+
+
+@pytest.mark.usefixtures("made_store")
+def test_virtual_time_and_the_energy_so_far_are_metrics_of_rounds_on_devices(tmp_path: Path) -> None:
+    from mlflow import MlflowClient
+
+    tracker = MlflowTracker()
+    recorder = RunDirectory.create("demo", 3, tmp_path / "run", plots=False)
+    for observer in (recorder, tracker):
+        observer.run_started(a_description(recorder.path))
+    for index in range(3):
+        record = replace(a_round(index), virtual_seconds=2.0 * (index + 1), joules=0.5)
+        for observer in (recorder, tracker):
+            observer.round_finished(record, client_rows(index))
+    for observer in (recorder, tracker):
+        observer.run_finished({"status": "finished"})
+    client = MlflowClient()
+    assert values(client, tracker.run_id, "time/virtual_s") == [(1, 2.0), (2, 4.0), (3, 6.0)]
+    assert values(client, tracker.run_id, "energy/joules") == [(1, 0.5), (2, 1.0), (3, 1.5)]
+    assert values(client, tracker.run_id, "async/virtual_s") == []
