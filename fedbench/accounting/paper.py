@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
+from fedbench.models.adapters import is_linear
 from fedbench.models.base import Task
 from fedbench.models.probe import example_inputs, probe
 from fedbench.models.transformer import SelfAttention
@@ -79,10 +80,11 @@ def count(module: nn.Module, task: Task, device: torch.device) -> int:
         return add
 
     for child in module.modules():
-        for kinds, rule in RULES:
-            if isinstance(child, kinds):
-                child.register_forward_hook(hook(rule), with_kwargs=True)
-                break
+        rule = next((rule for kinds, rule in RULES if isinstance(child, kinds)), None)
+        if rule is None and is_linear(child):
+            rule = linear
+        if rule is not None:
+            child.register_forward_hook(hook(rule), with_kwargs=True)
     module(example_inputs(task, batch_size, device))
     return total // batch_size
 
@@ -101,8 +103,7 @@ def transposed_convolution(module: nn.Module, inputs: Tensor, output: Tensor) ->
 
 def linear(module: nn.Module, inputs: Tensor, output: Tensor) -> int:
     """Per output element, the number of input features; the bias is left out."""
-    assert isinstance(module, nn.Linear)
-    return output.numel() * module.in_features
+    return output.numel() * inputs.shape[-1]
 
 
 def normalisation(module: nn.Module, inputs: Tensor, output: Tensor) -> int:

@@ -20,6 +20,7 @@ from torch import nn
 from fedbench.components.catalogue import component_class
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, ModelError
+from fedbench.models.adapters import Peft, adapt, is_linear
 from fedbench.models.base import Model, Task
 from fedbench.models.outputs import with_output
 
@@ -38,6 +39,8 @@ class ImportedModel(Model):
         output: The part of what forward returns that is trained and scored, where it returns a dictionary, a tuple or a
             list: a key, the name of a field, or an index. null: forward returns a tensor. A constructor with a
             parameter of this name is given the value instead.
+        peft: Adapters that train in place of the whole network: {lora: {r: 8, targets: [fc1]}}; the targets have to be
+            named. The head that trains in full is the last linear layer, unless lora.head names others.
 
     Raises:
         ConfigError: nothing callable under the name, a key that the constructor does not have, or a missing one.
@@ -46,12 +49,13 @@ class ImportedModel(Model):
     model_config = ConfigDict(extra="allow", frozen=True)
 
     output: StrictStr | StrictInt | None = None
+    peft: Peft | None = None
 
     @model_serializer(mode="wrap")
     def _without_default(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """A model whose output is not selected is recorded without that key."""
+        """A model whose output is not selected, or that has no adapters, is recorded without that key."""
         values: dict[str, Any] = handler(self)
-        return {key: value for key, value in values.items() if key != "output" or value is not None}
+        return {key: value for key, value in values.items() if key not in ("output", "peft") or value is not None}
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -103,6 +107,10 @@ class ImportedModel(Model):
             ) from error
         if not isinstance(module, nn.Module):
             raise ModelError(f"model.name={self.name}: gives {type(module).__name__}, not a torch.nn.Module")
+        if self.peft is not None:
+            linear = [name for name, child in module.named_modules() if is_linear(child)]
+            adapt(self.name, module, self.peft, linear[-1:], None)
+            module.has_frozen_base = True  # type: ignore[assignment]
         return with_output(module, self.output if self._selects else None)
 
 

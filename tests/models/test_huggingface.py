@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from fedbench.accounting.flops import StepFlops
+from fedbench.accounting.paper import forward_macs
 from fedbench.components.catalogue import make_component
 from fedbench.components.model_folder import tokenizer_digest
 from fedbench.components.own_code import own_code
@@ -209,6 +210,60 @@ def test_what_does_not_fit_is_one_line(tmp_path: Path, keys: dict[str, Any], mes
     with pytest.raises((ConfigError, ModelError), match=message) as raised:
         build_module(model(bert(tmp_path / "bert"), **keys), NEWS, 0)
     assert "\n" not in str(raised.value)
+
+
+class Perceptron(nn.Module):
+    """Two linear layers, and no class of transformers."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.first, self.second = nn.Linear(48, 16), nn.Linear(16, classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.second(torch.relu(self.first(images.flatten(1))))
+
+
+class Convolution(nn.Module):
+    """No linear layer at all."""
+
+    def __init__(self, classes: int) -> None:
+        super().__init__()
+        self.only = nn.Conv2d(3, classes, 4)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.only(images).flatten(1)
+
+
+IMAGES = Task("image", (4, 4, 3), 5)
+
+
+def test_a_module_by_import_path_has_adapters_too() -> None:
+    network = model(f"{__name__}:Perceptron", peft={"lora": {"r": 2, "targets": ["first"]}})
+    module = build_module(network, IMAGES, 0)
+    assert groups_of(module, IMAGES) == {"first": 2 * (48 + 16), "second": 5 * 16 + 5}
+    base = FrozenBase.of(module)
+    assert base is not None
+    assert set(base.values) == {"first.base_layer.weight", "first.base_layer.bias"}
+    assert base.module()(torch.zeros(2, 3, 4, 4)).shape == (2, 5)
+    assert "peft" not in model(f"{__name__}:Perceptron").model_dump()
+
+
+@pytest.mark.parametrize(
+    ("name", "lora", "message"),
+    [
+        ("Convolution", {}, r"has no linear layer that an adapter could stand beside$"),
+        ("Perceptron", {}, r"^model.peft.lora.targets: must be set with model.name=\S+; its linear layers: first$"),
+    ],
+)
+def test_a_module_that_cannot_be_adapted_as_asked_is_one_line(name: str, lora: dict[str, Any], message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        build_module(model(f"{__name__}:{name}", peft={"lora": lora}), IMAGES, 0)
+
+
+def test_the_papers_counting_knows_the_linear_layers_of_gpt(tmp_path: Path) -> None:
+    module = build_module(model(gpt(tmp_path / "gpt")), NEWS, 0)
+    # Of each of two blocks 32 x (96 + 32 + 128) and 128 x 32, five LayerNorms of 32 at four operations; the classifier.
+    assert forward_macs(module, NEWS) == 12 * (2 * 32 * (96 + 32 + 128 + 128) + 5 * 4 * 32 + 4 * 32)
 
 
 def test_a_folder_that_is_not_there_is_one_line(tmp_path: Path) -> None:
