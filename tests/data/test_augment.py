@@ -3,9 +3,6 @@
 import numpy as np
 import pytest
 import torch
-from torchvision.transforms.functional import to_tensor
-from torchvision.transforms.v2 import InterpolationMode
-from torchvision.transforms.v2 import functional as reference
 
 from fedbench.data.augment import augment, prepare
 from fedbench.data.augmentation import Augmentation
@@ -37,11 +34,16 @@ class Scripted:
 
 
 def per_image(image: torch.Tensor, angle: float) -> torch.Tensor:
+    from torchvision.transforms.v2 import InterpolationMode
+    from torchvision.transforms.v2 import functional as reference
+
     turned = reference.rotate(image.permute(2, 0, 1), angle, interpolation=InterpolationMode.NEAREST, fill=0)
     return turned.permute(1, 2, 0)
 
 
 def test_scaling_alone_equals_torchvisions_and_keeps_the_layout(batch: torch.Tensor) -> None:
+    from torchvision.transforms.functional import to_tensor
+
     before = batch.clone()
     for augmentation in (None, Augmentation()):
         found = prepare(batch, augmentation, None, None, None)
@@ -54,6 +56,8 @@ def test_scaling_alone_equals_torchvisions_and_keeps_the_layout(batch: torch.Ten
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_normalisation_equals_torchvisions(batch: torch.Tensor, channels: int) -> None:
+    from torchvision.transforms.v2 import functional as reference
+
     pixels = batch[..., :channels].contiguous()
     found = prepare(pixels, None, MEAN[:channels], STD[:channels], None)
     scaled = reference.to_dtype(pixels.permute(0, 3, 1, 2), torch.float32, scale=True)
@@ -151,6 +155,8 @@ def test_the_generator_decides_the_result(batch: torch.Tensor) -> None:
 
 
 def test_a_mean_border_is_a_crop_after_normalising_and_rotation_leaves_black_corners(batch: torch.Tensor) -> None:
+    from torchvision.transforms.v2 import functional as reference
+
     pixels = batch[:, :10].contiguous()
     angles, offsets = [0.0, 15.0, -12.0, 7.0] * 4, [[0, 0], [2, 8], [8, 1], [4, 4]] * 4
     scripted = Scripted(angles=angles, offsets=offsets)

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torchvision
 
 import fedbench.data.image_dataset as dataset_module
 from fedbench.components.catalogue import BUILTIN, component_class, make_component
@@ -187,7 +186,9 @@ def write_cifar_batches(root: Path, images: np.ndarray, labels: np.ndarray) -> t
     for path in folder.iterdir():
         digests[path.name] = hashlib.md5(path.read_bytes()).hexdigest()
 
-    class Small(torchvision.datasets.CIFAR10):
+    from torchvision.datasets import CIFAR10
+
+    class Small(CIFAR10):
         train_list = [["data_batch_1", digests["data_batch_1"]], ["data_batch_2", digests["data_batch_2"]]]  # noqa: RUF012
         test_list = [["test_batch", digests["test_batch"]]]  # noqa: RUF012
         meta = {"filename": "batches.meta", "key": "label_names", "md5": digests["batches.meta"]}  # noqa: RUF012

@@ -3,9 +3,6 @@
 import json
 from pathlib import Path
 
-from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from transformers import BertConfig, BertForSequenceClassification, GPT2Config
-
 TEXTS = [
     "Stocks rise on Wall Street",
     "The team wins the final match",
@@ -17,6 +14,9 @@ TEXTS = [
 
 def bert(folder: Path, vocabulary: int = 120, layers: int = 2) -> str:
     """A BERT of hidden size 32 without weights; the name that a configuration gives it."""
+
+    from transformers import BertConfig
+
     BertConfig(
         vocab_size=vocabulary,
         hidden_size=32,
@@ -30,6 +30,9 @@ def bert(folder: Path, vocabulary: int = 120, layers: int = 2) -> str:
 
 def gpt(folder: Path, vocabulary: int = 120) -> str:
     """A GPT-2 of hidden size 32 without weights; the name that a configuration gives it."""
+
+    from transformers import GPT2Config
+
     GPT2Config(
         vocab_size=vocabulary, n_embd=32, n_layer=2, n_head=2, n_positions=64, bos_token_id=1, eos_token_id=1
     ).save_pretrained(folder)
@@ -38,6 +41,9 @@ def gpt(folder: Path, vocabulary: int = 120) -> str:
 
 def pretrained_bert(folder: Path, vocabulary: int = 120) -> str:
     """`bert` with weights in safetensors, drawn anew for each call."""
+
+    from transformers import BertConfig, BertForSequenceClassification
+
     bert(folder, vocabulary)
     BertForSequenceClassification(BertConfig.from_pretrained(folder)).save_pretrained(folder)
     # As of a model that was pretrained for another task, the classifier is not among the weights.
@@ -51,6 +57,9 @@ def pretrained_bert(folder: Path, vocabulary: int = 120) -> str:
 
 def add_tokenizer(folder: Path, texts: list[str] = TEXTS, size: int = 120) -> None:
     """A WordPiece tokenizer that was trained on texts, in the folder."""
+
+    from tokenizers import Tokenizer, models, pre_tokenizers, trainers
+
     tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]

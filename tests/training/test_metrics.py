@@ -2,15 +2,12 @@
 
 import pickle
 import random
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import balanced_accuracy_score, f1_score, recall_score, top_k_accuracy_score
-from torchmetrics import Metric, MetricCollection
-from torchmetrics.classification import MulticlassAccuracy, MulticlassAUROC, MulticlassSpecificity
 
 from fedbench.errors import ConfigError
 from fedbench.training.metric_names import METRICS_OF_TASK, OWN_METRICS, check_names
@@ -18,77 +15,8 @@ from fedbench.training.metrics import EvaluationMetrics, check_metrics
 from fedbench.training.scores import BatchScore, Scores, batch_borders
 
 ROWS, CLASSES = 700, 12
-HERE = "own_metrics_of_test"
-"""The name under which this module's own metrics are imported."""
-
-
-class Specificity(MulticlassSpecificity):
-    """The mean specificity."""
-
-    def __init__(self, classes: int) -> None:
-        super().__init__(classes, average="macro")
-
-
-class MeanOfBatches(Metric):
-    """The mean over minibatches, whose states cannot be put together."""
-
-    full_state_update = False
-
-    def __init__(self, classes: int) -> None:
-        super().__init__()
-        self.add_state("value", torch.zeros(()), dist_reduce_fx="mean")
-
-    def update(self, probabilities: torch.Tensor, labels: torch.Tensor) -> None:
-        self.value = (probabilities.argmax(1) == labels).float().mean()
-
-    def compute(self) -> torch.Tensor:
-        return self.value
-
-
-class SumOfMeans(MeanOfBatches):
-    """Says that its state is a sum, which it is not."""
-
-    def __init__(self, classes: int) -> None:
-        Metric.__init__(self)
-        self.add_state("value", torch.zeros(()), dist_reduce_fx="sum")
-
-
-class NeedsScores(Specificity):
-    """Fails on what it is given."""
-
-    def update(self, probabilities: torch.Tensor, labels: torch.Tensor) -> None:
-        raise RuntimeError("no boxes\nfound")
-
-
-class Complex(Specificity):
-    """Comes to a number that is not real."""
-
-    def compute(self) -> torch.Tensor:
-        return super().compute() * 1j
-
-
-class NoValues(Specificity):
-    """Comes to nothing."""
-
-    def compute(self) -> torch.Tensor:
-        return torch.zeros(0)
-
-
-def one_vs_rest(classes: int) -> Metric:
-    return MulticlassAUROC(classes, average=None, thresholds=None)
-
-
-def several(classes: int) -> MetricCollection:
-    return MetricCollection([MulticlassAccuracy(classes)])
-
-
-def not_a_metric(classes: int) -> int:
-    return classes
-
-
-@pytest.fixture(autouse=True)
-def importable(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, HERE, sys.modules[__name__])
+HERE = "odd_metrics"
+"""The module of metrics of one's own, which is imported by the tests that use it: torchmetrics takes seconds."""
 
 
 def data(missing: int | None = None) -> tuple[torch.Tensor, torch.Tensor]:
