@@ -74,7 +74,8 @@ def write_report(
     Args:
         runs: results, run directories, or folders that hold some; None: the folder `runs`, or with `experiment` none.
         experiment: an MLflow experiment whose runs are read, too; mlflow_uri: where it is.
-        target: accuracy (0..1) to be reached; None: 90 % of the worst method's best.
+        target: accuracy (0..1) to be reached, or a value of what the task of the runs is judged by; None: a tenth worse
+            than the worst method's best.
         baseline: label of the method that others are measured against; None: plain FedAvg.
         columns: of the main table, by the names of `WrittenReport.frame`; none: the usual ones.
         labels: {method: what it is called everywhere}.

@@ -15,6 +15,8 @@ from fedbench.config.python_values import override_texts
 from fedbench.engine.on_ray.lifetime import ray_kept
 from fedbench.errors import ConfigError
 from fedbench.experiment.interrupt import delivered_afterwards
+from fedbench.records.headline import ACCURACY, headline_of_summary
+from fedbench.records.metrics import headline_figures
 from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ClientRecord, RoundRecord
 from fedbench.suites.expand import expand
@@ -65,8 +67,10 @@ class SuiteResult:
         return _frame(self.summary["cells"], (*columns, "absence"))
 
     def runs(self) -> "pandas.DataFrame":
-        """The runs, one row each: label, seed, status, directory, why it failed, accuracy, time."""
-        return _frame(self.summary["runs"], tuple(self.summary["runs"][0]))
+        """The runs, one row each: label, seed, status, directory, why it failed, its best score, time."""
+        runs = self.summary["runs"]
+        names = dict.fromkeys(key for run in runs for key in run)
+        return _frame([names | run for run in runs], tuple(names))
 
     def to_markdown(self) -> str:
         """The table with its notes, as Markdown."""
@@ -154,6 +158,12 @@ class SuiteRows:
         if self._take is not None:
             self._take(self._row(outcome))
 
+    @staticmethod
+    def _scores(outcome: Outcome) -> tuple[str, ...]:
+        """The accuracies, and behind them what the run's task is judged by where that is another metric."""
+        of_task = headline_figures(headline_of_summary(outcome.summary))[:2]
+        return tuple(dict.fromkeys((*headline_figures(ACCURACY)[:2], *of_task)))
+
     def _row(self, outcome: Outcome) -> Row:
         return {
             "run": self._title,
@@ -161,7 +171,7 @@ class SuiteRows:
             "reused": outcome.reused,
             "reason": outcome.reason or None,
             "directory": outcome.directory,
-            **{key: outcome.summary.get(key) for key in ("best_accuracy", "final_accuracy", "wall_seconds")},
+            **{key: outcome.summary.get(key) for key in (*self._scores(outcome), "wall_seconds")},
         }
 
     def say(self, line: str) -> None:

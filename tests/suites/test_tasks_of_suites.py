@@ -1,12 +1,17 @@
 """Suites of other tasks than classification, and measures of one's own: their metric, unit and direction."""
 
+import io
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from small_suites import WITHOUT, run, write_suite
 from small_tasks import config
 
+from fedbench.api.progress import Row
+from fedbench.api.suites import SuiteRows
 from fedbench.cli.suite import make_plan
+from fedbench.cli.suite_progress import SuiteProgress
 from fedbench.errors import ConfigError
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.results import Outcomes
@@ -94,6 +99,19 @@ def test_differences_go_by_the_direction(outcomes: Outcomes) -> None:
     assert row[1][0].spread is not None
     assert row[1][0].spread.mean < 0
     assert any(note.startswith("Lower is better: best MAE;") for note in differences.notes)
+
+
+def test_progress_and_rows_for_programs_name_the_metric(outcomes: Outcomes) -> None:
+    seen = io.StringIO()
+    (digest, *_) = outcomes.plan.cells["quick", "best"].runs.values()
+    done = outcomes.by_digest[digest]
+    progress = SuiteProgress(Console(file=seen, width=200), 1)
+    progress.begin(1, "quick")
+    progress.end(done)
+    assert f"MAE {done.summary['best_mae']:.4g} best" in seen.getvalue()
+    rows: list[Row] = []
+    SuiteRows(rows.append).end(done)
+    assert rows[0]["best_mae"] == done.summary["best_mae"]
 
 
 def test_the_json_document_has_the_best_of_the_task(outcomes: Outcomes) -> None:
