@@ -18,6 +18,7 @@ from fedbench.experiment.result import Result
 from fedbench.experiment.run import resume as resume_run
 from fedbench.experiment.run import run as run_experiment
 from fedbench.experiment.run import where_it_runs
+from fedbench.records.headline import DEFAULT_TASK
 from fedbench.records.observers import Membership, Observer
 from fedbench.records.recorded_analysis import FOLDER as ANALYSES
 from fedbench.records.run_directory import runs_root
@@ -37,6 +38,7 @@ from fedbench.suites.progress import SuiteListener
 from fedbench.suites.results import Outcome, Outcomes
 from fedbench.suites.whole_table import whole_and_recorded
 from fedbench.tables import render
+from fedbench.tasks.kinds import TASKS
 from fedbench.tracking.analysis_upload import analysis_metrics
 from fedbench.tracking.parent_run import ParentRun
 from fedbench.tracking.recording_key import keep_key, read_key
@@ -109,7 +111,8 @@ class _Suite:
         self._broken_data: dict[str, str] = {}
         first = next(iter(plan.runs.values())).config
         self._runtime, self._tracking = first.runtime, first.tracking
-        self._parent = ParentRun(enabled=self._tracking.enabled)
+        headline = TASKS[first.task or DEFAULT_TASK].headline
+        self._parent = ParentRun(enabled=self._tracking.enabled, headline=headline)
         self._force = force
         self._steps = 0
         self._warm: WarmActors | None = None
