@@ -19,7 +19,7 @@ from fedbench.tables.table import Cell, Table
 
 SHARE = Number(1, 100, "%")
 
-SUMS = "Bytes, work and virtual time are sums over all clients and rounds."
+SUMS = "Bytes, work and energy are sums over all clients and rounds; virtual time is that of the clock at the end."
 PAPER = (
     "Paper's Comm. and Comp. count as FedPart's Table 1 does: Comm. the uplink of all clients without BatchNorm "
     "statistics, Comp. one client's work."
