@@ -11,7 +11,7 @@ import numpy.typing as npt
 from fedbench.data.base import InputKind, Inputs, IntArray
 from fedbench.data.column_labels import LabelRule, label_rule, read_labels
 from fedbench.data.column_table import ColumnTable, row_name
-from fedbench.data.columns import ChosenColumns, content_of
+from fedbench.data.columns import NUMBERS, ChosenColumns, content_of
 from fedbench.data.decode import ImageKind, decode_images, of_equal_channels
 from fedbench.data.dense import Shape, dense_rows, stacked
 from fedbench.data.masks import check_masks, mask_classes
@@ -96,9 +96,10 @@ def _check_alike(first: ColumnTable, tables: Sequence[ColumnTable], columns: Cho
     for table in tables:
         for name in names:
             table.column((name,), "needed", "as in the other files")
-            if (content := content_of(table, name)) != (expected := content_of(first, name)) and not (
-                {content, expected} <= {"integer", "float", "boolean"} and name in columns.inputs
-            ):
+            content, expected = content_of(table, name), content_of(first, name)
+            # Whole numbers can stand where floating-point ones are expected; as labels not the other way round.
+            alike = {content, expected} <= {*NUMBERS} and (name in columns.inputs or expected == "float")
+            if content != expected and not alike:
                 raise DataError(
                     f"{table.place}: column {name!r} is {table.kind(name)} ({content}), in {first.place}"
                     f" {first.kind(name)} ({expected}); write all files with the same types"

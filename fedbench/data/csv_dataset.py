@@ -1,12 +1,12 @@
 """Data sets as CSV files whose columns are named by configuration."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import BeforeValidator, Field
 
 from fedbench.data.column_dataset import ColumnDataset, TableSource
+from fedbench.data.column_table import ColumnTable
 from fedbench.data.csv_table import CsvTable
 from fedbench.data.parquet_dataset import located
 
@@ -36,4 +36,7 @@ class CsvDataset(ColumnDataset):
 
     def locate(self, root: Path | None, *, test_fraction: float | None) -> TableSource:
         """See `ColumnDataset.locate`."""
-        return located(self.name, root, self.folder, ".csv", partial(CsvTable, delimiter=self.delimiter), test_fraction)
+        return located(self.name, root, self.folder, ".csv", self._open, test_fraction)
+
+    def _open(self, file: Path, like: ColumnTable | None) -> CsvTable:
+        return CsvTable(file, self.delimiter, like)

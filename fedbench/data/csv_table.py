@@ -20,8 +20,14 @@ class CsvTable(ColumnTable):
     Whatever is wrong is a `DataError` that names the file and the line.
     """
 
-    def __init__(self, path: Path, delimiter: str = ",") -> None:
+    def __init__(self, path: Path, delimiter: str = ",", like: ColumnTable | None = None) -> None:
+        """Args:
+        path: the file.
+        delimiter: what stands between two values.
+        like: another table of the data set; columns that hold strings there do so here, numbers or not.
+        """
         self.path = path
+        self._strings = [] if like is None else [name for name in like.columns if is_text(like.kind(name))]
         self.place = str(path)
         self.delimiter = delimiter
         self._table = self._read()
@@ -66,7 +72,10 @@ class CsvTable(ColumnTable):
                 ),
                 # Nothing but an empty value is a missing one; words for it, such as NA, are wrong values among numbers.
                 convert_options=pa_csv.ConvertOptions(
-                    null_values=[""], strings_can_be_null=True, quoted_strings_can_be_null=False
+                    column_types={name: pa.string() for name in self._strings},
+                    null_values=[""],
+                    strings_can_be_null=True,
+                    quoted_strings_can_be_null=False,
                 ),
             )
         except (pa.ArrowException, OSError) as error:
@@ -103,7 +112,7 @@ class CsvTable(ColumnTable):
         Raises:
             DataError: names the first line whose value is no number.
         """
-        if not is_text(self.kind(column)) or self.columns.count(column) > 1:
+        if not is_text(self.kind(column)) or self.columns.count(column) > 1 or column in self._strings:
             return
         numeric = np.array([_is_number(text) for text in self.texts(column)], dtype=bool)
         if numeric.mean() > 0.5 and not numeric.all():

@@ -35,7 +35,7 @@ class ParquetDataset(ColumnDataset):
 
     def locate(self, root: Path | None, *, test_fraction: float | None) -> TableSource:
         """See `ColumnDataset.locate`."""
-        return located(self.name, root, self.folder, ".parquet", ParquetTable, test_fraction)
+        return located(self.name, root, self.folder, ".parquet", lambda file, _: ParquetTable(file), test_fraction)
 
 
 def located(
@@ -43,7 +43,7 @@ def located(
     root: Path | None,
     folder: str | None,
     suffix: str,
-    open_table: Callable[[Path], ColumnTable],
+    open_table: Callable[[Path, ColumnTable | None], ColumnTable],
     test_fraction: float | None,
 ) -> TableSource:
     """The tables that are files with a suffix in `data.root`, or in a folder of it.
@@ -52,7 +52,7 @@ def located(
         name: of the data set, for messages.
         folder: in `data.root`; None: `data.root` itself.
         suffix: of the files.
-        open_table: makes the table of a file.
+        open_table: makes the table of a file; given the first table of the training split, too, if there is one.
 
     Raises:
         ConfigError: `data.root` is not set, or `test_fraction` for data with a test split.
@@ -71,7 +71,11 @@ def located(
     refuse_copies(files)
 
     def tables() -> Tables:
-        return {role: [open_table(file) for file in paths] for role, paths in chosen.items()}
+        opened: dict[str, list[ColumnTable]] = {role: [] for role in chosen}
+        for role, paths in chosen.items():
+            for file in paths:
+                opened[role].append(open_table(file, opened["train"][0] if opened["train"] else None))
+        return opened
 
     layout = {"format": suffix, **{role: len(paths) for role, paths in chosen.items()}}
     kind = {".parquet": "Parquet", ".csv": "CSV"}[suffix]

@@ -72,6 +72,19 @@ def test_a_label_that_training_has_never_seen_is_named_by_its_line(tmp_path: Pat
         load(tmp_path)
 
 
+def test_a_file_whose_values_look_like_another_type_is_read_as_the_training_split_is(tmp_path: Path) -> None:
+    write(tmp_path, "x,label\n0.5,a1\n1.5,7\n")
+    write(tmp_path, "x,label\n1,7\n2,7\n", "test")
+    assert load(tmp_path).test.labels.tolist() == [0, 0]
+    write(tmp_path, "x,y\n1,0.5\n2,1.5\n")
+    write(tmp_path, "x,y\n1,3\n2,4\n", "test")
+    assert load(tmp_path).test.labels.tolist() == [[3.0], [4.0]]
+    write(tmp_path, "x,y\n1,0\n2,1\n")
+    write(tmp_path, "x,y\n1,0.5\n", "test")
+    with pytest.raises(DataError, match=r"test\.csv: column 'y' is double .*train\.csv int64 \(integer\)"):
+        load(tmp_path)
+
+
 def test_other_delimiters(tmp_path: Path) -> None:
     write(tmp_path, "x;y\n1;0.5\n2;1.5\n3;2.5\n")
     assert load(tmp_path, delimiter=";").task == "regression"
