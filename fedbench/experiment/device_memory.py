@@ -15,8 +15,9 @@ from fedbench.errors import ConfigError
 from fedbench.experiment.contracts import cohorts
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.frozen_base import FrozenBase
-from fedbench.models.groups import build_module, derive_layer_groups
+from fedbench.models.groups import derive_layer_groups
 from fedbench.models.lowered import LOWERED
+from fedbench.models.outline import outline_module
 from fedbench.planning.capacities import Clients
 from fedbench.planning.checked_groups import checked_groups
 from fedbench.planning.schedules import Feedback
@@ -44,7 +45,7 @@ class TrainingMemory:
     @cached_property
     def _network(self) -> tuple[nn.Module, list[LayerGroup]]:
         """The network and its layer groups; not the one that trains, whose parameters share their storage."""
-        module = build_module(self._config.model, self._task, 0, self._base)
+        module = outline_module(self._config.model, self._task, 0, self._base)
         return module, derive_layer_groups(module, self._task)
 
     def minibatch(self, rows: int) -> int:

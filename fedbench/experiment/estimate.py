@@ -100,7 +100,7 @@ def estimate(config: ExperimentConfig) -> Estimate:
     remarks = list(unforeseeable(config))
     if federation is outline:
         remarks.insert(0, f"{federation.data.name} is not there: counted from its published size and shape")
-    problem = build_problem(config, federation)
+    problem = build_problem(config, federation, foresees=True)
     layout, costs = problem.layout, problem.costs
     remarks.extend(work_left_out(costs.uncounted))
     remarks.extend(server_memory(problem))

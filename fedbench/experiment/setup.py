@@ -8,6 +8,7 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import nn
 
 from fedbench.accounting.costs import CostModel
@@ -51,6 +52,7 @@ from fedbench.models.frozen_base import FrozenBase
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.kept_state import constant_tensors
 from fedbench.models.lowered import LOWERED, check_lowered, check_strides
+from fedbench.models.outline import is_outlined, outline_module
 from fedbench.models.probe import trains_on
 from fedbench.models.shared_tensors import saved_names, ties_in_words
 from fedbench.planning.capacities import Clients
@@ -128,8 +130,14 @@ class Problem:
         )
 
 
-def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
+def build_problem(config: ExperimentConfig, federation: Federation, *, foresees: bool = False) -> Problem:
     """Build the model, derive its layer groups, and check that configuration, data and model fit together.
+
+    Args:
+        config: the experiment.
+        federation: its data, divided over the clients.
+        foresees: whether the costs alone are asked for. The values of a large model are then all zero, and take no
+            memory.
 
     Raises:
         ModelError: the model cannot serve the data.
@@ -138,19 +146,23 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
     task = federation.task
     initial_seed = torch_seed(config.seed, "model")
     check_memory(config.model, task)
-    module = build_module(config.model, task, initial_seed)
+    module = (outline_module if foresees else build_module)(config.model, task, initial_seed)
+    outlined = is_outlined(module)
     groups = derive_layer_groups(module, task)
     if config.local.precision == LOWERED:
         check_lowered(module, task)
     if config.local.precision in ("bf16", LOWERED) and config.runtime.device != "cuda":
         check_strides(module, task, config.local.precision)
     layout = parameter_layout(module, groups)
-    constants, names, base = constant_tensors(module), saved_names(module), FrozenBase.of(module)
+    constants, names, base = {} if outlined else constant_tensors(module), saved_names(module), FrozenBase.of(module)
     if config.local.checkpoint_activations:
         checkpoint_blocks(module)
     flops, macs = StepFlops(module, groups, task), forward_macs(module, task)
-    model = FlatModel(module, layout)
-    vector, statistics = model.vector.numpy(), model.statistics.numpy()
+    model = FlatModel(module, layout, torch.device("meta") if outlined else None)
+    vector, statistics, retention = (
+        np.broadcast_to(np.float32(0), tuple(values.shape)) if outlined else values.numpy()
+        for values in (model.vector, model.statistics, model.retention())
+    )
     _check_statistics(config, layout)
     rounds = count_rounds(config, layout.groups)
     method = config.method
@@ -275,7 +287,7 @@ def build_problem(config: ExperimentConfig, federation: Federation) -> Problem:
         statistics=statistics,
         constants=constants,
         saved_names=names,
-        retention=model.retention().numpy(),
+        retention=retention,
         costs=costs,
         rounds=rounds,
         cohort_size=cohort_size,

@@ -135,3 +135,9 @@ def test_fedpart_is_fedavg_with_the_sequential_schedule(tmp_path: Path) -> None:
         assert (config.algorithm.name, config.schedule.name) == ("fedavg", "sequential")
     with pytest.raises(ConfigError, match=r"algorithm=fedpart with schedule=full: .*name algorithm=fedavg"):
         ExperimentConfig.load("fedavg-digits", ["algorithm=fedpart", "schedule=full"])
+
+
+def test_compiled_steps_are_refused_by_name() -> None:
+    with pytest.raises(ConfigError, match=r"^local.compile=true: steps are not compiled: torch.compile took .*; leave"):
+        ExperimentConfig.load(None, ["local.compile=true"])
+    assert "compile" not in ExperimentConfig.load(None, ["local.compile=false"]).to_mapping()["local"]
