@@ -1,25 +1,18 @@
-"""A transformer of a billion parameters: laid out and costed without values, its layer groups through the object store.
-
-No step is trained, and no process holds more than a few of its layer groups at a time. By default it has two of its
-twenty layers.
-"""
+"""A transformer of a billion parameters: laid out and costed without values. By default it has two of its twenty layers."""
 
 import resource
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from small import config
 from torch import Tensor, nn
-from warm_pools import RESOURCE, WarmPools
 
 from fedbench.experiment.estimate import estimate
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import build_problem
 from fedbench.models.outline import LARGE
-from fedbench.protocol.exact_sum import SCALE, accumulate
-from fedbench.protocol.layout import BYTES_PER_VALUE, ParameterLayout
+from fedbench.protocol.layout import BYTES_PER_VALUE
 
 GIB = 2**30
 
@@ -52,11 +45,6 @@ def large(depth: int, *overrides: str) -> Any:
 DEPTHS = pytest.mark.parametrize("depth", [2, pytest.param(20, marks=pytest.mark.exhaustive)])
 
 
-def layout_of(depth: int) -> ParameterLayout:
-    chosen = large(depth)
-    return build_problem(chosen, load_federation(chosen), foresees=True).layout
-
-
 def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
@@ -81,36 +69,6 @@ def test_the_memory_of_a_billion_parameters_is_foreseen() -> None:
     activations = plain.peak_bytes - 8 * plain.parameters
     assert 0 < recomputed.peak_bytes - 8 * plain.parameters < 0.2 * activations
     assert 0.4 * activations < lowered.peak_bytes - 12 * plain.parameters < 0.6 * activations
-
-
-def moved(layout: ParameterLayout, group: int) -> None:
-    """One layer group to a worker and back, where it is added up; its bytes are those of the protocol."""
-    import ray
-
-    @ray.remote(num_cpus=0, resources={RESOURCE: 0.01})
-    def trained(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
-        assert not values.flags.writeable  # read where it lies in the object store
-        return values + np.float32(0.5)
-
-    size = layout.group_size(group)
-    start = np.full(size, group, np.float32)
-    reference = ray.put(start)
-    arrived = ray.get(trained.remote(reference))
-    assert arrived.nbytes == BYTES_PER_VALUE * layout.count([group]) == BYTES_PER_VALUE * size
-    total = np.zeros(size, np.int64)
-    assert accumulate(total, arrived, start, 1.0)
-    assert (total == round(0.5 * SCALE)).all()
-
-
-@DEPTHS
-def test_its_layer_groups_go_through_the_object_store(depth: int, warm_pools: WarmPools) -> None:
-    """With two layers, one group of each size."""
-    layout = layout_of(depth)
-    before = peak_memory()
-    with warm_pools.lent(config("runtime.actors=1").runtime):
-        for group in range(layout.groups) if depth > 2 else (0, 1, 2, layout.groups - 1):
-            moved(layout, group)
-    assert peak_memory() - before < GIB
 
 
 def test_a_small_network_is_costed_with_its_values() -> None:
