@@ -1,4 +1,4 @@
-"""A transformer of a billion parameters: laid out and costed without values. By default it has two of its twenty layers."""
+"""A transformer of a billion parameters, laid out and costed without values; by default two of its twenty layers."""
 
 import resource
 from typing import Any
