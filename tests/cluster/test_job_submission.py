@@ -35,9 +35,9 @@ def test_a_job_runs_the_projects_own_parts_shows_its_rounds_and_fails_as_its_las
         f"fedbench run mine.yaml schedule=parts:Mine runtime.actors=1 tracking.enabled=false output.directory={result}"
     )
     done = submit(project, on_cluster, "sh", "-c", f"{sound} && fedbench run fedavg-digit")
-    rounds = [line for line in done.stdout.splitlines() if line.startswith("round ")]
-    # Of a job that fails, the last lines are shown again.
-    assert [line.split("  ")[0] for line in rounds] == ["round 1/2", "round 2/2"] * 2
+    rounds = [line.split("  ")[0] for line in done.stdout.splitlines() if line.startswith("round ")]
+    assert rounds[:2] == ["round 1/2", "round 2/2"]
+    assert rounds[2:] in (["round 2/2"], rounds[:2]), "of a job that fails, the last lines are shown again"
     assert json.loads((result / "summary.json").read_text())["status"] == "finished"
     assert done.returncode == 1, done.stdout + done.stderr
     assert "did you mean 'fedavg-digits'?" in done.stdout, "the first command has ended with exit status 0"
