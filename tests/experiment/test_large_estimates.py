@@ -1,12 +1,11 @@
 """A transformer of a billion parameters, laid out and costed without values; by default two of its twenty layers."""
 
 import resource
-from typing import Any
 
 import pytest
 import torch
+from large_encoder import large
 from small import config
-from torch import Tensor, nn
 
 from fedbench.experiment.estimate import estimate
 from fedbench.experiment.federation import load_federation
@@ -15,31 +14,6 @@ from fedbench.models.outline import LARGE
 from fedbench.protocol.layout import BYTES_PER_VALUE
 
 GIB = 2**30
-
-
-class Encoder(nn.Module):
-    """Encoder layers of PyTorch's with 50.4 million parameters each, over the rows of an image."""
-
-    def __init__(self, input_shape: tuple[int, int, int], classes: int, depth: int) -> None:
-        super().__init__()
-        self.first = nn.Linear(input_shape[1] * input_shape[2], 2048)
-        layer = {"d_model": 2048, "nhead": 16, "dim_feedforward": 8192, "dropout": 0.0, "batch_first": True}
-        self.layers = nn.ModuleList(nn.TransformerEncoderLayer(**layer) for _ in range(depth))  # type: ignore[arg-type]
-        self.last = nn.Linear(2048, classes)
-
-    def forward(self, images: Tensor) -> Tensor:
-        values = self.first(images.flatten(2).unflatten(2, images.shape[2:]).movedim(1, 3).flatten(2))
-        for layer in self.layers:
-            values = layer(values)
-        logits: Tensor = self.last(values.mean(1))
-        return logits
-
-
-def large(depth: int, *overrides: str) -> Any:
-    return config(
-        f"model={__name__}:Encoder", f"model.depth={depth}", "rounds=2", "schedule=full", "data.clients=3",
-        "local.optimizer=sgd", *overrides,
-    )  # fmt: skip
 
 
 DEPTHS = pytest.mark.parametrize("depth", [2, pytest.param(20, marks=pytest.mark.exhaustive)])
