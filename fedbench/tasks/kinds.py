@@ -94,7 +94,7 @@ TASKS: dict[TaskName, TaskKind] = {
         ("mean_iou", "accuracy"),
         True,
         "pixel",
-        "uint8 [N, H, W], the class of each pixel, 255 where none counts",
+        "uint8 [N, H, W], the class of each pixel, 255 where none counts, or int64 with -100",
     ),
 }
 """The tasks by name.

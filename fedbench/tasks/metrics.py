@@ -35,7 +35,7 @@ STOCK: dict[TaskName, dict[str, Callable[[int], Metric]]] = {
     "regression": {"mae": _in_float64(MeanAbsoluteError), "r2": _in_float64(R2)},
     "next_token": {"perplexity": _in_float64(lambda: Perplexity(ignore_index=UNSCORED["int64"]))},
     "segmentation": {
-        "mean_iou": lambda classes: MulticlassJaccardIndex(classes, average="macro", ignore_index=UNSCORED["uint8"])
+        "mean_iou": lambda classes: MulticlassJaccardIndex(classes, average="macro", ignore_index=UNSCORED["int64"])
     },
 }
 """{task: {name: makes the metric for a number of outputs}}."""
@@ -59,3 +59,15 @@ def judged(task: TaskName, outputs: Tensor) -> Tensor:
             return outputs.double().sigmoid()
         case _:
             return outputs.double()
+
+
+def targets(task: TaskName, labels: Tensor) -> Tensor:
+    """The labels with which the metrics of a task are updated: whole numbers as int64, -100 where no place counts.
+
+    Args:
+        labels: as data have them; of segmentation uint8 with 255, or int64 with -100, where no pixel counts.
+    """
+    if labels.dtype != torch.uint8:
+        return labels
+    whole = labels.long()
+    return whole.masked_fill(labels == UNSCORED["uint8"], UNSCORED["int64"]) if task == "segmentation" else whole

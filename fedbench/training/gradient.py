@@ -9,6 +9,7 @@ from fedbench.algorithms.base import Objective
 from fedbench.data.augment import MinibatchDraws
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
+from fedbench.tasks.losses import Criterion
 from fedbench.training.backward import BackwardPass
 from fedbench.training.prepared import Transform
 from fedbench.training.seeding import seeded
@@ -21,6 +22,7 @@ def minibatch_gradient(
     rows: npt.NDArray[np.int64],
     transform: Transform,
     *,
+    criterion: Criterion,
     groups: tuple[int, ...],
     weight_decay: float,
     bf16: bool,
@@ -28,17 +30,18 @@ def minibatch_gradient(
     client: int,
     visit: int,
 ) -> float:
-    """Compute the gradient of the mean cross-entropy over a minibatch, into `model.gradient` on the active groups.
+    """Compute the gradient of the mean loss over a minibatch, into `model.gradient` on the active groups.
 
     The parameters do not change; running statistics change as in a training step. Augmentations and dropout depend on
     (seed, visit, client) alone.
 
     Args:
         model: has the parameters at which the gradient is taken.
-        inputs: uint8 [N, H, W, C] or int32 [N, L], the inputs of all clients, on the model's device.
-        labels: int64 [N], the labels of all clients, on the model's device.
+        inputs: uint8 [N, H, W, C], int32 [N, L] or float32 [N, ...], those of all clients, on the model's device.
+        labels: int64 [N], or as the task has them, the labels of all clients, on the model's device.
         rows: int64 [B], the minibatch's rows of `inputs`.
         transform: turns stored inputs into what the module takes.
+        criterion: the loss of the task.
         groups: the active layer groups.
         weight_decay: factor of an L2 penalty, whose gradient at the same parameters is added.
         bf16: whether the forward pass runs under bfloat16 autocast.
@@ -50,7 +53,9 @@ def minibatch_gradient(
         The mean loss over the minibatch, without the penalty.
     """
     device = model.vector.device
-    backward = BackwardPass(model, Objective(), groups, bf16)
+    objective = Objective()
+    objective.criterion = criterion
+    backward = BackwardPass(model, objective, groups, bf16)
     chosen = torch.from_numpy(rows).to(device)
     draws = MinibatchDraws(generator(seed, "augmentation", visit, client), [len(rows)])
     batch = transform(inputs.index_select(0, chosen), draws)

@@ -24,7 +24,7 @@ def gradient_norms(
     round_index: int,
     client: int,
 ) -> tuple[float, ...]:
-    """For each layer group, the L2 norm of the gradient of the mean cross-entropy at the model's parameters.
+    """For each layer group, the L2 norm of the gradient of the mean loss at the model's parameters.
 
     It is that of the plain loss, without what the method or a weight decay would add. The parameters do not change;
     running statistics change as in a training step. Arguments as for `train_client`.
@@ -46,6 +46,7 @@ def gradient_norms(
         labels,
         rows[first],
         transform,
+        criterion=settings.objective.criterion,
         groups=layout.all_groups,
         weight_decay=0.0,
         bf16=settings.bf16,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedbench.components.named_code import import_module
 from fedbench.errors import ConfigError
-from fedbench.tasks.kinds import TaskName
+from fedbench.tasks.kinds import TASKS, TaskName
 from fedbench.training.metric_names import (
     ALWAYS,
     EVALUATION_METRICS,
@@ -65,11 +65,10 @@ class EvaluationMetrics:
             outputs: float32, what the network puts out: [B, C], or as its task has it.
             labels: of the rows; int64 [B], or as its task has them.
         """
-        from fedbench.tasks.metrics import judged
+        from fedbench.tasks.metrics import judged, targets
 
-        values = judged(self._task, outputs)
-        targets = labels.long() if labels.dtype == torch.uint8 else labels
-        return tuple(_state(metric, values, targets) for metric in self._metrics.values())
+        values, whole = judged(self._task, outputs), targets(self._task, labels)
+        return tuple(_state(metric, values, whole) for metric in self._metrics.values())
 
     def figures(self, scores: Sequence[BatchScore]) -> dict[str, Any]:
         """The metrics of each split that was scored, by the columns of `rounds.parquet`.
@@ -104,6 +103,9 @@ def check_metrics(names: Sequence[str], classes: int, task: TaskName = "classifi
         ConfigError: a metric is of another task, cannot be made, fails, or its states cannot be put together.
     """
     wanted = [name for name in names if name != ALWAYS]
+    if ALWAYS in names and not TASKS[task].counts_hits:
+        allowed = ", ".join(METRICS_OF_TASK[task])
+        raise ConfigError(f"{KEY}: {ALWAYS}: says nothing of task={task}; allowed: {allowed}, or an import path")
     if not wanted:
         return
     from fedbench.tasks.metrics import judged

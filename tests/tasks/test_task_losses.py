@@ -8,8 +8,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fedbench.errors import ConfigError
 from fedbench.tasks.kinds import TASKS, TaskName
 from fedbench.tasks.losses import criterion_of, hits, loss_sum
+from fedbench.training.metrics import EvaluationMetrics, check_metrics
+from fedbench.training.scores import BatchScore
 
 B, C = 6, 4
 
@@ -100,3 +103,33 @@ def test_a_metric_is_better_in_its_direction_and_never_by_not_being_a_number() -
     assert accuracy.better(0.9, 0.8)
     assert not accuracy.better(math.nan, 0.1)
     assert not perplexity.reached(math.nan, 9.0)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64])
+def test_mean_iou_is_that_by_hand_over_the_pixels_that_count(dtype: torch.dtype) -> None:
+    outputs, labels = minibatch("segmentation")
+    counts, hit = labels != 255, outputs.argmax(1)
+    shares = []
+    for label in range(C):
+        both = ((hit == label) & (labels == label))[counts].sum()
+        either = ((hit == label) | (labels == label))[counts].sum()
+        shares.append(float(both / either))
+    stored = labels if dtype == torch.uint8 else labels.long().masked_fill(~counts, -100)
+    metrics = EvaluationMetrics(("mean_iou",), C, task="segmentation")
+    score = BatchScore(int(counts.sum()), 0.0, 0, states=metrics.states(outputs, stored))
+    assert metrics.figures([score]) == {"test_mean_iou": pytest.approx(np.mean(shares))}
+
+
+def test_class_255_of_labels_that_can_hold_more_counts() -> None:
+    labels = torch.tensor([[[255, 0]]])
+    outputs = torch.zeros(1, 300, 1, 2)
+    outputs[0, 0] = 1.0
+    metrics = EvaluationMetrics(("mean_iou",), 300, task="segmentation")
+    score = BatchScore(2, 0.0, 1, states=metrics.states(outputs, labels))
+    assert metrics.figures([score]) == {"test_mean_iou": pytest.approx(0.25)}
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_accuracy_of_a_task_without_hits_is_refused(task: TaskName) -> None:
+    with pytest.raises(ConfigError, match=f"accuracy: says nothing of task={task}; allowed: "):
+        check_metrics(("accuracy",), C, task)

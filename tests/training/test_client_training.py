@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
 from fedbench.algorithms.base import LocalContext, Objective
 from fedbench.algorithms.fedprox import Proximal
@@ -153,8 +154,8 @@ def test_an_objective_may_read_the_last_gradient_when_a_client_has_finished() ->
 def test_the_gradient_of_a_task_is_that_of_the_first_step() -> None:
     model, trained = flat(), flat()
     loss = minibatch_gradient(
-        model, TOKENS, LABELS, np.arange(8), lambda batch, _: batch.long(), groups=model.layout.all_groups,
-        weight_decay=0.5, bf16=False, seed=1, client=0, visit=0,
+        model, TOKENS, LABELS, np.arange(8), lambda batch, _: batch.long(), criterion=cross_entropy,
+        groups=model.layout.all_groups, weight_decay=0.5, bf16=False, seed=1, client=0, visit=0,
     )  # fmt: skip
     settings = LocalTraining(SGD(lr=1.0, weight_decay=0.5), Objective(), 8, epochs=1, steps=None, bf16=False, seed=1)
     result = train_client(

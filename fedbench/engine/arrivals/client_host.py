@@ -17,6 +17,7 @@ from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS
 from fedbench.randomness import generator
+from fedbench.tasks.losses import criterion_of
 from fedbench.training.gradient import minibatch_gradient
 from fedbench.training.local import LocalResult
 from fedbench.training.minibatches import epoch_sizes, nth_minibatch
@@ -133,6 +134,7 @@ class ArrivalHost(ClientHost):
             labels,
             chosen,
             self._transform,
+            criterion=criterion_of(spec.task.target),
             groups=order.groups,
             weight_decay=spec.weight_decay,
             bf16=spec.bf16,
