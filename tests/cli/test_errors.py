@@ -101,7 +101,7 @@ BAD = {
     "an occupied output directory": ((*INLINE, "{occupied}", "output.directory={root}"), "is not empty"),
     "nothing to list": (("list", "nonsense"), "nonsense: nothing to list by that name; allowed: algorithms, "),
     "nothing to count": (("cost", "rounds=abc"), "rounds=abc: must be a whole number"),
-    "no such data": (("data", "nonsense"), "nonsense: no such data set; allowed: ag-news, cifar10"),
+    "no such data": (("data", "nonsense"), "nonsense: no such data set; allowed: ag-news, breast-cancer, "),
     "unknown command": (("trane",), "No such command 'trane'"),
     "unknown option": (("run", "--fast"), "No such option: --fast"),
 }
