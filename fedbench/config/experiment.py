@@ -258,7 +258,7 @@ class ExperimentConfig(Section):
         data: The data set, and how it is divided over the clients.
         task: What is learned, which decides the loss and the metric that runs are judged by: classification (accuracy),
             multilabel (macro F1), regression (MAE), next_token (perplexity), or segmentation (mean IoU). null: what the
-            data have labels for. Text serves next_token by itself, and classes are taken as numbers by regression.
+            data have labels for. Text serves next_token by itself, and classes that are numbers serve regression.
         model: The network.
         local: What a client does in a round.
         algorithm: The federated method.

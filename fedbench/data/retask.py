@@ -1,6 +1,7 @@
 """Another task than the one that a data set is made for, where its rows allow it."""
 
 import hashlib
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -16,7 +17,7 @@ def with_task(data: FederatedData, task: TaskName | None) -> FederatedData:
 
     - next_token of text: the labels are the text itself, each token's label the one that follows it; padding does not
       count. The classes of the texts are forgotten.
-    - regression of data with classes: the number of a row's class, or the one it stands for, is its target.
+    - regression of data whose classes are numbers (ratings, counts): the number of a row's class is its target.
     - All else is refused.
 
     Args:
@@ -30,10 +31,11 @@ def with_task(data: FederatedData, task: TaskName | None) -> FederatedData:
         return data
     if task == "next_token" and data.kind == "text":
         return _changed(data, task, _next_tokens, class_names=())
-    if task == "regression" and data.task == "classification":
+    numbers = numbers_of_classes(data)
+    if task == "regression" and numbers is not None:
         return _changed(data, task, _as_targets, class_names=("class",))
     possible = {"next_token"} if data.kind == "text" else set()
-    possible |= {"regression"} if data.task == "classification" else set()
+    possible |= set() if numbers is None else {"regression"}
     allowed = " or ".join(sorted({data.task} | possible))
     raise ConfigError(
         f"task={task}: {data.name} is {data.kind} data with labels for {data.task}; allowed: {allowed}, or leave it out"
@@ -60,10 +62,22 @@ def _changed(
     )
 
 
+def numbers_of_classes(data: FederatedData) -> tuple[float, ...] | None:
+    """The number that each class of a classification stands for; None where classes are no numbers."""
+    if data.task != "classification":
+        return None
+    if data.class_values is not None:
+        return data.class_values
+    try:
+        values = tuple(map(float, data.class_names))
+    except ValueError:
+        return None
+    return values if all(map(math.isfinite, values)) else None
+
+
 def _as_targets(split: Split, data: FederatedData) -> Split:
-    """The number of each row's class, or the number that it stands for, as its one target, float32 [N, 1]."""
-    values = np.arange(data.classes) if data.class_values is None else np.array(data.class_values)
-    return replace(split, labels=values.astype(np.float32)[split.labels][:, None])
+    """The number that each row's class stands for as its one target, float32 [N, 1]."""
+    return replace(split, labels=np.array(numbers_of_classes(data), np.float32)[split.labels][:, None])
 
 
 def _next_tokens(split: Split, data: FederatedData) -> Split:

@@ -105,6 +105,13 @@ def test_classes_serve_as_numbers_and_nothing_else_changes_its_task() -> None:
         with_task(regression(), "classification")
 
 
+def test_classes_that_are_no_numbers_are_no_targets() -> None:
+    with pytest.raises(ConfigError, match=r"task=regression: made is text data .* allowed: classification or next_to"):
+        with_task(texts(), "regression")
+    ratings = with_task(replace(texts(), class_names=("1.5", "4")), "regression")
+    assert set(ratings.train.labels[:, 0].tolist()) == {1.5, 4.0}
+
+
 def test_regressions_are_divided_by_ranges_of_the_target_with_as_many_rows_each() -> None:
     data = regression()
     strata = strata_of(data)
