@@ -224,7 +224,7 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         ConfigError: a part of another type, or values of another shape or type than the parameters', or not finite.
     """
     owner = f"algorithm.name={method.name}"
-    _of_type(method.objective(), Objective, f"{owner}: objective")
+    objective_of(method)
     if isinstance(method, AsyncAlgorithm):
         _check_machine(method, method.count_workers(cohort_size, population))
         return
@@ -273,6 +273,15 @@ def check_method(method: Algorithm, layout: ParameterLayout, cohort_size: int, p
         case "mean":
             method_name, combined = "combine", rule.combine(previous, np.zeros(size), context)
     _check_values(combined, size, f"{owner}: {name}.{method_name}")
+
+
+def objective_of(method: Algorithm) -> Objective:
+    """A new local objective of a method.
+
+    Raises:
+        ConfigError: `objective` returned something else.
+    """
+    return _of_type(method.objective(), Objective, f"algorithm.name={method.name}: objective")
 
 
 def _check_scales(method: Algorithm, owner: str) -> None:

@@ -12,7 +12,7 @@ from torch import nn
 from fedbench.accounting.memory import peak_training_bytes
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
-from fedbench.experiment.contracts import cohorts
+from fedbench.experiment.contracts import cohorts, objective_of
 from fedbench.models.base import LayerGroup, Task
 from fedbench.models.frozen_base import FrozenBase
 from fedbench.models.groups import derive_layer_groups
@@ -35,7 +35,7 @@ class TrainingMemory:
         task: the learning task, which has the shape of the data.
         base: what of the network is never trained; None: all of it is.
         """
-        objective = config.method.objective()
+        objective = objective_of(config.method)
         vectors = len(objective.channels) + len(objective.keeps) + objective.working_vectors + objective.corrects
         vectors += 2 * config.chosen_exchange.keeps_layers  # what a client keeps, and what it starts from
         self._kept = BYTES_PER_VALUE * layout.size * vectors
@@ -97,12 +97,13 @@ def client_limits(
     Raises:
         ConfigError: a device has too little memory for what its client would train.
     """
+    if world is None:
+        return config.participation.limits(config.data.clients, config.seed, layout)
     memory = TrainingMemory(config, layout, task, base)
-    if world is not None and config.participation.by_memory:
+    if config.participation.by_memory:
         return memory_limits(world, memory, sizes, layout)
     limits = config.participation.limits(config.data.clients, config.seed, layout)
-    if world is not None:
-        check_device_memory(config, world, memory, sizes, layout, rounds, limits)
+    check_device_memory(config, world, memory, sizes, layout, rounds, limits)
     return limits
 
 
