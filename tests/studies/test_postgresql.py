@@ -3,7 +3,6 @@
 import json
 import multiprocessing
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -136,10 +135,7 @@ def test_connections_are_given_back_when_the_study_is_done(server: PostgresqlSer
     url = server.make_database("connected")
     result = run_study(storage=url, pruner=PRUNER, budget={"trials": 1})
     used_by = "SELECT count(*) FROM pg_stat_activity WHERE datname = 'connected'"
-    given_up_at = time.monotonic() + PATIENCE
-    while server.query("postgres", used_by) != [(0,)]:  # the server takes a moment to notice
-        assert time.monotonic() < given_up_at
-        time.sleep(0.05)
+    wait_until(lambda: server.query("postgres", used_by) == [(0,)], "a connection is still open")
     assert len(result.study.trials) == 1  # what it returned can be asked all the same
     assert server.query("postgres", used_by) == [(1,)]
 
