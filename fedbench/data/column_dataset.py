@@ -151,7 +151,7 @@ class ColumnDataset(Dataset):
 
 
 def split_roles(splits: Mapping[str, Sequence[Any]], place: str, test_fraction: float | None) -> tuple[list[str], str]:
-    """Which splits are read, as which: the training split, the test split, and the validation split.
+    """The splits that are read as the training split, the test split, and the validation split.
 
     Without a test split the validation split serves as one, unless rows are to be held out of the training split.
 

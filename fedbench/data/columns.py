@@ -1,4 +1,4 @@
-"""Which columns of a table are a row's inputs, its label and its owner, and what they hold."""
+"""The columns of a table that are a row's inputs, its label and its owner, and what they hold."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -209,7 +209,7 @@ def memory_limits(world: World, memory: TrainingMemory, sizes: Sequence[int], la
 
 
 def fitting_windows(groups: int, fits: Callable[[tuple[int, ...]], bool]) -> tuple[tuple[int, ...], ...]:
-    """From each layer group on, the most consecutive ones that fit, after the last from the first again.
+    """For each layer group, the most consecutive groups from it on that fit; after the last comes the first again.
 
     Args:
         groups: M, the number of layer groups.

@@ -111,7 +111,7 @@ class DayNight(Availability):
 
 
 class Trace(Availability):
-    """As a Parquet file has it: columns `client`, `start` and `end`, one row for each time that a client is on.
+    """Times from a Parquet file: columns `client`, `start` and `end`, one row for each time that a client is on.
 
     A client without a row is never on.
 

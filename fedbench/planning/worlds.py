@@ -38,7 +38,7 @@ class Work:
 
 @dataclass(frozen=True)
 class ClientTimes:
-    """Where the virtual time of a client's work went, and its energy.
+    """The parts of the virtual time of a client's work, and its energy.
 
     Attributes:
         start: time of the virtual clock at which it began, in seconds.

@@ -36,7 +36,7 @@ class DispatchedTask:
     times: ClientTimes | None = None
 
     def times_at_end(self, status: str, world: World | None) -> ClientTimes | None:
-        """Where the task's virtual time went, as it ended; None where no profile is set.
+        """The parts of the task's virtual time, as it ended; None where no profile is set.
 
         A task that failed, or whose client dropped out while it was on, counts with its download alone.
 
