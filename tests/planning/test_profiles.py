@@ -1,10 +1,11 @@
 """Profiles of devices: the shipped table, own ones, mixtures, and what is refused."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from fedbench.config.device_table import shipped_table
+from fedbench.config.device_table import TABLE, shipped_table
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import digest
 from fedbench.errors import ConfigError
@@ -23,6 +24,19 @@ def test_each_shipped_device_goes_with_each_link_and_names_its_source(device: st
     profile = section(f"{device}+{link}").profile(f"{device}+{link}")
     assert profile.device.source
     assert profile.link.source
+
+
+def test_each_computed_figure_is_what_the_formula_beside_it_gives() -> None:
+    """A line such as `joules_per_flop: 3.611e-10  # = 12.7 W / 35.169e9 FLOP/s`, to the four digits that it has."""
+    lines = re.findall(r"^ +(\w+): (\S+)  # = (.+)$", TABLE.read_text(), re.MULTILINE)
+    for name, figure, formula in lines:
+        left, *rest = re.findall(r"[*/](?= \d)|[\d.]+(?:e[+-]?\d+)?(?= |$)", formula)
+        value = float(left)
+        for sign, factor in zip(rest[::2], rest[1::2], strict=True):
+            value = value * float(factor) if sign == "*" else value / float(factor)
+        assert float(figure) == pytest.approx(value, rel=5e-4), f"{name}: {figure} # = {formula}"
+    energies = [key for kind in shipped_table().values() for part in kind.values() for key in part if "joules" in key]
+    assert [name for name, _, _ in lines if "joules" in name] == energies
 
 
 def test_a_configuration_holds_the_figures_of_what_it_names(tmp_path: Path) -> None:
