@@ -90,8 +90,8 @@ class Activations(AnalysisSettings):
         return self._analysis(models, names[0], results)
 
     def _layer_names(self, model: RecordedModel) -> list[str]:
-        if model.experiment.problem.federation.data.kind != "image":
-            raise ConfigError(f"{model.label}: activation maximisation draws images, and the run is on texts")
+        if (kind := model.experiment.problem.federation.data.kind) != "image":
+            raise ConfigError(f"{model.label}: activation maximisation draws images, and the run is on {kind} data")
         groups = group_layers(model.build().module, model)
         return chosen_layers(groups, self.layers, model.label)
 

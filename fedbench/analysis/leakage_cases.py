@@ -145,7 +145,8 @@ class Cases:
         problem = experiment.problem
         if problem.federation.data.kind != "image":
             raise ConfigError(
-                f"{model.label}: {problem.federation.data.name} is text; images alone can be reconstructed"
+                f"{model.label}: {problem.federation.data.name} is {problem.federation.data.kind} data; images alone "
+                "can be reconstructed"
             )
         self._experiment, self._problem, self._device, self._seed = experiment, problem, device, seed
         self._messages = kept_messages(experiment.directory)

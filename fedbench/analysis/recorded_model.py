@@ -15,7 +15,6 @@ from fedbench.checkpoints.files import MANIFEST, Checkpoint, Checkpoints
 from fedbench.components.own_code import changed_parts
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.merge import merged, parse_overrides
-from fedbench.data.augment import prepare
 from fedbench.data.base import Split
 from fedbench.engine.device_rows import host_tensors
 from fedbench.errors import ConfigError, DataError
@@ -34,6 +33,7 @@ from fedbench.records.run_directory import MODEL
 from fedbench.system.home import expanded
 from fedbench.system.regular_files import read_regular
 from fedbench.training.evaluation import recalibrate
+from fedbench.training.prepared import Transform, transform_of
 
 
 class RecordedExperiment:
@@ -113,15 +113,18 @@ class RecordedExperiment:
             rows: int64 [B].
 
         Returns:
-            float32 [B, C, H, W] of images, normalised as in the run; int64 [B, L] of texts.
+            float32 [B, C, H, W] of images and [B, ...] of arrays, normalised as in the run; int64 [B, L] of texts.
         """
         return self.transform(torch.from_numpy(np.ascontiguousarray(split.inputs[rows])))
 
+    @cached_property
+    def _as_taken(self) -> Transform:
+        spec = self.problem.spec
+        return transform_of(self.problem.federation.data.kind, spec.mean, spec.std)
+
     def transform(self, batch: Tensor, _draws: object = None) -> Tensor:
-        """Stored inputs (uint8 [B, H, W, C], or int32 [B, L]) as the network takes them, without augmentation."""
-        if self.problem.federation.data.kind == "text":
-            return batch.long()
-        return prepare(batch, None, self.problem.spec.mean, self.problem.spec.std, None)
+        """Stored inputs (as `fedbench.data.base.Split` has them) as the network takes them, without augmentation."""
+        return self._as_taken(batch, None)
 
     def final_model(self) -> "RecordedModel":
         """The global model with which the run ended.

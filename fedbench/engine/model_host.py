@@ -3,13 +3,10 @@
 import gc
 import resource
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from torch import Tensor
 
-from fedbench.data.arrays import ArrayScaling
-from fedbench.data.augment import MinibatchDraws, prepare
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.byzantine import ByzantineClients
 from fedbench.engine.client_message import MessageMemory
@@ -28,7 +25,7 @@ from fedbench.errors import LostDevice
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
-from fedbench.training.prepared import Transform
+from fedbench.training.prepared import transform_of
 from fedbench.training.scores import ScoredSplit
 
 
@@ -72,7 +69,7 @@ class ModelHost:
         self._scored: dict[ScoredSplit, tuple[Tensor, Tensor]] = {"test": host_tensors(data.test)}
         if data.validation is not None:
             self._scored["validation"] = host_tensors(data.validation)
-        self._transform = self._make_transform(data.kind)
+        self._transform = transform_of(data.kind, spec.mean, spec.std, spec.augmentation, self._device)
         self._training = local_training(spec)
         self._byzantine = ByzantineClients(spec)
         self._slots: list[ClientSlot] = []
@@ -93,13 +90,6 @@ class ModelHost:
         total = torch.cuda.get_device_properties(self._device).total_memory
         room = total * memory_fraction(self._spec.gpu_fraction, total)
         return GatheredRows(data.train, self._rows, self._device, int(room * SHARE_FOR_ROWS))
-
-    def _make_transform(self, kind: str) -> Transform:
-        if kind == "text":
-            return lambda batch, draws: batch.long()
-        if kind == "array":
-            return ArrayScaling(self._spec.mean, self._spec.std, self._device)
-        return partial(_prepare, self._spec)
 
     def _training_rows(self, client: int) -> ClientRows:
         """What a client trains on; an attacker may have given its rows other labels."""
@@ -181,7 +171,3 @@ class ModelHost:
         if self._device.type == "cuda":
             return torch.cuda.max_memory_reserved(self._device)
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _prepare(spec: HostSpec, batch: Tensor, draws: MinibatchDraws | None) -> Tensor:
-    return prepare(batch, spec.augmentation if draws is not None else None, spec.mean, spec.std, draws)

@@ -7,7 +7,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fedbench.data.augment import MinibatchDraws
+from fedbench.data.arrays import ArrayScaling
+from fedbench.data.augment import MinibatchDraws, prepare
+from fedbench.data.augmentation import Augmentation
+from fedbench.data.base import InputKind
 
 Transform = Callable[[Tensor, MinibatchDraws | None], Tensor]
 """Turns stored inputs into what the module takes; None: without augmentation."""
@@ -27,6 +30,29 @@ WIDENING = {torch.uint8: 4, torch.int32: 2}
 
 ALIGNMENT = 64
 """Bytes to whose multiples PyTorch aligns new tensors. Kernels may round otherwise where a tensor starts elsewhere."""
+
+
+def transform_of(
+    kind: InputKind,
+    mean: tuple[float, ...] | None,
+    std: tuple[float, ...] | None,
+    augmentation: Augmentation | None = None,
+    device: torch.device | None = None,
+) -> Transform:
+    """What turns stored inputs of a kind of data into what a module takes.
+
+    Args:
+        kind: "image": uint8 [B, H, W, C] becomes float32 [B, C, H, W]. "text": token ids become int64. "array": float32
+            keeps its shape.
+        mean, std: by which images and arrays are normalised (`FederatedData`); both None: they are not.
+        augmentation: the random changes to images, where there are draws; None: none.
+        device: of the inputs; None: the CPU.
+    """
+    if kind == "text":
+        return lambda batch, draws: batch.long()
+    if kind == "array":
+        return ArrayScaling(mean, std, device)
+    return lambda batch, draws: prepare(batch, augmentation if draws is not None else None, mean, std, draws)
 
 
 def prepared_minibatches(

@@ -26,11 +26,13 @@ class Drawn(Dataset):
     Attributes:
         of: the task.
         test_is_train: whether the test split has the training rows.
+        scaled: whether arrays are normalised.
     """
 
     name: str = "small_tasks:Drawn"
     of: TaskName = "classification"
     test_is_train: bool = False
+    scaled: bool = False
 
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """Draw the rows."""
@@ -44,8 +46,8 @@ class Drawn(Dataset):
             train=train,
             test=train if self.test_is_train else test,
             class_names=tuple(f"name{number}" for number in range(names[self.of])),
-            mean=None,
-            std=None,
+            mean=(0.5, 0.0, -0.5, 0.0) if self.scaled else None,
+            std=(2.0, 1.0, 1.0, 0.5) if self.scaled else None,
             vocabulary_size=TOKENS if kind == "text" else 0,
             padding_index=-1,
             source="drawn",
