@@ -48,7 +48,7 @@ from fedbench.planning.schedules import Schedule
 from fedbench.protocol.compression import Compression
 from fedbench.protocol.update_pipeline import UpdatePipeline
 from fedbench.tasks.kinds import TaskName
-from fedbench.training.metric_names import ALWAYS, check_names
+from fedbench.training.metric_names import check_names
 from fedbench.training.optimizers import LearningRate, Optimizer
 
 
@@ -69,9 +69,8 @@ AnyLearningRate = Annotated[SerializeAsAny[LearningRate], _component("lr_schedul
 
 
 def _as_list(value: object) -> object:
-    """One name as a list of names, of which the built-in accuracy is left out, since every evaluation has it."""
-    names = [value] if isinstance(value, str) else value
-    return [name for name in names if name != ALWAYS] if isinstance(names, list | tuple) else names
+    """One name as a list of names."""
+    return [value] if isinstance(value, str) else value
 
 
 def _whole_or_auto(value: object) -> object:

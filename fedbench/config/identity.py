@@ -5,6 +5,8 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from fedbench.training.metric_names import ALWAYS
+
 PLACES = ("runtime", "tracking", "output")
 """Sections on places and speed, which do not change results."""
 
@@ -55,6 +57,8 @@ def what_matters(config: Mapping[str, Any]) -> dict[str, Any]:
     if not _measures_something(kept.get(ANALYSIS)):
         kept.pop(ANALYSIS, None)
     kept = {key: value for key, value in kept.items() if (key, value) not in WITHOUT_EFFECT_ALONE}
+    if isinstance(scored := kept.get(EVALUATION), Mapping) and isinstance(names := scored.get("metrics"), list):
+        kept[EVALUATION] = {**scored, "metrics": [name for name in names if name != ALWAYS]}
     for section, key, value in WITHOUT_EFFECT:
         if isinstance(options := kept.get(section), Mapping):
             kept[section] = _without(options, key, value)

@@ -7,6 +7,7 @@ from fedbench.engine.client_scoring import NOT_SCORED, ClientScoring
 from fedbench.engine.probing import Probing
 from fedbench.errors import ConfigError
 from fedbench.tasks.kinds import TaskName
+from fedbench.training.metric_names import ALWAYS
 
 
 def compares_updates(config: ExperimentConfig) -> bool:
@@ -51,9 +52,10 @@ def check_measures(config: ExperimentConfig, rounds: int) -> None:
             )
     if config.analysis.cka:
         check_library("cka", "analysis", f"analysis.cka={list(config.analysis.cka)}")
-    if config.evaluation.metrics and isinstance(config.method, Local):
+    wanted = [name for name in config.evaluation.metrics if name != ALWAYS]
+    if wanted and isinstance(config.method, Local):
         raise ConfigError(
-            f"evaluation.metrics={list(config.evaluation.metrics)}: algorithm.name=local has a model for each client, "
+            f"evaluation.metrics={wanted}: algorithm.name=local has a model for each client, "
             "whose accuracies are averaged, and none that the metrics could be of; leave it out"
         )
     slots = config.runtime.slots

@@ -11,6 +11,7 @@ from rich.console import Console
 from small_tasks import config
 
 from fedbench.cli.terminal import Progress
+from fedbench.errors import ConfigError
 from fedbench.experiment.result import Result
 from fedbench.experiment.run import resume, run
 from fedbench.records.headline import task_of
@@ -49,6 +50,12 @@ def test_a_run_leaves_the_figures_of_its_task_and_no_other_ones(task: TaskName) 
     recorded = read_run(result.directory)
     assert (recorded.task, task_of(recorded.rounds)) == (task, task)
     assert recorded.rounds.equals(rounds)
+
+
+@pytest.mark.parametrize("task", ["multilabel", "regression"])
+def test_an_accuracy_is_refused_where_the_task_has_none(task: TaskName) -> None:
+    with pytest.raises(ConfigError, match=f"evaluation.metrics: accuracy: says nothing of task={task}"):
+        run(config(task, "evaluation.metrics=[accuracy]"))
 
 
 def test_a_run_of_classification_leaves_no_word_of_tasks() -> None:
