@@ -26,6 +26,8 @@ BUILTIN: dict[str, dict[str, str]] = {
         "breast-cancer": "fedbench.data.sklearn_tables:BreastCancer",
         "diabetes": "fedbench.data.sklearn_tables:Diabetes",
         "california-housing": "fedbench.data.sklearn_tables:CaliforniaHousing",
+        "co2": "fedbench.data.statsmodels_series:Co2",
+        "macrodata": "fedbench.data.statsmodels_series:Macrodata",
         "images": "fedbench.data.parquet_images:ParquetImages",
         "parquet": "fedbench.data.parquet_dataset:ParquetDataset",
         "csv": "fedbench.data.csv_dataset:CsvDataset",

@@ -1,14 +1,15 @@
 """Base class of data sets, and the arrays that they load."""
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from fedbench.components.base import Component
+from fedbench.data.moments import moments
 from fedbench.tasks.kinds import TaskName
 
 IntArray = npt.NDArray[np.int64]
@@ -63,6 +64,11 @@ class FederatedData:
         class_values: of a classification the number that each class stands for, which is the target if the task is a
             regression; None: its index.
         tokenizer: identifies the tokenizer of a model folder by which texts were cut into tokens; "": there is none.
+        rows_overlap: whether rows beside each other hold the same measurements, as windows of a series do; rows that
+            are drawn at random for validation would hold what others train on, and are refused.
+        scaling_axis: of arrays [N, ...], the axis by whose entries `mean` and `std` were taken of the training rows, as
+            `fedbench.data.moments` takes them; they are taken again where rows are held out. None: they are given.
+        remarks: what a user should know of where the rows come from, one line each.
     """
 
     name: str
@@ -83,6 +89,16 @@ class FederatedData:
     task: TaskName = "classification"
     class_values: tuple[float, ...] | None = None
     tokenizer: str = ""
+    rows_overlap: bool = False
+    scaling_axis: int | None = None
+    remarks: tuple[str, ...] = ()
+
+    def scaled_without(self, held: IntArray) -> Self:
+        """The data with `mean` and `std` of all training rows but some, where they are taken of training rows."""
+        if self.scaling_axis is None:
+            return self
+        mean, std = moments(np.delete(self.train.inputs, held, axis=0), self.scaling_axis)
+        return replace(self, mean=mean, std=std)
 
     @property
     def scored_rows(self) -> dict[Literal["test", "validation"], int]:

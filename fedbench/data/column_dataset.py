@@ -40,12 +40,14 @@ class TableSource:
         files: all files that are read, in a fixed order.
         layout: which file belongs to which split, and what else the result depends on; plain JSON values.
         tables: called to open the tables of each split.
+        remarks: as in `FederatedData`.
     """
 
     description: str
     files: tuple[Path, ...]
     layout: Mapping[str, Any]
     tables: Callable[[], Tables]
+    remarks: tuple[str, ...] = ()
 
 
 class ColumnDataset(Dataset):
@@ -146,7 +148,7 @@ class ColumnDataset(Dataset):
 
         entry = cached(self.name.partition(":")[0], source.files, parameters, build)
         described = f"{source.description} ({entry.facts['columns']})"
-        data = assembled(self.name, entry, described, test_fraction=test_fraction, seed=seed)
+        data = assembled(self.name, entry, described, test_fraction=test_fraction, seed=seed, remarks=source.remarks)
         return data if tokenizer is None else replace(data, tokenizer=tokenizer.digest)
 
 
@@ -203,7 +205,9 @@ def facts_of(rows: ColumnRows) -> dict[str, Any]:
     return facts | {"content": digest.hexdigest(), "test_rows_in_train": shared, "scaling": scaling}
 
 
-def assembled(name: str, entry: Entry, source: str, *, test_fraction: float | None, seed: int) -> FederatedData:
+def assembled(
+    name: str, entry: Entry, source: str, *, test_fraction: float | None, seed: int, remarks: tuple[str, ...] = ()
+) -> FederatedData:
     """The data of a cache entry; where it has no test split, one is held out.
 
     Rows are held out in the same share of every natural client, or else of every class, or else at random.
@@ -212,6 +216,7 @@ def assembled(name: str, entry: Entry, source: str, *, test_fraction: float | No
         name: of the data set, as configured.
         entry: arrays as `read_rows` gives them, and facts as `facts_of`.
         source: for the data's description.
+        remarks: as in `FederatedData`.
     """
     facts = entry.facts
     train, test = _split(entry, "train"), _split(entry, "test")
@@ -245,6 +250,8 @@ def assembled(name: str, entry: Entry, source: str, *, test_fraction: float | No
         test_split_by_seed=held_out,
         test_rows_in_train=facts["test_rows_in_train"],
         class_values=None if facts["numbers"] is None else tuple(facts["numbers"]),
+        scaling_axis=facts["axis"] if facts["kind"] == "array" else None,
+        remarks=remarks,
     )
 
 

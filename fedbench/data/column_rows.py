@@ -1,5 +1,6 @@
 """A data set's splits, read from the columns of tables: inputs, labels, owners, and what was found of them."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -76,17 +77,19 @@ def read_rows(tables: Tables, columns: ChosenColumns, images: ImageKind, texts: 
             )
     tables = {split: [table for table in parts if table.rows] for split, parts in tables.items()}
     rows = ColumnRows({})
-    rule = label_rule(tables["train"], columns) if columns.labels else None
     if columns.content == "image":
         _read_images(rows, tables, columns.inputs[0], images)
     elif columns.content == "text":
-        _read_texts(rows, tables, columns.inputs[0], texts, sequences=rule is None)
+        _read_texts(rows, tables, columns.inputs[0], texts, sequences=not columns.labels)
     else:
         _read_arrays(rows, tables, columns)
-    if rule is not None:
-        _read_labels(rows, tables, rule)
     if columns.owner is not None:
         _read_owners(rows, tables, columns.owner)
+    if columns.labels:
+        # What a label column lacks is told before what its values are not: a fault of one row explains the other.
+        for table in itertools.chain(*tables.values()):
+            table.refuse_missing(columns.labels)
+        _read_labels(rows, tables, label_rule(tables["train"], columns))
     return rows
 
 

@@ -147,6 +147,17 @@ class ColumnTable(ABC):
             kind = kind.storage_type
         return kind.value_type if pa.types.is_dictionary(kind) else kind
 
+    def refuse_missing(self, columns: Sequence[str]) -> None:
+        """Refuse a row without a value in one of some columns; of encoded files nothing is read.
+
+        Raises:
+            DataError: names the row and the column.
+        """
+        for column in columns:
+            if not is_encoded(self.kind(column)):
+                for first, array in self.arrays(column):
+                    self._refuse_nulls(array, column, first)
+
     def _refuse_nulls(self, array: pa.Array, column: str, first: int) -> None:
         if array.null_count:
             row = first + int(np.argmax(array.is_null().to_numpy(zero_copy_only=False)))

@@ -186,6 +186,8 @@ def _found_inputs(table: ColumnTable, free: list[str]) -> tuple[str, ...]:
     numbers = [name for name in free if content_of(table, name) in NUMBERS]
     if numbers and len(numbers) == len(free):
         return tuple(numbers)
+    for name in free:
+        _refuse_empty(table, name)
     held = ", ".join(f"{name} ({table.kind(name)})" for name in free[:SHOWN]) or "none"
     raise DataError(
         f"{table.place}: it is not clear which columns are the inputs; beside label and owner there are: {held}; set"
@@ -197,6 +199,7 @@ def _checked_inputs(table: ColumnTable, chosen: tuple[str, ...], several: bool) 
     """What the columns of inputs hold, if they can be inputs."""
     for name in chosen:
         content = content_of(table, name)
+        _refuse_empty(table, name)
         if content in ("other", "texts"):
             raise DataError(
                 f"{table.place}: column {name!r} is {_shown(table, name)}, which cannot be inputs; images, strings,"
@@ -208,6 +211,13 @@ def _checked_inputs(table: ColumnTable, chosen: tuple[str, ...], several: bool) 
                 " or of lists of numbers; an image or a text stands alone: data.dataset.inputs=COLUMN"
             )
     return content_of(table, chosen[0])
+
+
+def _refuse_empty(table: ColumnTable, column: str) -> None:
+    if pa.types.is_null(table.kind(column)):
+        raise DataError(
+            f"{table.place}: column {column!r} is empty in every row; name the inputs without it (data.dataset.inputs)"
+        )
 
 
 def _shown(table: ColumnTable, column: str) -> str:

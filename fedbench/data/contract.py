@@ -86,7 +86,7 @@ def remarks_on(data: FederatedData, least_overlap: float = 0.0) -> tuple[str, ..
     Args:
         least_overlap: share of the test rows that must be training rows, too, to be worth a line.
     """
-    lines = []
+    lines = [f"{data.name}: {remark}" for remark in data.remarks]
     for name, split in (("training", data.train), ("test", data.test)):
         if data.task != "classification":
             continue

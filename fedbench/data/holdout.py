@@ -26,10 +26,12 @@ def with_validation(data: FederatedData, fraction: float, seed: int) -> Federate
         seed: seed of the draw.
 
     Raises:
-        ConfigError: a fraction for data with a validation split of their own, or one so small that no row is held out.
+        ConfigError: a fraction for data with a validation split of their own or with rows that overlap, or one so small
+            that no row is held out.
     """
     if not fraction:
         return data
+    refuse_overlapping_rows(data, "data.validation_fraction", fraction)
     if data.validation is not None:
         raise ConfigError(
             f"data.validation_fraction={fraction:g} has no effect: {data.name} has a validation split of its own"
@@ -39,7 +41,7 @@ def with_validation(data: FederatedData, fraction: float, seed: int) -> Federate
     kept, held = hold_out(groups, fraction, seed, "data.validation_fraction", VALIDATION_DRAW)
     digest = hashlib.sha256(json.dumps([data.fingerprint, "validation", fraction, seed]).encode())
     return replace(
-        data,
+        data.scaled_without(held),
         train=_select(train, kept),
         validation=_select(train, held),
         validation_by_seed=True,
@@ -107,6 +109,23 @@ def refuse_test_fraction(name: str, test_fraction: float | None) -> None:
     """
     if test_fraction is not None:
         raise ConfigError(f"data.test_fraction has no effect: {name} has a test split of its own")
+
+
+def refuse_overlapping_rows(data: FederatedData, key: str, fraction: float) -> None:
+    """Refuse to draw rows at random from windows of a series that overlap: what is held out would be trained on.
+
+    Args:
+        key, fraction: of the configuration, for the message.
+
+    Raises:
+        ConfigError: the rows overlap.
+    """
+    if data.rows_overlap:
+        raise ConfigError(
+            f"{key}={fraction:g}: the windows of {data.name} overlap, so that rows drawn at random would hold what"
+            " others train on; hold out the last part of the time (data.dataset.validation), or set"
+            " data.dataset.stride to the steps of a whole window"
+        )
 
 
 def require_rows(rows: int, name: str) -> None:

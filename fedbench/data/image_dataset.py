@@ -181,6 +181,7 @@ class ImageDataset(Dataset):
             data,
             test_split_by_seed="test_images" not in entry.arrays,
             test_rows_in_train=entry.facts["test_rows_in_train"],
+            remarks=source.remarks,
         )
 
     def outline(self) -> FederatedData | None:

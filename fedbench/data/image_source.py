@@ -7,7 +7,7 @@ from typing import Any
 
 from fedbench.data.decode import ImageKind
 from fedbench.data.parquet import ImageRows, read_images
-from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies
+from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies, unread_beside
 from fedbench.errors import DataError
 
 
@@ -36,12 +36,14 @@ class ImageSource:
         read: called to read the splits.
         layout: which file belongs to which split and class, and what else the result depends on beside the contents of
             the files; plain JSON values.
+        remarks: as in `FederatedData`.
     """
 
     description: str
     files: tuple[Path, ...]
     read: Callable[[], ImageSplits]
     layout: Mapping[str, Any] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 def parquet_source(
@@ -96,7 +98,8 @@ def parquet_source(
     layout = {"format": "parquet", "train": len(train), "test": len(test)}
     if validation:
         layout["validation"] = len(validation)
-    return ImageSource(description, (*train, *test, *validation), read, layout)
+    files = (*train, *test, *validation)
+    return ImageSource(description, files, read, layout, unread_beside(files))
 
 
 def _choose(

@@ -9,7 +9,7 @@ from pydantic import Field
 from fedbench.data.column_dataset import SPLITS, ColumnDataset, TableSource, split_roles
 from fedbench.data.column_rows import Tables
 from fedbench.data.column_table import ColumnTable
-from fedbench.data.parquet_files import find_splits, only_file, refuse_copies
+from fedbench.data.parquet_files import find_splits, only_file, refuse_copies, unread_beside
 from fedbench.data.parquet_table import ParquetTable
 from fedbench.data.root import missing, require_root
 
@@ -79,4 +79,4 @@ def located(
 
     layout = {"format": suffix, **{role: len(paths) for role, paths in chosen.items()}}
     kind = {".parquet": "Parquet", ".csv": "CSV"}[suffix]
-    return TableSource(f"{kind} in {place.resolve().name}/{note}", files, layout, tables)
+    return TableSource(f"{kind} in {place.resolve().name}/{note}", files, layout, tables, unread_beside(files))

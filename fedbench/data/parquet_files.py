@@ -29,6 +29,9 @@ SPLIT_NAMES = {
     "dev": "validation",
 }
 
+SHOWN = 5
+"""Files that a line names at most."""
+
 _SHARD = re.compile(r"(?<!\d)(\d+)[-_.]of[-_.](\d+)(?!\d)")
 _NUMBERED = re.compile(r"(?:[a-z]+[-_.])?(\d+)")
 
@@ -62,6 +65,17 @@ def only_file(folder: Path, suffix: str) -> SplitFiles:
     """The only file with a suffix in a folder, as the training split; empty where there are none or several."""
     files = _files_in(folder, suffix) if folder.is_dir() else []
     return {"train": (files[0],)} if len(files) == 1 else {}
+
+
+def unread_beside(files: Sequence[Path]) -> tuple[str, ...]:
+    """A remark on files of the same kind that lie beside those of a data set and are not read; () without any."""
+    read = set(files)
+    folders = dict.fromkeys((file.parent, file.suffix) for file in files)
+    others = [file.name for folder, suffix in folders for file in _files_in(folder, suffix) if file not in read]
+    if not others:
+        return ()
+    names = ", ".join(others[:SHOWN]) + (", ..." if len(others) > SHOWN else "")
+    return (f"not read, since no split that is used has such a name: {names}",)
 
 
 def refuse_copies(files: Sequence[Path]) -> None:

@@ -15,7 +15,7 @@ from fedbench.data.cache import cached
 from fedbench.data.column_dataset import SPLITS, assembled, facts_of, split_roles
 from fedbench.data.column_rows import ColumnRows
 from fedbench.data.holdout import DEFAULT_TEST_FRACTION
-from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies
+from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies, unread_beside
 from fedbench.data.parquet_table import ParquetTable
 from fedbench.data.root import missing, require_root
 from fedbench.data.sequences import character_vocabulary, next_token_rows, require_sequences, token_texts
@@ -86,7 +86,8 @@ class Shakespeare(Dataset):
         entry = cached(self.folders[0], tuple(itertools.chain(*chosen.values())), parameters, build)
         held = "" if share is None else f", the last {share:g} of each client's text held out as the test split"
         source = f"the text in {folder.name}/{note}, natural clients: {entry.facts['clients']}{held}"
-        return assembled(self.name, entry, source, test_fraction=test_fraction, seed=seed)
+        remarks = unread_beside(tuple(itertools.chain(*files.values())))
+        return assembled(self.name, entry, source, test_fraction=test_fraction, seed=seed, remarks=remarks)
 
     def _find(self, root: Path | None) -> tuple[Path, SplitFiles]:
         """The folder, and the files of its splits: Parquet, or else input.txt as the training split."""

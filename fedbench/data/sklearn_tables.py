@@ -80,6 +80,7 @@ class SklearnTable(Dataset):
             source=f"scikit-learn's {self.name} table, {share} held out as the test split",
             fingerprint=digest.hexdigest(),
             test_split_by_seed=True,
+            scaling_axis=-1,
         )
 
 

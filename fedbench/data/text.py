@@ -16,7 +16,7 @@ from fedbench.data.cache import cached
 from fedbench.data.holdout import refuse_test_fraction
 from fedbench.data.overlap import count_shared
 from fedbench.data.parquet import read_texts
-from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies
+from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies, unread_beside
 from fedbench.data.root import missing, require_root
 from fedbench.data.tokenizer import FolderTokenizer
 from fedbench.errors import DataError
@@ -152,6 +152,7 @@ class AgNews(Dataset):
             source=f"Parquet in {folder.name}/",
             fingerprint=entry.fingerprint,
             test_rows_in_train=facts["test_rows_in_train"],
+            remarks=unread_beside(tuple(itertools.chain(*files.values()))),
         )
 
     def _find(self, root: Path | None) -> tuple[Path, SplitFiles]:

@@ -10,7 +10,7 @@ from fedbench.data.augmentation import Normalization
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.data.client_holdout import hold_out_of_clients, remarks_on_clients
 from fedbench.data.contract import check_data, check_rows, remarks_on
-from fedbench.data.holdout import with_validation
+from fedbench.data.holdout import refuse_overlapping_rows, with_validation
 from fedbench.data.partition import class_counts
 from fedbench.data.retask import with_task
 from fedbench.data.strata import Strata, strata_of
@@ -129,7 +129,8 @@ def scaling(
         if data.kind != "image":
             allowed = "; allowed: true or false" if data.kind == "array" else ""
             raise ConfigError(
-                f"data.normalize={{...}}: is for images, {data.name} is {data.kind} data{allowed}; leave it out"
+                f"data.normalize={{...}}: is for images, and the rows of {data.name} are {data.kind}s{allowed};"
+                " leave it out"
             )
         try:
             return wanted.of_channels(data.input_shape[-1])
@@ -150,7 +151,7 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     """
     section = config.data
     if data.kind != "image" and section.augment.active:
-        raise ConfigError(f"data.augment: has no effect on {data.name}, which is {data.kind}; leave it out")
+        raise ConfigError(f"data.augment: changes images, and the rows of {data.name} are {data.kind}s; leave it out")
     if data.task == "segmentation" and section.augment.active:
         raise ConfigError(
             f"data.augment: changes images and not the masks that are the labels of {data.name}; leave it out"
@@ -184,7 +185,9 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     parts = check_rows(section.partition, rows, len(data.train), section.clients, section.overlap)
     test_parts: tuple[IntArray, ...] = ()
     if (fraction := section.client_test_fraction) > 0:
+        refuse_overlapping_rows(data, "data.client_test_fraction", fraction)
         parts, test_parts = hold_out_of_clients(parts, classes, fraction, config.seed, overlap=section.overlap)
+        data = data.scaled_without(np.concatenate(test_parts))
     sizes: tuple[int, ...] = ()
     if config.method.pools_rows:
         sizes, parts = tuple(map(len, parts)), (np.unique(np.concatenate(parts)),)

@@ -80,15 +80,20 @@ def row_values(task: Task, model: str) -> int:
     return values
 
 
-def text_length(task: Task, model: str) -> int:
+def text_length(task: Task, model: str, needed: str = "text") -> int:
     """L, the number of tokens of the task's texts.
+
+    Args:
+        task: the task.
+        model: the model's name, for the message.
+        needed: what the model takes, in words, for the message.
 
     Raises:
         ModelError: data that are no text, or a task with outputs for pixels.
     """
     check_target(task, model, (*ROWS, "next_token"))
     if task.kind != "text":
-        raise ModelError(f"model.name={model}: needs text{but(task)}")
+        raise ModelError(f"model.name={model}: needs {needed}{but(task)}")
     return task.input_shape[0]
 
 

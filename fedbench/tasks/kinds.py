@@ -51,6 +51,7 @@ class TaskKind:
         metrics: the metrics beside the loss that every evaluation has, the headline first.
         counts_hits: whether the largest output is compared with the label, and the share that agrees is the accuracy.
         places: what one loss is of: a row, or one of its tokens or pixels.
+        outputs: what the outputs of a network are for, one each, in words.
         labels: what the labels of N rows are, for messages.
     """
 
@@ -59,6 +60,7 @@ class TaskKind:
     metrics: tuple[str, ...]
     counts_hits: bool
     places: Literal["row", "token", "pixel"]
+    outputs: Literal["classes", "labels", "targets", "token ids"]
     labels: str
 
 
@@ -67,7 +69,13 @@ WORDS = {"mae": "MAE", "r2": "R2", "mean_iou": "mean IoU", "macro_f1": "macro F1
 
 TASKS: dict[TaskName, TaskKind] = {
     "classification": TaskKind(
-        "classification", Headline("accuracy", True, True), ("accuracy",), True, "row", "int64 [N], one class a row"
+        "classification",
+        Headline("accuracy", True, True),
+        ("accuracy",),
+        True,
+        "row",
+        "classes",
+        "int64 [N], one class a row",
     ),
     "multilabel": TaskKind(
         "multilabel",
@@ -75,10 +83,17 @@ TASKS: dict[TaskName, TaskKind] = {
         ("macro_f1",),
         False,
         "row",
+        "labels",
         "uint8 [N, K], 1 for each label that applies",
     ),
     "regression": TaskKind(
-        "regression", Headline("mae", False, False), ("mae", "r2"), False, "row", "float32 [N, K], K targets a row"
+        "regression",
+        Headline("mae", False, False),
+        ("mae", "r2"),
+        False,
+        "row",
+        "targets",
+        "float32 [N, K], K targets a row",
     ),
     "next_token": TaskKind(
         "next_token",
@@ -86,6 +101,7 @@ TASKS: dict[TaskName, TaskKind] = {
         ("perplexity", "accuracy"),
         True,
         "token",
+        "token ids",
         "int64 [N, L], the token that follows each, -100 where none counts",
     ),
     "segmentation": TaskKind(
@@ -94,6 +110,7 @@ TASKS: dict[TaskName, TaskKind] = {
         ("mean_iou", "accuracy"),
         True,
         "pixel",
+        "classes",
         "uint8 [N, H, W], the class of each pixel, 255 where none counts, or int64 with -100",
     ),
 }

@@ -53,6 +53,16 @@ def metrics_of(task: TaskName, wanted: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for name in (*TASKS[task].metrics, *wanted) if name != ALWAYS))
 
 
+def allowed_names(task: TaskName) -> str:
+    """The metrics that `evaluation.metrics` takes for a task, for messages.
+
+    >>> allowed_names("next_token")
+    'accuracy, perplexity, or an import path'
+    """
+    known = (*((ALWAYS,) if TASKS[task].counts_hits else ()), *METRICS_OF_TASK[task])
+    return f"{', '.join(known)}, or an import path"
+
+
 SPLITS = ("test", "validation")
 
 METRIC_COLUMNS = tuple(f"{split}_{name}" for split in SPLITS for name in SCALARS)

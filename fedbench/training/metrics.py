@@ -24,6 +24,7 @@ from fedbench.training.metric_names import (
     METRICS_OF_TASK,
     OWN_METRICS,
     TASK_METRICS,
+    allowed_names,
     short_name,
 )
 from fedbench.training.scores import BatchScore, MetricState
@@ -104,8 +105,7 @@ def check_metrics(names: Sequence[str], classes: int, task: TaskName = "classifi
     """
     wanted = [name for name in names if name != ALWAYS]
     if ALWAYS in names and not TASKS[task].counts_hits:
-        allowed = ", ".join(METRICS_OF_TASK[task])
-        raise ConfigError(f"{KEY}: {ALWAYS}: says nothing of task={task}; allowed: {allowed}, or an import path")
+        raise ConfigError(f"{KEY}: {ALWAYS}: says nothing of task={task}; allowed: {allowed_names(task)}")
     if not wanted:
         return
     from fedbench.tasks.metrics import judged
@@ -175,8 +175,7 @@ def make_metric(name: str, classes: int, task: TaskName = "classification") -> A
 
     if name in EVALUATION_METRICS or name in TASK_METRICS:
         if name not in METRICS_OF_TASK[task]:
-            allowed = ", ".join(METRICS_OF_TASK[task])
-            raise ConfigError(f"{KEY}: {name}: says nothing of task={task}; allowed: {allowed}, or an import path")
+            raise ConfigError(f"{KEY}: {name}: says nothing of task={task}; allowed: {allowed_names(task)}")
         if task != "classification":
             from fedbench.tasks import metrics as task_metrics
 
@@ -195,7 +194,7 @@ def make_metric(name: str, classes: int, task: TaskName = "classification") -> A
         metric = maker(classes)
     except Exception as error:
         reason = " ".join(str(error).split())[:200]
-        raise ConfigError(f"{KEY}: {name}: cannot be made for {classes} classes: {reason}") from error
+        raise ConfigError(f"{KEY}: {name}: cannot be made for {classes} {TASKS[task].outputs}: {reason}") from error
     if (problem := fault_of(metric)) is not None:
         raise ConfigError(f"{KEY}: {name}: {problem}")
     return metric

@@ -84,7 +84,10 @@ def test_the_same_rows_have_the_same_cost_as_foreseen(call: Call, tmp_path: Path
         (("data.dataset=hf:./none",), "no such folder"),
         (("data.dataset=california-housing", "data.root=null"), "not in scikit-learn's cache"),
         (("data.dataset=csv", "data.normalize={mean: 0.5, std: 0.5}"), "data.normalize"),
-        (("data.dataset=csv", "data.augment.flip=true"), "data.augment"),
+        (
+            ("data.dataset=csv", "data.augment.flip=true"),
+            "data.augment: changes images, and the rows of csv are arrays",
+        ),
     ],
 )
 def test_wrong_inputs_are_one_line(

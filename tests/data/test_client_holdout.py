@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from fedbench.config.experiment import ExperimentConfig
@@ -36,6 +36,7 @@ def test_of_each_client_the_share_is_held_out_class_by_class(
 ) -> None:
     labels = np.random.default_rng(seed).integers(classes, size=rows)
     parts = disjoint(labels, clients, seed)
+    assume(fraction * len(parts[0]) >= 0.5)  # else no client has enough rows for one to be held out
     train, held = hold_out_of_clients(parts, labels, fraction, seed, overlap=False)
     for part, kept, out in zip(parts, train, held, strict=True):
         assert np.array_equal(np.sort(np.concatenate([kept, out])), part)
@@ -106,3 +107,11 @@ def test_the_training_rows_of_a_run_are_those_that_are_left(overrides: tuple[str
         assert np.array_equal(np.sort(np.concatenate([kept, held])), dealt)
     assert not set(np.concatenate(federation.rows)) & set(np.concatenate(federation.test_rows))
     assert federation.sizes == tuple(sum(counts) for counts in federation.counts)
+
+
+def test_arrays_are_normalised_by_the_rows_that_clients_train_on() -> None:
+    overrides = ["data.dataset=diabetes", "model=mlp", "data.client_test_fraction=0.3"]
+    federation = load_federation(ExperimentConfig.load("quickstart", overrides))
+    trained = federation.data.train.inputs[np.concatenate(federation.rows)].astype(np.float64)
+    np.testing.assert_allclose(federation.data.mean, trained.mean(axis=0))
+    np.testing.assert_allclose(federation.data.std, trained.std(axis=0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from fedbench.data.base import FederatedData
-from fedbench.data.contract import check_data
+from fedbench.data.contract import check_data, remarks_on
 from fedbench.data.csv_dataset import CsvDataset
 from fedbench.data.csv_table import CsvTable
 from fedbench.errors import ConfigError, DataError
@@ -52,6 +52,9 @@ def test_a_type_is_that_of_all_values_of_a_column(tmp_path: Path) -> None:
         ("x,label\n1,a\n2,b,c\n", "line 3: 3 values, expected 2 as in the first line"),
         ('text,label\n"two\nlines",a\n"one",\n', "line 4: column 'label' is empty (null)"),
         ("x,label\n1,a\n2,a\n", "column 'label' has a single value (a) in the train split"),
+        ("x,label\n1,a\n,a\n", "line 3: column 'x' is empty (null)"),
+        ("x,label,client\n1,a,p\n2,a,\n", "line 3: column 'client' is empty (null)"),
+        ("x,w,label\n1,,a\n2,,b\n", "column 'w' is empty in every row"),
         ("x,label\n", "no rows below the names"),
         ("", "not a readable CSV file"),
     ],
@@ -83,6 +86,22 @@ def test_a_file_whose_values_look_like_another_type_is_read_as_the_training_spli
     write(tmp_path, "x,y\n1,0.5\n", "test")
     with pytest.raises(DataError, match=r"test\.csv: column 'y' is double .*train\.csv int64 \(integer\)"):
         load(tmp_path)
+
+
+def test_a_missing_label_of_another_split_is_told_before_a_single_class(tmp_path: Path) -> None:
+    write(tmp_path, "x,label\n1,a\n2,a\n")
+    write(tmp_path, "x,label\n1,a\n2,\n", "test")
+    with pytest.raises(DataError, match=r"test\.csv, line 3: column 'label' is empty \(null\)"):
+        load(tmp_path)
+
+
+def test_a_file_that_belongs_to_no_split_is_named(tmp_path: Path) -> None:
+    write(tmp_path, "x,label\n1,a\n2,b\n")
+    write(tmp_path, "x,label\n1,a\n2,b\n3,b\n", "test")
+    assert remarks_on(load(tmp_path), 1.0) == ()
+    write(tmp_path, "x\n1\n", "sample_submission")
+    (line,) = remarks_on(load(tmp_path), 1.0)
+    assert line == "csv: not read, since no split that is used has such a name: sample_submission.csv"
 
 
 def test_other_delimiters(tmp_path: Path) -> None:

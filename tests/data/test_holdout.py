@@ -10,6 +10,7 @@ from fedbench.data.contract import check_data
 from fedbench.data.digits import Digits
 from fedbench.data.holdout import hold_out, with_validation
 from fedbench.data.images import Cifar10
+from fedbench.data.sklearn_tables import Diabetes
 from fedbench.errors import ConfigError, DataError
 
 
@@ -56,6 +57,16 @@ def test_the_rows_are_not_those_that_the_test_split_would_draw() -> None:
     groups = np.repeat([0, 1], 100)
     test, validation = (hold_out(groups, 0.5, 0, "", draw)[1] for draw in (0x7E57, 0x7A11D))
     assert 0 < len(np.intersect1d(test, validation)) < 90
+
+
+def test_arrays_are_normalised_by_the_rows_that_remain_and_images_as_published() -> None:
+    data = Diabetes().load(None, test_fraction=None, seed=0)
+    held = with_validation(data, 0.25, seed=0)
+    assert held.mean != data.mean
+    np.testing.assert_allclose(held.mean, held.train.inputs.astype(np.float64).mean(axis=0))
+    np.testing.assert_allclose(held.std, held.train.inputs.astype(np.float64).std(axis=0))
+    given = replace(data, scaling_axis=None)
+    assert with_validation(given, 0.25, seed=0).mean == data.mean
 
 
 def test_without_a_fraction_nothing_changes() -> None:

@@ -86,6 +86,14 @@ def test_shards_without_rows_may_be_equal(tmp_path: Path) -> None:
     refuse_copies(files)
 
 
+def test_images_beside_the_splits_are_named(tmp_path: Path, make_cifar10: Callable) -> None:
+    make_cifar10(tmp_path)
+    folder = tmp_path / "cifar10"
+    (folder / "more.parquet").write_bytes(b"not read")
+    data = Cifar10().load(tmp_path, test_fraction=None, seed=0)
+    assert data.remarks == ("not read, since no split that is used has such a name: more.parquet",)
+
+
 def test_what_lies_there_instead_is_told(tmp_path: Path) -> None:
     place(tmp_path / "cifar10", "data-00000-of-00001.arrow", "state.json")
     with pytest.raises(DataError, match=r"cifar10 has 2 files, none of them Parquet \(data-00000-of-00001\.arrow"):

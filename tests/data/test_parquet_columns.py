@@ -255,7 +255,8 @@ def test_shards_are_joined_in_order_and_equal_content_has_an_equal_fingerprint(t
         ({"x": [[1.0], [2.0]], "label": ["a", None]}, "row 1: column 'label' is empty (null)"),
         ({"x": [[1.0], [2.0]], "label": [0.5, float("nan")]}, "row 1: column 'label' is not a number (NaN)"),
         ({"x": [[1.0], [2.0]], "label": [[0, 1], [0, 3]]}, "row 1: column 'label' has lists of whole numbers"),
-        ({"x": [[1.0], [2.0]], "label": [["a"], None]}, "row 1: column 'label' is or has an empty value"),
+        ({"x": [[1.0], [2.0]], "label": [["a"], None]}, "row 1: column 'label' is empty (null)"),
+        ({"x": [[1.0], [2.0]], "label": [["a"], [None]]}, "row 1: column 'label' is or has an empty value"),
         ({"x": [[1.0], [2.0]], "label": [0, 1], "user": [None, "a"]}, "row 0: column 'user' is empty"),
         (
             {"image": [png(np.zeros((3, 3), np.uint8)), {"bytes": b"no", "path": None}], "label": [0, 1]},

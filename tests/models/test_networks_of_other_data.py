@@ -36,6 +36,10 @@ CASES: dict[str, tuple[Model, Task, tuple[int, ...], int, list[str]]] = {
         Conv1d(width=4), SERIES, (2, 3, 20), 3 * 4 * 8 + 4 * 8 * 5 + 8 * 4 * 3 + 2 * 16 + 5 * 5,
         ["convolutions.0", "convolutions.1", "convolutions.2", "output"],
     ),
+    "series step by step": (
+        Lstm(hidden=16), SERIES, (2, 3, 20), 64 * (3 + 16 + 2) + 64 * (32 + 2) + 17 * 5,
+        ["layers.0", "layers.1", "output"],
+    ),
     "next character": (
         Lstm(hidden=16), NEXT, (2, 7), 20 * 8 + 64 * (8 + 16 + 2) + 64 * (32 + 2) + 17 * 20,
         ["embedding", "layers.0", "layers.1", "output"],
@@ -100,6 +104,23 @@ def test_the_lstm_is_pytorchs_with_two_layers() -> None:
     tokens = example(NEXT, (3, 7))
     expected = module.get_submodule("output")(whole(module.get_submodule("embedding")(tokens))[0])
     torch.testing.assert_close(module(tokens), expected)
+
+
+def test_the_lstm_reads_a_series_step_by_step() -> None:
+    module = build_module(Lstm(hidden=16, layers=1), SERIES, seed=0)
+    cell = nn.LSTMCell(3, 16)
+    with torch.no_grad():
+        for name, parameter in cell.named_parameters():
+            parameter.copy_(module.get_parameter(f"layers.0.{name}_l0"))
+    series = example(SERIES, (2, 3, 20))
+    state = (torch.zeros(2, 16), torch.zeros(2, 16))
+    for step in range(20):
+        state = cell(series[:, :, step], state)
+    torch.testing.assert_close(module(series), module.get_submodule("output")(state[0]))
+    one = build_module(Lstm(hidden=16), Task("array", (20,), 2), seed=0)
+    assert torch.equal(one(series[:, 0]), one(series[:, :1]))
+    with pytest.raises(ModelError, match=r"model\.embedding=4: has no effect on series"):
+        Lstm(embedding=4).build(SERIES)
 
 
 def test_a_text_is_judged_by_the_state_at_its_last_token() -> None:
@@ -213,8 +234,7 @@ def test_the_work_of_recurrent_layers_is_counted() -> None:
 REFUSALS: list[tuple[Callable[[], Model], Task, str]] = [
     (Mlp, TEXTS, "model.name=mlp: needs arrays or images, the data are text; lstm and text-transformer take text"),
     (Mlp, PIXELS, "mlp: has outputs for whole rows, and task=segmentation needs them for each pixel; unet has them"),
-    (Lstm, DIGITS, "model.name=lstm: needs text, the data are images"),
-    (Lstm, TABLE, "model.name=lstm: needs text, the data are arrays of shape [9]"),
+    (Lstm, DIGITS, "model.name=lstm: needs text or series, the data are images"),
     (Conv1d, DIGITS, "model.name=conv1d: needs series, arrays [channels, length], the data are images"),
     (Conv1d, Task("array", (3, 8, 8), 2), "needs series, arrays [channels, length], the data are arrays of shape [3, "),
     (Conv1d, Task("array", (1, 1), 2), "conv1d: needs series of at least 2 values, these have 1; mlp takes short ones"),

@@ -1,6 +1,7 @@
 """The loss of each task is PyTorch's over what counts, in training and in evaluation alike."""
 
 import math
+import re
 
 import numpy as np
 import pytest
@@ -127,6 +128,24 @@ def test_class_255_of_labels_that_can_hold_more_counts() -> None:
     metrics = EvaluationMetrics(("mean_iou",), 300, task="segmentation")
     score = BatchScore(2, 0.0, 1, states=metrics.states(outputs, labels))
     assert metrics.figures([score]) == {"test_mean_iou": pytest.approx(0.25)}
+
+
+@pytest.mark.parametrize(
+    ("name", "task", "line"),
+    [
+        ("mae", "next_token", "mae: says nothing of task=next_token; allowed: accuracy, perplexity, or an import path"),
+        ("mae", "multilabel", "mae: says nothing of task=multilabel; allowed: macro_f1, or an import path"),
+        (
+            "builtins:len",
+            "regression",
+            f"builtins:len: cannot be made for {C} targets: object of type 'int' has no len",
+        ),
+        ("builtins:len", "next_token", f"builtins:len: cannot be made for {C} token ids: object of type 'int'"),
+    ],
+)
+def test_a_metric_that_is_refused_is_told_in_the_words_of_the_task(name: str, task: TaskName, line: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(line)):
+        check_metrics((name,), C, task)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])
