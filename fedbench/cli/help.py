@@ -10,7 +10,7 @@ from fedbench.algorithms.base import Algorithm
 from fedbench.algorithms.crossed import NO_SERVER_RULE, is_server_rule
 from fedbench.cli.terminal import results
 from fedbench.components.base import Component
-from fedbench.components.catalogue import BUILTIN, CONFIG_KEYS, component_class
+from fedbench.components.catalogue import BROUGHT_MODELS, BUILTIN, CONFIG_KEYS, component_class
 from fedbench.components.reference import KeyReference, key_references
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.analysis import AnalysisSection
@@ -26,6 +26,7 @@ from fedbench.config.runtime import RuntimeSection
 from fedbench.config.tracking import TrackingSection
 from fedbench.data.augmentation import Augmentation
 from fedbench.errors import ConfigError
+from fedbench.models.adapter_keys import Lora, Peft
 from fedbench.planning.capacities import CapacitiesSection
 from fedbench.planning.delays import DelaysSection
 from fedbench.planning.participation import ParticipationSection
@@ -42,6 +43,8 @@ SECTIONS: dict[str, type[BaseModel]] = {
     "experiment": ExperimentConfig,
     "data": DataSection,
     "data.augment": Augmentation,
+    "model.peft": Peft,
+    "model.peft.lora": Lora,
     "local": LocalSection,
     "update": UpdateSection,
     "participation": ParticipationSection,
@@ -143,8 +146,12 @@ def explain_section(section: str) -> Explanation:
         names = tuple((name, first_line(SECTIONS[name])) for name in below)
         return Explanation(section, first_line(SECTIONS[section]), tuple(key_references(SECTIONS[section])), names)
     if (kind := KINDS_BY_KEY.get(section, section)) in KIND_SUMMARIES:
-        parts = tuple((name, part.summary()) for name, part in builtin_parts(kind).items())
-        return Explanation(section, KIND_SUMMARIES[kind], names=parts)
+        parts = [(name, part.summary()) for name, part in (builtin_parts(kind) | brought_parts(kind)).items()]
+        below = [(name, first_line(owner)) for name, owner in SECTIONS.items() if name.startswith(f"{section}.")]
+        return Explanation(section, KIND_SUMMARIES[kind], names=(*parts, *below))
+    parent, _, leaf = section.rpartition(".")
+    if parent in SECTIONS and leaf in SECTIONS[parent].model_fields:
+        return _explain_key(section)
     return _explain_part(section) or _explain_key(section)
 
 
@@ -152,6 +159,11 @@ def builtin_parts(kind: str) -> dict[str, Any]:
     """{name: class} of the built-in parts that can be chosen for a kind; as `server` only methods that are rules."""
     parts = {name: component_class(kind, name) for name in BUILTIN[kind]}
     return {name: part for name, part in parts.items() if kind != "server" or is_server_rule(part)}
+
+
+def brought_parts(kind: str) -> dict[str, Any]:
+    """{name: class} of the parts that a configuration brings from elsewhere by a name of that form."""
+    return {name: component_class(kind, name) for name in BROUGHT_MODELS} if kind == "model" else {}
 
 
 def _explain_part(section: str) -> Explanation | None:
@@ -200,7 +212,7 @@ def _parts_with_key(kind: str, key: str) -> dict[str, KeyReference]:
     """{name of a built-in part that has the key: what the key means there}."""
     if key == "name":
         return {}
-    pages = {name: key_references(part) for name, part in builtin_parts(kind).items()}
+    pages = {name: key_references(part) for name, part in (builtin_parts(kind) | brought_parts(kind)).items()}
     return {part: reference for part, page in pages.items() for reference in page if reference.key == key}
 
 

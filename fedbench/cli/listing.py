@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from fedbench.components.catalogue import BUILTIN, component_class
+from fedbench.components.catalogue import BROUGHT_MODELS, BUILTIN, component_class
 from fedbench.config.device_table import KINDS, shipped_table
 from fedbench.config.merge import PRESETS, preset_names
 from fedbench.suites.file import suite_names, suite_summary
@@ -27,7 +27,8 @@ def listing(what: str) -> list[dict[str, str]]:
     if what in KINDS:
         return [_figures_row(name, figures) for name, figures in shipped_table()[what].items()]
     kind = "availability" if what == "availabilities" else what.removesuffix("s")
-    return [_component_row(kind, name) for name in BUILTIN[kind]]
+    brought = BROUGHT_MODELS if kind == "model" else ()
+    return [_component_row(kind, name) for name in (*BUILTIN[kind], *brought)]
 
 
 def _figures_row(name: str, figures: Mapping[str, Any]) -> dict[str, str]:

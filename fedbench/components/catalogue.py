@@ -196,6 +196,9 @@ DEFAULTS = {
 
 IMPORTED_MODEL = "fedbench.models.imported:ImportedModel"
 HUGGING_FACE_MODEL = "fedbench.models.huggingface:HuggingFaceModel"
+BROUGHT_MODELS = ("hf:PATH", "torchvision:NAME")
+"""What the names of models look like that other libraries bring, beside import paths (package.module:Class)."""
+
 HUB_DATASET = "hf:OWNER/NAME"
 """The name in the catalogue that stands for every data set whose name begins with hf:."""
 

@@ -19,6 +19,9 @@ from fedbench.components.base import Component
 REQUIRED = "(must be set)"
 OF_ITS_KEYS = "(those of its keys)"
 
+LEFT_OUT = "left_out"
+"""Key of a field's `json_schema_extra`: the default in words of a required field that is filled in where it is left out."""
+
 PLAIN_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path", Any: "anything"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of"}
 
@@ -83,6 +86,8 @@ def attributes_section(docstring: str) -> dict[str, str]:
 
 def default_in_words(field: FieldInfo) -> str:
     """A field's default as YAML has it."""
+    if isinstance(field.json_schema_extra, dict) and LEFT_OUT in field.json_schema_extra:
+        return f"({field.json_schema_extra[LEFT_OUT]})"
     return REQUIRED if field.is_required() else _as_yaml(field.get_default(call_default_factory=True))
 
 

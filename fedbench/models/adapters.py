@@ -7,54 +7,15 @@ zero at first. The layers themselves are those of Hugging Face's peft.
 
 import warnings
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field
 from torch import nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from fedbench.components.base import Section
 from fedbench.components.optional_library import optional_library
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ModelError
-
-
-def _names(value: object) -> object:
-    """One name as a list of names."""
-    return [value] if isinstance(value, str) else value
-
-
-Names = Annotated[tuple[str, ...] | None, BeforeValidator(_names)]
-
-
-class Lora(Section):
-    """Low-rank adapters beside linear layers.
-
-    Attributes:
-        r: Rank of each adapter.
-        alpha: The adapter's output is multiplied by alpha / r.
-        dropout: Probability of dropping an input of an adapter in training.
-        targets: Names of the linear layers that are adapted, or the ends of their dotted paths (query, attn.c_attn).
-            null: the attention projections that peft names for the model's type.
-        head: Names of the modules that train in full beside the adapters. null: what the task adds behind the base (the
-            classifier), and nothing where the base predicts the next token itself.
-    """
-
-    r: int = Field(8, ge=1)
-    alpha: float = Field(16.0, gt=0)
-    dropout: float = Field(0.0, ge=0, lt=1)
-    targets: Names = None
-    head: Names = None
-
-
-class Peft(Section):
-    """Parameter-efficient fine-tuning: which few parameters train and travel in place of all.
-
-    Attributes:
-        lora: Low-rank adapters.
-    """
-
-    lora: Lora
+from fedbench.models.adapter_keys import Peft
 
 
 def adapt(owner: str, network: nn.Module, peft: Peft, head: Sequence[str], targets: Sequence[str] | None) -> None:
@@ -78,7 +39,9 @@ def adapt(owner: str, network: nn.Module, peft: Peft, head: Sequence[str], targe
 
     lora = peft.lora
     modules = dict(network.named_modules())
-    trained = [_named(owner, name, modules) for name in lora.head] if lora.head is not None else list(head)
+    trained = (
+        [path for name in lora.head for path in _named(owner, name, modules)] if lora.head is not None else list(head)
+    )
     linear = [name for name, child in modules.items() if is_linear(child) and not _lies_in(name, trained)]
     if not linear:
         raise ModelError(f"model.peft.lora: model.name={owner} has no linear layer that an adapter could stand beside")
@@ -113,15 +76,15 @@ def adapted_layer(path: str) -> str:
     return path.partition(".lora_")[0]
 
 
-def _named(owner: str, name: str, modules: dict[str, nn.Module]) -> str:
-    """The path of the module that a name, or the end of a path, stands for."""
+def _named(owner: str, name: str, modules: dict[str, nn.Module]) -> list[str]:
+    """The paths of the modules that a name, or the end of a path, stands for."""
     paths = [path for path in modules if path == name or path.endswith(f".{name}")]
     if not paths:
         leaves = {leaf for path in modules if not (leaf := path.rpartition(".")[2]).isdigit() and leaf}
         raise ModelError(
             f"model.peft.lora.head={name}: model.name={owner} has no such module{did_you_mean(name, leaves)}"
         )
-    return paths[0]
+    return paths
 
 
 def _matching(owner: str, target: str, linear: Sequence[str]) -> list[str]:

@@ -13,7 +13,8 @@ from fedbench.components.model_folder import config_values, find_model_folder, h
 from fedbench.components.optional_library import optional_library
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, ModelError
-from fedbench.models.adapters import Peft, adapt
+from fedbench.models.adapter_keys import Peft
+from fedbench.models.adapters import adapt
 from fedbench.models.base import LayerGroup, Model, Task
 from fedbench.models.blocks import Blocks, block_groups, find_blocks
 

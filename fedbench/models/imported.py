@@ -20,7 +20,8 @@ from torch import nn
 from fedbench.components.catalogue import component_class
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError, ModelError
-from fedbench.models.adapters import Peft, adapt, is_linear
+from fedbench.models.adapter_keys import Peft
+from fedbench.models.adapters import adapt, is_linear
 from fedbench.models.base import Model, Task
 from fedbench.models.outputs import with_output
 

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, ConfigDict, Field, ValidationError, model_
 from fedbench.components.base import Section, explain
 from fedbench.components.catalogue import CONFIG_KEYS
 from fedbench.components.own_code import own_code
+from fedbench.components.reference import LEFT_OUT
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import OWN_CODE, portable
@@ -42,13 +43,15 @@ class Objective(Section):
     """What is sought: the largest or smallest mean over the seeds of a metric.
 
     Attributes:
-        metric: name of the metric.
-        direction: whether it is to be large or small; left out, as it is better: accuracies are maximized, and errors,
-            perplexities and costs minimized.
+        metric: The metric: best_accuracy, best_validation_accuracy, best_perplexity, best_mae, ..., total_bytes,
+            client_flops, virtual_seconds, joules, ..., or bytes_to_target and others with `target`; a wrong name is refused
+            with the nearest one.
+        direction: Whether the metric is to be large or small; left out, as it is better: accuracies are maximized, and
+            errors, perplexities and costs minimized.
     """
 
     metric: MetricName
-    direction: Literal["maximize", "minimize"]
+    direction: Literal["maximize", "minimize"] = Field(json_schema_extra={LEFT_OUT: "as it is better"})
 
     @model_validator(mode="before")
     @classmethod
@@ -65,9 +68,9 @@ class Constraint(Section):
     """A bound on a metric's mean over the seeds; a trial beyond it counts as infeasible.
 
     Attributes:
-        metric: name of the metric.
-        at_most: upper bound; set one of the two.
-        at_least: lower bound; set one of the two.
+        metric: The metric that is bounded, by the names that objectives have.
+        at_most: Upper bound; set one of the two.
+        at_least: Lower bound; set one of the two.
     """
 
     metric: MetricName
@@ -92,7 +95,7 @@ class Named(Section):
     """A sampler or pruner: Optuna's name for it, and Optuna's own parameters.
 
     Attributes:
-        name: Optuna's name for it, in snake case.
+        name: Its name; further keys beside the name are Optuna's parameters, such as n_startup_trials or seed.
     """
 
     model_config = ConfigDict(extra="allow", frozen=True)
@@ -113,9 +116,9 @@ class Budget(Section):
     """When a study ends; what comes first.
 
     Attributes:
-        trials: complete, pruned or failed ones, over all processes and starts.
-        hours: since this process began; no trial is begun after that.
-        tflop: client work of all trials together, in 10^12 FLOP; no trial is begun once it is spent.
+        trials: Number of complete, pruned or failed trials, over all processes and starts.
+        hours: Hours since this command began, after which no trial is begun.
+        tflop: Client work of all trials together, in 10^12 FLOP; no trial is begun once it is spent.
     """
 
     trials: int | None = Field(default=None, ge=1)
@@ -127,23 +130,26 @@ class StudyFile(Section):
     """A study.
 
     Attributes:
-        name: of the study, its directory and its parent run.
-        base: preset, YAML file or mapping that every trial starts from.
-        overrides: "section.key=value" texts over the base.
-        space: what varies, by name.
-        objectives: one, or several for a Pareto front; left out: the metric by which the task is judged, at its best.
-        sampler, pruner: by Optuna's names.
-        seeds: each trial runs once with each; values are means.
-        budget: when the study ends.
-        constraints: bounds on metrics; the best trial is among those that keep to them.
-        concurrency: trials at a time; auto: as many as the cluster has room for.
-        storage: a database URL or the path of a journal; None: journal.log in the study's directory.
-        target: what the *_to_target metrics are about: a value of the metric by which the task is judged, such as an
+        name: Name of the study, of its directory and of its parent run in MLflow.
+        base: What every trial starts from: a preset, a YAML file or a mapping.
+        overrides: Texts "section.key=value" that hold for every trial, in place of what the base has.
+        space: What varies from trial to trial: {configuration key: {type: float, low: ..., high: ...}, ...}.
+        objectives: One objective, or several for a Pareto front; a name alone is a metric. Left out: the best value of the
+            metric by which the task is judged.
+        sampler: What proposes the trials: tpe, nsgaii, nsgaiii, qmc, gp, cmaes, random, grid.
+        pruner: What ends trials early: median, percentile, successive_halving, hyperband, threshold, wilcoxon. None: none
+            is ended early.
+        seeds: Seeds with which each trial is run once; its values are the means over them.
+        budget: When the study ends.
+        constraints: Bounds on metrics; the best trial is among those that keep to them.
+        concurrency: Number of trials at a time; auto: as many as the cluster has room for.
+        storage: URL of a database, or path of a journal. None: journal.log in the study's directory.
+        target: The value that the *_to_target metrics ask for, of the metric by which the task is judged, such as an
             accuracy in 0..1 or a perplexity, on the validation split where there is one.
-        run_budget: what each run spends, in place of `rounds`, so that trials are compared at equal cost.
+        run_budget: What each run spends, in place of `rounds`, so that trials are compared at equal cost.
     """
 
-    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$")
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", json_schema_extra={LEFT_OUT: "the file's name"})
     base: str | dict[str, Any] = "quickstart"
     overrides: tuple[str, ...] = ()
     space: dict[str, AnyParameter] = Field(min_length=1)

@@ -47,7 +47,7 @@ class Parameter(Section):
     """One entry of `space`.
 
     Attributes:
-        key: the dotted configuration key that it sets; None: the entry's own name.
+        key: The dotted configuration key that it sets. None: the entry's own name.
         when: {name of another entry: its values with which this one is drawn}; all must hold.
     """
 
@@ -59,10 +59,11 @@ class Float(Parameter):
     """A number between two bounds.
 
     Attributes:
-        type: float.
-        low, high: the bounds, which are themselves included.
-        step: distance between the values, counted from low; null: any number.
-        log: whether to draw on a logarithmic scale.
+        type: Must be float.
+        low: The smallest value, itself included.
+        high: The largest value, itself included.
+        step: Distance between the values, counted from low; null: any number.
+        log: Whether to draw on a logarithmic scale.
     """
 
     type: Literal["float"]
@@ -91,10 +92,11 @@ class Int(Parameter):
     """A whole number between two bounds.
 
     Attributes:
-        type: int.
-        low, high: the bounds, which are themselves included.
-        step: distance between the values, counted from low.
-        log: whether to draw on a logarithmic scale.
+        type: Must be int.
+        low: The smallest value, itself included.
+        high: The largest value, itself included.
+        step: Distance between the values, counted from low.
+        log: Whether to draw on a logarithmic scale.
     """
 
     type: Literal["int"]
@@ -132,8 +134,8 @@ class Categorical(Parameter):
     Optuna sees the values, or the labels.
 
     Attributes:
-        type: categorical.
-        choices: a list of values, or a mapping {label: {dotted key: value, ...}} where a choice sets several keys at
+        type: Must be categorical.
+        choices: A list of values, or a mapping {label: {dotted key: value, ...}} where a choice sets several keys at
             once.
     """
 

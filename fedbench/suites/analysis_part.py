@@ -14,9 +14,9 @@ class Statement(Section):
     """A published statement as a direction: figures of the analysis in their order.
 
     Attributes:
-        says: the statement in words.
-        source: which figure or table of which paper.
-        ascending: names of figures of the analysis, from the smallest to the largest as published; a name is one that
+        says: The statement in words.
+        source: The paper and its figure or table from which the statement is.
+        ascending: Names of figures of the analysis, from the smallest to the largest as published; a name is one that
             `fedbench analyze KIND --json` has among its metrics.
     """
 
@@ -29,11 +29,11 @@ class AnalysisPart(Section):
     """An analysis over the suite's runs, performed when they are done.
 
     Attributes:
-        name: of its folder, below `analysis` in the suite's.
-        kind: which analysis; see `fedbench analyze`.
-        cells: ROW/COLUMN, as for `--only`, of the cells whose runs are looked into, in this order.
-        set: options of the analysis, by the names of `fedbench analyze KIND --help`, with _ for -.
-        statements: published statements, to be shown beside what was measured.
+        name: The name of its folder, below `analysis` in the suite's folder.
+        kind: The analysis to perform; `fedbench analyze` lists them.
+        cells: The cells whose runs are looked into, in this order, by ROW/COLUMN as for `--only`.
+        set: Options of the analysis, by the names of `fedbench analyze KIND --help`, with _ for -.
+        statements: Published statements, to be shown beside what was measured.
     """
 
     name: str = Field(pattern=f"^{NAME.pattern}$")

@@ -26,9 +26,10 @@ class Until(Section):
     """Up to where a run is read: the end of a cycle, a round, or an equal spending.
 
     Attributes:
-        cycle: the end of this cycle (from 1) of the cell's schedule; a run of full updates is read at the same round.
-        round: this many rounds; scaled with the run.
-        equal: the last round by which the run has spent no more bytes (sent up and down), or FLOPs, than the row of
+        cycle: The number, from 1, of the cycle of the cell's schedule at whose end the run is read; a run of full updates
+            is read at the same round.
+        round: The number of rounds after which the run is read; scaled with the run.
+        equal: bytes, flops: the run is read at the last round by which the run has spent no more bytes (sent up and down), or FLOPs, than the row of
             its column that spends least has in all, seed by seed. References (`centralised`, `local`) are read at their
             end, and are not looked at for what is spent.
     """
@@ -48,12 +49,14 @@ class Part(Section):
     """A row, a column, or a group of them; what a group sets holds for all below it.
 
     Attributes:
-        name: in the table and for `--only`.
-        base: a preset, a YAML file or a mapping, in place of the suite's.
-        set: dotted overrides.
-        full_updates: full network updates in as many rounds as the cell's own schedule has.
-        measure: what is shown.
-        until: up to where; `warmup`: the full updates before the first cycle.
+        name: Its name in the table and for `--only`.
+        base: A preset, a YAML file or a mapping, in place of the suite's base.
+        set: Dotted configuration keys and their values, in place of those of the base.
+        full_updates: Whether the runs make full network updates, in as many rounds as the cell's own schedule has.
+        measure: What the table shows of the runs; a name stands for {value: NAME}. None: the best value of the metric by
+            which the task is judged.
+        until: Up to where the runs are read, {cycle: N}, {round: N} or {equal: bytes}; `warmup`: the full updates before
+            the first cycle. None: to their end.
     """
 
     name: str = Field(min_length=1, pattern=NAME)
@@ -78,7 +81,7 @@ class Row(Part):
     """A row, or a group of rows.
 
     Attributes:
-        rows: the rows of the group.
+        rows: The rows of the group; without any it is a single row.
     """
 
     rows: "tuple[Row, ...]" = ()
@@ -92,7 +95,7 @@ class Column(Part):
     """A column, or a group of columns.
 
     Attributes:
-        columns: the columns of the group.
+        columns: The columns of the group; without any it is a single column.
     """
 
     columns: "tuple[Column, ...]" = ()
@@ -110,9 +113,9 @@ class Place(Section):
     """Something about single cells.
 
     Attributes:
-        at: ROW/COLUMN, as for `--only`.
-        set: dotted overrides, over those of row and column.
-        note: a footnote.
+        at: The cells, by ROW/COLUMN as for `--only`.
+        set: Dotted configuration keys and their values, in place of those of row and column.
+        note: A footnote of the cells.
     """
 
     at: str
@@ -124,8 +127,8 @@ class Figure(Section):
     """A published figure.
 
     Attributes:
-        value: the figure, in the unit of its column.
-        std: its standard deviation, where one is printed.
+        value: The figure, in the unit of its column.
+        std: The standard deviation of the figure, where one is printed.
     """
 
     value: float
@@ -136,7 +139,7 @@ class Published(Section):
     """What a paper prints.
 
     Attributes:
-        source: which table of which paper.
+        source: The paper and its table from which the figures are.
         values: {row: {column: figure}}; a figure is a number or "MEAN +- STD". A list stands for the columns in order,
             with null where nothing is printed.
     """
@@ -175,17 +178,18 @@ class SuiteFile(Section):
     """A suite: base, grid, seeds, the table's rows and columns, and what was published.
 
     Attributes:
-        title: of the table.
-        base: of every run, where no row or column names another: a preset, a YAML file or a mapping.
-        set: dotted overrides for every run.
-        seeds: by default.
-        corner: the heading of the row names.
-        rows, columns: of the table.
-        cells: what concerns single cells.
-        published: figures to show beside.
-        baseline: a row or column, or one within each group, that the others are measured against in a further table.
-        notes: below the table.
-        analyses: performed over the runs when they are done.
+        title: The heading of the table.
+        base: What every run starts from, where no row or column names another base: a preset, a YAML file or a mapping.
+        set: Dotted configuration keys and their values, for every run.
+        seeds: The seeds with which every cell is run, unless `--seeds` names others.
+        corner: The heading above the names of the rows.
+        rows, columns: The rows and columns of the table, in order; each pair of them is a cell, whose runs take the
+            settings of both.
+        cells: Settings and footnotes of single cells.
+        published: Published figures, shown beside what was measured.
+        baseline: A row or column, or one within each group, that the others are measured against in a further table.
+        notes: Sentences below the table.
+        analyses: Analyses that are performed over the runs when these are done.
     """
 
     title: str = Field(min_length=1)

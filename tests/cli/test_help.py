@@ -14,6 +14,7 @@ from fedbench.cli.help import KIND_SUMMARIES, SECTIONS, explain_section
 from fedbench.components.catalogue import BUILTIN, CONFIG_KEYS, component_class
 from fedbench.components.reference import REQUIRED, field_meanings, key_references
 from fedbench.errors import ConfigError
+from fedbench.studies.file import Objective
 
 Call = Callable[..., Finished]
 PARTS = [(kind, name) for kind, names in BUILTIN.items() if kind != "server" for name in names]
@@ -128,6 +129,32 @@ def test_a_key_of_one_part_is_explained_alone() -> None:
     assert key.key == "eps"
     with pytest.raises(ConfigError, match=r"^algorithm\.fedexp\.epz: fedexp has no such key; did you mean 'eps'"):
         explain_section("algorithm.fedexp.epz")
+
+
+def test_no_meaning_is_the_end_of_a_sentence_or_names_the_code() -> None:
+    fragment = re.compile(r"(of|by|in|for|below|since|up to|performed|which)\b|.*`[A-Z]+`")
+    meanings = {
+        f"{section}.{key.key}": key.meaning
+        for section, owner in SECTIONS.items()
+        if section.startswith(("suite", "study"))
+        for key in key_references(owner)
+    }
+    assert [key for key, meaning in meanings.items() if fragment.match(meaning)] == []
+
+
+def test_what_is_filled_in_where_it_is_left_out_need_not_be_set() -> None:
+    (direction,) = explain_section("study.objectives.direction").keys
+    assert direction.default == "(as it is better)"
+    assert Objective.model_validate("best_perplexity").direction == "minimize"
+    assert explain_section("study.name").keys[0].default == "(the file's name)"
+
+
+def test_models_of_other_libraries_and_their_adapters_have_pages() -> None:
+    names = [name for name, _ in explain_section("model").names]
+    assert names[-4:] == ["hf:PATH", "torchvision:NAME", "model.peft", "model.peft.lora"]
+    assert [key.key for key in explain_section("model.peft.lora").keys] == ["r", "alpha", "dropout", "targets", "head"]
+    assert explain_section("model.peft.lora.r").keys[0].default == "8"
+    assert explain_section("model.output").summary == "A key of torchvision:NAME."
 
 
 def test_a_word_that_resembles_no_section_is_answered_shortly() -> None:

@@ -72,6 +72,12 @@ def test_adapters_and_head_alone_are_laid_out_by_block(tmp_path: Path) -> None:
     assert groups_of(of_gpt, NEXT) == {"layer.0": 4 * (32 + 96), "layer.1": 4 * (32 + 96)}
 
 
+def test_every_module_of_a_name_is_the_head(tmp_path: Path) -> None:
+    module = build_module(model(bert(tmp_path / "bert"), peft={"lora": {"head": ["LayerNorm", "classifier"]}}), NEWS, 0)
+    trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad and "LayerNorm" in name]
+    assert len(trained) == 2 * (1 + 2 * 2)  # of the embeddings and twice in each of two layers
+
+
 def test_second_factors_begin_at_zero_and_first_ones_are_drawn_from_the_seed(tmp_path: Path) -> None:
     name = bert(tmp_path / "bert")
     plain, adapted = build_module(model(name), NEWS, 3).eval(), build_module(model(name, peft=LORA), NEWS, 3).eval()
