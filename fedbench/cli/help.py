@@ -142,17 +142,20 @@ def explain_section(section: str) -> Explanation:
         pages = [(name, first_line(owner)) for name, owner in SECTIONS.items()]
         return Explanation("", "Sections and kinds of parts", names=(*pages, *KIND_SUMMARIES.items()))
     if section in SECTIONS:
-        below = [name for name in SECTIONS if name.startswith(f"{section}.")]
-        names = tuple((name, first_line(SECTIONS[name])) for name in below)
-        return Explanation(section, first_line(SECTIONS[section]), tuple(key_references(SECTIONS[section])), names)
+        keys = tuple(key_references(SECTIONS[section]))
+        return Explanation(section, first_line(SECTIONS[section]), keys, _sections_below(section))
     if (kind := KINDS_BY_KEY.get(section, section)) in KIND_SUMMARIES:
         parts = [(name, part.summary()) for name, part in (builtin_parts(kind) | brought_parts(kind)).items()]
-        below = [(name, first_line(owner)) for name, owner in SECTIONS.items() if name.startswith(f"{section}.")]
-        return Explanation(section, KIND_SUMMARIES[kind], names=(*parts, *below))
+        return Explanation(section, KIND_SUMMARIES[kind], names=(*parts, *_sections_below(section)))
     parent, _, leaf = section.rpartition(".")
     if parent in SECTIONS and leaf in SECTIONS[parent].model_fields:
         return _explain_key(section)
     return _explain_part(section) or _explain_key(section)
+
+
+def _sections_below(section: str) -> tuple[tuple[str, str], ...]:
+    """The sections inside a section, with one line each."""
+    return tuple((name, first_line(owner)) for name, owner in SECTIONS.items() if name.startswith(f"{section}."))
 
 
 def builtin_parts(kind: str) -> dict[str, Any]:

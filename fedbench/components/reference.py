@@ -20,7 +20,7 @@ REQUIRED = "(must be set)"
 OF_ITS_KEYS = "(those of its keys)"
 
 LEFT_OUT = "left_out"
-"""Key of a field's `json_schema_extra`: the default in words of a required field that is filled in where it is left out."""
+"""Key of a field's `json_schema_extra`: in words, what a required field is filled in with where it is left out."""
 
 PLAIN_TYPES = {int: "whole number", float: "number", bool: "true or false", str: "text", Path: "path", Any: "anything"}
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below", "multiple_of": "a multiple of"}

@@ -44,8 +44,8 @@ class Objective(Section):
 
     Attributes:
         metric: The metric: best_accuracy, best_validation_accuracy, best_perplexity, best_mae, ..., total_bytes,
-            client_flops, virtual_seconds, joules, ..., or bytes_to_target and others with `target`; a wrong name is refused
-            with the nearest one.
+            client_flops, virtual_seconds, joules, ..., or bytes_to_target and others with `target`; a wrong name is
+            refused with the nearest one.
         direction: Whether the metric is to be large or small; left out, as it is better: accuracies are maximized, and
             errors, perplexities and costs minimized.
     """
@@ -134,11 +134,11 @@ class StudyFile(Section):
         base: What every trial starts from: a preset, a YAML file or a mapping.
         overrides: Texts "section.key=value" that hold for every trial, in place of what the base has.
         space: What varies from trial to trial: {configuration key: {type: float, low: ..., high: ...}, ...}.
-        objectives: One objective, or several for a Pareto front; a name alone is a metric. Left out: the best value of the
-            metric by which the task is judged.
+        objectives: One objective, or several for a Pareto front; a name alone is a metric. Left out: the best value of
+            the metric by which the task is judged.
         sampler: What proposes the trials: tpe, nsgaii, nsgaiii, qmc, gp, cmaes, random, grid.
-        pruner: What ends trials early: median, percentile, successive_halving, hyperband, threshold, wilcoxon. None: none
-            is ended early.
+        pruner: What ends trials early: median, percentile, successive_halving, hyperband, threshold, wilcoxon. None:
+            none is ended early.
         seeds: Seeds with which each trial is run once; its values are the means over them.
         budget: When the study ends.
         constraints: Bounds on metrics; the best trial is among those that keep to them.

@@ -91,12 +91,12 @@ class Measure(Section):
     """What a column shows.
 
     Attributes:
-        value: The figure: best_accuracy, final_accuracy, best_mae, best_perplexity, ... of the test split, final_loss,
-            rounds, sent_mb, uplink_mb, downlink_mb, gflop, tflop, virtual_seconds, joules, wall_seconds, ...; a wrong name is
-            refused with the nearest one. own:NAME: the last value on the test split of a metric of one's own that
-            `evaluation.metrics` names.
-        target: A value on the test split of the metric by which the task is judged, an accuracy in percent; shown is then
-            the figure at the first evaluation which reaches the target.
+        value: The figure: best_accuracy, final_accuracy, best_mae, best_perplexity, ... of the test split, train_loss,
+            rounds, sent_mb, uplink_mb, downlink_mb, gflop, tflop, virtual_seconds, joules, wall_seconds, ...; a wrong
+            name is refused with the nearest one. own:NAME: the last value on the test split of a metric of one's own
+            that `evaluation.metrics` names.
+        target: A value on the test split of the metric by which the task is judged, an accuracy in percent; shown is
+            then the figure at the first evaluation which reaches the target.
         metric: What the target is of: accuracy, macro_f1 and mean_iou in percent, perplexity and mae as they are; none:
             what the task of the run is judged by.
         better: Which values of own:NAME are better, so that rows are compared and ranked by it; none: neither.

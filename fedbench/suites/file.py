@@ -26,12 +26,12 @@ class Until(Section):
     """Up to where a run is read: the end of a cycle, a round, or an equal spending.
 
     Attributes:
-        cycle: The number, from 1, of the cycle of the cell's schedule at whose end the run is read; a run of full updates
-            is read at the same round.
+        cycle: The number, from 1, of the cycle of the cell's schedule at whose end the run is read; a run of full
+            updates is read at the same round.
         round: The number of rounds after which the run is read; scaled with the run.
-        equal: bytes, flops: the run is read at the last round by which the run has spent no more bytes (sent up and down), or FLOPs, than the row of
-            its column that spends least has in all, seed by seed. References (`centralised`, `local`) are read at their
-            end, and are not looked at for what is spent.
+        equal: bytes, flops: the run is read at the last round by which the run has spent no more bytes (sent up and
+            down), or FLOPs, than the row of its column that spends least has in all, seed by seed. References
+            (`centralised`, `local`) are read at their end, and are not looked at for what is spent.
     """
 
     cycle: int | None = Field(default=None, ge=1)
@@ -53,10 +53,10 @@ class Part(Section):
         base: A preset, a YAML file or a mapping, in place of the suite's base.
         set: Dotted configuration keys and their values, in place of those of the base.
         full_updates: Whether the runs make full network updates, in as many rounds as the cell's own schedule has.
-        measure: What the table shows of the runs; a name stands for {value: NAME}. None: the best value of the metric by
-            which the task is judged.
-        until: Up to where the runs are read, {cycle: N}, {round: N} or {equal: bytes}; `warmup`: the full updates before
-            the first cycle. None: to their end.
+        measure: What the table shows of the runs; a name stands for {value: NAME}. None: what a group above it, or the
+            other side of the table sets; of each cell its row or its column must set one.
+        until: Up to where the runs are read, {cycle: N}, {round: N} or {equal: bytes}; `warmup`: the full updates
+            before the first cycle. None: to their end.
     """
 
     name: str = Field(min_length=1, pattern=NAME)
