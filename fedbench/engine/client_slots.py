@@ -102,7 +102,7 @@ class ClientSlot:
 
 def host_model(spec: HostSpec, device: torch.device) -> FlatModel:
     """The network that a host or a slot trains, on its device."""
-    module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"), spec.base)
+    module = build_module(spec.model, spec.task, torch_seed(spec.seed, "model"), spec.base, device)
     if spec.checkpoint_activations:
         checkpoint_blocks(module)
     return FlatModel(module, spec.layout, device, lowered=spec.precision == LOWERED)

@@ -3,6 +3,8 @@
 A module declares by its attribute `has_frozen_base = True` that its frozen parameters, if it has any, are such a base:
 they are never written to. They are in no message, in no checkpoint and in no saved model, where their SHA-256 stands
 for them. Each process makes such a network from its skeleton: its code does not run anew, and its files are not read.
+On a GPU a process has one copy of the base, however many networks it makes over it (`runtime.slots`); each process that
+shares a GPU has its own, so that none depends on another's life.
 """
 
 import copy
@@ -10,6 +12,7 @@ import hashlib
 import warnings
 from dataclasses import dataclass
 from functools import cached_property
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +30,7 @@ def base_parameters(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if not parameter.requires_grad}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FrozenBase:
     """The base of a network, and the network around it without its values.
 
@@ -68,14 +71,31 @@ class FrozenBase:
             whole.update(np.ascontiguousarray(array).data)
         return whole.hexdigest()
 
-    def module(self) -> nn.Module:
-        """A new network over the base, in whose memory its frozen parameters lie; all that trains is zero."""
-        memo: dict[int, object] = {}
+    def module(self, device: torch.device | None = None) -> nn.Module:
+        """A new network over the base, in whose memory its frozen parameters lie; all that trains is zero.
+
+        Args:
+            device: where the frozen parameters are, once for all networks that are made for it; None: the CPU. What
+                trains is on the CPU.
+        """
+        placed, memo = self._placed(device), dict[int, object]()
         for name, parameter in self.skeleton.named_parameters():
-            values = self.values.get(name)
-            tensor = torch.zeros(parameter.shape) if values is None else _in_place(values)
+            tensor = placed[name] if name in placed else torch.zeros(parameter.shape)
             memo[id(parameter)] = nn.Parameter(tensor, parameter.requires_grad)
         return copy.deepcopy(self.skeleton, memo)
+
+    def _placed(self, device: torch.device | None) -> dict[str, Tensor]:
+        """{name: tensor}, the base on a device: in place on the CPU, elsewhere a copy that is kept."""
+        if device is None or device.type == "cpu":
+            return {name: _in_place(array) for name, array in self.values.items()}
+        copies = _COPIES.setdefault(self, {})
+        if device not in copies:
+            copies[device] = {name: _in_place(array).to(device) for name, array in self.values.items()}
+        return copies[device]
+
+
+_COPIES: "WeakKeyDictionary[FrozenBase, dict[torch.device, dict[str, Tensor]]]" = WeakKeyDictionary()
+"""The bases of this process on devices other than the CPU, as long as the base is needed."""
 
 
 def _in_place(array: npt.NDArray[np.float32]) -> Tensor:

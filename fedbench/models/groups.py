@@ -33,20 +33,23 @@ OUTPUTS: dict[TaskName, str] = {
 NORMALISATIONS = (_NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 
 
-def build_module(model: Model, task: Task, seed: int, base: FrozenBase | None = None) -> nn.Module:
+def build_module(
+    model: Model, task: Task, seed: int, base: FrozenBase | None = None, device: torch.device | None = None
+) -> nn.Module:
     """A module whose initial values are a function of `seed` alone; no global random state is changed.
 
     Args:
         model, task: what is built.
         seed: decides what the model draws.
         base: of the module as another process has built it; what trains is then zero.
+        device: where the parameters of `base` are; all else is on the CPU.
 
     Raises:
         ModelError: the model cannot serve the task, is no module, or one that `check_module` or
             `check_memory_is_not_shared` refuses.
     """
     if base is not None:
-        return base.module()
+        return base.module(device)
     with global_generators_seeded(seed):
         module: object = model.build(task)
     if not isinstance(module, nn.Module):

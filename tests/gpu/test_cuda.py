@@ -5,15 +5,18 @@ pytest tests/gpu -m gpu -s
 
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from model_folders import bert
 from pfl_network import PflCnn
 from small import config
 
 from fedbench import run
 from fedbench.algorithms.base import Objective
+from fedbench.components.catalogue import make_component
 from fedbench.data.augment import MinibatchDraws, augment
 from fedbench.data.augmentation import Augmentation
 from fedbench.engine.device import TorchSettings, memory_fraction, set_determinism, set_precision
@@ -22,9 +25,10 @@ from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import HostOrder
 from fedbench.models.base import Model, Task
 from fedbench.models.flat import FlatModel
+from fedbench.models.frozen_base import FrozenBase
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.resnet import ResNet8
-from fedbench.protocol.layout import ParameterLayout
+from fedbench.protocol.layout import BYTES_PER_VALUE, ParameterLayout
 from fedbench.protocol.message import PARAMETERS, PartTable
 from fedbench.randomness import generator
 from fedbench.training.local import ClientTraining, LocalTraining
@@ -139,6 +143,21 @@ def test_four_actors_on_one_gpu_leave_the_model_of_one_process(slots: int) -> No
     result = run(config(*actors, f"runtime.slots={slots}"))
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert len(result.summary["devices"]) == 1
+
+
+def test_networks_of_one_process_share_one_copy_of_a_frozen_base(tmp_path: Path) -> None:
+    task = Task("text", (12,), 4, vocabulary_size=100, padding_index=0)
+    adapted = make_component("model", Model, {"name": bert(tmp_path / "bert"), "peft": {"lora": {"r": 4}}})
+    assert isinstance(adapted, Model)
+    base = FrozenBase.of(build_module(adapted, task, 0))
+    assert base is not None
+    sizes, networks = [], []
+    for _ in range(3):
+        before = torch.cuda.memory_allocated()
+        networks.append(base.module(CUDA))
+        sizes.append(torch.cuda.memory_allocated() - before)
+    assert sizes[0] >= BYTES_PER_VALUE * base.parameters
+    assert sizes[1:] == [0, 0]
 
 
 @pytest.mark.parametrize("scale", [1.0, 0.37])

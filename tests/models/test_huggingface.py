@@ -118,6 +118,23 @@ def test_a_base_is_shared_in_place_and_neither_travels_nor_is_saved(tmp_path: Pa
     torch.testing.assert_close(first.eval()(tokens), built.eval()(tokens), rtol=0, atol=0)
 
 
+def test_networks_on_one_device_share_one_copy_of_the_base_there(tmp_path: Path) -> None:
+    """PyTorch's meta device stands for a GPU: it has places, too, to which values are copied."""
+    base = FrozenBase.of(build_module(model(bert(tmp_path / "bert"), peft=LORA), NEWS, 0))
+    assert base is not None
+    gpu = torch.device("meta")
+    groups = derive_layer_groups(base.module(), NEWS)
+    first, second = (
+        FlatModel(module, parameter_layout(module, groups), gpu) for module in (base.module(gpu), base.module(gpu))
+    )
+    for name in base.values:
+        tensors = [flat.module.get_parameter(name) for flat in (first, second)]
+        assert tensors[0] is not tensors[1]
+        assert tensors[0].is_meta
+        assert tensors[0].untyped_storage()._cdata == tensors[1].untyped_storage()._cdata
+    assert all(base.module().get_parameter(name).device.type == "cpu" for name in base.values)
+
+
 def test_the_digest_of_a_base_follows_its_values(tmp_path: Path) -> None:
     name = bert(tmp_path / "bert")
     digests = []

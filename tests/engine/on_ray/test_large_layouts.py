@@ -1,12 +1,11 @@
 """The layer groups of a transformer of a billion parameters go through the object store; nothing is trained.
 
-No process holds more than a few of its layer groups at a time. By default it has two of its twenty layers.
+The process that gives them out and takes them back holds no more than a few of them at a time.
 """
 
 import resource
 
 import numpy as np
-import pytest
 from large_encoder import large
 from small import config
 from warm_pools import WarmPools
@@ -16,13 +15,13 @@ from fedbench.experiment.setup import build_problem
 from fedbench.protocol.exact_sum import SCALE, accumulate
 from fedbench.protocol.layout import BYTES_PER_VALUE, ParameterLayout
 
-GIB = 2**30
+DEPTH = 20
+AT_A_TIME = 8
+"""Layer groups in memory, or read in the object store, at a time: a sum of int64 counts as two."""
 
-DEPTHS = pytest.mark.parametrize("depth", [2, pytest.param(20, marks=pytest.mark.exhaustive)])
 
-
-def layout_of(depth: int) -> ParameterLayout:
-    chosen = large(depth)
+def billion_parameters() -> ParameterLayout:
+    chosen = large(DEPTH)
     return build_problem(chosen, load_federation(chosen), foresees=True).layout
 
 
@@ -30,31 +29,32 @@ def peak_memory() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
-def moved(layout: ParameterLayout, group: int) -> None:
-    """One layer group to a worker and back, where it is added up; its bytes are those of the protocol."""
+def test_its_layer_groups_go_through_the_object_store(warm_pools: WarmPools) -> None:
+    """Each goes to a worker and back, in the bytes of the protocol; one of each size is added up."""
     import ray
 
     @ray.remote(num_cpus=0)
     def trained(values: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
         assert not values.flags.writeable  # read where it lies in the object store
-        return values + np.float32(0.5)
+        return values + values.dtype.type(0.5)
 
-    size = layout.group_size(group)
-    start = np.full(size, group, np.float32)
-    reference = ray.put(start)
-    arrived = ray.get(trained.remote(reference), timeout=60)
-    assert arrived.nbytes == BYTES_PER_VALUE * layout.count([group]) == BYTES_PER_VALUE * size
-    total = np.zeros(size, np.int64)
-    assert accumulate(total, arrived, start, 1.0)
-    assert (total == round(0.5 * SCALE)).all()
-
-
-@DEPTHS
-def test_its_layer_groups_go_through_the_object_store(depth: int, warm_pools: WarmPools) -> None:
-    """With two layers, one group of each size."""
-    layout = layout_of(depth)
-    before = peak_memory()
+    layout = billion_parameters()
+    assert layout.size > 10**9
+    start, moved, before = np.zeros(0, np.float32), 0, peak_memory()
     with warm_pools.lent(config("runtime.actors=1").runtime):
-        for group in range(layout.groups) if depth > 2 else (0, 1, 2, layout.groups - 1):
-            moved(layout, group)
-    assert peak_memory() - before < GIB
+        for group in sorted(range(layout.groups), key=layout.group_size):
+            size = layout.group_size(group)
+            first_of_its_size = size != len(start)
+            start = np.zeros(size, np.float32) if first_of_its_size else start
+            start[:] = group
+            arrived = ray.get(trained.remote(ray.put(start)), timeout=60)
+            assert arrived.nbytes == BYTES_PER_VALUE * layout.count([group]) == BYTES_PER_VALUE * size
+            assert (arrived == np.float32(group + 0.5)).all()
+            moved += arrived.nbytes
+            if first_of_its_size:
+                total = np.zeros(size, np.int64)
+                assert accumulate(total, arrived, start, 1.0)
+                assert (total == round(0.5 * SCALE)).all()
+                del total
+    assert moved == BYTES_PER_VALUE * layout.size
+    assert peak_memory() - before < AT_A_TIME * arrived.nbytes
