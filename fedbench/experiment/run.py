@@ -21,6 +21,7 @@ from fedbench.experiment.result import Result
 from fedbench.experiment.unedited import recorded_start
 from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import CONFIG, load_events, recorded_drops
+from fedbench.system.garbage import no_garbage_search
 from fedbench.system.home import expanded
 from fedbench.tracking.sending_process import SendingProcess, sending_process
 from fedbench.tracking.store import check_experiment_name, environment_store
@@ -207,7 +208,8 @@ def prepared(
 def _import_ray() -> float:
     """Import what starts Ray, which is imported anyway; returns the seconds that it took."""
     began = time.monotonic()
-    import fedbench.engine.on_ray.connection  # noqa: F401
+    with no_garbage_search():
+        import fedbench.engine.on_ray.connection  # noqa: F401
 
     return time.monotonic() - began
 
@@ -222,9 +224,9 @@ def where_it_runs(runtime: RuntimeSection) -> str:
 
 def _build(config: ExperimentConfig) -> "Problem":
     federation = load_federation(config)
-    # PyTorch comes with this import; on a cluster it loads beside Ray.
-    from fedbench.experiment.setup import build_problem
-    from fedbench.experiment.work import check_work
+    with no_garbage_search():  # PyTorch comes with this import; on a cluster it loads beside Ray.
+        from fedbench.experiment.setup import build_problem
+        from fedbench.experiment.work import check_work
 
     problem = build_problem(config, federation)
     check_work(problem)

@@ -20,6 +20,7 @@ from contextlib import suppress
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from fedbench.system.garbage import no_garbage_search
 from fedbench.system.priority import give_way, step_back
 
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ def _receive(connection: Connection, run: int, messages: "queue.SimpleQueue[dict
 def _load(mlflow_uri: str | None) -> None:
     """Import what is needed to open the store; what is wrong with it shows when it is opened."""
     give_way()
-    with suppress(Exception):
+    with suppress(Exception), no_garbage_search():
         import fedbench.tracking.run  # noqa: F401
         from fedbench.tracking.store import default_store, load_client, sqlite_file
 

@@ -6,12 +6,15 @@ import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import typer
 
 from fedbench.cli.app import app
 from fedbench.cli.entry import run_command
@@ -120,6 +123,12 @@ def write_broken_data(root: Path) -> dict[str, Path]:
     return roots
 
 
+@cache
+def made_once() -> Any:
+    """The commands as Typer makes them of `app`, which it otherwise does for each call."""
+    return typer.main.get_command(app)
+
+
 def in_this_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Finished]:
     """A `fedbench` that is called like a function, without the seconds that a process of its own takes."""
 
@@ -128,7 +137,7 @@ def in_this_process(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixtur
         monkeypatch.setattr(sys, "path", list(sys.path))
         monkeypatch.setattr(sys, "meta_path", list(sys.meta_path))
         capfd.readouterr()
-        status = run_command(app)
+        status = run_command(made_once())
         stdout, stderr = capfd.readouterr()
         return Finished(status, stdout, stderr)
 

@@ -18,13 +18,16 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from fedbench.components.named_code import Shipment
 from fedbench.config.runtime import RuntimeSection
-from fedbench.engine.arrivals.client_host import ArrivalHost
-from fedbench.engine.device import explained
 from fedbench.engine.on_ray.allocator import keep_freed_memory
 from fedbench.engine.on_ray.connection import disconnect, join
 from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
 from fedbench.errors import ConfigError, LostDevice, RunError
+from fedbench.system.garbage import no_garbage_search
+
+with no_garbage_search():  # every actor imports PyTorch before it can do anything else
+    from fedbench.engine.arrivals.client_host import ArrivalHost
+    from fedbench.engine.device import explained
 
 START_TIMEOUT = 120.0
 """Seconds to wait for a placement group, or for one actor to start."""
