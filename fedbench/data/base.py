@@ -107,6 +107,12 @@ class FederatedData:
         return rows if self.validation is None else rows | {"validation": len(self.validation)}
 
     @property
+    def splits(self) -> dict[Literal["train", "test", "validation"], Split]:
+        """The splits by name."""
+        splits: dict[Literal["train", "test", "validation"], Split] = {"train": self.train, "test": self.test}
+        return splits if self.validation is None else splits | {"validation": self.validation}
+
+    @property
     def classes(self) -> int:
         """Number of `class_names`: of classes, labels, or targets."""
         return len(self.class_names)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedbench.data.base import Dataset, FederatedData, Split
+from fedbench.data.base import Dataset, FederatedData, Labels, Split
 from fedbench.data.partition import Partition
 from fedbench.errors import ConfigError, DataError
 from fedbench.tasks.kinds import TASKS, UNSCORED, TaskName
@@ -56,9 +56,7 @@ def check_data(dataset: Dataset, data: object, method: str = "load") -> Federate
         what = {"multilabel": "one for each label", "regression": "one for each target"}.get(data.task)
         needed = f"at least {fewest} are needed" if what is None else f"{what} is needed"
         raise DataError(f"{owner} returned {len(data.class_names)} class_names; {needed}")
-    splits = {"train": data.train, "test": data.test}
-    if data.validation is not None:
-        splits["validation"] = data.validation
+    splits = data.splits
     for name, split in splits.items():
         if (problem := _problem_of_split(split, data)) is not None:
             raise DataError(f"{owner} returned a {name} split {problem}")
@@ -179,7 +177,9 @@ def _problem_of_labels(split: Split, data: FederatedData) -> str | None:
         row = _row_not_finite(labels)
         return None if row is None else f"whose labels are not finite in row {row}; fill or drop what is missing"
     highest = 1 if task == "multilabel" else data.outputs - 1
-    scored = labels[labels != UNSCORED[str(labels.dtype)]] if task in ("next_token", "segmentation") else labels
+    if task == "segmentation" and labels.dtype == np.uint8 and highest >= UNSCORED["uint8"]:
+        return f"whose labels are uint8, of which 255 does not count; int64 is needed for {data.outputs} class_names"
+    scored = counted(labels, task)
     if not scored.size:
         return f"of which no {TASKS[task].places} counts: all labels are {UNSCORED[str(labels.dtype)]}"
     least, most = int(scored.min()), int(scored.max())
@@ -191,6 +191,16 @@ def _problem_of_labels(split: Split, data: FederatedData) -> str | None:
         "next_token": "for the vocabulary_size",
     }.get(task, f"for the {len(data.class_names)} class_names")
     return f"with the label {label}; 0..{highest} is allowed, {owner}"
+
+
+def counted(labels: Labels, task: TaskName) -> Labels:
+    """The labels of the rows, tokens or pixels that count, in one dimension for tokens and pixels.
+
+    Args:
+        labels: of a split, as the task has them.
+        task: the task.
+    """
+    return labels[labels != UNSCORED[str(labels.dtype)]] if TASKS[task].places != "row" else labels
 
 
 def _row_not_finite(values: np.ndarray) -> int | None:

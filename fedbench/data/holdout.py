@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 
 from fedbench.data.base import FederatedData, IntArray, Split
+from fedbench.data.contract import counted
 from fedbench.data.strata import strata_of
 from fedbench.errors import ConfigError, DataError
+from fedbench.tasks.kinds import TASKS
 
 DEFAULT_TEST_FRACTION = 0.2
 TEST_DRAW, VALIDATION_DRAW = 0x7E57, 0x7A11D
@@ -26,8 +28,8 @@ def with_validation(data: FederatedData, fraction: float, seed: int) -> Federate
         seed: seed of the draw.
 
     Raises:
-        ConfigError: a fraction for data with a validation split of their own or with rows that overlap, or one so small
-            that no row is held out.
+        ConfigError: a fraction for data with a validation split of their own or with rows that overlap, one so small
+            that no row is held out, or rows of which no token or pixel counts.
     """
     if not fraction:
         return data
@@ -39,6 +41,12 @@ def with_validation(data: FederatedData, fraction: float, seed: int) -> Federate
     train = data.train
     groups = strata_of(data).of(train.labels) if train.owners is None else train.owners
     kept, held = hold_out(groups, fraction, seed, "data.validation_fraction", VALIDATION_DRAW)
+    for words, rows in (("held out", held), ("left for training", kept)):
+        if not counted(train.labels[rows], data.task).size:
+            raise ConfigError(
+                f"data.validation_fraction={fraction:g}: of the {len(rows)} rows {words} no {TASKS[data.task].places} "
+                "counts; set another fraction"
+            )
     digest = hashlib.sha256(json.dumps([data.fingerprint, "validation", fraction, seed]).encode())
     return replace(
         data.scaled_without(held),

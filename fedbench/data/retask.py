@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from fedbench.data.base import FederatedData, Split
+from fedbench.data.contract import counted
 from fedbench.errors import ConfigError
 from fedbench.tasks.kinds import UNSCORED, TaskName
 
@@ -30,7 +31,14 @@ def with_task(data: FederatedData, task: TaskName | None) -> FederatedData:
     if task is None or task == data.task:
         return data
     if task == "next_token" and data.kind == "text":
-        return _changed(data, task, _next_tokens, class_names=())
+        continued = _changed(data, task, _next_tokens, class_names=())
+        for name, split in continued.splits.items():
+            if split.inputs.strides[0] and not counted(split.labels, task).size:
+                raise ConfigError(
+                    f"task=next_token: no text of the {name} split of {data.name} has a token that follows another; "
+                    "longer texts are needed (max_tokens of the data cuts them)"
+                )
+        return continued
     numbers = numbers_of_classes(data)
     if task == "regression" and numbers is not None:
         return _changed(data, task, _as_targets, class_names=("class",))

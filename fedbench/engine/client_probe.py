@@ -21,7 +21,7 @@ from fedbench.randomness import generator, torch_seed
 from fedbench.tasks.kinds import TaskName
 from fedbench.training.evaluation import score_batches
 from fedbench.training.prepared import Transform
-from fedbench.training.scores import batch_borders
+from fedbench.training.scores import batch_borders, total_score
 from fedbench.training.seeding import seeded
 
 
@@ -233,8 +233,8 @@ class Prober:
         self._model.statistics.copy_(values.statistics)
 
     def _loss(self, values: ModelValues) -> float:
-        """Mean loss over the rows."""
+        """Mean loss over the rows; NaN where none of their tokens or pixels counts."""
         self._put(values)
         batches, transform = self._batches, self._transform
         scores = score_batches(self._model, *self._rows, batches, transform, self._seed, task=self._task)
-        return sum(score.loss_sum for score in scores) / sum(score.samples for score in scores)
+        return total_score(scores)[0]

@@ -10,7 +10,7 @@ from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.base import FederatedData, Split
 from fedbench.data.contract import check_data
 from fedbench.data.digits import Digits
-from fedbench.data.holdout import with_validation
+from fedbench.data.holdout import VALIDATION_DRAW, hold_out, with_validation
 from fedbench.data.retask import with_task
 from fedbench.data.strata import strata_of
 from fedbench.errors import ConfigError, DataError
@@ -66,6 +66,10 @@ def changed(data: FederatedData, **fields: Any) -> FederatedData:
         (changed(masks(), labels=np.full((ROWS, 4, 4), 2, np.uint8)), "with the label 2; 0..1 is allowed"),
         (changed(masks(), labels=np.full((ROWS, 4, 4), 255, np.uint8)), "of which no pixel counts"),
         (changed(masks(), labels=np.zeros((ROWS, 4, 3), np.uint8)), "uint8 or int64 [40, 4, 4] is needed"),
+        (
+            replace(masks(), class_names=("a",) * 256),
+            "of which 255 does not count; int64 is needed for 256 class_names",
+        ),
         (replace(regression(), task="ranking"), "task='ranking'; supported are classification, multilabel"),
         (replace(regression(), task="next_token"), "kind=array for task=next_token, which needs text"),
         (replace(regression(), mean=(0.0,) * 2, std=(1.0,) * 2), "a mean of 2 values for 3 entries of the last axis"),
@@ -92,6 +96,23 @@ def test_text_is_its_own_label_shifted_by_one() -> None:
     assert data.train.labels[1].tolist() == tokens[1, 1:].tolist()
     assert data.train.labels[0].tolist() == [*tokens[0, 1:4].tolist(), -100, -100]
     assert data.fingerprint != texts().fingerprint
+
+
+@pytest.mark.parametrize("length", [1, 4])
+def test_texts_without_a_second_token_are_not_continued(length: int) -> None:
+    tokens = np.zeros((ROWS, length), np.int32)
+    tokens[:, 0] = 1
+    data = replace(texts(), test=Split(tokens, np.zeros(ROWS, np.int64)))
+    with pytest.raises(ConfigError, match="task=next_token: no text of the test split of made has a token that follo"):
+        with_task(data, "next_token")
+
+
+def test_a_validation_split_of_which_no_pixel_counts_is_refused() -> None:
+    kept, _ = hold_out(np.zeros(ROWS, np.int64), 0.25, seed=0, draw=VALIDATION_DRAW)
+    labels = np.full((ROWS, 4, 4), 255, np.uint8)
+    labels[kept] = 1
+    with pytest.raises(ConfigError, match=r"validation_fraction=0.25: of the 10 rows held out no pixel counts"):
+        with_validation(changed(masks(), labels=labels), 0.25, seed=0)
 
 
 def test_classes_serve_as_numbers_and_nothing_else_changes_its_task() -> None:

@@ -15,6 +15,8 @@ from fedbench.errors import ConfigError
 from fedbench.experiment.result import Result
 from fedbench.experiment.run import resume, run
 from fedbench.records.headline import task_of
+from fedbench.records.measured import BARRIER
+from fedbench.records.reader import load_measured
 from fedbench.records.recorded_run import read_run
 from fedbench.tasks.kinds import TASKS, TaskName
 
@@ -50,6 +52,13 @@ def test_a_run_leaves_the_figures_of_its_task_and_no_other_ones(task: TaskName) 
     recorded = read_run(result.directory)
     assert (recorded.task, task_of(recorded.rounds)) == (task, task)
     assert recorded.rounds.equals(rounds)
+
+
+def test_a_barrier_over_rows_of_which_no_token_counts_is_unknown() -> None:
+    result = run(config("next_token", "data.dataset.unscored=31", "analysis.barrier=[1]", "analysis.samples=4"))
+    rows = load_measured(result.directory, BARRIER).to_pylist()
+    assert rows
+    assert all(row["barrier"] is None and set(row["losses"]) == {None} for row in rows)
 
 
 @pytest.mark.parametrize("task", ["multilabel", "regression"])

@@ -6,7 +6,7 @@ import numpy as np
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.base import Dataset, FederatedData, InputKind, Split
-from fedbench.tasks.kinds import TaskName
+from fedbench.tasks.kinds import UNSCORED, TaskName
 
 ROWS, TEST_ROWS = 96, 32
 TOKENS = 7
@@ -27,18 +27,22 @@ class Drawn(Dataset):
         of: the task.
         test_is_train: whether the test split has the training rows.
         scaled: whether arrays are normalised.
+        unscored: number of test rows, from the second on, of whose tokens none counts.
     """
 
     name: str = "small_tasks:Drawn"
     of: TaskName = "classification"
     test_is_train: bool = False
     scaled: bool = False
+    unscored: int = 0
 
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """Draw the rows."""
         rng = np.random.default_rng(0)
         kind: InputKind = {"next_token": "text", "segmentation": "image"}.get(self.of, "array")  # type: ignore[assignment]
         train, test = _split(self.of, ROWS, rng), _split(self.of, TEST_ROWS, rng)
+        if self.unscored:
+            test.labels[1 : 1 + self.unscored] = UNSCORED["int64"]
         names = {"classification": 3, "multilabel": 2, "regression": 1, "segmentation": 2, "next_token": TOKENS}
         return FederatedData(
             name=self.name,
