@@ -92,7 +92,7 @@ class Component(Checked):
             return cls.model_validate(parameters)
         except ValidationError as error:
             label = f"{key}.name={parameters.get('name')}"
-            raise ConfigError(explain(error, key, list(cls.model_fields), label)) from None
+            raise ConfigError(explain(error, key, keys_beside(cls, error), label)) from None
 
 
 def _as_numbers(value: Any, annotation: Any, key: str) -> Any:

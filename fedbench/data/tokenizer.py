@@ -51,7 +51,10 @@ class FolderTokenizer:
                 tokenizer = make(tokenizer_file=str(self._folder / "tokenizer.json"))
         except Exception as error:  # whatever a damaged file makes its reader raise
             reason = (str(error).strip() or repr(error)).splitlines()[0]
-            raise ConfigError(f"{self._key}={self._name}: the tokenizer cannot be read: {reason}") from error
+            raise ConfigError(
+                f"{self._key}={self._name}: the tokenizer cannot be read: {reason.rstrip(':.')}; the folder needs the "
+                "files that save_pretrained of its tokenizer writes, such as tokenizer.json"
+            ) from error
         if tokenizer.pad_token is None:
             if tokenizer.eos_token is None:
                 raise ConfigError(f"{self._key}={self._name}: the tokenizer has no token for padding, and no end token")

@@ -45,6 +45,7 @@ from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_sch
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.experiment.task_limits import check_task
 from fedbench.experiment.virtual_world import make_world, mean_task_seconds, unknown_energies
+from fedbench.models.causality import check_causal
 from fedbench.models.checkpointed import checkpoint_blocks
 from fedbench.models.features import check_features
 from fedbench.models.flat import FlatModel
@@ -149,6 +150,8 @@ def build_problem(config: ExperimentConfig, federation: Federation, *, foresees:
     module = (outline_module if foresees else build_module)(config.model, task, initial_seed)
     outlined = is_outlined(module)
     groups = derive_layer_groups(module, task)
+    if not outlined:
+        check_causal(module, task, config.model.name)
     if config.local.precision == LOWERED:
         check_lowered(module, task)
     if config.local.precision in ("bf16", LOWERED) and config.runtime.device != "cuda":

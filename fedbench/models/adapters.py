@@ -6,7 +6,7 @@ zero at first. The layers themselves are those of Hugging Face's peft.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from torch import nn
@@ -43,12 +43,24 @@ def adapt(owner: str, network: nn.Module, peft: Peft, head: Sequence[str], targe
         [path for name in lora.head for path in _named(owner, name, modules)] if lora.head is not None else list(head)
     )
     linear = [name for name, child in modules.items() if is_linear(child) and not _lies_in(name, trained)]
+    if not linear and lora.head and any(is_linear(child) for child in modules.values()):
+        raise ModelError(
+            "model.peft.lora.head: holds every linear layer, and no adapter can stand beside one; name fewer"
+        )
     if not linear:
         raise ModelError(f"model.peft.lora: model.name={owner} has no linear layer that an adapter could stand beside")
     wanted = lora.targets if lora.targets is not None else targets
     if wanted is None:
         leaves = ", ".join(dict.fromkeys(name.rpartition(".")[2] for name in linear))
         raise ModelError(f"model.peft.lora.targets: must be set with model.name={owner}; its linear layers: {leaves}")
+    if lora.targets is None and lora.head is not None:  # what trains in full needs no adapter
+        left = [target for target in wanted if _ending([target], linear) or not _ending([target], modules)]
+        if not left:
+            raise ModelError(
+                f"model.peft.lora.head: holds the layers that are adapted unless others are named ({', '.join(wanted)});"
+                " name others as head, or as targets"
+            )
+        wanted = left
     adapted = dict.fromkeys(name for target in wanted for name in _matching(owner, target, linear))
     if not adapted:
         raise ModelError("model.peft.lora.targets: names no layer; leave it out for those of the model's type")
@@ -97,6 +109,11 @@ def _matching(owner: str, target: str, linear: Sequence[str]) -> list[str]:
             f"{did_you_mean(target, leaves)}"
         )
     return paths
+
+
+def _ending(names: Sequence[str], paths: Iterable[str]) -> list[str]:
+    """The paths that are one of some names, or end with one."""
+    return [path for path in paths if any(path == name or path.endswith(f".{name}") for name in names)]
 
 
 def _lies_in(name: str, parts: Sequence[str]) -> bool:

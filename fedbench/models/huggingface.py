@@ -17,6 +17,7 @@ from fedbench.models.adapter_keys import Peft
 from fedbench.models.adapters import adapt
 from fedbench.models.base import LayerGroup, Model, Task
 from fedbench.models.blocks import Blocks, block_groups, find_blocks
+from fedbench.models.requirements import IN_WORDS
 
 POOLER = "pooler"
 """The module behind the blocks of BERT that is often not among the weights, and belongs to the head then."""
@@ -86,15 +87,26 @@ class HuggingFaceModel(Model):
         auto = getattr(transformers, auto_class(self.name, task))
         pretrained = self.pretrained(folder)
         config = self._configuration(folder, task)
+        if type(config) not in auto._model_mapping:
+            raise ModelError(f"model.name={self.name}: transformers has no {auto.__name__} of {config.model_type}")
         try:
             if not pretrained:
                 return auto.from_config(config), []
             settings = {"local_files_only": True, "use_safetensors": True, "dtype": "float32"}
+            settings["ignore_mismatched_sizes"] = True  # told apart below, in one line
             network, report = auto.from_pretrained(folder, config=config, output_loading_info=True, **settings)
         except Exception as error:  # whatever a model or a damaged file raise
             reason = (str(error).strip() or repr(error)).splitlines()[0]
             raise ModelError(f"model.name={self.name}: cannot be built: {reason}") from error
         prefix = network.base_model_prefix
+        # A classifier that was trained for other classes is drawn anew; nothing else may differ.
+        if wrong := [entry for entry in report["mismatched_keys"] if entry[0].startswith(f"{prefix}.")]:
+            tensor, saved, expected = sorted(wrong)[0]
+            raise ModelError(
+                f"model.name={self.name}: {len(wrong)} tensors have other shapes in its weights than in the network "
+                f"({tensor}: {list(saved)}, expected {list(expected)}); config.json and model.safetensors do not "
+                "belong together"
+            )
         missing = [name for name in report["missing_keys"] if name.startswith(f"{prefix}.")]
         pooler = f"{prefix}.{POOLER}"
         if unknown := [name for name in missing if not name.startswith(f"{pooler}.")]:
@@ -123,8 +135,8 @@ class HuggingFaceModel(Model):
             if key not in known and not hasattr(config, key):
                 raise ConfigError(f"model.config.{key}: unknown key of {config.model_type}{did_you_mean(key, known)}")
             setattr(config, key, value)
-        check_data(self.name, config, task)
         tokenizer = tokenizer_digest(folder)
+        check_data(self.name, config, task, owns_tokens=bool(tokenizer) and tokenizer == task.tokenizer)
         if self.pretrained(folder) and task.kind == "text" and tokenizer and tokenizer != task.tokenizer:
             raise ModelError(
                 f"model.name={self.name}: its weights belong to its own tokenizer, and the token ids of the data are "
@@ -132,7 +144,9 @@ class HuggingFaceModel(Model):
             )
         if task.kind == "text":
             config.pad_token_id = task.padding_index if task.padding_index >= 0 else None
-        if not is_next_token(task):
+        if is_next_token(task):
+            _read_from_left_to_right(config)
+        else:
             config.num_labels = task.classes
         config.use_cache = False
         return config
@@ -204,21 +218,47 @@ def auto_class(name: str, task: Task) -> str:
         return "AutoModelForSequenceClassification"
     if task.kind == "image" and target in ("classification", "multilabel", "regression"):
         return "AutoModelForImageClassification"
-    raise ModelError(f"model.name={name}: no network of transformers is chosen for {target} of {task.kind} data")
+    kind = IN_WORDS[task.kind]
+    raise ModelError(
+        f"model.name={name}: models of transformers classify images and texts, predict numbers of them, and continue "
+        f"texts; the data are {kind} with labels for {target.replace('_', ' ')}"
+    )
 
 
-def check_data(name: str, config: Any, task: Task) -> None:
+def _read_from_left_to_right(config: Any) -> None:
+    """Have an encoder, such as BERT, mask what follows each token, as its weights for the next token need it."""
+    from transformers import MODEL_FOR_CAUSAL_LM_MAPPING, MODEL_FOR_MASKED_LM_MAPPING
+
+    if type(config) in MODEL_FOR_CAUSAL_LM_MAPPING and type(config) in MODEL_FOR_MASKED_LM_MAPPING:
+        config.is_decoder = True
+
+
+def check_data(name: str, config: Any, task: Task, *, owns_tokens: bool = False) -> None:
     """Check that inputs of the task fit into the model.
+
+    Args:
+        name: the model's name, for messages.
+        config: its configuration, as transformers has it.
+        task: what it is for.
+        owns_tokens: whether the tokens of the data are those of the tokenizer in the model's folder.
 
     Raises:
         ModelError: they do not.
     """
+    if getattr(config, "is_encoder_decoder", False):
+        raise ModelError(
+            f"model.name={name}: {config.model_type} has an encoder and a decoder, which no task of fedbench needs; "
+            "take a model of one of the two, such as BERT's or GPT-2's"
+        )
     if task.kind == "text":
         vocabulary, most = getattr(config, "vocab_size", None), getattr(config, "max_position_embeddings", None)
         if vocabulary is not None and vocabulary < task.vocabulary_size:
+            more = f"data.dataset.tokenizer={name}, or with random weights model.config.vocab_size"
+            whose = "its tokenizer has" if owns_tokens else "the data have"
+            if owns_tokens:
+                more = f"with random weights model.config.vocab_size={task.vocabulary_size}, or get the folder again"
             raise ModelError(
-                f"model.name={name}: knows {vocabulary:,} tokens, the data have {task.vocabulary_size:,}; set "
-                f"data.dataset.tokenizer={name}, or with random weights model.config.vocab_size"
+                f"model.name={name}: knows {vocabulary:,} tokens, {whose} {task.vocabulary_size:,}; set {more}"
             )
         if most is not None and most < task.input_shape[0]:
             raise ModelError(

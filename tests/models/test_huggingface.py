@@ -1,5 +1,6 @@
 """Hugging Face's models from small folders, and low-rank adapters in them."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,13 @@ def test_every_module_of_a_name_is_the_head(tmp_path: Path) -> None:
     module = build_module(model(bert(tmp_path / "bert"), peft={"lora": {"head": ["LayerNorm", "classifier"]}}), NEWS, 0)
     trained = [name for name, parameter in module.named_parameters() if parameter.requires_grad and "LayerNorm" in name]
     assert len(trained) == 2 * (1 + 2 * 2)  # of the embeddings and twice in each of two layers
+
+
+def test_a_head_that_is_among_the_usual_targets_trains_in_full(tmp_path: Path) -> None:
+    module = build_module(model(bert(tmp_path / "bert"), peft={"lora": {"head": "query"}}), NEWS, 0)
+    adapted = {name.split(".lora_")[0].rpartition(".")[2] for name, _ in module.named_parameters() if ".lora_" in name}
+    assert adapted == {"value"}
+    assert module.get_parameter("network.bert.encoder.layer.0.attention.self.query.weight").requires_grad
 
 
 def test_second_factors_begin_at_zero_and_first_ones_are_drawn_from_the_seed(tmp_path: Path) -> None:
@@ -183,6 +191,48 @@ def test_pretrained_weights_are_those_of_the_folder_and_the_head_is_drawn(tmp_pa
     assert not torch.equal(heads[0], heads[2])
 
 
+def test_a_classifier_of_other_classes_is_drawn_anew_and_no_other_shape_may_differ(tmp_path: Path) -> None:
+    folder = tmp_path / "bert"
+    name = bert(folder)
+    from transformers import BertConfig, BertForSequenceClassification
+
+    BertForSequenceClassification(BertConfig.from_pretrained(folder, num_labels=7)).bfloat16().save_pretrained(folder)
+    module = build_module(model(name), NEWS, 0)
+    assert module(torch.ones(2, 12, dtype=torch.int64)).shape == (2, 4)
+    assert {parameter.dtype for parameter in module.parameters()} == {torch.float32}
+    settings = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(settings | {"intermediate_size": 48}))
+    with pytest.raises(ModelError, match=r"tensors have other shapes in its weights than in the network \(bert\.\S+: "):
+        build_module(model(name), NEWS, 0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "task", "message"),
+    [
+        ({"model_type": "t5", "is_encoder_decoder": True}, NEWS, "t5 has an encoder and a decoder"),
+        ({"model_type": "distilbert"}, NEXT, "transformers has no AutoModelForCausalLM of distilbert"),
+        ({"model_type": "bert"}, Task("array", (3,), 2), "the data are arrays with labels for classification"),
+    ],
+)
+def test_a_kind_of_model_that_does_not_serve_the_task_is_named(
+    settings: dict[str, Any], task: Task, message: str, tmp_path: Path
+) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(settings))
+    with pytest.raises(ModelError, match=message) as raised:
+        build_module(model(f"hf:{tmp_path}"), task, 0)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_tokenizer_with_more_tokens_than_its_model_is_told_apart_from_tokens_of_the_data(tmp_path: Path) -> None:
+    name = bert(tmp_path, vocabulary=20)
+    add_tokenizer(tmp_path)
+    task = Task("text", (12,), 4, vocabulary_size=100, padding_index=0, tokenizer=tokenizer_digest(tmp_path))
+    with pytest.raises(
+        ModelError, match=r"knows 20 tokens, its tokenizer has 100; set with random weights model.config"
+    ):
+        build_module(model(name), task, 0)
+
+
 def test_a_folder_is_part_of_the_identity_of_a_run_by_its_content(tmp_path: Path) -> None:
     name = bert(tmp_path / "bert")
     before = own_code({"model": {"name": name}})
@@ -222,7 +272,10 @@ def test_pretrained_weights_need_the_tokens_that_they_were_trained_with(tmp_path
          r"layer of that name; did you mean 'query'\?$"),
         ({"peft": {"lora": {"head": "clasifier"}}}, r"has no such module; did you mean 'classifier'\?$"),
         ({"peft": {"lora": {"r": 0}}}, r"^model.peft.lora.r=0: "),
-        ({"peft": {"lorra": {}}}, r"^model.peft.lorra: unknown key"),
+        ({"peft": {"lorra": {}}}, r"^model.peft.lorra: unknown key with \S+; did you mean 'lora'\?"),
+        ({"peft": {"lora": {"r:4": None}}}, r"^model.peft.lora.r:4: unknown key with \S+; allowed: alpha, dropout, "
+         r"head, r, targets"),
+        ({"peft": {"lora": {"head": ["query", "value"]}}}, r"^model.peft.lora.head: holds the layers that are adapted"),
         ({"weights": "pretrained"}, r"^model.weights=pretrained: \S+ has no weights in safetensors; put"),
         ({"config": {"num_hiden_layers": 1}}, r"^model.config.num_hiden_layers: unknown key of bert; did you mean"),
         ({"config": {"vocab_size": 50}}, r"knows 50 tokens, the data have 100; set data.dataset.tokenizer="),
