@@ -57,8 +57,8 @@ def adapt(owner: str, network: nn.Module, peft: Peft, head: Sequence[str], targe
         left = [target for target in wanted if _ending([target], linear) or not _ending([target], modules)]
         if not left:
             raise ModelError(
-                f"model.peft.lora.head: holds the layers that are adapted unless others are named ({', '.join(wanted)});"
-                " name others as head, or as targets"
+                "model.peft.lora.head: holds the layers that are adapted unless others are named "
+                f"({', '.join(wanted)}); name others as head, or as targets"
             )
         wanted = left
     adapted = dict.fromkeys(name for target in wanted for name in _matching(owner, target, linear))
