@@ -14,15 +14,9 @@ from fedbench.components.catalogue import BROUGHT_MODELS, BUILTIN, CONFIG_KEYS, 
 from fedbench.components.reference import KeyReference, key_references
 from fedbench.components.suggestions import did_you_mean
 from fedbench.config.analysis import AnalysisSection
-from fedbench.config.experiment import (
-    DataSection,
-    EvaluationSection,
-    ExperimentConfig,
-    LocalSection,
-    OutputSection,
-    UpdateSection,
-)
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.runtime import RuntimeSection
+from fedbench.config.sections import DataSection, EvaluationSection, LocalSection, OutputSection, UpdateSection
 from fedbench.config.tracking import TrackingSection
 from fedbench.data.augmentation import Augmentation
 from fedbench.errors import ConfigError

@@ -4,7 +4,10 @@ A part's module is imported when the part is first used.
 """
 
 import re
+from functools import partial
 from typing import Any
+
+from pydantic import BeforeValidator
 
 from fedbench.components.base import Component
 from fedbench.components.model_folder import PREFIX
@@ -255,6 +258,11 @@ def component_class(kind: str, name: str) -> Any:
             f"{key}={name}: {module_name!r} has no {attribute!r}{did_you_mean(attribute, public)}"
             f"{hint_of_shadowed_file(module)}"
         ) from None
+
+
+def checked(kind: str, base: type[Component]) -> BeforeValidator:
+    """The check of a section's field that holds a part: `make_component` makes it of what is configured."""
+    return BeforeValidator(partial(make_component, kind, base))
 
 
 def make_component(kind: str, base: type[Component], value: object) -> Component:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fedbench.config.experiment import DataSection, ExperimentConfig
+from fedbench.config.experiment import ExperimentConfig
+from fedbench.config.sections import DataSection
 from fedbench.data.augmentation import Normalization
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.data.client_holdout import hold_out_of_clients, remarks_on_clients

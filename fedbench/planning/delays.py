@@ -7,15 +7,14 @@ has a virtual clock where `profile` says on what devices its clients are.
 
 import math
 from abc import abstractmethod
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
+from pydantic import Field, SerializeAsAny, model_validator
 
 from fedbench.components.base import Component, Section
-from fedbench.components.catalogue import DEFAULTS, make_component
+from fedbench.components.catalogue import DEFAULTS, checked
 from fedbench.planning.availability import Availability, Presence
 from fedbench.planning.profiles import ProfileSection
 from fedbench.planning.uplinks import UplinkGroups
@@ -83,13 +82,9 @@ class Pareto(Distribution):
         return float((1 + rng.pareto(self.alpha)) * (self.alpha - 1) / self.alpha)
 
 
-AnyDistribution = Annotated[
-    SerializeAsAny[Distribution], BeforeValidator(partial(make_component, "delay", Distribution))
-]
+AnyDistribution = Annotated[SerializeAsAny[Distribution], checked("delay", Distribution)]
 
-AnyAvailability = Annotated[
-    SerializeAsAny[Availability], BeforeValidator(partial(make_component, "availability", Availability))
-]
+AnyAvailability = Annotated[SerializeAsAny[Availability], checked("availability", Availability)]
 
 IN_ROUNDS_TOO = ("profile", "availability", "uplink_groups", "deadline")
 """Keys that have an effect in runs that work in rounds, too."""

@@ -1,20 +1,19 @@
 """The `participation` section of a configuration: how many clients take part in a round, which, and how honest."""
 
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from fedbench.components.base import Section
-from fedbench.components.catalogue import DEFAULTS, make_component
+from fedbench.components.catalogue import DEFAULTS, checked
 from fedbench.planning.capacities import ALL_ALIKE, CapacitiesSection, Clients
 from fedbench.planning.samplers import Sampler
 from fedbench.protocol.attacks import Attack
 from fedbench.protocol.layout import ParameterLayout
 
-AnySampler = Annotated[SerializeAsAny[Sampler], BeforeValidator(partial(make_component, "sampler", Sampler))]
-AnyAttack = Annotated[SerializeAsAny[Attack], BeforeValidator(partial(make_component, "attack", Attack))]
+AnySampler = Annotated[SerializeAsAny[Sampler], checked("sampler", Sampler)]
+AnyAttack = Annotated[SerializeAsAny[Attack], checked("attack", Attack)]
 
 
 def _by_memory(value: object) -> object:

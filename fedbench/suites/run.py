@@ -9,8 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedbench.config.experiment import OutputSection
 from fedbench.config.identity import is_local
+from fedbench.config.sections import OutputSection
 from fedbench.engine.on_ray.session import ray_session
 from fedbench.errors import ClientFailure, ConfigError, DataError, FedbenchError, HeadGone
 from fedbench.experiment.interrupt import stop_signal, undisturbed
