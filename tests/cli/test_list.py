@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 from command_line import Finished
 
-from fedbench.components.catalogue import BUILTIN
+from fedbench.components.catalogue import BROUGHT_MODELS, BUILTIN
 from fedbench.config.merge import preset_names
 
 NAMES = (
@@ -17,6 +17,7 @@ NAMES = (
         for kind in ("algorithm", "schedule", "model", "dataset", "partition", "sampler", "attack", "optimizer")
     }
     | {"studies": ["algorithms", "fedpart_pareto", "fedpart_schedules", "ormo_momentum"]}
+    | {"models": [*BUILTIN["model"], *BROUGHT_MODELS]}
 )
 
 
