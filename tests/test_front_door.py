@@ -8,7 +8,7 @@ import pytest
 
 import fedbench
 from fedbench.components.base import Component
-from fedbench.config import experiment
+from fedbench.config import experiment, sections
 from fedbench.planning import delays
 
 PUBLIC = {
@@ -65,7 +65,7 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_the_base_of_every_exchangeable_part_is_public() -> None:
-    annotations = [value for name, value in vars(experiment).items() if name.startswith("Any") and get_args(value)]
+    annotations = [value for name, value in (vars(experiment) | vars(sections)).items() if name.startswith("Any") and get_args(value)]
     bases = {get_args(annotation)[0] for annotation in [*annotations, delays.AnyDistribution]}
     bases = {base for base in bases if isinstance(base, type) and issubclass(base, Component)}
     assert len(bases) == 10
