@@ -65,7 +65,8 @@ def test_an_unknown_name_is_an_attribute_error() -> None:
 
 
 def test_the_base_of_every_exchangeable_part_is_public() -> None:
-    annotations = [value for name, value in (vars(experiment) | vars(sections)).items() if name.startswith("Any") and get_args(value)]
+    named = vars(experiment) | vars(sections)
+    annotations = [value for name, value in named.items() if name.startswith("Any") and get_args(value)]
     bases = {get_args(annotation)[0] for annotation in [*annotations, delays.AnyDistribution]}
     bases = {base for base in bases if isinstance(base, type) and issubclass(base, Component)}
     assert len(bases) == 10
