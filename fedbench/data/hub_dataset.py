@@ -1,9 +1,10 @@
 """Data sets of the Hugging Face Hub, or folders of one's own, as the library `datasets` reads them."""
 
-import os
+import logging
+import re
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -21,13 +22,25 @@ from fedbench.system.home import expanded
 
 PREFIX = "hf:"
 EXTRA, PURPOSE = "huggingface", "data.dataset=hf:..."
+OFFLINE = "HF_HUB_OFFLINE is set"
+COMMIT = re.compile(r"[0-9a-f]{40}")
+
+SECONDS_TO_ANSWER = 10.0
+"""Time that the Hub has for its first answer."""
+
+SHOWN = 8
+"""Parts of a data set that a line names at most."""
+
+FAILURES = (OSError, ValueError, RuntimeError, KeyError, TypeError)
+"""What the libraries raise for data that they cannot find or read."""
 
 
 class HubDataset(ColumnDataset):
     """A data set of the Hugging Face Hub, or a folder that the library datasets reads; downloaded where it must be.
 
-    hf:OWNER/NAME is taken from the library's cache or from the Hub; with HF_HUB_OFFLINE=1 from the cache alone.
-    hf:FOLDER, or with data.root a folder there, is read where it is. Needs the extra huggingface.
+    hf:OWNER/NAME is taken from the Hub, or from the library's cache where that has the newest commit; with
+    HF_HUB_OFFLINE=1, or where the Hub does not answer, from the cache alone; its commit is on record. hf:FOLDER, or
+    with data.root a folder there, is read where it is. Needs the extra huggingface.
 
     Attributes:
         name: hf:OWNER/NAME on the Hub, or hf:FOLDER.
@@ -58,14 +71,19 @@ class HubDataset(ColumnDataset):
         """See `ColumnDataset.locate`."""
         self.check(root)
         folder = self._folder(root)
-        splits = self._loaded(folder)
+        splits, remarks = self._loaded(folder)
         known: dict[str, Any] = {}
+        others = []
         for name, split in splits.items():
             role = SPLIT_NAMES.get(str(name).lower())
-            if role is not None and role not in known:
+            if role is None or role in known:
+                others.append(str(name))
+            else:
                 known[role] = split
         if "train" not in known:
             raise DataError(f"{self.name}: no split train, found {', '.join(map(str, splits))}")
+        if others:
+            remarks = (*remarks, f"splits that are not used: {', '.join(others)}")
         roles, note = split_roles(known, self.name, test_fraction)
         chosen = {role: known[split] for role, split in zip(SPLITS, roles, strict=True) if split}
         files = {role: [Path(entry["filename"]) for entry in split.cache_files] for role, split in chosen.items()}
@@ -73,11 +91,23 @@ class HubDataset(ColumnDataset):
         def tables() -> Tables:
             return {role: [HubTable(f"{self.name}, {role} split", split)] for role, split in chosen.items()}
 
-        where = "the Hugging Face data set" if folder is None else "the folder"
-        name = self.name.removeprefix(PREFIX) if folder is None else folder.resolve().name
         layout = {"format": "datasets", **{role: len(paths) for role, paths in files.items()}}
-        description = f"{where} {name}{f' ({self.subset})' if self.subset else ''}{note}"
-        return TableSource(description, tuple(file for paths in files.values() for file in paths), layout, tables)
+        return TableSource(
+            self._description(folder, chosen["train"]) + note,
+            tuple(file for paths in files.values() for file in paths),
+            layout,
+            tables,
+            remarks,
+        )
+
+    def _description(self, folder: Path | None, split: Any) -> str:
+        """Where the rows come from, in words: of a data set of the Hub with its part and its commit."""
+        if folder is not None:
+            return f"the folder {folder.resolve().name}{f' ({self.subset})' if self.subset else ''}"
+        part = split.info.config_name
+        facts = [*([str(part)] if part not in (None, "default") else []), *_commit_of(split)]
+        name = self.name.removeprefix(PREFIX)
+        return f"the Hugging Face data set {name}" + (f" ({', '.join(facts)})" if facts else "")
 
     def _folder(self, root: Path | None) -> Path | None:
         """The folder that is meant; None: a data set of the Hub.
@@ -96,45 +126,127 @@ class HubDataset(ColumnDataset):
             )
         return None
 
-    def _loaded(self, folder: Path | None) -> dict[str, Any]:
-        """{split: datasets.Dataset}.
+    def _loaded(self, folder: Path | None) -> tuple[dict[str, Any], tuple[str, ...]]:
+        """{split: datasets.Dataset}, and what a user should know of where they come from.
 
         Raises:
-            DataError: it cannot be read or reached, or `subset` must be one of several.
+            DataError: it cannot be read or reached, or `subset` must be one of several, or the cache has another
+                commit than `revision`.
         """
         with optional_library(EXTRA, PURPOSE):
             import datasets
-        with _quiet(datasets), self._readable(datasets, folder):
-            if folder is not None and (folder / "dataset_dict.json").is_file():
+        with _quiet(datasets):
+            if folder is not None:
+                return self._loaded_from(folder, datasets), ()
+            why = offline_reason(datasets)
+            remarks = () if why in ("", OFFLINE) else (f"{why}; taken from the cache of the library datasets",)
+            with _offline(datasets) if why else nullcontext(), self._readable(datasets, why):
+                name = self.name.removeprefix(PREFIX)
+                splits = dict(datasets.load_dataset(name, self.subset, revision=self.revision))
+            if why and self.revision is not None:
+                self._check_commit(next(iter(splits.values())), why)
+            return splits, remarks
+
+    def _loaded_from(self, folder: Path, datasets: Any) -> dict[str, Any]:
+        try:
+            if (folder / "dataset_dict.json").is_file():
                 return dict(datasets.load_from_disk(str(folder)))
-            path = self.name.removeprefix(PREFIX) if folder is None else str(folder)
-            return dict(datasets.load_dataset(path, self.subset, revision=self.revision))
+            return dict(datasets.load_dataset(str(folder), self.subset))
+        except (*FAILURES, datasets.exceptions.DatasetsError) as error:
+            text = " ".join(str(error).split())
+            raise DataError(f"{folder}: the library datasets cannot read it ({text[:200]})") from error
+
+    def _check_commit(self, split: Any, why: str) -> None:
+        """Refuse rows of another commit than `revision`: the library takes the newest of its cache, whatever is asked.
+
+        Raises:
+            DataError: names the commit that the cache has, and the one that is asked for.
+        """
+        from huggingface_hub import constants
+
+        asked = self.revision or ""
+        if not COMMIT.fullmatch(asked):
+            folder = f"datasets--{self.name.removeprefix(PREFIX).replace('/', '--')}"
+            reference = Path(constants.HF_HUB_CACHE, folder, "refs", asked)
+            asked = reference.read_text(encoding="utf-8").strip() if reference.is_file() else asked
+        cached = "".join(_commit_of(split)).removeprefix("commit ")
+        if cached != asked:
+            raise DataError(
+                f"data.dataset.revision={self.revision}: {why}, and the cache has the commit {cached or 'unknown'} of"
+                f" {self.name}; load that revision once where there is a network, or ask for this one"
+            )
 
     @contextmanager
-    def _readable(self, datasets: Any, folder: Path | None) -> Iterator[None]:
+    def _readable(self, datasets: Any, why_offline: str) -> Iterator[None]:
         try:
             yield
-        except (OSError, ValueError, RuntimeError, KeyError, TypeError) as error:
+        except (*FAILURES, datasets.exceptions.DatasetsError) as error:
             text = " ".join(str(error).split())
-            if folder is not None:
-                raise DataError(f"{folder}: the library datasets cannot read it ({text[:200]})") from error
+            if why_offline:
+                raise DataError(
+                    f"data.dataset={self.name}: {why_offline}, and the cache {datasets.config.HF_DATASETS_CACHE} does"
+                    f" not have {f'its part {self.subset}' if self.subset else 'it'}; load it once where there is a"
+                    " network and copy that folder (HF_DATASETS_CACHE), or place its Parquet files under data.root and"
+                    " use data.dataset=parquet"
+                ) from error
             if isinstance(error, datasets.exceptions.DatasetNotFoundError):
                 raise DataError(
                     f"data.dataset={self.name}: no such data set on the Hub, or none that is open to you ({text[:200]})"
                 ) from error
-            if isinstance(error, ConnectionError):
-                cache = datasets.config.HF_DATASETS_CACHE
-                offline = os.environ.get("HF_HUB_OFFLINE") or os.environ.get("HF_DATASETS_OFFLINE")
-                why = "HF_HUB_OFFLINE is set" if offline else "there is no network, or the Hub does not answer"
-                raise DataError(
-                    f"data.dataset={self.name}: {why}, and the cache {cache} does not have it; load it once where"
-                    " there is a network and copy that folder (HF_DATASETS_CACHE), or place its Parquet files under"
-                    " data.root and use data.dataset=parquet"
-                ) from error
-            raise DataError(
-                f"data.dataset={self.name}: cannot be loaded ({text[:300]}); where it has several parts set"
-                " data.dataset.subset=NAME"
-            ) from error
+            self._refuse_unknown_part(datasets)
+            raise DataError(f"data.dataset={self.name}: cannot be loaded ({text[:300]})") from error
+
+    def _refuse_unknown_part(self, datasets: Any) -> None:
+        """Refuse `subset` where the data set has no such part, or several of which it names none.
+
+        Raises:
+            DataError: names the parts.
+        """
+        try:
+            parts = datasets.get_dataset_config_names(self.name.removeprefix(PREFIX), revision=self.revision)
+        except (*FAILURES, datasets.exceptions.DatasetsError):
+            return
+        shown = ", ".join(parts[:SHOWN]) + (f", ... ({len(parts)} parts)" if len(parts) > SHOWN else "")
+        if self.subset is not None and self.subset not in parts:
+            raise DataError(f"data.dataset.subset={self.subset}: {self.name} has no such part; found {shown}")
+        if self.subset is None and len(parts) > 1:
+            raise DataError(f"data.dataset={self.name}: has several parts: {shown}; set data.dataset.subset=NAME")
+
+
+def _commit_of(split: Any) -> list[str]:
+    """The commit of the Hub that a split was made from, as the name of its folder in the cache tells it; [] if not."""
+    folders = {Path(entry["filename"]).parent.name for entry in split.cache_files}
+    return [f"commit {folder}" for folder in folders if COMMIT.fullmatch(folder)]
+
+
+def offline_reason(datasets: Any) -> str:
+    """Why the Hub is not to be asked, to stand in a message; "" where it answers.
+
+    It is asked once for its front page: the library itself tries for up to a minute, also where it has the data.
+    """
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    if constants.is_offline_mode():
+        return OFFLINE
+    try:
+        get_session().head(datasets.config.HF_ENDPOINT, timeout=SECONDS_TO_ANSWER)
+    except Exception as error:  # whatever the HTTP client of the library raises
+        return f"the Hub at {datasets.config.HF_ENDPOINT} does not answer ({' '.join(str(error).split())[:100]})"
+    return ""
+
+
+@contextmanager
+def _offline(datasets: Any) -> Iterator[None]:
+    """Context in which the libraries ask nobody, as with HF_HUB_OFFLINE=1."""
+    from huggingface_hub import constants
+
+    before = datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE
+    datasets.config.HF_HUB_OFFLINE = constants.HF_HUB_OFFLINE = True
+    try:
+        yield
+    finally:
+        datasets.config.HF_HUB_OFFLINE, constants.HF_HUB_OFFLINE = before
 
 
 class HubTable(ColumnTable):
@@ -174,15 +286,18 @@ class HubTable(ColumnTable):
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Context in which the library shows a bar of its progress on terminals alone, and no warnings."""
-    level = datasets.logging.get_verbosity()
+    """Context in which the libraries show a bar of their progress on terminals alone, and nothing else."""
+    loggers = [logging.getLogger(name) for name in ("datasets", "huggingface_hub")]
+    levels = [logger.level for logger in loggers]
     bars = datasets.are_progress_bars_disabled()
-    datasets.logging.set_verbosity_error()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     try:
         yield
     finally:
-        datasets.logging.set_verbosity(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
         if not bars:
             datasets.enable_progress_bars()

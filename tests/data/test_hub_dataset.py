@@ -1,7 +1,6 @@
 """Data sets as the library datasets reads them: folders, and the cache of the Hub."""
 
-import json
-import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from command_line import Finished, start
 from PIL import Image
+from small_hub import serving
 
 from fedbench.components.catalogue import make_component
 from fedbench.data.base import Dataset, FederatedData
@@ -26,6 +25,42 @@ def hub_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monk
     cache = tmp_path_factory.mktemp("hub-cache")
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", cache)
     return cache
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, list[str]]]:
+    """A hub with clinic/ages, clinic/parts (two parts) and clinic/odd (damaged); its address, and what it is asked."""
+    folder = tmp_path_factory.mktemp("hub")
+    for name in ("ages/data", "parts/a", "parts/b", "odd"):
+        (folder / "clinic" / name).mkdir(parents=True)
+    for split, count in (("train", 20), ("test", 6), ("unsupervised", 4)):
+        table = pa.table({"age": list(range(count)), "label": ["ill", "well"] * (count // 2)})
+        pq.write_table(table, folder / "clinic/ages/data" / f"{split}-00000-of-00001.parquet")
+        pq.write_table(table, folder / "clinic/parts" / ("a" if split == "train" else "b") / "train.parquet")
+    card = "".join(f"- config_name: {part}\n  data_files: {part}/train.parquet\n" for part in "ab")
+    (folder / "clinic/parts/README.md").write_text(f"---\nconfigs:\n{card}---\n", encoding="utf-8")
+    (folder / "clinic/odd/train.parquet").write_bytes(b"damaged")
+    with serving(folder) as served:
+        yield served
+
+
+@pytest.fixture
+def network(
+    hub: tuple[str, list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], None]]:
+    """The Hub's place is that of `hub`, and nothing is in the caches; call it with another address to go elsewhere."""
+    constants = pytest.importorskip("huggingface_hub").constants
+
+    def ask(address: str) -> None:
+        monkeypatch.setattr(datasets.config, "HF_ENDPOINT", address)
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "downloads"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_TELEMETRY", True)
+    monkeypatch.setattr(datasets.config, "HF_UPDATE_DOWNLOAD_COUNTS", False)
+    ask(hub[0])
+    hub[1].clear()
+    yield ask
+    hub[1].clear()
 
 
 def load(name: str, root: Path | None = None, test_fraction: float | None = None, **parameters: Any) -> FederatedData:
@@ -85,33 +120,65 @@ def test_wrong_rows_and_places_are_one_line(tmp_path: Path) -> None:
         load("hf:empty", tmp_path)
 
 
-def test_a_name_is_looked_for_in_the_cache_where_the_hub_is_not_to_be_asked(tmp_path: Path, hub_cache: Path) -> None:
-    """The cache as loading from the Hub leaves it; the library reads its settings when it is imported."""
-    source = tmp_path / "source"
-    source.mkdir()
-    pq.write_table(pa.table({"age": list(range(20)), "label": ["a", "b"] * 10}), source / "train.parquet")
-    datasets.load_dataset(str(source), cache_dir=str(hub_cache))
-    (info,) = hub_cache.rglob("dataset_info.json")
-    kept = hub_cache / "clinic___ages" / "default" / "0.0.0" / "0123456789abcdef"
-    shutil.copytree(info.parent, kept)
-    (arrow,) = kept.glob("*-train.arrow")
-    arrow.rename(kept / "ages-train.arrow")
-    facts = json.loads((kept / "dataset_info.json").read_text())
-    (kept / "dataset_info.json").write_text(json.dumps(facts | {"dataset_name": "ages", "config_name": "default"}))
-    settings = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(hub_cache)}
+COMMIT = "0123456789" * 4
 
-    def report(name: str) -> Finished:
-        process = start(tmp_path, "data", name, "--json", **settings)
-        stdout, stderr = process.communicate(timeout=120)
-        return Finished(process.returncode, stdout, stderr)
 
-    finished = report("hf:clinic/ages")
-    assert finished.status == 0, finished.stderr
-    assert json.loads(finished.stdout)["rows"] == {"train": 16, "test": 4}
-    missing = report("hf:clinic/none")
-    assert (missing.status, missing.stdout) == (2, "")
-    assert "HF_HUB_OFFLINE is set, and the cache" in missing.stderr
-    assert missing.stderr.count("\n") == 1
+def test_a_data_set_of_the_hub_is_downloaded_once_and_its_commit_is_on_record(
+    hub: tuple[str, list[str]], network: Callable[[str], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = load("hf:clinic/ages")
+    assert data.source == f"the Hugging Face data set clinic/ages (commit {COMMIT}) (inputs age; label label)"
+    assert data.train.inputs.ravel().tolist() == list(range(20))
+    assert (len(data.test), data.remarks) == (6, ("splits that are not used: unsupervised",))
+    assert any(path.endswith("train-00000-of-00001.parquet") for path in hub[1])
+    hub[1].clear()
+    assert load("hf:clinic/ages", revision="v1").fingerprint == data.fingerprint
+    assert not any(path.endswith(".parquet") for path in hub[1])
+    with monkeypatch.context() as offline:
+        offline.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        hub[1].clear()
+        assert load("hf:clinic/ages").remarks == data.remarks
+        with pytest.raises(
+            DataError, match=r"hf:clinic/none: HF_HUB_OFFLINE is set, and the cache .* does not have it"
+        ):
+            load("hf:clinic/none")
+    network("http://127.0.0.1:9")
+    cached = load("hf:clinic/ages", revision=COMMIT)
+    assert cached.fingerprint == data.fingerprint
+    assert "the Hub at http://127.0.0.1:9 does not answer" in " ".join(cached.remarks)
+    with pytest.raises(
+        DataError, match=rf"revision=v2: the Hub .* and the cache has the commit {COMMIT} of hf:clinic/a"
+    ):
+        load("hf:clinic/ages", revision="v2")
+    with pytest.raises(
+        DataError, match=r"hf:clinic/none: the Hub at .* does not answer .*, and the cache .* not have it"
+    ):
+        load("hf:clinic/none")
+    assert hub[1] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters", "line"),
+    [
+        ("none", {}, r"hf:clinic/none: no such data set on the Hub, or none that is open to you"),
+        ("ages", {"revision": "v7"}, r"hf:clinic/ages: no such data set on the Hub.*Revision 'v7' doesn't exist"),
+        ("parts", {}, r"hf:clinic/parts: has several parts: a, b; set data\.dataset\.subset=NAME"),
+        ("parts", {"subset": "c"}, r"data\.dataset\.subset=c: hf:clinic/parts has no such part; found a, b"),
+        ("odd", {}, r"hf:clinic/odd: cannot be loaded \(Parquet file size is 7 bytes"),
+    ],
+)
+@pytest.mark.usefixtures("network")
+def test_what_the_hub_does_not_have_is_one_line(
+    name: str, parameters: dict[str, str], line: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(DataError, match=line):
+        load(f"hf:clinic/{name}", **parameters)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.usefixtures("network")
+def test_a_part_is_named_in_the_source() -> None:
+    assert f"clinic/parts (a, commit {COMMIT})" in load("hf:clinic/parts", subset="a").source
 
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
