@@ -224,8 +224,7 @@ def offline_reason(datasets: Any) -> str:
 
     It is asked once for its front page: the library itself tries for up to a minute, also where it has the data.
     """
-    from huggingface_hub import constants
-    from huggingface_hub.utils import get_session
+    from huggingface_hub import constants, get_session
 
     if constants.is_offline_mode():
         return OFFLINE
