@@ -49,9 +49,19 @@ def declared(*extras: str) -> set[str]:
 
 
 def test_what_is_imported_is_declared() -> None:
-    assert imported() - declared("privacy", "analysis", "statistics", "huggingface") == set()
+    assert imported() - declared("privacy", "analysis", "statistics", "huggingface", "fast-sums") == set()
 
 
 def test_what_is_declared_is_imported() -> None:
-    extras = ("privacy", "cmaes", "postgresql", "browser", "analysis", "statistics", "series", "huggingface")
+    extras = (
+        "privacy",
+        "cmaes",
+        "postgresql",
+        "browser",
+        "analysis",
+        "statistics",
+        "series",
+        "huggingface",
+        "fast-sums",
+    )
     assert declared(*extras) - imported() - NAMED_BY_TEXT == set()

@@ -13,10 +13,19 @@ Resolution: 2**-40 = 9.1e-13 per client, absolute. A float32 of magnitude 2**-17
 finer than that itself, so one client with weight 1 gives its parameters back bit for bit above that magnitude, and
 to within 2**-41 below. Range: |x_k - r| <= 2**20 for any client; the weights sum to at most 1, so that |T| stays far
 below the 2**63 at which int64 would overflow.
+
+NumPy needs nine passes over the values for that. Where the extra `fast-sums` is installed, long vectors are added in
+one compiled pass (`fedbench.protocol.fused_sum`), to the same bits.
 """
+
+from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
+
+if TYPE_CHECKING:
+    from fedbench.protocol.fused_sum import Kernel
 
 FRACTION_BITS = 40
 SCALE = float(2**FRACTION_BITS)
@@ -35,6 +44,10 @@ _ROUNDS_BELOW = 2.0**50
 
 _CHUNK = 1 << 15
 """Number of values processed at a time, so that the float64 intermediates stay in the cache."""
+
+_LONG = 1 << 20
+"""Number of values from which on numba is imported: a process pays 0.65 s and 125 MB for it, and saves 2 ms for each
+million values (`tests/benchmarks/test_sum_cost.py`)."""
 
 _CERTAINLY = 1 - 2.0**-20
 """Factor on a limit below which float64 and float32 arithmetic agree that it is kept."""
@@ -59,16 +72,45 @@ def accumulate(
     Returns:
         False, with `total` unchanged, when an update is not finite or larger than `limit`.
     """
+    factor, start = weight * SCALE, 0
     buffers = np.empty((2, min(_CHUNK, len(total))))
-    for start in range(0, len(total), _CHUNK):
+    while (start := start + _fused(total[start:], values[start:], reference[start:], factor, limit)) < len(total):
         piece = slice(start, start + _CHUNK)
-        term = _term(values[piece], reference[piece], weight * SCALE, limit, buffers)
+        term = _term(values[piece], reference[piece], factor, limit, buffers)
         if term is None:
             retract(total[:start], values[:start], reference[:start], weight)
             return False
         chunk = total[piece]
         chunk += term
+        start += len(chunk)
     return True
+
+
+def _fused(
+    total: FixedPoint,
+    values: npt.NDArray[np.float32],
+    reference: npt.NDArray[np.float32],
+    factor: float,
+    limit: float,
+) -> int:
+    """Add the first terms of a long vector in one pass; how many were added, 0 where there is no numba.
+
+    It ends before values that have to be looked at closely (`_certain_bound`).
+    """
+    contiguous = total.flags.c_contiguous and values.flags.c_contiguous and reference.flags.c_contiguous
+    if len(total) < _LONG or not contiguous or (add_within := _kernel()) is None:
+        return 0
+    return add_within(total, values, reference, factor, _certain_bound(factor, limit))
+
+
+@cache
+def _kernel() -> "Kernel | None":
+    """The compiled loop; None where numba is not installed, or not for this version of NumPy."""
+    try:
+        from fedbench.protocol.fused_sum import add_within
+    except ImportError:
+        return None
+    return add_within
 
 
 def retract(
@@ -108,14 +150,22 @@ def _term(
     with np.errstate(invalid="ignore"):
         update -= subtrahend  # x_k - r, in float64
         update *= factor
-        # One test for the range of the update and for that of `_rounded`; what does not pass is looked at closely.
-        bound = min(_ROUNDS_BELOW, limit * _CERTAINLY * factor)
-        if factor >= 1.0 and update.max() <= bound and update.min() >= -bound:
+        bound = _certain_bound(factor, limit)
+        if update.max() <= bound and update.min() >= -bound:
             return _rounded(update)
     if not summable(values, reference, limit):
         return None
     term: FixedPoint = np.rint(update, out=update).astype(np.int64)
     return term
+
+
+def _certain_bound(factor: float, limit: float) -> float:
+    """The magnitude up to which a factor * (x_k - r) is certainly within the limit, and in the range of `_rounded`.
+
+    One test thus serves for both; what does not pass is looked at closely. -1, which nothing passes, for the tiny
+    factors with which it would not be certain.
+    """
+    return min(_ROUNDS_BELOW, limit * _CERTAINLY * factor) if factor >= 1.0 else -1.0
 
 
 def _rounded(values: npt.NDArray[np.float64]) -> FixedPoint:

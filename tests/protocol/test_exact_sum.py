@@ -1,15 +1,29 @@
-"""Exact sums: the same bits however the terms are grouped and ordered."""
+"""Exact sums: the same bits however the terms are grouped and ordered, by NumPy and by the loop that numba compiles."""
 
 import math
+import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
+from fedbench.protocol import exact_sum
 from fedbench.protocol.exact_sum import LARGEST_UPDATE, SCALE, accumulate, decode, retract
 
 SIZE = 40_000
+
+
+@pytest.fixture(autouse=True, params=["NumPy", "numba"])
+def way_to_add(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Short vectors are added by NumPy; here by numba's loop, too."""
+    way: str = request.param
+    if way == "numba":
+        pytest.importorskip("numba", reason="needs numba, which the extra fast-sums installs")
+        monkeypatch.setattr(exact_sum, "_LONG", 0)
+    return way
 
 
 @pytest.fixture
@@ -121,3 +135,65 @@ def test_what_was_added_can_be_taken_back(updates: np.ndarray) -> None:
     assert accumulate(total, updates[2], zero, 1 / 3)
     retract(total, updates[2], zero, 1 / 3)
     np.testing.assert_array_equal(total, before)
+
+
+TIES = st.integers(-9, 9).map(lambda halves: halves * 2.0**-41)
+EDGES = st.sampled_from([0.0, -0.0, 1.0, 2.0**10, LARGEST_UPDATE, -LARGEST_UPDATE, math.inf, -math.inf, math.nan])
+NUMBERS = st.floats(width=32) | st.floats(-8, 8, width=32) | st.floats(-(2.0**-126), 2.0**-126, width=32) | TIES | EDGES
+
+
+@settings(max_examples=50, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(
+    odd=st.lists(st.tuples(st.integers(0, 1099), NUMBERS, NUMBERS), max_size=6),
+    weight=st.sampled_from([0.0, 2.0**-45, 1e-12, 0.1, 1 / 3, 1.0]) | st.floats(0, 1),
+    limit=st.sampled_from([LARGEST_UPDATE, 1.0, 1 / 3]),
+)
+def test_any_values_are_rounded_as_python_rounds_them_or_refused(
+    odd: list[tuple[int, float, float]], weight: float, limit: float
+) -> None:
+    values, reference = np.random.default_rng(5).uniform(-0.1, 0.1, (2, 1100)).astype(np.float32)
+    for position, value, start in odd:
+        values[position], reference[position] = value, start
+    total, before = np.arange(1100), np.arange(1100)
+    accepted = accumulate(total, values, reference, weight, limit)
+    with np.errstate(all="ignore"):
+        assert accepted == bool((np.abs(values - reference) <= limit).all())
+    factor = weight * SCALE
+    terms = (
+        [round((x - r) * factor) for x, r in zip(values.tolist(), reference.tolist(), strict=True)] if accepted else 0
+    )
+    np.testing.assert_array_equal(total - before, terms)
+
+
+def test_long_vectors_are_added_in_one_pass_where_numba_is_installed(way_to_add: str) -> None:
+    total, ones = np.zeros((1 << 20) + 5, np.int64), np.ones((1 << 20) + 5, np.float32)
+    zeros = np.zeros_like(ones)
+    added = exact_sum._fused(total, ones, zeros, SCALE, LARGEST_UPDATE)
+    assert added == (0 if exact_sum._kernel() is None else len(total))
+    apart = np.lib.stride_tricks.as_strided(ones, (len(total),), (0,))
+    assert exact_sum._fused(total, apart, zeros, SCALE, LARGEST_UPDATE) == 0
+    if way_to_add == "NumPy":
+        assert exact_sum._fused(total[:SIZE], ones[:SIZE], zeros[:SIZE], SCALE, LARGEST_UPDATE) == 0
+
+
+def test_without_numba_long_vectors_are_added_by_numpy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fedbench.protocol.fused_sum", None)
+    exact_sum._kernel.cache_clear()
+    try:
+        total, ones = np.zeros((1 << 20) + 5, np.int64), np.ones((1 << 20) + 5, np.float32)
+        assert exact_sum._kernel() is None
+        assert accumulate(total, ones, np.zeros_like(ones), 0.5)
+    finally:
+        exact_sum._kernel.cache_clear()
+    np.testing.assert_array_equal(total, 2**39)
+
+
+def test_where_numba_can_keep_nothing_the_loop_is_compiled_anew(way_to_add: str) -> None:
+    if way_to_add == "NumPy":
+        pytest.skip("NumPy compiles nothing")
+    from fedbench.protocol.fused_sum import _compiled
+
+    names: dict[str, object] = {}
+    exec("def of_no_file(total, values, reference, factor, bound):\n    return len(total) + 1", names)
+    none = np.empty(0, np.float32)
+    assert _compiled(names["of_no_file"])(np.empty(0, np.int64), none, none, 1.0, 1.0) == 1  # type: ignore[arg-type]
