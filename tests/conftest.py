@@ -151,7 +151,7 @@ def flops_counted_once() -> Iterator[None]:
     themselves, the FLOPs alone are remembered, and of networks with another forward pass than their classes' nothing.
     """
     from fedbench.accounting.flops import StepFlops
-    from fedbench.experiment import setup
+    from fedbench.experiment import initial_model
 
     looks: dict[str, Any] = {}
 
@@ -185,7 +185,7 @@ def flops_counted_once() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepFlops, "_count", remembered)
         for name in ("derive_layer_groups", "forward_macs"):
-            patch.setattr(setup, name, at_first(getattr(setup, name)))
+            patch.setattr(initial_model, name, at_first(getattr(initial_model, name)))
         yield
 
 

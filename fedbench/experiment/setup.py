@@ -8,13 +8,11 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import nn
 
 from fedbench.accounting.costs import CostModel
-from fedbench.accounting.flops import StepFlops
-from fedbench.accounting.paper import forward_macs
 from fedbench.accounting.totals import Costs
+from fedbench.algorithms.base import Algorithm, Objective
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.identity import digest
 from fedbench.engine.arrivals.plan import ArrivalPlan
@@ -35,36 +33,28 @@ from fedbench.experiment.contracts import (
 )
 from fedbench.experiment.device_memory import client_limits
 from fedbench.experiment.exchanging import check_exchange, sent_groups
-from fedbench.experiment.federation import Federation, scaling
-from fedbench.experiment.keeping import check_keeping, kept_clients
-from fedbench.experiment.limits import check_arrivals, check_memory, check_rounds
-from fedbench.experiment.measured import check_measures, client_scoring, compares_updates, probing
+from fedbench.experiment.federation import Federation
+from fedbench.experiment.initial_model import InitialModel, initial_model
+from fedbench.experiment.keeping import check_keeping
+from fedbench.experiment.limits import check_arrivals, check_rounds
+from fedbench.experiment.measured import check_measures
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.references import remarks_on_references, round_length
 from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives, work_left_out
 from fedbench.experiment.setup_async import arrival_plan
+from fedbench.experiment.specs import host_spec, keeps_statistics, server_spec, weight_decay
 from fedbench.experiment.task_limits import check_task
 from fedbench.experiment.virtual_world import make_world, mean_task_seconds, unknown_energies
-from fedbench.models.causality import check_causal
-from fedbench.models.checkpointed import checkpoint_blocks
+from fedbench.models.base import Task
 from fedbench.models.features import check_features
-from fedbench.models.flat import FlatModel
-from fedbench.models.frozen_base import FrozenBase
-from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
-from fedbench.models.kept_state import constant_tensors
-from fedbench.models.lowered import LOWERED, check_lowered, check_strides
-from fedbench.models.outline import is_outlined, outline_module
 from fedbench.models.probe import trains_on
-from fedbench.models.shared_tensors import saved_names, ties_in_words
+from fedbench.models.shared_tensors import ties_in_words
 from fedbench.planning.capacities import Clients
 from fedbench.planning.exchange import Trained
-from fedbench.planning.samplers import UNIFORM
 from fedbench.planning.schedules import Full
 from fedbench.planning.worlds import World
 from fedbench.protocol.layout import ParameterLayout, Vector
 from fedbench.protocol.message import PartTable
-from fedbench.randomness import torch_seed
-from fedbench.training.metric_names import metrics_of
 from fedbench.training.metrics import check_metrics
 from fedbench.training.minibatches import LocalLength
 
@@ -126,7 +116,7 @@ class Problem:
             share=1.0 if plan.gradient else 1.0 / plan.workers,
             workers=plan.method.count_workers(plan.workers, len(plan.sizes)),
             method=plan.method,
-            weight_decay=_weight_decay(self.config) if plan.gradient and plan.method.decays_at_server else 0.0,
+            weight_decay=weight_decay(self.config) if plan.gradient and plan.method.decays_at_server else 0.0,
             seed=self.config.seed,
         )
 
@@ -144,31 +134,63 @@ def build_problem(config: ExperimentConfig, federation: Federation, *, foresees:
         ModelError: the model cannot serve the data.
         ConfigError: options that clash or would have no effect.
     """
-    task = federation.task
-    initial_seed = torch_seed(config.seed, "model")
-    check_memory(config.model, task)
-    module = (outline_module if foresees else build_module)(config.model, task, initial_seed)
-    outlined = is_outlined(module)
-    groups = derive_layer_groups(module, task)
-    if not outlined:
-        check_causal(module, task, config.model.name)
-    if config.local.precision == LOWERED:
-        check_lowered(module, task)
-    if config.local.precision in ("bf16", LOWERED) and config.runtime.device != "cuda":
-        check_strides(module, task, config.local.precision)
-    layout = parameter_layout(module, groups)
-    constants, names, base = {} if outlined else constant_tensors(module), saved_names(module), FrozenBase.of(module)
-    if config.local.checkpoint_activations:
-        checkpoint_blocks(module)
-    flops, macs = StepFlops(module, groups, task), forward_macs(module, task)
-    model = FlatModel(module, layout, torch.device("meta") if outlined else None)
-    vector, statistics, retention = (
-        np.broadcast_to(np.float32(0), tuple(values.shape)) if outlined else values.numpy()
-        for values in (model.vector, model.statistics, model.retention())
+    model = initial_model(config, federation.task, foresees=foresees)
+    rounds = count_rounds(config, model.layout.groups)
+    world, limits = _checked_world(config, federation, model, rounds)
+    local, method = config.local, config.method
+    length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
+    length = round_length(config, federation, length, rounds)
+    _check_single_rows(config, federation, length, model.module)
+    update = config.update.pipeline(config.slots())
+    table = PartTable(model.layout, not keeps_statistics(config), method.objective().channels)
+    check_privacy(config, table, federation.sizes, length, rounds, limits)
+    remarks = _remarks(config, federation, model, rounds, length, world)
+    objective = _checked_objective(method, federation.task, model)
+    costs = CostModel(
+        table,
+        model.flops,
+        model.macs,
+        sizes=federation.sizes,
+        local=length,
+        update=update,
+        extra_passes=cache(lambda active: objective.extra_passes(active, model.layout, model.module)),
+        rows_bytes=federation.pooled_bytes,
+        reports_norms=config.schedule.reads_gradient_norms,
     )
-    _check_statistics(config, layout)
-    rounds = count_rounds(config, layout.groups)
-    method = config.method
+    arrivals = arrival_plan(config, federation.sizes, length, rounds, world)
+    if arrivals is not None and world is not None:
+        arrivals = replace(arrivals, task_seconds=mean_task_seconds(world, costs, arrivals))
+    check_arrivals(config, arrivals)
+    return Problem(
+        config=config,
+        federation=federation,
+        layout=model.layout,
+        vector=model.vector,
+        statistics=model.statistics,
+        constants=model.constants,
+        saved_names=model.saved_names,
+        retention=model.retention,
+        costs=costs,
+        rounds=rounds,
+        cohort_size=config.slots(),
+        spec=host_spec(config, federation, model, table, length, update, rounds),
+        server=server_spec(config, federation, model, table, length, update, rounds, limits),
+        arrivals=arrivals,
+        world=world,
+        own_code=config.own_code(),
+        remarks=remarks,
+    )
+
+
+def _checked_world(
+    config: ExperimentConfig, federation: Federation, model: InitialModel, rounds: int
+) -> tuple[World | None, Clients]:
+    """Devices, links and times of the clients, and what each client may train, once the parts keep to their contracts.
+
+    Raises:
+        ConfigError: options that clash or would have no effect, or a part that does not keep to its base class.
+    """
+    task, layout, method = federation.task, model.layout, config.method
     check_keeping(config, federation.sizes, rounds)
     method.check(config)
     check_exchange(config)
@@ -177,22 +199,40 @@ def build_problem(config: ExperimentConfig, federation: Federation, *, foresees:
     check_metrics(config.evaluation.metrics, task.classes, task.target)
     world = make_world(config)
     check_limits(config)
-    limits = client_limits(config, world, task, federation.sizes, layout, rounds, base)
+    limits = client_limits(config, world, task, federation.sizes, layout, rounds, model.base)
     _check_contracts(config, layout, federation.sizes, task.classes, rounds, limits)
     if config.runtime.combine == "node" and config.asynchronous is None and not method.sums():
         raise ConfigError(
             f"runtime.combine=node: {method.name} looks at single updates, not at their sum; leave it out"
         )
-    keeps_statistics = config.local.batchnorm == "local" or not method.has_global_model
-    local, data, cohort_size = config.local, config.data, config.slots()
-    mean, std = scaling(data, federation.data)
-    length = LocalLength(local.batch_size, local.round_epochs, local.steps, model.smallest_batch)
-    length = round_length(config, federation, length, rounds)
-    _check_single_rows(config, federation, length, module)
-    update = config.update.pipeline(cohort_size)
-    table = PartTable(layout, not keeps_statistics, method.objective().channels)
-    check_privacy(config, table, federation.sizes, length, rounds, limits)
-    remarks = (
+    return world, limits
+
+
+def _checked_objective(method: Algorithm, task: Task, model: InitialModel) -> Objective:
+    """The method's objective.
+
+    Raises:
+        ConfigError: it cannot be computed with the model.
+    """
+    objective = method.objective()
+    if (refusal := objective.refusal(model.layout, model.module)) is not None:
+        raise ConfigError(refusal)
+    if objective.reads_features:
+        check_features(model.module, task, method.name)
+    return objective
+
+
+def _remarks(
+    config: ExperimentConfig,
+    federation: Federation,
+    model: InitialModel,
+    rounds: int,
+    length: LocalLength,
+    world: World | None,
+) -> tuple[str, ...]:
+    """What a user should know of this combination, one line each."""
+    method, layout, module = config.method, model.layout, model.module
+    return (
         *federation.remarks,
         *remarks_on_references(method, federation, length),
         *(f"model.name={config.model.name}: {line}" for line in ties_in_words(module)),
@@ -200,106 +240,8 @@ def build_problem(config: ExperimentConfig, federation: Federation, *, foresees:
         *idle_objectives(config, method, layout, module, rounds),
         *counted_twice(config, method),
         *cut_schedule(config, layout, rounds),
-        *work_left_out(flops.uncounted),
+        *work_left_out(model.flops.uncounted),
         *unknown_energies(world),
-    )
-    objective = method.objective()
-    if (refusal := objective.refusal(layout, module)) is not None:
-        raise ConfigError(refusal)
-    if objective.reads_features:
-        check_features(module, task, method.name)
-    costs = CostModel(
-        table,
-        flops,
-        macs,
-        sizes=federation.sizes,
-        local=length,
-        update=update,
-        extra_passes=cache(lambda active: objective.extra_passes(active, layout, module)),
-        rows_bytes=federation.pooled_bytes,
-        reports_norms=config.schedule.reads_gradient_norms,
-    )
-    arrivals = arrival_plan(config, federation.sizes, length, rounds, world)
-    if arrivals is not None and world is not None:
-        arrivals = replace(arrivals, task_seconds=mean_task_seconds(world, costs, arrivals))
-    check_arrivals(config, arrivals)
-    spec = HostSpec(
-        model=config.model,
-        task=task,
-        layout=layout,
-        table=table,
-        statistics=statistics,
-        algorithm=method,
-        optimizer=local.optimizer,
-        batch_size=local.batch_size,
-        epochs=length.epochs,
-        steps=length.steps,
-        precision=local.precision,
-        checkpoint_activations=local.checkpoint_activations,
-        keeps_statistics=keeps_statistics,
-        update=update,
-        weight_decay=0.0 if config.asynchronous and config.asynchronous.decays_at_server else _weight_decay(config),
-        evaluation_statistics=config.evaluation.batchnorm or ("client0" if keeps_statistics else "aggregate"),
-        evaluation_batch_size=config.evaluation.batch_size,
-        augmentation=data.augment,
-        mean=mean,
-        std=std,
-        seed=config.seed,
-        torch_threads=config.runtime.torch_threads,
-        deterministic=config.runtime.deterministic,
-        device=config.runtime.device,
-        gpu_fraction=1.0,
-        slots=config.runtime.slots,
-        kept=kept_clients(config),
-        step_norms=config.analysis.step_norms,
-        probing=probing(config),
-        gradient_norms=config.schedule.reads_gradient_norms,
-        keeps_layers=config.chosen_exchange.keeps_layers,
-        has_global_model=method.has_global_model,
-        own_share=config.chosen_exchange.own_share,
-        attack=config.participation.byzantine,
-        attackers=config.participation.attackers(data.clients, config.seed),
-        client_scoring=client_scoring(config, rounds, task.target),
-        metrics=metrics_of(task.target, config.evaluation.metrics),
-        base=base,
-    )
-    server = ServerSpec(
-        table=table,
-        vector=vector,
-        statistics=statistics,
-        sizes=federation.sizes,
-        cohort_size=cohort_size,
-        rounds=rounds,
-        seed=config.seed,
-        algorithm=method,
-        schedule=config.schedule,
-        exchange=config.chosen_exchange,
-        learning_rate=local.lr_schedule,
-        local=length,
-        update=update,
-        clients=limits,
-        sampler=UNIFORM if method.pools_rows else config.participation.sampler,
-        compares_updates=compares_updates(config),
-        rows_bytes=federation.pooled_bytes,
-    )
-    return Problem(
-        config=config,
-        federation=federation,
-        layout=layout,
-        vector=vector,
-        statistics=statistics,
-        constants=constants,
-        saved_names=names,
-        retention=retention,
-        costs=costs,
-        rounds=rounds,
-        cohort_size=cohort_size,
-        spec=spec,
-        server=server,
-        arrivals=arrivals,
-        world=world,
-        own_code=config.own_code(),
-        remarks=remarks,
     )
 
 
@@ -347,12 +289,6 @@ def pace(problem: Problem) -> str:
     return f"{who} at work at a time, {problem.rounds} rounds of {length} on the {clock} clock"
 
 
-def _weight_decay(config: ExperimentConfig) -> float:
-    """The factor of the L2 penalty of the local optimizer; 0 for an optimizer without one."""
-    decay: float = getattr(config.local.optimizer, "weight_decay", 0.0)
-    return decay
-
-
 def _check_contracts(
     config: ExperimentConfig,
     layout: ParameterLayout,
@@ -398,16 +334,3 @@ def _check_single_rows(
         "normalises over the minibatch; give each client 2 rows or more (fewer clients, or data.partition.min_size=2 "
         "where the partition has it)"
     )
-
-
-def _check_statistics(config: ExperimentConfig, layout: ParameterLayout) -> None:
-    if layout.statistics_size:
-        return
-    for key, value in (
-        ("local.batchnorm", config.local.batchnorm),
-        ("evaluation.batchnorm", config.evaluation.batchnorm),
-    ):
-        if value is not None:
-            raise ConfigError(
-                f"{key}={value}: has no effect, model.name={config.model.name} has no running statistics; leave it out"
-            )

@@ -18,7 +18,7 @@ from fedbench.engine.client_host import ClientHost
 from fedbench.engine.messages import RoundPlan
 from fedbench.engine.rounds.inline import make_server
 from fedbench.errors import ConfigError
-from fedbench.experiment import setup
+from fedbench.experiment import initial_model
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, build_problem
@@ -118,8 +118,8 @@ def accepted(combinations: Combinations) -> dict[tuple[str, ...], Problem]:
     module = build_module(config(*TINY, "algorithm.weighting=uniform").model, federation.task, seed=0)
     with pytest.MonkeyPatch.context() as patch:
         for name in ("derive_layer_groups", "forward_macs"):
-            seen = getattr(setup, name)(module, federation.task)
-            patch.setattr(setup, name, lambda module, task, seen=seen: seen)
+            seen = getattr(initial_model, name)(module, federation.task)
+            patch.setattr(initial_model, name, lambda module, task, seen=seen: seen)
         for names, chosen in combinations:
             with suppress(ConfigError):
                 problems[names] = build_problem(chosen, federation)
