@@ -135,7 +135,8 @@ class EvaluationSection(Section):
         metrics: Metrics beside those that the task always has: of classification top5_accuracy, balanced_accuracy,
             macro_f1, per_class_recall, expected_calibration_error, or of any task one's own by import path: a
             torchmetrics.Metric that is made from the number of outputs and updated with probabilities and labels (of
-            regression with predictions, of next_token and segmentation with logits).
+            regression with predictions, of next_token and segmentation with logits, and labels of -100 where no token
+            or pixel counts, which it must leave out).
     """
 
     every: int = Field(default=1, ge=1)

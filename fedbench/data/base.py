@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from fedbench.components.base import Component
 from fedbench.data.moments import moments
-from fedbench.tasks.kinds import TaskName
+from fedbench.tasks.kinds import TASKS, UNSCORED, TaskName
 
 IntArray = npt.NDArray[np.int64]
 Inputs = npt.NDArray[Any]
@@ -37,6 +37,16 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+
+def counted(labels: Labels, task: TaskName) -> Labels:
+    """The labels of the rows, tokens or pixels that count; of tokens and pixels in one dimension.
+
+    Args:
+        labels: of a split, as the task has them.
+        task: the task.
+    """
+    return labels[labels != UNSCORED[str(labels.dtype)]] if TASKS[task].places != "row" else labels
 
 
 @dataclass(frozen=True)
@@ -111,6 +121,12 @@ class FederatedData:
         """The splits by name."""
         splits: dict[Literal["train", "test", "validation"], Split] = {"train": self.train, "test": self.test}
         return splits if self.validation is None else splits | {"validation": self.validation}
+
+    @property
+    def all_scored_count(self) -> bool:
+        """Whether every row, token or pixel of the splits that the global model is scored on counts."""
+        scored = [split for name, split in self.splits.items() if name != "train"]
+        return all(counted(split.labels, self.task).size == split.labels.size for split in scored)
 
     @property
     def classes(self) -> int:

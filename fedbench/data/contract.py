@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fedbench.data.base import Dataset, FederatedData, Labels, Split
+from fedbench.data.base import Dataset, FederatedData, Split, counted
 from fedbench.data.partition import Partition
 from fedbench.errors import ConfigError, DataError
 from fedbench.tasks.kinds import TASKS, UNSCORED, TaskName
@@ -191,16 +191,6 @@ def _problem_of_labels(split: Split, data: FederatedData) -> str | None:
         "next_token": "for the vocabulary_size",
     }.get(task, f"for the {len(data.class_names)} class_names")
     return f"with the label {label}; 0..{highest} is allowed, {owner}"
-
-
-def counted(labels: Labels, task: TaskName) -> Labels:
-    """The labels of the rows, tokens or pixels that count, in one dimension for tokens and pixels.
-
-    Args:
-        labels: of a split, as the task has them.
-        task: the task.
-    """
-    return labels[labels != UNSCORED[str(labels.dtype)]] if TASKS[task].places != "row" else labels
 
 
 def _row_not_finite(values: np.ndarray) -> int | None:

@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbench.data.base import FederatedData, IntArray, Split
-from fedbench.data.contract import counted
+from fedbench.data.base import FederatedData, IntArray, Split, counted
 from fedbench.data.strata import strata_of
 from fedbench.errors import ConfigError, DataError
 from fedbench.tasks.kinds import TASKS

@@ -7,8 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from fedbench.data.base import FederatedData, Split
-from fedbench.data.contract import counted
+from fedbench.data.base import FederatedData, Split, counted
 from fedbench.errors import ConfigError
 from fedbench.tasks.kinds import UNSCORED, TaskName
 

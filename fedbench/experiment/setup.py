@@ -196,7 +196,9 @@ def _checked_world(
     check_exchange(config)
     check_measures(config, rounds)
     check_task(config, task.target)
-    check_metrics(config.evaluation.metrics, task.classes, task.target)
+    check_metrics(
+        config.evaluation.metrics, task.classes, task.target, some_do_not_count=not federation.data.all_scored_count
+    )
     world = make_world(config)
     check_limits(config)
     limits = client_limits(config, world, task, federation.sizes, layout, rounds, model.base)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedbench.components.named_code import import_module
 from fedbench.errors import ConfigError
-from fedbench.tasks.kinds import TASKS, TaskName
+from fedbench.tasks.kinds import TASKS, UNSCORED, TaskName
 from fedbench.training.metric_names import (
     ALWAYS,
     EVALUATION_METRICS,
@@ -92,16 +92,20 @@ class EvaluationMetrics:
         return figures | ({OWN_METRICS: own} if own else {})
 
 
-def check_metrics(names: Sequence[str], classes: int, task: TaskName = "classification") -> None:
+def check_metrics(
+    names: Sequence[str], classes: int, task: TaskName = "classification", *, some_do_not_count: bool = False
+) -> None:
     """Make the metrics and try each on two minibatches.
 
     Args:
         names: as in `evaluation.metrics`.
         classes: number of classes; of other tasks, of outputs.
         task: the task that they are to evaluate.
+        some_do_not_count: whether some of the tokens or pixels that are scored do not count.
 
     Raises:
-        ConfigError: a metric is of another task, cannot be made, fails, or its states cannot be put together.
+        ConfigError: a metric is of another task, cannot be made, fails, its states cannot be put together, or it is
+            changed by tokens or pixels that do not count.
     """
     wanted = [name for name in names if name != ALWAYS]
     if ALWAYS in names and not TASKS[task].counts_hits:
@@ -132,6 +136,22 @@ def check_metrics(names: Sequence[str], classes: int, task: TaskName = "classifi
                 f"{KEY}: {name}: two minibatches have {together[:3]} together, and {whole[:3]} as one; a metric whose "
                 "states add up to that of all rows is needed"
             )
+        if some_do_not_count and not _leaves_out(metric, values, labels, whole):
+            unscored = UNSCORED["int64"]
+            raise ConfigError(
+                f"{KEY}: {name}: is not the same with {TASKS[task].places}s that do not count, which have the label "
+                f"{unscored}, as without them; leave them out (of torchmetrics' own metrics ignore_index={unscored})"
+            )
+
+
+def _leaves_out(metric: Any, values: Tensor, labels: Tensor, expected: Sequence[float]) -> bool:
+    """Whether a metric stays as expected on some rows where others join them of which no place counts."""
+    more = torch.full_like(labels, UNSCORED["int64"])
+    try:
+        with_more = _values(metric, [_state(metric, torch.cat([values, values.flip(0)]), torch.cat([labels, more]))])
+    except Exception:  # whatever a metric makes of a label that is no class
+        return False
+    return len(with_more) == len(expected) and np.allclose(with_more, expected, rtol=1e-4, atol=1e-6, equal_nan=True)
 
 
 def _trial_rows(task: TaskName, classes: int) -> tuple[torch.Tensor, torch.Tensor]:

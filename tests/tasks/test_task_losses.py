@@ -152,3 +152,16 @@ def test_a_metric_that_is_refused_is_told_in_the_words_of_the_task(name: str, ta
 def test_accuracy_of_a_task_without_hits_is_refused(task: TaskName) -> None:
     with pytest.raises(ConfigError, match=f"accuracy: says nothing of task={task}; allowed: "):
         check_metrics(("accuracy",), C, task)
+
+
+@pytest.mark.parametrize("name", ["recall", "Hits"])
+def test_a_metric_that_counts_what_does_not_count_is_refused(name: str) -> None:
+    name = f"own_metric:{name}"
+    check_metrics((name,), C, "segmentation")
+    with pytest.raises(ConfigError, match=f"{name}: is not the same with pixels that do not count, .* label -100"):
+        check_metrics((name,), C, "segmentation", some_do_not_count=True)
+
+
+def test_metrics_that_leave_out_what_does_not_count_are_taken() -> None:
+    for task, names in {"segmentation": ("mean_iou", "own_metric:recall_of_what_counts"), "next_token": ()}.items():
+        check_metrics((*TASKS[task].metrics, *names), C, task, some_do_not_count=True)
