@@ -44,8 +44,7 @@ def data(
     """Fetch or convert a data set to Parquet, check it, and say what is there."""
     from dataclasses import asdict
 
-    from fedbench.cli.terminal import print_data
-    from fedbench.config.merge import parse_overrides
+    from fedbench.cli.data_report import parse_parameters, print_data
     from fedbench.data.convert import describe, fetch_or_convert, with_parameters
 
     source = None if source is None else expanded(source)
@@ -53,7 +52,7 @@ def data(
         raise ConfigError(f"--source {source}: has no effect with parameters ({parameters[0]}); give one of the two")
     try:
         if parameters:
-            component = with_parameters(dataset, parse_overrides(parameters))
+            component = with_parameters(dataset, parse_parameters(parameters))
             report = describe(component, None if root is None else expanded(root))
         else:
             report = describe(dataset, None) if root is None else fetch_or_convert(dataset, expanded(root), source)

@@ -1,6 +1,5 @@
 """What a person sees in the terminal: progress on stderr, results on stdout."""
 
-import shlex
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -19,7 +18,6 @@ from fedbench.records.schema import DROPPED, ClientRecord, RoundRecord
 from fedbench.records.trained_groups import in_words, is_full
 
 if TYPE_CHECKING:
-    from fedbench.data.convert import DataReport
     from fedbench.experiment.estimate import Estimate
     from fedbench.experiment.result import Result
     from fedbench.tasks.kinds import Headline
@@ -289,28 +287,6 @@ def print_cost(estimate: "Estimate") -> None:
             joules = "" if full.joules is None else f", {full.joules:,.4g} J"
             clock += f"; as full updates {in_seconds(full.virtual_seconds)}{joules}"
         results.print(clock, markup=False, highlight=False, soft_wrap=True)
-
-
-def print_data(report: "DataReport") -> None:
-    """Print what a data set holds."""
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    table.add_row("data set", report.name)
-    table.add_row("rows", ", ".join(f"{count:,} {split}" for split, count in report.rows.items()))
-    table.add_row("one row", "x".join(map(str, report.shape)))
-    what = {"multilabel": "labels", "regression": "targets", "next_token": "tokens"}.get(report.task, "classes")
-    # A token may be a space or a line break.
-    shown = [repr(name) if report.task == "next_token" else name for name in report.class_names[:10]]
-    names = ", ".join(shown) + (", ..." if len(report.class_names) > 10 else "")
-    table.add_row("task", report.task.replace("_", " "))
-    table.add_row(what, f"{len(report.class_names)}: {names}")
-    if report.files:
-        table.add_row("on disk", f"{report.files} files, {megabytes(report.bytes)}")
-    table.add_row("source", report.source + (" (written just now)" if report.written else ""))
-    table.add_row("fingerprint", report.fingerprint)
-    for remark in report.remarks:
-        table.add_row("note", remark)
-    table.add_row("use it", shlex.join(["fedbench", "run", "PRESET", *report.overrides]))
-    results.print(table, markup=False, highlight=False)
 
 
 def print_listing(rows: Sequence[dict[str, str]]) -> None:

@@ -25,7 +25,7 @@ from fedbench.data.text import TOKENIZER_VERSION
 from fedbench.data.tokenizer import FolderTokenizer
 from fedbench.errors import ConfigError, DataError
 
-READER_VERSION = 1
+READER_VERSION = 2
 """Part of the cache key: raise it when the same tables would give other arrays."""
 
 SPLITS = ("train", "test", "validation")
@@ -82,6 +82,8 @@ class ColumnDataset(Dataset):
 
     @model_validator(mode="after")
     def _one_way_to_cut(self) -> Self:
+        if self.inputs == ():
+            raise ValueError("inputs=[]: names no column; leave it out to have them found")
         for key in ("tokens", "min_frequency"):
             value = getattr(self, key)
             if self.tokenizer is not None and value != ColumnDataset.model_fields[key].default:

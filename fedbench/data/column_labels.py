@@ -9,7 +9,7 @@ import numpy.typing as npt
 from fedbench.data.base import Labels
 from fedbench.data.column_table import ColumnTable, row_name
 from fedbench.data.columns import NUMBERS, ChosenColumns, content_of, inner_class_names
-from fedbench.data.dense import Shape, dense_rows
+from fedbench.data.dense import Shape, check_precision, dense_rows
 from fedbench.data.masks import NOT_SCORED, decode_masks
 from fedbench.errors import DataError
 from fedbench.tasks.kinds import TaskName
@@ -88,7 +88,11 @@ def read_labels(tables: Sequence[ColumnTable], rule: LabelRule, split: str) -> L
     if rule.task == "classification":
         return np.concatenate([_indices(table, rule, split) for table in tables])
     parts = [np.stack([dense_rows(table, name)[0] for name in rule.columns], axis=-1) for table in tables]
-    return _as_labels(tables, np.concatenate(parts), rule)
+    targets = np.concatenate(parts)
+    if rule.task == "regression" and split == "train":
+        for place, name in enumerate(rule.columns):
+            check_precision(tables, name, targets[:, place])
+    return _as_labels(tables, targets, rule)
 
 
 def _count(tables: Sequence[ColumnTable]) -> int:
@@ -134,8 +138,9 @@ def _plain_values(table: ColumnTable, column: str) -> list[str] | list[int] | li
         return list(table.texts(column))
     if content not in ("integer", "boolean"):
         raise DataError(f"{table.place}: column {column!r} is {table.kind(column)}, unlike in the first file of train")
-    numbers = dense_rows(table, column)[0]
-    return [bool(value) for value in numbers] if content == "boolean" else [int(value) for value in numbers]
+    if content == "boolean":
+        return [bool(value) for value in dense_rows(table, column)[0]]
+    return table.whole_numbers(column)
 
 
 def _named(value: object) -> str:

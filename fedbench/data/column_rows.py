@@ -14,10 +14,10 @@ from fedbench.data.column_labels import LabelRule, label_rule, read_labels
 from fedbench.data.column_table import ColumnTable, row_name
 from fedbench.data.columns import NUMBERS, ChosenColumns, content_of
 from fedbench.data.decode import ImageKind, decode_images, of_equal_channels
-from fedbench.data.dense import Shape, dense_rows, stacked
+from fedbench.data.dense import Shape, check_precision, dense_rows, stacked
 from fedbench.data.masks import check_masks, mask_classes
 from fedbench.data.sequences import TOKENIZERS, next_token_rows, require_sequences, token_texts, vocabulary_of
-from fedbench.data.text import PADDING, UNKNOWN, encode
+from fedbench.data.text import PADDING, UNKNOWN, encode, require_tokens
 from fedbench.data.tokenizer import FolderTokenizer
 from fedbench.errors import DataError
 from fedbench.tasks.kinds import TaskName
@@ -136,6 +136,7 @@ def _read_texts(rows: ColumnRows, tables: Tables, column: str, options: TextOpti
         split: [cut(text) for table in parts for text in table.texts(column)] for split, parts in tables.items()
     }
     vocabulary = vocabulary_of(tokenized["train"], options.tokens, options.min_frequency)
+    require_tokens(vocabulary, options.min_frequency)
     rows.kind, rows.padding_index = "text", PADDING
     rows.vocabulary_size = len(vocabulary) + UNKNOWN + 1
     for split, texts in tokenized.items():
@@ -182,7 +183,9 @@ def _read_arrays(rows: ColumnRows, tables: Tables, columns: ChosenColumns) -> No
                 values = dense.astype(np.float32)
                 expected = [expected[0] or (shape, f"as in {table.where(0)}")]
             arrays.append(values)
-        rows.arrays[f"{split}_inputs"] = np.concatenate(arrays)
+        inputs = rows.arrays[f"{split}_inputs"] = np.concatenate(arrays)
+        for place, column in enumerate(columns.inputs) if split == "train" else ():
+            check_precision(parts, column, inputs[:, place] if columns.stacked else inputs)
     rows.axis = 1 if columns.stacked else -1
 
 

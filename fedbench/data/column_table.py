@@ -113,6 +113,14 @@ class ColumnTable(ABC):
             parts.append(array.to_numpy(zero_copy_only=False).astype(np.int64))
         return np.concatenate(parts)
 
+    def whole_numbers(self, column: str) -> list[int]:
+        """A column of whole numbers as they are, of whichever size."""
+        numbers: list[int] = []
+        for first, array in self.arrays(column):
+            self._refuse_nulls(array, column, first)
+            numbers.extend(array.to_pylist())
+        return numbers
+
     def values(self, column: str) -> npt.NDArray[np.str_]:
         """A column of text or numbers, as text."""
         self.column([column], "owner", "with the client of each row")

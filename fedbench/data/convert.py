@@ -1,5 +1,7 @@
 """Making a data set ready: checking what is there, converting it to Parquet, downloading it through torchvision."""
 
+import json
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -56,6 +58,12 @@ class DataReport:
     task: TaskName = "classification"
     remarks: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+
+
+PLAIN = r"[A-Za-z_/][\w./:-]*(?<!:)"
+"""Texts that YAML takes for texts without quotes, unless they are among the next."""
+
+NOT_TEXTS = ("true", "false", "null", "yes", "no", "on", "off", "y", "n")
 
 
 def with_parameters(name: str, parameters: Mapping[str, Any]) -> Dataset:
@@ -193,8 +201,22 @@ def _component(name: str, root: Path | None, *, new: bool = False) -> Dataset:
 def _overrides(component: Dataset, root: Path | None) -> tuple[str, ...]:
     """What to type to run on a data set: its name, its parameters that are not at their defaults, and the root."""
     fields = component.model_dump(mode="json", exclude={"name"}, exclude_defaults=True)
-    values = [f"data.dataset={component.name}", *(f"data.dataset.{key}={value}" for key, value in fields.items())]
+    values = [f"data.dataset={component.name}"]
+    values += [f"data.dataset.{key}={flow_value(value)}" for key, value in fields.items()]
     return (*values, *([f"data.root={root}"] if root is not None else []))
+
+
+def flow_value(value: object) -> str:
+    """A parameter as one writes it on the command line: YAML in one line, with quotes only where it needs them.
+
+    >>> flow_value(["age", "blood pressure", "no"]), flow_value("price"), flow_value("7")
+    ('[age, "blood pressure", "no"]', 'price', '"7"')
+    """
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(flow_value, value))}]"
+    if isinstance(value, str) and re.fullmatch(PLAIN, value) and value.lower() not in NOT_TEXTS:
+        return value
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _files(component: Dataset, root: Path | None) -> tuple[Path, ...]:

@@ -13,6 +13,12 @@ Shape = tuple[int, ...]
 
 LARGEST = float(np.finfo(np.float32).max)
 
+EXACT, EXACT_DOUBLE = 2.0**24, 2.0**53
+"""Up to these float32 and float64 have every whole number."""
+
+LARGEST_CHANGE = 0.01
+"""Part of the standard deviation of a column by which rounding to float32 may change its values."""
+
 
 def leaf(kind: pa.DataType) -> tuple[pa.DataType, int]:
     """The type of the values inside nested lists, and how many lists are around them; a plain value has none.
@@ -61,6 +67,44 @@ def dense_rows(
         parts.append(values.reshape(len(array), *(expected[0] if expected else (0,) * depth)))
     shape = expected[0] if expected else (0,) * depth
     return (np.concatenate(parts) if parts else np.empty((0, *shape))), shape
+
+
+def check_precision(
+    tables: Sequence[ColumnTable], column: str, values: npt.NDArray[np.float32] | npt.NDArray[np.float64]
+) -> None:
+    """Refuse numbers whose differences are lost in float32, such as times in seconds since 1970 within a minute.
+
+    Args:
+        tables: those of a split, in order.
+        column: a column of numbers, or of lists of numbers, in all of them.
+        values: its values, which are read again in float64 where the largest is beyond the whole numbers of float32.
+
+    Raises:
+        DataError: rounding to float32 changes a value by more than a hundredth of their standard deviation.
+    """
+    if not values.size or np.abs(values).max() <= EXACT:
+        return
+    exact = np.concatenate([dense_rows(table, column)[0].ravel() for table in tables])
+    is_whole = pa.types.is_integer(leaf(tables[0].kind(column))[0])
+    change = np.abs(exact - exact.astype(np.float32)).max()
+    if is_whole and np.abs(exact).max() > EXACT_DOUBLE:  # float64 has rounded them, too
+        change = max(change, float(np.spacing(np.abs(exact).max())))
+    spread = float(exact.std())
+    if change <= LARGEST_CHANGE * spread or (spread == 0 and _is_constant(tables, column)):
+        return
+    raise DataError(
+        f"{tables[0].place}: column {column!r} has values up to {np.abs(exact).max():.6g} whose standard deviation is"
+        f" {spread:.3g}, and float32 rounds them by up to {change:.3g}; subtract what they have in common, and write"
+        " the differences"
+    )
+
+
+def _is_constant(tables: Sequence[ColumnTable], column: str) -> bool:
+    """Whether all numbers of a column are the same, exactly."""
+    flat = [array for table in tables for _, array in table.arrays(column)]
+    for _ in range(leaf(tables[0].kind(column))[1]):
+        flat = [array.flatten() for array in flat]
+    return len({value for array in flat for value in array.to_pylist()}) == 1
 
 
 def stacked(

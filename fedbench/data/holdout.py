@@ -103,6 +103,12 @@ def hold_out(
     for rows in np.split(order, borders):
         count = min(int(share * len(rows) + 0.5), len(rows) - 1)
         held[rng.permutation(rows)[:count]] = True
+    if not held.any() and len(groups) > 1 and len(borders) == len(groups) - 1:
+        raise ConfigError(
+            f"{key}={share}: holds out none of the {len(groups)} rows, since each is the only one of its class or owner"
+            " and stays for training; bring a split of its own (test-*, validation-*), or name another column as"
+            " data.dataset.label or data.dataset.owner"
+        )
     if not held.any():
         raise ConfigError(f"{key}={share}: holds out none of the {len(groups)} rows; raise it")
     return np.flatnonzero(~held), np.flatnonzero(held)

@@ -321,8 +321,8 @@ class Natural(Partition):
         self._refuse_sampling(samples_per_client, overlap)
         if owners is None:
             raise ConfigError(
-                f"data.partition.name={self.name}: the rows of this data set have no owners; choose another partition"
-                " (iid, dirichlet, shards, quantity) or data.dataset=femnist, or name their column: data.dataset.owner"
+                f"data.partition.name={self.name}: the rows of this data set have no owners; name their column with"
+                " data.dataset.owner where there is one, or choose iid or quantity, or with classes dirichlet or shards"
             )
         known = np.unique(owners)
         if clients > len(known):

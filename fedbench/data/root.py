@@ -27,6 +27,8 @@ def require_root(root: Path | None, name: str, folder: str, advice: str) -> Path
         raise ConfigError(
             f"data.root: must be set with data.dataset={name}: the folder DIR that holds {folder}/; {advice}"
         )
+    if root.is_file():
+        raise DataError(f"data.root={root}: is a file; name the folder that holds it")
     if not root.is_dir():
         raise DataError(f"data.root={root}: no such folder; make it, and {advice.replace('DIR', str(root))}")
     return root

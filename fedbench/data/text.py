@@ -55,6 +55,20 @@ def build_vocabulary(texts: Iterable[Sequence[str]], min_frequency: int) -> dict
     return {token: index for index, token in enumerate(kept, start=UNKNOWN + 1)}
 
 
+def require_tokens(vocabulary: dict[str, int], min_frequency: int) -> None:
+    """Refuse texts of which no token is known.
+
+    Raises:
+        DataError: the vocabulary is empty.
+    """
+    if not vocabulary:
+        raise DataError(
+            f"data.dataset.min_frequency={min_frequency}: no token of the training split occurs so often; lower it"
+            if min_frequency > 1
+            else "the texts of the training split have no token; write texts with words in them"
+        )
+
+
 def encode(texts: Sequence[Sequence[str]], vocabulary: dict[str, int], max_tokens: int) -> npt.NDArray[np.int32]:
     """Token ids, cut off or padded to the same length. A text without any token becomes one unknown token, because
     attention over nothing but padding is not defined.
@@ -187,6 +201,7 @@ class AgNews(Dataset):
         else:
             tokenized = {split: [tokenize(text) for text in read.texts] for split, read in rows.items()}
             vocabulary = build_vocabulary(tokenized["train"], self.min_frequency)
+            require_tokens(vocabulary, self.min_frequency)
             for split, tokens in tokenized.items():
                 arrays[f"{split}_tokens"] = encode(tokens, vocabulary, self.max_tokens)
             size, padding = len(vocabulary) + UNKNOWN + 1, PADDING

@@ -171,7 +171,7 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     if section.partition.by_class and not strata.known:
         raise ConfigError(
             f"data.partition.name={section.partition.name}: divides rows by class, and data for task={data.task} have "
-            "no classes; allowed: iid, quantity, natural"
+            f"no classes; allowed: iid, quantity{'' if data.train.owners is None else ', natural'}"
         )
     classes = strata.of(data.train.labels)
     with global_generators_seeded(torch_seed(config.seed, "partition")):

@@ -1,10 +1,13 @@
 """`fedbench data`."""
 
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from command_line import Finished, write_cifar10
 from PIL import Image
@@ -71,3 +74,25 @@ def test_a_tree_of_images_becomes_parquet_that_a_run_reads(
     finished = call("run", "--json", *found["overrides"], *small)
     assert finished.status == 0, finished.stderr
     assert json.loads(finished.stdout)["rounds"] == 1
+
+
+def test_what_messages_and_the_last_line_say_can_be_typed(call: Call, tmp_path_factory: pytest.TempPathFactory) -> None:
+    root = tmp_path_factory.mktemp("table")
+    rows = {"age": [1, 2] * 10, "blood pressure": [0.5] * 20, "born": ["may"] * 20, "label": ["a", "b"] * 10}
+    pq.write_table(pa.table(rows), root / "train.parquet")
+    inputs = '[age, "blood pressure"]'
+    unclear = call("data", "parquet", "--root", str(root)).stderr
+    assert "set data.dataset.inputs=COLUMN" in unclear
+    finished = call("data", "parquet", f"data.dataset.inputs={inputs}", "--root", str(root))
+    assert finished.status == 0, finished.stderr
+    *_, last = finished.stdout.splitlines()
+    assert shlex.split(last)[2:] == ["fedbench", "run", "PRESET", "data.dataset=parquet",
+                                     f"data.dataset.inputs={inputs}", f"data.root={root}"]  # fmt: skip
+    for text, message in (
+        ("data.root=x", "the folder that holds the data sets is given as --root x"),
+        ("model.width=3", "model.width=3: is no parameter of a data set"),
+    ):
+        assert message in call("data", "parquet", text).stderr
+    assert (
+        "is a file; name the folder that holds it" in call("data", "parquet", "--root", f"{root}/train.parquet").stderr
+    )
