@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import importlib.util
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,15 @@ def read_digits() -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64]]:
     folders = (package and package.submodule_search_locations) or []
     for file in (Path(folder, *FILE) for folder in folders):
         if file.is_file():
-            table = np.loadtxt(file, delimiter=",", dtype=np.float64)
+            table = _table(file)
             return table[:, :-1].reshape(-1, 8, 8), table[:, -1].astype(np.int64)
     bunch = importlib.import_module("sklearn.datasets").load_digits()
     return bunch.images, np.asarray(bunch.target, dtype=np.int64)
+
+
+@cache
+def _table(file: Path) -> npt.NDArray[np.float64]:
+    """The numbers of scikit-learn's file, read-only; a process reads it once, for all of its runs."""
+    table = np.loadtxt(file, delimiter=",", dtype=np.float64)
+    table.flags.writeable = False
+    return table

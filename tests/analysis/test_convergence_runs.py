@@ -19,6 +19,8 @@ from fedbench.engine.rounds.loop import RoundLoop
 from fedbench.experiment.run import prepared
 from fedbench.planning.delays import DelaysSection
 
+pytestmark = pytest.mark.usefixtures("flops_counted_once")
+
 
 def test_the_masked_norm_is_the_norm_of_the_slice() -> None:
     layout, vector = equal_groups(PARAMETERS, 4), np.arange(PARAMETERS, dtype=np.float64)

@@ -106,7 +106,7 @@ def test_the_delays_of_a_series_are_taken_over_all_of_its_runs() -> None:
 
 @pytest.mark.slow
 def test_a_study_is_the_same_in_this_process_and_in_others() -> None:
-    study = Study(("quadratic",), (0,), scale=0.125)
+    study = Study(("quadratic",), (0,), scale=1 / 16)
     told: list[int] = []
     alone = study.measure(lambda done, total, text: told.append(done), processes=1)
     assert told == sorted(told)

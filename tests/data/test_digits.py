@@ -32,6 +32,15 @@ def test_they_are_the_same_where_the_file_is_not_in_its_place(monkeypatch: pytes
         assert mine.dtype == theirs.dtype
 
 
+def test_the_file_is_read_once_and_nobody_can_change_what_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, _ = digits.read_digits()
+    monkeypatch.setattr(np, "loadtxt", None)
+    images, _ = digits.read_digits()
+    np.testing.assert_array_equal(images, first)
+    with pytest.raises(ValueError, match="read-only"):
+        images[0, 0, 0] = 1
+
+
 def test_a_fifth_of_each_class_is_held_out() -> None:
     data = Digits().load(None, test_fraction=None, seed=0)
     totals = np.bincount(load_digits().target)

@@ -26,6 +26,8 @@ from fedbench.planning.exchange import (
 )
 from fedbench.planning.schedules import Feedback
 
+pytestmark = pytest.mark.usefixtures("flops_counted_once")
+
 SIZES = (10, 20, 30, 40, 5)
 ALL = (0, 1, 2, 3, 4)
 
