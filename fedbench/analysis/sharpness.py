@@ -10,6 +10,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
+from fedbench.analysis.second_derivatives import differentiable_twice
 from fedbench.components.optional_library import optional_library
 from fedbench.randomness import generator
 
@@ -62,11 +63,12 @@ def largest_eigenvalue(
     hessian = HessianLinearOperator(module, of_loss, parameters, list(batches), check_deterministic=False)
     size = sum(parameter.numel() for parameter in parameters)
     if size <= 2:  # Lanczos' method needs more dimensions than eigenvalues that are asked for
-        dense = np.stack([_product(hessian, column) for column in np.eye(size)])
+        with differentiable_twice(module):
+            dense = np.stack([_product(hessian, column) for column in np.eye(size)])
         return float(np.linalg.eigvalsh(dense)[-1])
     operator = LinearOperator((size, size), matvec=partial(_product, hessian), dtype=np.float64)
     start = generator(seed, "sharpness").standard_normal(size)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), differentiable_twice(module):
         warnings.simplefilter("ignore")  # PyTorch's, on operators that are slower than they could be
         (value,) = eigsh(operator, k=1, which="LA", tol=TOLERANCE, v0=start, return_eigenvectors=False)
     return float(value)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import cross_entropy
 
+from fedbench.analysis.second_derivatives import differentiable_twice
 from fedbench.errors import ConfigError
 from fedbench.models.flat import FlatModel
 from fedbench.protocol.layout import ParameterLayout
@@ -75,8 +76,9 @@ class GradientView:
         """
         self._flat.module.eval()
         parameters = self._flat.activate(self._visible.groups)
-        loss = cross_entropy(self._flat.module(self._scaling(images)), labels)
-        gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
+        with differentiable_twice(self._flat.module):
+            loss = cross_entropy(self._flat.module(self._scaling(images)), labels)
+            gradients = torch.autograd.grad(loss, parameters, create_graph=True, materialize_grads=True)
         return self._visible.of(gradients)
 
 
@@ -117,9 +119,10 @@ class MessageView:
         rule = DifferentiableRule(self._optimizer, self._rate)
         for batch in self._batches:
             buffers = {name: tensor.clone() for name, tensor in self._buffers.items()}
-            outputs = functional_call(self._module, {**self._start, **buffers, **weights}, (inputs[batch],))
-            loss = cross_entropy(outputs, labels[batch])
-            gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
+            with differentiable_twice(self._module):
+                outputs = functional_call(self._module, {**self._start, **buffers, **weights}, (inputs[batch],))
+                loss = cross_entropy(outputs, labels[batch])
+                gradients = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
             weights = rule.step(weights, dict(zip(self._names, gradients, strict=True)))
         return self._visible.of([weights[name] - self._start[name] for name in self._seen])
 

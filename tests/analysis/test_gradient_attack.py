@@ -89,6 +89,31 @@ def test_the_cosine_attack_finds_it_too() -> None:
     assert float(psnr(attack(view, images, labels, settings), images)) > 20
 
 
+class Attention(nn.Module):
+    """A linear layer on what PyTorch's attention makes of the rows of an image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.output = nn.Linear(8, 8), nn.Linear(8, 10)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """float32 [N, 1, 8, 8] -> float32 [N, 10]."""
+        mixed = nn.functional.scaled_dot_product_attention(self.query(images), images, images)
+        return self.output(mixed.mean((1, 2)))
+
+
+def test_gradients_and_messages_of_attention_can_be_differentiated_again() -> None:
+    flat = flat_of(Attention())
+    images, labels = digits(2)
+    seen = Visible("all", flat.layout.all_groups)
+    message = MessageView(flat, flat.layout.all_groups, seen, unchanged, SGD(lr=0.1), 0.1, [torch.arange(2)])
+    for view in (GradientView(flat, seen, unchanged), message):
+        guessed = guess(images).requires_grad_()
+        (slope,) = torch.autograd.grad(view(guessed, labels).square().sum(), guessed)
+        assert bool(slope.isfinite().all())
+        assert float(slope.abs().max()) > 0
+
+
 def test_a_gradient_that_is_seen_is_pytorchs_in_the_order_of_the_layout() -> None:
     flat = flat_of(sigmoid_cnn())
     images, labels = digits(3)

@@ -12,6 +12,7 @@ import torch
 from command_line import Finished, in_this_process
 from small import config
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedbench.analysis.landscape import Landscape, around_round
 from fedbench.analysis.loss_surface import LossSurface, Plane
@@ -61,6 +62,49 @@ def test_the_sharpness_of_two_parameters_is_computed_densely() -> None:
     module = nn.Linear(2, 1, bias=False)
     inputs = torch.tensor([[2.0, 0.0], [0.0, 1.0]])
     assert largest_eigenvalue(module, [(inputs, torch.zeros(2, 1))], 0, nn.MSELoss()) == pytest.approx(4.0)
+
+
+class Attention(nn.Module):
+    """A linear layer on what one head of PyTorch's attention gives for the mean of the tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.query, self.output = nn.Linear(3, 3), nn.Linear(3, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """float32 [N, L, 3] -> float32 [N, 2]."""
+        mixed = nn.functional.scaled_dot_product_attention(self.query(tokens), tokens, tokens)
+        return self.output(mixed.mean(1))
+
+
+class Recurrent(nn.Module):
+    """A linear layer on the last state of an LSTM."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states, self.output = nn.LSTM(3, 2, batch_first=True), nn.Linear(2, 2)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        """float32 [N, L, 3] -> float32 [N, 2]."""
+        return self.output(self.states(tokens)[0][:, -1])
+
+
+@pytest.mark.parametrize("kind", [Attention, Recurrent])
+def test_the_sharpness_of_attention_and_of_an_lstm_is_that_of_the_dense_hessian(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = kind().eval()
+    tokens, labels = torch.randn(8, 4, 3), torch.arange(8) % 2
+    parameters = list(module.parameters())
+    with sdpa_kernel(SDPBackend.MATH):
+        loss = nn.functional.cross_entropy(module(tokens), labels)
+        gradients = torch.autograd.grad(loss, parameters, create_graph=True)
+        rows = [
+            torch.autograd.grad(value, parameters, retain_graph=True, materialize_grads=True)
+            for value in torch.cat([gradient.flatten() for gradient in gradients])
+        ]
+    hessian = torch.stack([torch.cat([part.flatten() for part in row]) for row in rows]).double().numpy()
+    known = np.linalg.eigvalsh((hessian + hessian.T) / 2)[-1]
+    assert largest_eigenvalue(module, [(tokens, labels)], 0) == pytest.approx(known, rel=1e-2)
 
 
 def test_a_missing_library_is_one_line_with_the_command(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,27 @@
+"""Kernels that can be differentiated twice: the fastest ones of attention and of LSTM layers on a CPU cannot."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+
+import torch
+from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+
+@contextmanager
+def differentiable_twice(module: nn.Module) -> Iterator[None]:
+    """Context in which a network's forward pass, and the derivative of its gradient, use kernels that have both.
+
+    PyTorch's fused attention has no second derivative, and oneDNN's LSTM no forward derivative. Networks without these
+    layers compute as they do outside.
+
+    Args:
+        module: the network.
+    """
+    has_lstm = any(isinstance(layer, nn.LSTM) for layer in module.modules())
+    of_lstm = torch.backends.mkldnn.flags(enabled=False) if has_lstm else nullcontext()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="TF32 acceleration")  # PyTorch's, of GPUs that are not there
+        with sdpa_kernel(SDPBackend.MATH), of_lstm:
+            yield
