@@ -26,6 +26,7 @@ BUILTIN: dict[str, dict[str, str]] = {
         "femnist": "fedbench.data.images:Femnist",
         "ag-news": "fedbench.data.text:AgNews",
         "shakespeare": "fedbench.data.shakespeare:Shakespeare",
+        "leaf": "fedbench.data.leaf_dataset:LeafDataset",
         "breast-cancer": "fedbench.data.sklearn_tables:BreastCancer",
         "diabetes": "fedbench.data.sklearn_tables:Diabetes",
         "california-housing": "fedbench.data.sklearn_tables:CaliforniaHousing",

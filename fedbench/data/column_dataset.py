@@ -127,6 +127,10 @@ class ColumnDataset(Dataset):
                 )
         return columns
 
+    def arranged(self, rows: ColumnRows) -> ColumnRows:
+        """The rows as they are kept, where a data set keeps them otherwise than they stand in its columns."""
+        return rows
+
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """See `Dataset.load`."""
         source = self.locate(root, test_fraction=test_fraction)
@@ -145,7 +149,7 @@ class ColumnDataset(Dataset):
             columns = self.choose(tables)
             images = ImageKind(None if self.channels == "auto" else self.channels, grey_as_rgb=self.channels == 3)
             options = TextOptions(self.tokens, self.max_tokens, self.min_frequency, tokenizer)
-            rows = read_rows(tables, columns, images, options)
+            rows = self.arranged(read_rows(tables, columns, images, options))
             return rows.arrays, facts_of(rows) | {"columns": columns.description}
 
         entry = cached(self.name.partition(":")[0], source.files, parameters, build)

@@ -64,7 +64,7 @@ def located(
     place = where / folder if folder else where
     splits = find_splits(place, suffix) or only_file(place, suffix)
     if not splits:
-        raise missing(name, where, [place / f"{{train,test}}-*{suffix}"], [folder or "."], advice)
+        raise missing(name, where, [place / f"{{train,test}}-*{suffix}"], [folder or "."], advice, suffix)
     roles, note = split_roles(splits, str(place), test_fraction)
     chosen = {role: splits[split] for role, split in zip(SPLITS, roles, strict=True) if split}
     files = tuple(itertools.chain(*chosen.values()))

@@ -97,17 +97,23 @@ def refuse_copies(files: Sequence[Path]) -> None:
             seen[digest] = file
 
 
-def describe_content(folder: Path) -> str:
-    """Names a few files of a folder in which no Parquet of a split was found, for an error message; "" without any."""
+def describe_content(folder: Path, suffix: str = ".parquet") -> str:
+    """Names a few files of a folder in which no file of a split was found, for an error message; "" without any.
+
+    Args:
+        suffix: of the files that were looked for.
+    """
     if not folder.is_dir():
         return ""
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     if not files:
         return f"{folder} is empty"
-    parquet = [path for path in files if path.suffix.lower() == ".parquet"]
-    names = ", ".join(path.relative_to(folder).as_posix() for path in (parquet or files)[:3])
-    kind = "Parquet files whose names tell no split" if parquet else "files, none of them Parquet"
-    return f"{folder} has {len(parquet or files)} {kind} ({names})"
+    alike = [path for path in files if path.suffix.lower() == suffix]
+    names = ", ".join(path.relative_to(folder).as_posix() for path in (alike or files)[:3])
+    number = len(alike or files)
+    noun, none = ("file", "which is not") if number == 1 else ("files", "none of them")
+    kind = f"{_kind(suffix)} {noun} that no split is known by" if alike else f"{noun}, {none} {_kind(suffix)}"
+    return f"{folder} has {number} {kind} ({names})"
 
 
 def _splits_at(place: Path, suffix: str) -> SplitFiles:

@@ -34,16 +34,19 @@ def require_root(root: Path | None, name: str, folder: str, advice: str) -> Path
     return root
 
 
-def missing(name: str, root: Path, places: Sequence[Path], folders: Sequence[str], advice: str) -> DataError:
+def missing(
+    name: str, root: Path, places: Sequence[Path], folders: Sequence[str], advice: str, suffix: str = ".parquet"
+) -> DataError:
     """The error for a data set that is in none of the places where it may be.
 
     Args:
         name, advice: as for `require_root`.
         places: where it was looked for.
         folders: the folders under `root` whose content is told, where there is any.
+        suffix: of the files that it may be in.
     """
     looked = ", ".join(str(place) for place in places)
-    there = "; ".join(text for folder in folders if (text := describe_content(root / folder)))
+    there = "; ".join(text for folder in folders if (text := describe_content(root / folder, suffix)))
     return DataError(
         f"{name}: not found, looked for {looked}{f' ({there})' if there else ''}; {advice.replace('DIR', str(root))}"
     )

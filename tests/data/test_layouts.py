@@ -99,7 +99,7 @@ def test_what_lies_there_instead_is_told(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"cifar10 has 2 files, none of them Parquet \(data-00000-of-00001\.arrow"):
         Cifar10().check(tmp_path)
     place(tmp_path / "cifar10", "0000.parquet")
-    with pytest.raises(DataError, match=r"1 Parquet files? whose names? tells? no split \(0000\.parquet\)"):
+    with pytest.raises(DataError, match=r"1 Parquet file that no split is known by \(0000\.parquet\)"):
         Cifar10().check(tmp_path)
 
 

@@ -312,7 +312,7 @@ def test_a_folder_without_tables_is_refused_with_what_it_holds(tmp_path: Path) -
     with pytest.raises(ConfigError, match=r"data\.root: must be set with data\.dataset=parquet"):
         ParquetDataset().check(None)
     (tmp_path / "notes.txt").touch()
-    assert "1 files, none of them Parquet (notes.txt)" in refusal(tmp_path)
+    assert "1 file, which is not Parquet (notes.txt)" in refusal(tmp_path)
     assert f"{tmp_path}/mine/{{train,test}}-*.parquet" in refusal(tmp_path, folder="mine")
 
 

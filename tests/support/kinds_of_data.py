@@ -1,6 +1,7 @@
 """Small data sets of every kind as files, and what to type to run on each of them by configuration alone."""
 
 import io
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,17 @@ def write_plays(root: Path) -> None:
     (root / "shakespeare" / "input.txt").write_text("\n\n".join(SPEECHES), encoding="utf-8")
 
 
+def write_leaf(root: Path) -> None:
+    """The same speeches as LEAF writes its Shakespeare: 10 characters and the one after them, by role."""
+    texts = {speech[:3]: speech[5:] for speech in SPEECHES[::3]}
+    samples = {
+        role: {"x": [text[i : i + 10] for i in range(60)], "y": list(text[10:70])} for role, text in texts.items()
+    }
+    content = {"users": list(samples), "num_samples": [60] * len(samples), "user_data": samples}
+    (root / "all_data").mkdir()
+    (root / "all_data" / "all_data.json").write_text(json.dumps(content), encoding="utf-8")
+
+
 def write_masks(root: Path) -> None:
     """Synthetic images of a bright square, whose mask has the class 1 in it."""
     rng = np.random.default_rng(0)
@@ -106,6 +118,9 @@ KINDS: dict[str, tuple[Callable[[Path], None] | None, tuple[str, ...], str, str]
              "classification", "accuracy"),
     "next character": (write_plays, ("data.dataset=shakespeare", "data.dataset.length=20", "data.partition=natural",
                                      "model=lstm", "model.hidden=8"), "next_token", "perplexity"),
+    "LEAF's files": (write_leaf, ("data.dataset=leaf", "data.dataset.tokens=characters", "data.dataset.max_tokens=10",
+                                  "data.partition=natural", "model=lstm", "model.hidden=8"),
+                     "classification", "accuracy"),
     "masks": (write_masks, ("data.dataset=parquet", "model=unet", "model.width=2", "model.depth=1"),
               "segmentation", "mean_iou"),
 }  # fmt: skip
