@@ -1,6 +1,8 @@
 """Data sets as the library datasets reads them: folders, and the cache of the Hub."""
 
+import logging
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -169,11 +171,14 @@ def test_a_data_set_of_the_hub_is_downloaded_once_and_its_commit_is_on_record(
 )
 @pytest.mark.usefixtures("network")
 def test_what_the_hub_does_not_have_is_one_line(
-    name: str, parameters: dict[str, str], line: str, capfd: pytest.CaptureFixture[str]
+    name: str, parameters: dict[str, str], line: str, caplog: pytest.LogCaptureFixture, request: pytest.FixtureRequest
 ) -> None:
+    for library in map(logging.getLogger, ("datasets", "huggingface_hub")):
+        library.addHandler(caplog.handler)
+        request.addfinalizer(partial(library.removeHandler, caplog.handler))
     with pytest.raises(DataError, match=line):
         load(f"hf:clinic/{name}", **parameters)
-    assert capfd.readouterr().err == ""
+    assert caplog.records == []
 
 
 @pytest.mark.usefixtures("network")

@@ -59,6 +59,7 @@ def test_pixels_are_images_of_the_writers(tmp_path: Path) -> None:
     )
     assert [len(part) for part in parts] == [4, 7, 2]
     assert (data.test.labels.tolist(), data.test.owners) == ([61], [2])
+    assert data.test.inputs.ravel().tolist() == [128] * 6
     arrays = load(tmp_path, folder="femnist")
     assert (arrays.kind, arrays.input_shape) == ("array", (6,))
 
