@@ -63,7 +63,7 @@ class LeafTable(ColumnTable):
         x: list[Any] = []
         y: list[Any] = []
         for user, count in zip(content["users"], content["num_samples"], strict=True):
-            samples = content["user_data"].get(user)
+            samples = content["user_data"].get(str(user))
             if not isinstance(samples, Mapping) or not all(isinstance(samples.get(key), list) for key in "xy"):
                 raise DataError(f"{self.path}: user_data has no lists x and y of user {user!r}; {ADVICE}")
             if not len(samples["x"]) == len(samples["y"]) == count:
@@ -89,7 +89,7 @@ class LeafTable(ColumnTable):
             content = json.loads(self.path.read_bytes())
         except (OSError, ValueError) as error:
             raise DataError(f"{self.path}: not a readable JSON file ({str(error)[:120]}); get it again") from error
-        kinds = {"users": list, "num_samples": list, "user_data": dict}
+        kinds: dict[str, type] = {"users": list, "num_samples": list, "user_data": dict}
         for key, kind in kinds.items():
             if not isinstance(content, Mapping) or not isinstance(content.get(key), kind):
                 raise DataError(f"{self.path}: no {key}; {ADVICE}")
@@ -97,14 +97,14 @@ class LeafTable(ColumnTable):
             raise DataError(
                 f"{self.path}: {len(content['users'])} users and {len(content['num_samples'])} num_samples; {ADVICE}"
             )
-        return content
+        return dict(content)
 
     def _text(self, value: Any, row: int, field: int) -> str:
         if not isinstance(value, list) or not -len(value) <= field < len(value) or not isinstance(value[field], str):
             raise DataError(
                 f"{self.where(row)}: x has no text at data.dataset.field={field}; name another, or leave it out"
             )
-        return value[field]
+        return str(value[field])
 
     def _column(self, name: str, values: list[Any]) -> pa.Array:
         """Values of one type as a column."""
