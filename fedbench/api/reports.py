@@ -26,7 +26,7 @@ class WrittenReport:
 
     Attributes:
         content: the report itself: tables, charts, what cannot be compared.
-        files: `report.html`, `report.md`, `table.csv`, `table.tex`, and the charts as SVG and PDF.
+        files: `report.html`, `report.md`, `table.csv`, `table.tex`, the charts as SVG and PDF, and pictures as PNG.
     """
 
     content: "Report" = field(repr=False)
@@ -45,11 +45,15 @@ class WrittenReport:
         """
         import pandas
 
+        from fedbench.report.shown_metrics import own_columns
+
+        own = [column.metric for column in own_columns(self.content.comparison.methods)]
+        figures = [*(metric for metric in METRICS.values() if metric.is_summarised), *own]
         rows = [
             {
                 "method": method.label,
                 "seed": run.seed,
-                **{name: metric.of_summary(run.summary) for name, metric in METRICS.items() if metric.is_summarised},
+                **{metric.name: metric.of_summary(run.summary) for metric in figures},
                 "directory": run.directory,
             }
             for method in self.content.comparison.methods

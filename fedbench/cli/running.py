@@ -155,7 +155,7 @@ def conclude(result: Any, as_json: bool) -> None:
 
     print_warnings(result.warnings)
     if as_json:
-        print_json(result.summary | {"directory": str(result.directory)})
+        print_json(result.summary | {"task": result.task, "directory": str(result.directory)})
     else:
         print_summary(result)
     if result.summary["status"] == "interrupted":

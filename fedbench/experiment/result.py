@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
-from fedbench.records.headline import as_recorded, headline_of_summary
+from fedbench.records.headline import as_recorded, headline_of_summary, task_of_summary
+from fedbench.tasks.kinds import TaskName
 
 if TYPE_CHECKING:
     import pandas
@@ -36,6 +37,11 @@ class Result:
         best = self.summary.get(f"best_{headline.name}")
         score = "not evaluated" if best is None else f"best {headline.words} {as_recorded(best, headline)}"
         return f"<Result: {self.summary['status']}, {self.summary['rounds']} rounds, {score}, {self.directory}>"
+
+    @property
+    def task(self) -> TaskName:
+        """What the model was trained for; the summary of a classification has no entry of it."""
+        return task_of_summary(self.summary)
 
     def frame(self) -> "pandas.DataFrame":
         """The history as a pandas DataFrame, one row a round; the column `round` counts from 0 as in the table."""

@@ -14,9 +14,11 @@ from fedbench.experiment.privacy import privacy_entries
 from fedbench.experiment.setup import Problem, full_update_costs
 from fedbench.records.headline import DEFAULT_TASK, chosen_on, headline_of_summary, shown, task_of, task_of_summary
 from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, figures_of
+from fedbench.records.own_metrics import DIRECTIONS
 from fedbench.records.run_directory import RunDirectory
 from fedbench.tasks.kinds import TASKS
 from fedbench.training.metric_names import CLASS_COLUMNS, OWN_METRICS
+from fedbench.training.metrics import own_directions
 from fedbench.training.scores import Scores
 
 WHERE_ASKED_FOR = tuple(name for name, metric in METRICS.items() if metric.undefined in (NO_CLIENT_SCORES, NO_METRIC))
@@ -57,6 +59,7 @@ def summarise(
         **{name: _at_the_end(name, scored) for metric in TASKS[task].metrics for name in figures_of(metric)},
         **{name: value for name in WHERE_ASKED_FOR if (value := _at_the_end(name, scored)) is not None},
         **_lists_at_the_end(scored),
+        **_directions(problem),
         "best_round": _at_the_end("best_round", scored),
         "chosen_on": chosen_on(scored),
         "uplink_bytes": sum(columns["uplink_bytes"]),
@@ -107,6 +110,13 @@ def _lists_at_the_end(rounds: pa.Table) -> dict[str, Any]:
     if own := figures.pop(f"final_{OWN_METRICS}", None):
         figures[OWN_METRICS] = dict(own)
     return figures
+
+
+def _directions(problem: Problem) -> dict[str, dict[str, str]]:
+    """Which values of one's own metrics are better, where these say so."""
+    task = problem.spec.task
+    directions = own_directions(problem.config.evaluation.metrics, task.classes, task.target)
+    return {DIRECTIONS: directions} if directions else {}
 
 
 def _of_arrivals(problem: Problem, directory: RunDirectory, columns: dict[str, list[Any]]) -> dict[str, Any]:

@@ -94,5 +94,9 @@ def _tables(analysis: RecordedAnalysis) -> Sequence[str]:
 
 
 def _picture_data(picture: ShownPicture) -> str:
-    """The picture as a `data:` address, so that the page needs no other file."""
-    return f"data:image/png;base64,{base64.b64encode(picture.file.read_bytes()).decode()}"
+    return png_data(picture.file.read_bytes())
+
+
+def png_data(png: bytes) -> str:
+    """A picture as a `data:` address, so that the page needs no other file."""
+    return f"data:image/png;base64,{base64.b64encode(png).decode()}"

@@ -17,9 +17,11 @@ from fedbench.report.compare import Comparison, plain_fedavg
 from fedbench.report.fairness import versions
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import runs_table, settings_table
+from fedbench.report.shown_metrics import own_columns
 from fedbench.report.svg_heatmap import Heatmap
 from fedbench.report.task_part import TaskPart, task_part
 from fedbench.report.tasks import names_across
+from fedbench.report.timelines import NO_TIMELINES, Timelines, timelines_of
 from fedbench.tables.table import Table
 from fedbench.tasks.kinds import TaskName
 
@@ -63,6 +65,7 @@ class Report:
         recipes: configuration and commands that run each method again.
         command: the command that made the report.
         analyses: what was looked into beside the rounds.
+        timelines: pictures of clients on the clock of the runs.
     """
 
     title: str
@@ -77,6 +80,7 @@ class Report:
     recipes: tuple[Recipe, ...]
     command: str
     analyses: Analyses = NO_ANALYSES
+    timelines: Timelines = NO_TIMELINES
 
     @property
     def tables(self) -> tuple[Table, ...]:
@@ -104,7 +108,7 @@ def make_report(
         baseline: a method's label; None: FedAvg with full updates, else the first. Of further tasks the same method is
             the baseline there, where it was run on them.
         command: the command that is named as having made it.
-        columns: names of the main table's columns, of `COLUMNS`; (): those that some method has.
+        columns: names of the main table's columns, of `COLUMNS` or own:NAME; (): those that some method has.
 
     Raises:
         ConfigError: no such baseline or column, or a target that the metric cannot have.
@@ -116,8 +120,9 @@ def make_report(
     if target is not None:
         _check_target(target, by_task)
     chosen = None if baseline is None else comparison.baseline(baseline)
+    own = own_columns(methods)
     parts = tuple(
-        task_part(same, _baseline(same, methods, chosen), target, columns, task if len(by_task) > 1 else "")
+        task_part(same, _baseline(same, methods, chosen), target, columns, task if len(by_task) > 1 else "", own)
         for task, same in by_task.items()
     )
     return Report(
@@ -136,6 +141,7 @@ def make_report(
         recipes=tuple(map(_recipe, methods)),
         command=command,
         analyses=analyses_of(run.directory for run in comparison.runs),
+        timelines=timelines_of(methods),
     )
 
 
@@ -202,7 +208,8 @@ def _setting(run: RecordedRun) -> str:
     parameters = run.summary.get("parameters")
     size = f" ({parameters:,} parameters in {run.summary.get('layer_groups')} layer groups)" if parameters else ""
     division = data.get("partition", {}).get("name", "?")
-    return f"{run.description.dataset_name}, {clients} clients, {division} partition, {model}{size}"
+    task = run.task.replace("_", " ")
+    return f"{run.description.dataset_name} ({task}), {clients} clients, {division} partition, {model}{size}"
 
 
 def _partitions(methods: Sequence[Method]) -> list[Heatmap]:

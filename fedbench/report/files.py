@@ -12,6 +12,7 @@ from fedbench.report.html import page
 from fedbench.report.markdown import markdown
 from fedbench.report.pdf_file import chart_pdf, heatmap_pdf
 from fedbench.report.svg_file import chart_svg, heatmap_svg
+from fedbench.report.timelines import MOST_TIMELINES, timeline_name
 from fedbench.system.atomic_files import replace_text, replacing
 from fedbench.tables import render
 from fedbench.tables.latex import latex
@@ -31,8 +32,8 @@ def write_report(report: Report, directory: Path) -> list[Path]:
 
     Returns:
         `report.html`, `report.md`, `table.csv`, `table.tex`, each chart as `charts/NAME.svg` and `charts/NAME.pdf`, and
-        each picture of an analysis as `charts/NAME.png`; those of an earlier report in this folder that this one does
-        not have are removed.
+        each picture of an analysis and of clients' time as `charts/NAME.png`; those of an earlier report in this folder
+        that this one does not have are removed.
 
     Raises:
         ConfigError: the directory cannot be written.
@@ -56,6 +57,7 @@ def write_report(report: Report, directory: Path) -> list[Path]:
         earlier = {f"{name}.{kind}" for name in known for kind in ("svg", "pdf")}
         earlier |= {path.name for path in (directory / CHARTS).glob(f"{PICTURES}*.png")}
         earlier |= {path.name for path in (directory / CHARTS).glob("ranks-*")}
+        earlier |= {f"{timeline_name(number + 1)}.png" for number in range(MOST_TIMELINES)}
         for stale in earlier - pictures.keys():
             (directory / CHARTS / stale).unlink(missing_ok=True)
         for name, content in pictures.items():
@@ -77,6 +79,8 @@ def _pictures(report: Report) -> Iterator[tuple[str, bytes]]:
     for shown in filter(None, (part.rank_picture for part in report.parts)):
         for kind, content in shown.files.items():
             yield f"{shown.name}.{kind}", content
+    for timeline in report.timelines.shown:
+        yield f"{timeline.name}.png", timeline.png
     for number, analysis in enumerate(report.analyses.shown, 1):
         for picture in analysis.pictures:
             yield picture_name(number, picture), picture.file.read_bytes()

@@ -4,12 +4,13 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from fedbench.report.analyses import template_functions
+from fedbench.report.analyses import png_data, template_functions
 from fedbench.report.charts import MOST_LINES
 from fedbench.report.client_accuracies import CHART_NOTE
 from fedbench.report.content import Report
 from fedbench.report.methods import Method
 from fedbench.report.svg_chart import sample
+from fedbench.report.timelines import HEADING
 from fedbench.tables.html import environment, picture_html, table_html
 
 
@@ -19,9 +20,16 @@ def page(report: Report) -> str:
     functions = {
         "table_html": table_html,
         "picture_html": picture_html,
+        "png_data": png_data,
         **template_functions(),
     }
-    values = {"title": report.title, "report": report, "legend": _legend, "client_note": CHART_NOTE}
+    values = {
+        "title": report.title,
+        "report": report,
+        "legend": _legend,
+        "client_note": CHART_NOTE,
+        "timelines_heading": HEADING,
+    }
     return template.render(**values, **functions) + "\n"
 
 

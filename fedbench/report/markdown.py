@@ -10,9 +10,10 @@ from fedbench.report.client_accuracies import CHART_NOTE
 from fedbench.report.content import Report
 from fedbench.report.methods import Method
 from fedbench.report.result_tables import comparisons, spent_until
-from fedbench.report.shown_metrics import COLUMNS
+from fedbench.report.shown_metrics import COLUMNS, own_directions
 from fedbench.report.task_part import TaskPart
 from fedbench.report.tasks import baselines
+from fedbench.report.timelines import HEADING as TIMELINES
 from fedbench.tables import render
 from fedbench.tables.render import escaped_markdown
 from fedbench.tables.seed_statistics import Spread, paired
@@ -32,6 +33,10 @@ def markdown(report: Report) -> str:
     for table in (report.settings, report.runs):
         if table is not None:
             parts += _section(table)
+    if report.timelines.shown:
+        drawn = report.timelines.shown
+        parts += [f"## {TIMELINES}", escaped_markdown(report.timelines.note)]
+        parts += [f"![{escaped_markdown(shown.title)}](charts/{shown.name}.png)" for shown in drawn]
     parts += _analyses(report.analyses)
     parts += ["## To reproduce it", "\n".join(f"- {escaped_markdown(line)}" for line in report.versions)]
     for recipe in report.recipes:
@@ -126,6 +131,7 @@ def _task(part: TaskPart) -> dict[str, Any]:
         "task": part.methods[0].task,
         "metric": part.headline.headline.name,
         "higher_is_better": part.headline.headline.higher_is_better,
+        "own_metrics_better": own_directions(part.methods),
         "methods": [method.letter for method in part.methods],
         "baseline": part.baseline.label,
         "target": part.target,
@@ -147,7 +153,7 @@ def _method(part: TaskPart, method: Method) -> dict[str, Any]:
         "letter": method.letter,
         "seeds": list(method.seeds),
         "runs": [_run(run, part.target) for run in method.runs],
-        **{name: _spread(method.spread(name)) for name in COLUMNS},
+        **{name: _spread(method.spread(name)) for name in (*COLUMNS, *own_directions(part.methods))},
         "measured_against": None if against is None or against is method else against.label,
         "against_baseline": None
         if against is None or against is method

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from fedbench.components.catalogue import BUILTIN
-from fedbench.records.metrics import METRICS
+from fedbench.records.own_metrics import figure
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.shown_headline import ShownHeadline
 from fedbench.tables.seed_statistics import Spread
@@ -78,9 +78,10 @@ class Method:
         """{seed: value} of a metric of the whole run, for the runs that have it; none where it is not defined.
 
         Args:
-            name: a key of `METRICS`.
+            name: a key of `METRICS`, or own:NAME.
         """
-        values = {run.seed: METRICS[name].of_summary(run.summary) for run in self.runs}
+        metric = figure(name)
+        values = {run.seed: metric.of_summary(run.summary) for run in self.runs}
         return {seed: value for seed, value in values.items() if value is not None}
 
     def spread(self, name: str) -> Spread:

@@ -9,7 +9,7 @@ from fedbench.records.metrics import spent_to_reach
 from fedbench.records.recorded_run import RecordedRun
 from fedbench.report.methods import ABSENT, Method, differing, shown
 from fedbench.report.shown_headline import ShownHeadline
-from fedbench.report.shown_metrics import SPENDINGS, ShownMetric, totals
+from fedbench.report.shown_metrics import SPENDINGS, ShownMetric, own_columns, totals
 from fedbench.report.tasks import baselines, is_reference
 from fedbench.tables.comparisons import Judgement, explained, judged_together
 from fedbench.tables.gap import GAP_HEADING, GapShare, gap_explained, shares_within
@@ -35,12 +35,12 @@ def results_table(methods: Sequence[Method], asked: Sequence[ShownMetric] = (), 
 
     Args:
         methods: the rows, all of one task.
-        asked: the columns; (): those of `totals` that some method has.
+        asked: the columns; (): those of `totals` that some method has, and metrics of one's own.
         gaps: whether the share of the gap between local and centralised training is shown, where both were run.
     """
     headline = methods[0].headline
     known = [total for total in totals(methods[0].task) if any(method.spread(total.name).n for method in methods)]
-    columns = list(asked) or known
+    columns = list(asked) or [*known, *own_columns(methods)]
     numbers = [
         total.number([value for method in methods for value in method.summaries(total.name).values()])
         for total in columns

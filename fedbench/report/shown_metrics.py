@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from fedbench.components.suggestions import did_you_mean
 from fedbench.errors import ConfigError
 from fedbench.records.metrics import METRICS, Metric
+from fedbench.records.own_metrics import OWN, Direction, figure, own_names
 from fedbench.report.methods import Method
 from fedbench.report.shown_headline import ShownHeadline, tenth_worse
 from fedbench.tables.numbers import PERCENT, Number
@@ -29,7 +30,7 @@ class ShownMetric:
     """A metric as a column of a report.
 
     Attributes:
-        name: of the metric, a key of `METRICS`.
+        name: of the metric, a key of `METRICS`, or own:NAME for one of the user's own.
         heading: of the column, without the unit.
         shown_in: "%" for a metric that is shown in percent though its recorded unit does not say so; "": by that unit.
     """
@@ -41,7 +42,7 @@ class ShownMetric:
     @property
     def metric(self) -> Metric:
         """The metric that is shown."""
-        return METRICS[self.name]
+        return figure(self.name)
 
     def number(self, values: Sequence[float]) -> Number:
         """The unit and decimals with which one column shows these values, given in the recorded unit."""
@@ -111,24 +112,48 @@ SPENDINGS = (
 """What reaching a target costs."""
 
 
-def chosen_columns(names: Sequence[str], task: TaskName = "classification") -> tuple[ShownMetric, ...]:
+def own_directions(methods: Sequence[Method]) -> dict[str, Direction | None]:
+    """{own:NAME: which of its values are better} of the metrics of one's own that some run has.
+
+    A direction is None where the metric does not say it, or where runs disagree since it was changed between them.
+    """
+    said: dict[str, set[Direction | None]] = {}
+    for run in (run for method in methods for run in method.runs):
+        for name, direction in own_names(run.summary).items():
+            said.setdefault(name, set()).add(direction)
+    return {name: next(iter(of_runs)) if len(of_runs) == 1 else None for name, of_runs in said.items()}
+
+
+def own_columns(methods: Sequence[Method]) -> tuple[ShownMetric, ...]:
+    """The metrics of one's own that some run has as one number, each with its direction in the heading."""
+    return tuple(
+        ShownMetric(name, f"final {name.removeprefix(OWN)}{f', {better} is better' if better else ''}")
+        for name, better in own_directions(methods).items()
+    )
+
+
+def chosen_columns(
+    names: Sequence[str], task: TaskName = "classification", own: Sequence[ShownMetric] = ()
+) -> tuple[ShownMetric, ...]:
     """The columns of these names, in their order.
 
     Args:
         names: of figures of whole runs.
         task: of the runs; a metric by which it is judged is shown as such.
+        own: the metrics of one's own that there are.
 
     Raises:
-        ConfigError: a name is none of `COLUMNS`, or stands there twice.
+        ConfigError: a name is none of `COLUMNS` and none of `own`, or stands there twice.
     """
+    known = COLUMNS | {metric.name: metric for metric in own}
     for place, name in enumerate(names):
-        if name not in COLUMNS:
-            near = did_you_mean(name, COLUMNS).partition("; allowed")[0]
-            raise ConfigError(f"--columns {name}: no such figure{near}; there are: {', '.join(COLUMNS)}")
+        if name not in known:
+            near = did_you_mean(name, known).partition("; allowed")[0]
+            raise ConfigError(f"--columns {name}: no such figure{near}; there are: {', '.join(known)}")
         if name in names[:place]:
             raise ConfigError(f"--columns {name}: stands there twice; name each figure once")
     judged = {metric.name: metric for metric in _scores(task)[:3]}
-    return tuple(judged.get(name) or COLUMNS[name] for name in names)
+    return tuple(judged.get(name) or known[name] for name in names)
 
 
 def fitting(scales: Scales, values: Sequence[float]) -> Number:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
+from fedbench.records.own_metrics import OWN
 from fedbench.report.charts import MOST_LINES, charts
 from fedbench.report.client_accuracies import PRINTED_COLUMNS, client_charts, clients_table
 from fedbench.report.methods import Method
@@ -90,6 +91,7 @@ def task_part(
     target: float | None,
     columns: Sequence[str],
     name: str = "",
+    own: Sequence[ShownMetric] = (),
 ) -> TaskPart:
     """Compare the methods of one task.
 
@@ -97,11 +99,12 @@ def task_part(
         methods: at least one.
         baseline: one of them.
         target: to be reached, in the recorded unit; None: one that every method has about reached.
-        columns: names of the main table's columns, of `COLUMNS`; (): those that some method has.
+        columns: names of the main table's columns, of `COLUMNS` and `own`; (): those that some method has.
         name: of the task, where there are others.
+        own: the metrics of one's own that runs of this or another task have.
     """
     task = methods[0].task
-    asked = chosen_columns(columns, task)
+    asked = chosen_columns(columns, task, own)
     if name:  # a column that only methods of other tasks have
         asked = tuple(column for column in asked if not _is_of_others(column, methods)) or asked
     headline = methods[0].headline
@@ -131,7 +134,8 @@ def task_part(
 
 
 def _is_of_others(column: ShownMetric, methods: Sequence[Method]) -> bool:
-    return column.metric.is_score and not any(method.spread(column.name).n for method in methods)
+    is_score = column.metric.is_score or column.name.startswith(OWN)
+    return is_score and not any(method.spread(column.name).n for method in methods)
 
 
 @overload

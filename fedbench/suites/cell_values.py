@@ -1,6 +1,5 @@
 """What a cell of a suite's table reads off a recorded run."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -11,12 +10,11 @@ from pydantic import Field, field_validator, model_validator
 
 from fedbench.components.base import Section
 from fedbench.components.suggestions import did_you_mean
-from fedbench.records.courses import Course
 from fedbench.records.headline import ACCURACY, first_round_reaching, headline_of
 from fedbench.records.metrics import METRICS, NO_CLIENT_SCORES, NO_METRIC, Metric
+from fedbench.records.own_metrics import OWN, own_metric
 from fedbench.tables.numbers import Number
 from fedbench.tasks.kinds import TASKS, WORDS, Headline
-from fedbench.training.metric_names import OWN_METRICS
 
 
 @dataclass(frozen=True)
@@ -83,9 +81,6 @@ QUANTITIES |= {
 HEADLINES = {kind.headline.name: kind.headline for kind in TASKS.values()}
 """The metrics that a target may be of, by name."""
 
-OWN = "own:"
-"""What stands before the name of a metric of one's own, as a measure."""
-
 
 class Measure(Section):
     """What a column shows.
@@ -140,7 +135,9 @@ class Measure(Section):
     @property
     def quantity(self) -> Quantity:
         """The quantity that is read."""
-        return QUANTITIES[self.value] if self.value in QUANTITIES else _own_quantity(self.value, self.better)
+        if self.value in QUANTITIES:
+            return QUANTITIES[self.value]
+        return Quantity(own_metric(self.value, self.better), "", 1)
 
     @property
     def words(self) -> str:
@@ -174,31 +171,6 @@ class Measure(Section):
             target = f" to {share if metric.percent else f'{metric.words} {self.target:g}'}"
         unit = f" ({self.quantity.unit})" if self.quantity.unit else ""
         return f"{path}{target}{unit}"
-
-
-def _own_quantity(value: str, better: str | None) -> Quantity:
-    """The last value of a metric of one's own on the test split.
-
-    Args:
-        value: own:NAME.
-        better: "higher", "lower" or None.
-    """
-    name = value.removeprefix(OWN)
-
-    def read(rounds: pa.Table) -> Course:
-        course: Course = []
-        for by_name in rounds.column(OWN_METRICS).to_pylist():
-            values = dict(by_name or ()).get(f"test/{name}", ())
-            known = values[0] if len(values) == 1 and math.isfinite(values[0]) else None
-            course.append(known if known is not None or not course else course[-1])
-        return course
-
-    undefined = f"evaluation.metrics names no metric {name}, or it has not one value that is a number"
-    metric = Metric(
-        value, f"last test {name}", "", read,
-        bigger_is_better=better == "higher", is_error=better == "lower", is_summarised=False, undefined=undefined,
-    )  # fmt: skip
-    return Quantity(metric, "", 1)
 
 
 def _in_words(value: str) -> str:

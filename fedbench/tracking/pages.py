@@ -19,11 +19,12 @@ on it, else the largest test accuracy; tasks that are judged by another metric h
 on, of which the best may be the smallest), `comm/uplink_mb` and `comm/downlink_mb` (cumulative, all clients),
 `compute/tflop` (cumulative, all clients), `paper/*` as the FedPart paper counts, `time/round_s`. `schedule/group` is
 the number of the one layer group that a round trained, by the list in the run's tag `layer_groups`; -1: all or several.
-Every run's configuration and tables are among its artifacts, with plots of that metric against rounds, MB and TFLOP.
+Every run's configuration and tables are among its artifacts, with plots of that metric against rounds, MB and TFLOP;
+`plots/timeline.png` shows who received, computed, sent and waited when, in runs that have a clock.
 
-Tags tell what a run is: `algorithm`, `schedule`, `dataset`, `model`, `partition`, and `suite` or `study`. To see some
-runs only, search for `tags.algorithm = 'fedprox' and tags.partition = 'dirichlet'`; to average over seeds, group by a
-tag.
+Tags tell what a run is: `algorithm`, `schedule`, `dataset`, `task`, `model`, `partition`, and `suite` or `study`. To
+see some runs only, search for `tags.algorithm = 'fedprox' and tags.partition = 'dirichlet'`; to average over seeds,
+group by a tag.
 """
 """What MLflow shows above an experiment's runs, where nobody wrote anything else there."""
 

@@ -141,7 +141,7 @@ class MlflowTracker:
     def open(self, run: RunDescription, started: int) -> None:
         """Queue the same in this process, for a run that has started at `started`, in milliseconds since 1970."""
         self._run = run
-        tags = {**run.tags, **self._tags, DIRECTORY_TAG: run.directory, NOTE: run.note}
+        tags = {**run.tags, "task": run.task, **self._tags, DIRECTORY_TAG: run.directory, NOTE: run.note}
         if run.group_names:
             tags["layer_groups"] = numbered(run.group_names)[:LONGEST_TAG]
         if self._parent_run_id is not None:

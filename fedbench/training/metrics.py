@@ -179,6 +179,20 @@ def _trial_rows(task: TaskName, classes: int) -> tuple[torch.Tensor, torch.Tenso
     )
 
 
+def own_directions(names: Sequence[str], classes: int, task: TaskName = "classification") -> dict[str, str]:
+    """{name in records: "higher" or "lower"}, which values are better, of the metrics of one's own that say so.
+
+    A metric says so by `higher_is_better`, as those of torchmetrics do.
+
+    Args:
+        names: as in `evaluation.metrics`.
+        classes: number of classes; of other tasks, of outputs.
+        task: the task that they evaluate.
+    """
+    own = {name: make_metric(name, classes, task).higher_is_better for name in names if ":" in name}
+    return {short_name(name): "higher" if more else "lower" for name, more in own.items() if more is not None}
+
+
 def make_metric(name: str, classes: int, task: TaskName = "classification") -> Any:
     """A torchmetrics metric.
 

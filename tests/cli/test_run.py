@@ -186,6 +186,7 @@ def test_json_is_one_document_on_stdout(call: Callable[..., Finished], run_folde
     recorded = summary_of(only_run(run_folder))
     files = recorded.pop("files"), recorded.pop("checksum")
     assert all(files), "the file alone says by which checksums it vouches for the others"
+    assert document.pop("task") == "classification"
     assert {key: value for key, value in document.items() if key != "directory"} == recorded
     assert "round 2/2" in finished.stderr
 

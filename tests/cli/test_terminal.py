@@ -226,6 +226,7 @@ def test_a_result_is_shown_with_the_metric_of_its_task() -> None:
     result = Result(summary | {"task": "next_token"}, ROUND_SCHEMA.empty_table(), Path("run"), (), None)
     assert repr(result) == "<Result: finished, 30 rounds, best perplexity 9.877, run>"
     classified = Result(SYNCHRONOUS, ROUND_SCHEMA.empty_table(), Path("run"), (), None)
+    assert (result.task, classified.task) == ("next_token", "classification")
     assert repr(classified) == "<Result: finished, 30 rounds, best accuracy 0.9123, run>"
 
 

@@ -146,3 +146,4 @@ def test_the_content_of_an_own_metric_is_part_of_what_a_run_is() -> None:
         "own_metric:precision",
     }
     assert np.isfinite(result.summary["own_metrics"]["test/MeanSpecificity"]).all()
+    assert result.summary["own_metrics_better"] == {"MeanSpecificity": "higher", "precision": "higher"}

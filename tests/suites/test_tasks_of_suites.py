@@ -1,6 +1,7 @@
 """Suites of other tasks than classification, and measures of one's own: their metric, unit and direction."""
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -9,10 +10,14 @@ from small_suites import WITHOUT, run, write_suite
 from small_tasks import config
 
 from fedbench.api.progress import Row
+from fedbench.api.reports import WrittenReport
 from fedbench.api.suites import SuiteRows
 from fedbench.cli.suite import make_plan
 from fedbench.cli.suite_progress import SuiteProgress
 from fedbench.errors import ConfigError
+from fedbench.report.compare import compare, load
+from fedbench.report.content import make_report
+from fedbench.report.markdown import document
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.results import Outcomes
 from fedbench.tables import render
@@ -148,6 +153,23 @@ def test_a_metric_of_ones_own_is_a_measure_with_a_declared_direction(
     assert differences is not None
     assert [heading for heading in differences.columns if "verdict" not in heading] == ["own"]
     assert any("Lower is better: MeanSpecificity;" in note for note in differences.notes)
+    _check_report([outcome.directory for outcome in outcomes.by_digest.values() if outcome.directory], expected)
+
+
+def _check_report(directories: Sequence[Path], expected: float) -> None:
+    """A report on runs with a metric of one's own shows it with the direction that the metric itself states."""
+    comparison = compare(load(directories))
+    report = make_report(comparison)
+    (part,) = report.parts
+    assert part.results.columns[-1] == "final MeanSpecificity, higher is better"
+    found = document(report)
+    assert found["tasks"][0]["own_metrics_better"] == {"own:MeanSpecificity": "higher"}
+    assert expected in [method["own:MeanSpecificity"]["mean"] for method in found["methods"]]
+    chosen = make_report(comparison, columns=("own:MeanSpecificity", "rounds")).parts[0].results
+    assert chosen.columns == ("final MeanSpecificity, higher is better", "rounds")
+    assert WrittenReport(report, ()).frame()["own:MeanSpecificity"].notna().all()
+    with pytest.raises(ConfigError, match=r"own:MeanSpecifity: no such figure; did you mean 'own:MeanSpecificity'"):
+        make_report(comparison, columns=("own:MeanSpecifity",))
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,7 @@ def test_a_run_is_found_again_through_mlflow(tmp_path: Path) -> None:
     }  # fmt: skip
     expected = a_description(path).tags | {
         "team": "a/b",
+        "task": "classification",
         "mlflow.note.content": "Four clients, **two** cycles.",
         "mlflow.parentRunId": "0" * 32,
         "fedbench.directory": str(path),
