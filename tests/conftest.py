@@ -203,6 +203,7 @@ def no_figures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
     for name in ("chart_pdf", "heatmap_pdf"):
         monkeypatch.setattr(f"fedbench.report.files.{name}", lambda picture: b"")
+    monkeypatch.setattr("fedbench.report.timelines.timeline_figure", lambda *arguments: None)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,7 @@ def test_every_chart_of_the_page_is_an_svg_and_a_pdf_file_and_no_earlier_one_is_
 ) -> None:
     names = [*(chart.name for chart in report.parts[0].charts), *(picture.name for picture in report.partitions)]
     written = {f"{name}.{kind}" for name in names for kind in ("svg", "pdf")}
+    written |= {f"{picture.name}.png" for picture in report.timelines.shown}
     assert {path.name for path in charts.iterdir()} == written | {"mine.svg"}
     assert len(names) == 7
     text = (charts.parent / "report.md").read_text()

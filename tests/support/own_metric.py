@@ -9,6 +9,8 @@ from torchmetrics.classification import MulticlassPrecision, MulticlassRecall, M
 class MeanSpecificity(MulticlassSpecificity):
     """The specificity, mean over the classes."""
 
+    higher_is_better = True
+
     def __init__(self, classes: int) -> None:
         super().__init__(classes, average="macro")
 
