@@ -18,8 +18,8 @@ from fedbench.components.named_code import look_in
 from fedbench.config.passwords import without_passwords
 from fedbench.errors import ClientFailure, FedbenchError
 
-INTERRUPTED = 130
-"""Exit status after an interrupt that was heeded, as shells report SIGINT."""
+FAILED, INTERRUPTED = 1, 130
+"""Exit statuses of a run that failed, and after an interrupt that was heeded, as shells report SIGINT."""
 
 # Typer may bring its own copy of click; this is the base of all complaints about usage in either.
 UsageError: Any = typer.BadParameter.__base__

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from fedbench.cli.arguments import Arguments, Json, Trust, load_config, looking_only
-from fedbench.cli.entry import INTERRUPTED, interruptible
+from fedbench.cli.entry import FAILED, INTERRUPTED, interruptible
 from fedbench.cli.json_output import print_json
 from fedbench.config.passwords import without_passwords
 from fedbench.errors import ConfigError
@@ -147,6 +147,8 @@ def sweep(
         command = shlex.join(["fedbench", "sweep", *map(without_passwords, arguments)])
         console.print(f"go on with: {command}", markup=False, highlight=False, soft_wrap=True)
         raise typer.Exit(INTERRUPTED)
+    if not result.best:
+        raise typer.Exit(FAILED)
 
 
 def conclude(result: Any, as_json: bool) -> None:

@@ -5,12 +5,11 @@ from collections.abc import Sequence
 from contextlib import redirect_stdout
 from typing import Any
 
+from fedbench.cli.entry import FAILED, INTERRUPTED
 from fedbench.errors import ConfigError
 from fedbench.suites.expand import expand
 from fedbench.suites.file import read_suite, suite_path
 from fedbench.suites.plan import Plan, slug
-
-FAILED, INTERRUPTED = 1, 130
 
 
 def make_plan(arguments: Sequence[str], seeds: str | None = None, only: str | None = None, scale: float = 1.0) -> Plan:

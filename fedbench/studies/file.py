@@ -23,7 +23,7 @@ from fedbench.records.headline import ACCURACY
 from fedbench.studies.metrics import CHOOSERS, HEADLINES, OBJECTIVES, TO_TARGET, own_direction
 from fedbench.studies.run_budget import RunBudget, check_equal_lengths
 from fedbench.studies.space import AnyParameter, Space, Values
-from fedbench.studies.task import check_one_task, check_target, default_objective
+from fedbench.studies.task import check_metrics, check_one_task, check_target, default_objective
 from fedbench.system.home import expanded
 
 SHIPPED = tuple(Path(__file__).parents[level] / "sweeps" for level in (1, 2))
@@ -252,6 +252,7 @@ class StudyFile(Section):
         if self.run_budget is None:
             check_equal_lengths(configs, [objective.metric for objective in self.objectives], self.metrics())
         check_one_task(configs)
+        check_metrics(self.metrics(), configs[0])
         check_target(self.target, configs[0])
         return configs[0]
 

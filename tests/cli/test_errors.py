@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from command_line import Finished, fedbench, write_broken_data
+from small_studies import written
+
+Call = Callable[..., Finished]
 
 INLINE = ("run", "runtime.executor=inline")
 CIFAR10 = ("run", "fedpart-cifar10", "runtime.executor=inline", "data.samples_per_client=20", "data.root={root}")
@@ -156,3 +159,11 @@ def test_without_a_command_the_help_names_all(call: Callable[..., Finished]) -> 
     assert finished.status == 0
     for command in ("run", "cost", "data", "list"):
         assert re.search(rf"^  {command} ", finished.stdout, re.MULTILINE)
+
+
+def test_a_study_of_which_no_trial_is_complete_has_failed(call: Call, run_folder: Path) -> None:
+    path = written(run_folder, objectives=["rounds_to_target"], target=1.0, budget={"trials": 1})
+    finished = call("sweep", str(path))
+    assert finished.status == 1
+    assert "no trial is complete" in finished.stdout
+    assert "rounds_to_target: the accuracy never reached target=1" in finished.stderr

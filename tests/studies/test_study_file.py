@@ -179,11 +179,19 @@ def test_without_an_objective_the_best_of_the_task_s_own_metric_is_sought(
     ],
 )  # fmt: skip
 def test_an_objective_without_a_direction_has_that_in_which_it_is_better(metric: str, direction: str) -> None:
+    task = with_task_of(metric)
     for objective in ({"metric": metric}, metric):
-        assert parse_study(study(objectives=[objective])).objectives[0].direction == direction
+        assert parse_study(study(objectives=[objective], **task)).objectives[0].direction == direction
     contrary = "minimize" if direction == "maximize" else "maximize"
-    kept = parse_study(study(objectives=[{"metric": metric, "direction": contrary}]))
+    kept = parse_study(study(objectives=[{"metric": metric, "direction": contrary}], **task))
     assert kept.objectives[0].direction == contrary
+
+
+def with_task_of(metric: str) -> dict[str, list[str]]:
+    """The overrides of a study whose task has a metric."""
+    names = {"perplexity": "next_token", "mean_iou": "segmentation", "mae": "regression", "r2": "regression"}
+    task = next((task for score, task in names.items() if metric.endswith(score)), "classification")
+    return {"overrides": [*study()["overrides"], f"task={task}"]}
 
 
 def test_a_mere_description_needs_a_direction() -> None:
@@ -203,7 +211,22 @@ def test_a_mere_description_needs_a_direction() -> None:
 def test_scores_of_other_tasks_are_pruned_in_their_own_direction(objective: dict[str, str], is_refused: bool) -> None:
     refused = pytest.raises(ConfigError, match=r"pruner\.name=median: compares scores") if is_refused else nullcontext()
     with refused:
-        parse_study(study(objectives=[objective], pruner="median"))
+        parse_study(study(objectives=[objective], pruner="median", **with_task_of(objective["metric"])))
+
+
+@pytest.mark.parametrize("key", ["objectives", "constraints"])
+def test_figures_by_which_another_task_is_judged_are_refused(key: str) -> None:
+    bound = {"at_most": 2.0} if key == "constraints" else {}
+    with pytest.raises(
+        ConfigError, match=r"^best_perplexity: the task of the data is classification, which has no perp"
+    ):
+        parse_study(study(**{key: [{"metric": "best_perplexity", **bound}]}))
+    overrides = [*study()["overrides"], "task=regression"]
+    refusal = r"^best_validation_accuracy: .* regression, .* judged by MAE; choose best_validation_mae$"
+    with pytest.raises(ConfigError, match=refusal):
+        parse_study(study(overrides=overrides, objectives=["best_validation_accuracy"]))
+    wider = [*study()["overrides"], "evaluation.metrics=[macro_f1]"]
+    assert parse_study(study(overrides=wider, objectives=["best_macro_f1"])).objectives[0].direction == "maximize"
 
 
 def test_a_target_above_one_is_for_metrics_that_are_no_shares() -> None:

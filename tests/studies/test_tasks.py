@@ -67,7 +67,9 @@ def test_a_choice_on_the_test_split_is_remarked_on_in_the_direction_of_the_task(
 
 
 def test_a_pruner_is_told_the_metric_that_is_sought_on_the_split_by_which_is_chosen() -> None:
-    file = parse_study(study(objectives=[{"metric": "best_validation_perplexity"}], pruner="median"))
+    overrides = [*study()["overrides"], "task=next_token"]
+    sought = [{"metric": "best_validation_perplexity"}]
+    file = parse_study(study(overrides=overrides, objectives=sought, pruner="median"))
     pruned = optuna.create_study(direction="minimize", pruner=optuna.pruners.ThresholdPruner(lower=26.0))
     watch = SeedRun(file, 0, pruned.ask(), threading.Event())
     watch.run_started(replace(a_description(Path("run")), task="next_token"))
