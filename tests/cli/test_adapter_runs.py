@@ -13,6 +13,7 @@ import pytest
 from command_line import TEST, TRAIN, Finished
 from model_folders import TEXTS, add_tokenizer, bert, gpt, pretrained_bert
 from safetensors.numpy import load_file
+from warm_pools import WarmPools
 
 from fedbench import ExperimentConfig, resume, run
 
@@ -75,13 +76,13 @@ def finished(call: Call, name: str, *overrides: str) -> dict[str, Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
 @pytest.mark.parametrize("method", [FEDPART, ORMO], ids=["FedPart", "OrMo"])
 def test_adapters_train_to_the_same_bits_inline_on_two_actors_and_resumed(
-    method: tuple[str, ...], call: Call, folder: Path
+    method: tuple[str, ...], call: Call, folder: Path, warm_pools: WarmPools
 ) -> None:
     inline = finished(call, "inline", *method)
-    on_actors = finished(call, "actors", *method, "runtime.executor=ray", "runtime.actors=2")
+    two_actors = ["runtime.executor=ray", "runtime.actors=2", "output.directory=actors"]
+    on_actors = warm_pools.run(ExperimentConfig.load("inline/config.yaml", two_actors)).summary
     assert on_actors["model_sha256"] == inline["model_sha256"]
     assert on_actors["uplink_bytes"] == inline["uplink_bytes"]
     assert on_actors["base_sha256"] == inline["base_sha256"]

@@ -83,12 +83,13 @@ def test_a_pruner_is_told_the_metric_that_is_sought_on_the_split_by_which_is_cho
     assert watch.where == "round 3/10 perplexity 25"
 
 
+@pytest.mark.usefixtures("flops_counted_once", "no_figures")
 def test_a_study_of_a_regression_finds_the_least_error(run_folder: Path) -> None:
     from rich.console import Console
 
     overrides = [*study()["overrides"], "task=regression", "data.validation_fraction=0.2", "tracking.enabled=false"]
     space = {"local.optimizer.lr": {"type": "categorical", "choices": [1e-9, 0.01]}}
-    values = study(overrides=overrides, space=space, sampler="grid", budget={"trials": 2})
+    values = study(overrides=overrides, space=space, sampler="grid", budget={"trials": 2}, concurrency=1)
     del values["objectives"]
     result = sweep(parse_study(values), StudyProgress(Console(quiet=True)))
     errors = {trial.params["local.optimizer.lr"]: trial.values[0] for trial in result.study.get_trials()}
