@@ -9,6 +9,8 @@ import time
 import urllib.request
 from pathlib import Path
 
+import psutil
+
 
 class MlflowServer:
     """A real `mlflow server` on a loopback port, which can be killed and started again."""
@@ -21,14 +23,21 @@ class MlflowServer:
         self.store = f"sqlite:///{directory}/server.db"
         self.directory = directory
         self.process: subprocess.Popen[bytes] | None = None
+        self._command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store, "--workers", "1"]
+        self._command += ["--artifacts-destination", str(self.directory / "artifacts"), "--port", str(self.port)]
+        self._environment = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # ten processes that nobody asks for
+        self._serves = False
 
     def start(self) -> None:
-        command = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", self.store, "--workers", "1"]
-        command += ["--artifacts-destination", str(self.directory / "artifacts"), "--port", str(self.port)]
+        """Start it, and wait until it answers.
+
+        `mlflow server` starts a process that serves. When it is started again, that process is started as it was the
+        first time: the command imports all of MLflow, as the process does.
+        """
         self.process = subprocess.Popen(
-            command,
+            self._command,
             cwd=self.directory,
-            env={**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"},  # ten processes that nobody asks for
+            env={**os.environ, **self._environment},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             start_new_session=True,
@@ -36,10 +45,14 @@ class MlflowServer:
         for _ in range(720):
             try:
                 urllib.request.urlopen(f"{self.uri}/health", timeout=1).close()
-                return
+                break
             except OSError:
                 time.sleep(0.25)
-        raise AssertionError("the server did not start")
+        else:
+            raise AssertionError("the server did not start")
+        if not self._serves:
+            (serving,) = psutil.Process(self.process.pid).children()
+            self._command, self._environment, self._serves = serving.cmdline(), serving.environ(), True
 
     def kill(self) -> None:
         if self.process is not None:
