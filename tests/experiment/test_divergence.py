@@ -22,18 +22,19 @@ from fedbench.records.reader import load_measured
 pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_figures")
 
 ON = "analysis.divergence=true"
+FEW = "data.samples_per_client=60"
 SGD = ("local.optimizer=sgd", "local.optimizer.lr=0.05")
 SKEWED = ("data.partition=dirichlet", "data.partition.alpha=0.5")
-FOLLOWING = ("schedule=discrepancy", "schedule.cycles=1", "rounds=5")
+FOLLOWING = ("schedule=discrepancy", "schedule.cycles=1", "rounds=5", FEW)
 
 KINDS = {
-    "full updates": ("schedule=full", *SGD),
+    "full updates": ("schedule=full", FEW, *SGD),
     "partial updates of clients that differ in size": SKEWED,
-    "another group for each client": ("schedule=per-client", "participation.clients_per_round=4"),
-    "SCAFFOLD": ("algorithm=scaffold", *SGD),
-    "FedAdam": ("algorithm=fedadam", *SGD),
-    "median": ("server=median",),
-    "int8 compression in slots": ("update.compression=int8", "runtime.slots=3"),
+    "another group for each client": ("schedule=per-client", "participation.clients_per_round=4", FEW),
+    "SCAFFOLD": ("algorithm=scaffold", FEW, *SGD),
+    "FedAdam": ("algorithm=fedadam", FEW, *SGD),
+    "median": ("server=median", FEW),
+    "int8 compression in slots": ("update.compression=int8", "runtime.slots=3", FEW),
 }
 
 

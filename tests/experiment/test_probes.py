@@ -31,15 +31,16 @@ pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_fig
 
 ON = ("analysis.cka=[1,3]", "analysis.barrier=[2-3]", "analysis.samples=40", "analysis.points=3")
 SKEWED = ("data.partition=dirichlet", "data.partition.alpha=0.5")
+FEW = "data.samples_per_client=60"
 ALL_ROWS = "analysis.samples=100000"
 BY_ROUND = [("round", "ascending"), ("client", "ascending"), ("group", "ascending")]
 
 KINDS = {
     "partial updates": SKEWED,
     "local statistics": ("local.batchnorm=local", *SKEWED),
-    "another group for each client": ("schedule=per-client", "participation.clients_per_round=4"),
-    "SCAFFOLD": ("algorithm=scaffold", "local.optimizer=sgd", "local.optimizer.lr=0.05"),
-    "int8 compression in slots": ("update.compression=int8", "runtime.slots=3"),
+    "another group for each client": ("schedule=per-client", "participation.clients_per_round=4", FEW),
+    "SCAFFOLD": ("algorithm=scaffold", FEW, "local.optimizer=sgd", "local.optimizer.lr=0.05"),
+    "int8 compression in slots": ("update.compression=int8", "runtime.slots=3", FEW),
 }
 
 
@@ -140,14 +141,14 @@ def test_the_tables_are_the_same_on_any_number_of_actors(statistics: str, warm_p
 
 @pytest.mark.slow
 def test_the_rows_survive_a_resume() -> None:
-    whole = inline(*ON)
+    whole = inline(*ON, FEW)
     rounds: list[int] = []
 
     def after_two() -> bool:
         rounds.append(1)
         return len(rounds) >= 2
 
-    part = run(config("rounds=3", "runtime.executor=inline", *ON), should_stop=after_two)
+    part = run(config("rounds=3", "runtime.executor=inline", *ON, FEW), should_stop=after_two)
     resumed = resume(part.directory)
     for name in (CKA, BARRIER):
         assert load_measured(resumed.directory, name).equals(load_measured(whole.directory, name))

@@ -22,6 +22,7 @@ from fedbench.records.schema import STEP_FIGURES
 pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once")
 
 ON = "analysis.step_norms=true"
+FEW = "data.samples_per_client=60"
 
 KINDS = {
     "full updates": ("schedule=full", "local.optimizer=sgd", "local.optimizer.lr=0.05"),
@@ -44,7 +45,7 @@ def steps_of(result: Result) -> pa.Table:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_step_norms_leave_no_trace_in_the_model(kind: str, no_figures: None) -> None:
-    with_norms, without = inline(ON, *KINDS[kind]), inline(*KINDS[kind])
+    with_norms, without = inline(ON, FEW, *KINDS[kind]), inline(FEW, *KINDS[kind])
     assert with_norms.summary["model_sha256"] == without.summary["model_sha256"]
     assert not (without.directory / STEPS).exists()
     assert with_norms.history.drop_columns(STEP_FIGURES).column("train_loss").equals(without.history["train_loss"])
@@ -67,20 +68,20 @@ def test_the_table_has_every_step_whole_and_by_group_and_the_rounds_sum_it_up() 
 
 
 def test_the_rows_survive_a_resume(no_figures: None) -> None:
-    whole = inline(ON)
+    whole = inline(ON, FEW)
     rounds: list[int] = []
 
     def after_two() -> bool:
         rounds.append(1)
         return len(rounds) >= 2
 
-    part = run(config("rounds=3", "runtime.executor=inline", ON), should_stop=after_two)
+    part = run(config("rounds=3", "runtime.executor=inline", ON, FEW), should_stop=after_two)
     assert part.summary["status"] == "interrupted"
     assert steps_of(resume(part.directory)).equals(steps_of(whole))
 
 
 def test_a_table_that_was_changed_is_refused(no_figures: None) -> None:
-    directory = inline(ON).directory
+    directory = inline(ON, FEW).directory
     read_run(directory)
     pq.write_table(pq.read_table(directory / STEPS).slice(1), directory / STEPS)
     with pytest.raises(DataError, match=r"steps\.parquet: is not as the run wrote it"):
@@ -112,10 +113,10 @@ def test_measures_are_part_of_a_runs_identity_only_where_there_are_any() -> None
 
 
 def test_the_cost_of_step_norms_is_foreseen() -> None:
-    (cost,) = estimate(config("rounds=3", ON)).measures
+    (cost,) = estimate(config("rounds=3", ON, FEW)).measures
     assert cost.name == "step_norms"
     assert 0 < cost.share_of_work < 0.1
-    rows = steps_of(inline(ON))
+    rows = steps_of(inline(ON, FEW))
     assert cost.table_bytes == rows.num_rows * 8 * len(rows.column_names)
     assert estimate(config("rounds=3")).measures == ()
 

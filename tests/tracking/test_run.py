@@ -396,7 +396,8 @@ def test_what_a_server_missed_while_it_was_away_arrives_once(
 ) -> None:
     from mlflow import MlflowClient
 
-    settings = ("rounds=40", "schedule=full", "runtime.executor=inline", "evaluation.every=1")
+    few = ("data.clients=3", "data.samples_per_client=40")
+    settings = ("rounds=40", "schedule=full", "runtime.executor=inline", "evaluation.every=1", *few)
     tracked = (f"tracking.mlflow_uri={server.uri}", "tracking.experiment=away", f"output.directory={tmp_path / 'run'}")
     result = run(config(*settings, "tracking.enabled=true", *tracked), [KilledAndBack(server)])
     assert result.warnings == ()
