@@ -92,7 +92,7 @@ def recorded() -> dict[str, dict[str, str]]:
 
 def experiment(name: str) -> ExperimentConfig:
     """The configuration of one experiment."""
-    return config("runtime.executor=inline", *GOLDEN[name])
+    return config("data.samples_per_client=null", "runtime.executor=inline", *GOLDEN[name])
 
 
 def costs_of(summary: dict[str, Any]) -> dict[str, Any]:

@@ -85,12 +85,13 @@ def test_without_a_validation_split_the_best_is_chosen_on_test_and_the_record_sa
 
 def test_no_client_trains_on_validation_rows() -> None:
     """The run is that on the remaining rows alone: scoring more changes no model."""
-    settings = in_rounds(HELD, "rounds=2")
+    every_row = (HELD, "rounds=2", "data.samples_per_client=null")
+    settings = in_rounds(*every_row)
     federation = load_federation(settings)
     assert sum(federation.sizes) == len(federation.data.train)
     held = {row.tobytes() for row in federation.data.validation.inputs}  # type: ignore[union-attr]
     assert held.isdisjoint(row.tobytes() for row in federation.data.train.inputs)
-    often, seldom = run(settings), run(in_rounds(HELD, "rounds=2", "evaluation.every=2"))
+    often, seldom = run(settings), run(in_rounds(*every_row, "evaluation.every=2"))
     assert often.summary["model_sha256"] == seldom.summary["model_sha256"]
 
 

@@ -12,7 +12,9 @@ from fedbench.records.observers import RunDescription
 from fedbench.records.schema import ClientRecord, RoundRecord
 
 SEEDS = (0, 1, 2)
-SHORT = ("rounds=3", "data.clients=3", "model.width=4", "runtime.executor=inline")
+SHORT = (
+    "rounds=3", "data.clients=3", "data.samples_per_client=null", "model.width=4", "runtime.executor=inline",
+)  # fmt: skip
 FULL = (*SHORT, "schedule=full")
 
 

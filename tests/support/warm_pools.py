@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from fedbench.engine.on_ray.actors import ActorCluster
     from fedbench.engine.on_ray.warm_actors import WarmActors
 
-MOST_ACTORS = 5
+MOST_ACTORS = 3
 ANSWER_TIMEOUT = 60.0
 """Seconds in which an actor ends what the test before has asked of it, or starts."""
 
@@ -24,7 +24,7 @@ RESOURCE = "warm"
 
 
 class WarmPools:
-    """Five client actors and the servers of earlier runs; a run has as many of the actors as it asks for.
+    """Three client actors and the servers of earlier runs; a run has as many of the actors as it asks for.
 
     What a run asks of its actors beside their number and the place of the server is not looked at.
     """
