@@ -19,13 +19,10 @@ one compiled pass (`fedbench.protocol.fused_sum`), to the same bits.
 """
 
 from functools import cache
-from typing import TYPE_CHECKING
+from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
-
-if TYPE_CHECKING:
-    from fedbench.protocol.fused_sum import Kernel
 
 FRACTION_BITS = 40
 SCALE = float(2**FRACTION_BITS)
@@ -98,19 +95,26 @@ def _fused(
     It ends before values that have to be looked at closely (`_certain_bound`).
     """
     contiguous = total.flags.c_contiguous and values.flags.c_contiguous and reference.flags.c_contiguous
-    if len(total) < _LONG or not contiguous or (add_within := _kernel()) is None:
+    loops = compiled_loops(len(total))
+    if loops is None or not contiguous:
         return 0
-    return add_within(total, values, reference, factor, _certain_bound(factor, limit))
+    added: int = loops.add_within(total, values, reference, factor, _certain_bound(factor, limit))
+    return added
+
+
+def compiled_loops(size: int) -> ModuleType | None:
+    """`fedbench.protocol.fused_sum`, for vectors of `size` values; None: these are short, or there is no numba."""
+    return _compiled_loops() if size >= _LONG else None
 
 
 @cache
-def _kernel() -> "Kernel | None":
-    """The compiled loop; None where numba is not installed, or not for this version of NumPy."""
+def _compiled_loops() -> ModuleType | None:
+    """The module; None where numba is not installed, or not for this version of NumPy."""
     try:
-        from fedbench.protocol.fused_sum import add_within
+        from fedbench.protocol import fused_sum
     except ImportError:
         return None
-    return add_within
+    return fused_sum
 
 
 def retract(

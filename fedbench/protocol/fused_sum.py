@@ -1,10 +1,13 @@
-"""Terms of an exact sum computed and added in one pass over the values, by a loop that numba compiles.
+"""Terms of an exact sum computed and added, and averages made of it, in one pass over the values, compiled by numba.
 
-The extra `fast-sums` installs numba. `fedbench.protocol.exact_sum` uses this loop for long vectors where it is there;
-the sums have the same bits without it. numba keeps the compiled loop on disk, so that later processes only load it.
+The extra `fast-sums` installs numba. These loops are used for long vectors where it is there
+(`fedbench.protocol.exact_sum.compiled_loops`); the results have the same bits without them. numba keeps what it has
+compiled on disk, so that later processes only load it. It knows by this file whether that is still right: whatever
+changes a result must stand here.
 """
 
 from collections.abc import Callable
+from typing import Any, TypeVar
 
 import numba
 import numpy as np
@@ -13,10 +16,7 @@ import numpy.typing as npt
 _BLOCK = 1024
 """Number of values that are tested, then added: they are read from memory once, and a second time from the cache."""
 
-Kernel = Callable[
-    [npt.NDArray[np.int64], npt.NDArray[np.float32], npt.NDArray[np.float32], float, float],
-    int,
-]
+Function = TypeVar("Function", bound=Callable[..., object])
 
 
 def _add_within(
@@ -28,8 +28,7 @@ def _add_within(
 ) -> int:
     """Add round(factor * (values - reference)), ties to even, to `total`, up to a block with a value that is too large.
 
-    Numbers are rounded by adding 1.5 * 2**52, as in `fedbench.protocol.exact_sum`. Whatever changes the result must
-    stand in this file, for by it numba knows whether what it keeps on disk is still right.
+    Numbers are rounded by adding 1.5 * 2**52, as in `fedbench.protocol.exact_sum`.
 
     Args:
         total: int64 [n].
@@ -57,16 +56,42 @@ def _add_within(
     return len(total)
 
 
-def _compiled(function: Kernel) -> Kernel:
-    """`function` compiled for contiguous arrays, read-only ones among them."""
-    read = numba.types.Array(numba.float32, 1, "C", readonly=True)
-    signature = numba.int64(numba.int64[::1], read, read, numba.float64, numba.float64)
+def _average(
+    previous: npt.NDArray[np.float32],
+    total: npt.NDArray[np.int64],
+    factor: float,
+    result: npt.NDArray[np.float32],
+    changes: npt.NDArray[np.float64],
+) -> None:
+    """Compute x + factor T in float64, round it to float32, and take x from it again.
+
+    Args:
+        previous: float32 [n], x.
+        total: int64 [n], T.
+        factor: factor on T.
+        result: float32 [n], overwritten by the rounded values.
+        changes: float64 [n], overwritten by (result - previous).
+    """
+    for index in range(len(previous)):
+        before = np.float64(previous[index])
+        after = np.float32(np.float64(total[index]) * factor + before)
+        result[index] = after
+        changes[index] = np.float64(after) - before
+
+
+def _compiled(function: Function, signature: object) -> Function:
+    """`function` compiled for arguments of these types."""
+    compiler: Any = numba.njit
     try:
-        kept: Kernel = numba.njit(signature, nogil=True, cache=True)(function)
+        kept: Function = compiler(signature, nogil=True, cache=True)(function)
     except RuntimeError:  # there is no folder where numba may keep it
-        anew: Kernel = numba.njit(signature, nogil=True)(function)
+        anew: Function = compiler(signature, nogil=True)(function)
         return anew
     return kept
 
 
-add_within = _compiled(_add_within)
+_read = numba.types.Array(numba.float32, 1, "C", readonly=True)
+_sums, _written, _number = numba.int64[::1], numba.float32[::1], numba.float64
+
+add_within = _compiled(_add_within, numba.int64(_sums, _read, _read, _number, _number))
+average = _compiled(_average, numba.void(_read, _sums, _number, _written, numba.float64[::1]))

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from fedbench.algorithms.base import ServerRule, Values
-from fedbench.protocol.exact_sum import SCALE, FixedPoint
+from fedbench.protocol.exact_sum import SCALE, FixedPoint, compiled_loops
 from fedbench.protocol.layout import ParameterLayout, Vector
 
 _CHUNK = 1 << 13
@@ -46,12 +46,17 @@ def average(previous: Vector, total: FixedPoint, place: slice, factor: float, re
         The L2 norm of (result - previous); not finite where a result is beyond the range of float32.
     """
     updates, befores = np.empty((2, min(_CHUNK, len(previous))))
-    squares = 0.0
+    squares, loops = 0.0, compiled_loops(len(total))
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, len(previous), _CHUNK):
             piece = slice(start, min(start + _CHUNK, len(previous)))
             update, before = updates[: piece.stop - start], befores[: piece.stop - start]
-            update[...] = total[place.start + start : place.start + piece.stop]
+            sums = total[place.start + start : place.start + piece.stop]
+            if loops is not None:
+                loops.average(previous[piece], sums, factor / SCALE, result[piece], update)
+                squares += float(update @ update)
+                continue
+            update[...] = sums
             update *= factor / SCALE
             before[...] = previous[piece]
             update += before  # x + factor T / 2**40
@@ -76,7 +81,11 @@ def distance(after: Vector, before: Vector) -> float:
 
 
 def average_groups(
-    previous: Vector, total: FixedPoint, pieces: Mapping[int, tuple[slice, float]], layout: ParameterLayout
+    previous: Vector,
+    total: FixedPoint,
+    pieces: Mapping[int, tuple[slice, float]],
+    layout: ParameterLayout,
+    result: Vector,
 ) -> tuple[Vector, dict[int, float]]:
     """The average of several layer groups.
 
@@ -85,11 +94,12 @@ def average_groups(
         total: int64, an exact sum.
         pieces: {group: (its place in the sum, factor)}, ascending by group.
         layout: layout of the parameters.
+        result: float32, overwritten by the new values of these groups, one after the other.
 
     Returns:
-        The new values of these groups, float32, one after the other, and for each the L2 norm of its change.
+        `result`, and for each group the L2 norm of its change.
     """
-    result, start, norms = np.empty(layout.count(pieces), np.float32), 0, {}
+    start, norms = 0, {}
     for group, (place, factor) in pieces.items():
         stop = start + layout.group_size(group)
         norms[group] = average(previous[layout.slices[group]], total, place, factor, result[start:stop])

@@ -19,6 +19,7 @@ from fedbench.engine.messages import RoundOutcome, RoundPlan
 from fedbench.engine.rounds.averaging import average_groups, averages, changes, mean_update
 from fedbench.engine.rounds.comparison import divergences_of
 from fedbench.engine.rounds.normalisation import normalisers, scale_correction
+from fedbench.engine.rounds.round_memory import RoundMemory
 from fedbench.engine.rounds.rule_result import check_norms, checked, checked_weights
 from fedbench.engine.rounds.server_spec import ServerSpec
 from fedbench.engine.rounds.single_updates import updates_of_part, updates_of_round
@@ -65,6 +66,7 @@ class Server:
         self._memory = spec.exchange.first_memory(self._feedback.sizes)
         self._plan: RoundPlan | None = None
         self._union: tuple[int, ...] = ()
+        self._round_memory = RoundMemory()
         self._total: FixedPoint = np.empty(0, np.int64)
         self._reference: Vector = np.empty(0, np.float32)
         self._messages: dict[int, Vector] = {}
@@ -84,13 +86,14 @@ class Server:
         self._plan = plan
         self._union = self._table.uploaded(plan.combined)
         # Perhaps a view: the vectors change when the round is closed, not before.
-        self._reference = self._table.gather(self._vectors, self._union)
+        memory = self._round_memory.reference(self._table.values(self._union))
+        self._reference = self._table.gather(self._vectors, self._union, memory)
         if self._table.channels:
             self._reference = self._reference.copy()
             for part, segment in self._table.segments(self._union, self._union):
                 if part.channel in self._table.channels:
                     self._reference[segment] = 0
-        self._total = np.zeros(len(self._reference), np.int64)
+        self._total = self._round_memory.total(len(self._reference))
         self._messages = {}
         self._accepted = []
         self._client_weights = None
@@ -270,7 +273,8 @@ class Server:
         needs = self._rule.needs(plan.round)
         if needs == "mean" and averages(self._rule):
             pieces = self._pieces(PARAMETERS, groups, factors)
-            after, norms = average_groups(parameters, self._total, pieces, self._layout)
+            result = self._round_memory.result(self._layout.count(pieces))
+            after, norms = average_groups(parameters, self._total, pieces, self._layout, result)
             check_norms(norms, self._rule_name(plan.round))
         else:
             after = self._combined(plan, context, factors, needs)

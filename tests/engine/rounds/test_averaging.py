@@ -5,6 +5,7 @@ import pytest
 
 from fedbench.algorithms.base import RuleContext, ServerRule, Values
 from fedbench.engine.rounds.averaging import average_groups, averages, changes, mean_update
+from fedbench.protocol import exact_sum
 from fedbench.protocol.exact_sum import SCALE
 from fedbench.protocol.layout import ParameterLayout
 
@@ -12,8 +13,14 @@ SIZES = (3, 40_000, 8192)
 LAYOUT = ParameterLayout.build([(str(index), {f"{index}.weight": (size,)}) for index, size in enumerate(SIZES)])
 
 
+@pytest.mark.parametrize("way", ["NumPy", "numba"])
 @pytest.mark.parametrize("groups", [(0, 1, 2), (0, 2), (1,)])
-def test_an_average_in_pieces_has_the_bits_of_the_rule_on_whole_vectors(groups: tuple[int, ...]) -> None:
+def test_an_average_in_pieces_has_the_bits_of_the_rule_on_whole_vectors(
+    groups: tuple[int, ...], way: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if way == "numba":
+        pytest.importorskip("numba", reason="needs numba, which the extra fast-sums installs")
+        monkeypatch.setattr(exact_sum, "_LONG", 0)
     rng = np.random.default_rng(0)
     parameters = rng.normal(size=LAYOUT.size).astype(np.float32)
     total = rng.integers(-(2**38), 2**38, LAYOUT.count(groups))
@@ -21,7 +28,7 @@ def test_an_average_in_pieces_has_the_bits_of_the_rule_on_whole_vectors(groups: 
     for group in groups:
         pieces[group] = (slice(start, start + LAYOUT.group_size(group)), 1.0 + group / 3)
         start += LAYOUT.group_size(group)
-    result, norms = average_groups(parameters, total, pieces, LAYOUT)
+    result, norms = average_groups(parameters, total, pieces, LAYOUT, np.empty(LAYOUT.count(groups), np.float32))
 
     context = RuleContext(LAYOUT, groups, 0, 1, 1)
     previous = LAYOUT.gather(parameters, groups).astype(np.float64)
@@ -38,7 +45,7 @@ def test_an_average_in_pieces_has_the_bits_of_the_rule_on_whole_vectors(groups: 
 def test_values_beyond_float32_show_in_the_norm() -> None:
     parameters = np.full(LAYOUT.size, np.finfo(np.float32).max)
     total = np.full(3, 2**60)
-    _, norms = average_groups(parameters, total, {0: (slice(0, 3), 1e30)}, LAYOUT)
+    _, norms = average_groups(parameters, total, {0: (slice(0, 3), 1e30)}, LAYOUT, np.empty(3, np.float32))
     assert norms == {0: np.inf}
 
 
