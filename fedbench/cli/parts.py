@@ -38,7 +38,7 @@ def new(
         typer.Argument(
             metavar="KIND",
             help="algorithm, async-algorithm, schedule, exchange, model, dataset, partition, sampler, attack, "
-            "optimizer, suite or study.",
+            "optimizer, metric, suite or study.",
             show_default=False,
         ),
     ],

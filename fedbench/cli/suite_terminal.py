@@ -3,7 +3,7 @@
 from rich.table import Table as Grid
 
 from fedbench.cli.table_terminal import print_line
-from fedbench.cli.terminal import results
+from fedbench.cli.terminal import fitting_unit, in_flops, results
 from fedbench.suites.analyses import planned_words
 from fedbench.suites.dry_run import Foreseen, total_open
 from fedbench.suites.plan import Plan
@@ -26,7 +26,7 @@ def print_foreseen(plan: Plan, foreseen: list[Foreseen]) -> None:
                 str(run.rounds),
                 f"{costs.uplink_bytes / 1e6:,.1f} MB",
                 f"{costs.downlink_bytes / 1e6:,.1f} MB",
-                f"{costs.client_flops / 1e12:,.3f} TFLOP",
+                in_flops(costs.client_flops),
             )
         grid.add_row(run.label, seeds, count, *figures)
     results.print(grid, markup=False, highlight=False)
@@ -36,8 +36,9 @@ def print_foreseen(plan: Plan, foreseen: list[Foreseen]) -> None:
     recorded = sum(len(run.recorded) for run in foreseen)
     words = f"{runs} runs to be run, {recorded} recorded"
     if whole is not None:
-        sent = f"{whole.uplink_bytes / 1e9:,.2f} GB up, {whole.downlink_bytes / 1e9:,.2f} GB down"
-        words += f": {sent}, {whole.client_flops / 1e12:,.2f} TFLOP"
+        unit, size = fitting_unit(whole.uplink_bytes, {"GB": 1e9, "MB": 1e6})
+        sent = f"{whole.uplink_bytes / size:,.2f} {unit} up, {whole.downlink_bytes / size:,.2f} {unit} down"
+        words += f": {sent}, {in_flops(whole.client_flops)}"
     print_line(words)
     for line in planned_words(plan):
         print_line(line)

@@ -31,6 +31,12 @@ WIDEST_TABLE = 4
 MUCH_WORK = 100.0
 """10^12 FLOP of clients from which a run says beforehand what it will need."""
 
+FEW = 0.1
+"""Part of a unit below which a smaller one is shown."""
+
+FLOPS = {"TFLOP": 1e12, "GFLOP": 1e9, "MFLOP": 1e6}
+"""Units from large to small."""
+
 WIDE = 110
 """Columns from which a bar has room for an asynchronous run's clock and staleness."""
 
@@ -178,8 +184,30 @@ def megabytes(count: float) -> str:
 
 
 def gigaflop(count: float) -> str:
-    """Write FLOPs in units of 10^9."""
-    return f"{count / 1e9:,.2f} GFLOP"
+    """Write FLOPs in units of 10^9, and few of them in units of 10^6.
+
+    >>> gigaflop(1.234e11), gigaflop(4.5e6)
+    ('123.40 GFLOP', '4.50 MFLOP')
+    """
+    return f"{count / 1e6:,.2f} MFLOP" if 0 < count < FEW * 1e9 else f"{count / 1e9:,.2f} GFLOP"
+
+
+def fitting_unit(count: float, units: Mapping[str, float]) -> tuple[str, float]:
+    """The first of some units, from large to small, of which a count is no small part, and its size; or the last one.
+
+    >>> fitting_unit(2.5e7, {"TFLOP": 1e12, "GFLOP": 1e9, "MFLOP": 1e6})
+    ('MFLOP', 1000000.0)
+    """
+    first, *smaller = units.items()
+    if not count:
+        return first
+    return next(((unit, size) for unit, size in (first, *smaller) if count >= FEW * size), [first, *smaller][-1])
+
+
+def in_flops(count: float) -> str:
+    """Write FLOPs in TFLOP, and few of them in a smaller unit."""
+    unit, size = fitting_unit(count, FLOPS)
+    return f"{count / size:,.2f} {unit}"
 
 
 def print_warnings(warnings: Sequence[str]) -> None:
@@ -209,7 +237,7 @@ def print_summary(result: "Result") -> None:
         rows.append(("energy", f"{summary['joules']:,.4g} J, all clients"))
     if "clock" in summary:
         counts = f"{summary['arrivals']:,} arrivals, {summary['lost_updates']:,} lost"
-        rows.append(("clock", f"{summary['clock']} {summary['virtual_seconds']:,.1f} s, {counts}"))
+        rows.append(("clock", f"{summary['clock']} {in_seconds(summary['virtual_seconds'])}, {counts}"))
         if summary["staleness_mean"] is not None:
             rows.append(("staleness", f"{summary['staleness_mean']:.1f} mean, {summary['staleness_max']:,} max"))
     if own_code := summary.get("own_code"):
@@ -257,16 +285,18 @@ def print_cost(estimate: "Estimate") -> None:
     for column in ("", "this run", "as full updates", "saved"):
         table.add_column(column, justify="right" if column else "left")
     here, full = estimate.total, estimate.full_updates
-    for name, part, whole, unit, scale in (
-        ("sent up", here.uplink_bytes, full.uplink_bytes, "MB", 1e6),
-        ("sent down", here.downlink_bytes, full.downlink_bytes, "MB", 1e6),
-        ("client work", here.client_flops, full.client_flops, "TFLOP", 1e12),
-        ("paper's Comm.", here.paper_comm_gb, full.paper_comm_gb, "GB", 1),
-        ("paper's Comp. (one client)", here.paper_comp_tflop, full.paper_comp_tflop, "TFLOP", 1),
+    of_paper = {unit: size / 1e12 for unit, size in FLOPS.items()}
+    for name, part, whole, units in (
+        ("sent up", here.uplink_bytes, full.uplink_bytes, {"MB": 1e6}),
+        ("sent down", here.downlink_bytes, full.downlink_bytes, {"MB": 1e6}),
+        ("client work", here.client_flops, full.client_flops, FLOPS),
+        ("paper's Comm.", here.paper_comm_gb, full.paper_comm_gb, {"GB": 1.0, "MB": 1e-3}),
+        ("paper's Comp. (one client)", here.paper_comp_tflop, full.paper_comp_tflop, of_paper),
     ):
         if part is None or whole is None:
             table.add_row(name, *("-",) * 3)
             continue
+        unit, scale = fitting_unit(min(part, whole) or max(part, whole), units)
         saved = f"{round(1 - part / whole, 4) + 0.0:.1%}" if whole else "-"  # no minus sign before a zero
         table.add_row(name, f"{part / scale:,.3f} {unit}", f"{whole / scale:,.3f} {unit}", saved)
     results.print(table)

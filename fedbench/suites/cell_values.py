@@ -1,5 +1,6 @@
 """What a cell of a suite's table reads off a recorded run."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -245,6 +246,11 @@ def read(measure: Measure, rounds: pa.Table, through: int | None) -> Reading:
     value = metric.by_round(seen)[index]
     if value is not None:
         return Reading(value * measure.quantity.scale)
+    judged = headline_of(rounds)
+    score = re.sub(r"^(best|final)_(validation_)?", "", measure.value)
+    if score in HEADLINES and score != judged.name:
+        words = f"the figure is of {HEADLINES[score].words}, the run is judged by {judged.words}"
+        return Reading.absent(Absence.NOT_DEFINED, words)
     if metric.undefined:
         return Reading.absent(Absence.NOT_DEFINED, metric.undefined)
     return Reading.absent(Absence.NOT_RECORDED)

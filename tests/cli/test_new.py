@@ -180,3 +180,8 @@ def test_every_kind_has_its_templates() -> None:
     expected = {f"{prefix}{kind}.py.tmpl" for kind in PYTHON_KINDS for prefix in ("", "test_")}
     expected |= {f"{kind}.yaml.tmpl" for kind in FILE_CHECKS}
     assert {file.name for file in TEMPLATES.iterdir()} == expected
+
+
+def test_every_kind_is_named_by_the_help(call: Call) -> None:
+    shown = " ".join(call("new", "--help").stdout.split())
+    assert [kind for kind in KINDS if not re.search(rf"(?<!-)\b{kind}\b", shown)] == []

@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from fedbench.records.headline import with_task
 from fedbench.records.schema import ROUND_SCHEMA
 from fedbench.suites.cell_values import HEADLINES, QUANTITIES, Absence, Measure, Reading, read
 
@@ -86,6 +87,13 @@ def test_a_missing_value_has_its_reason_as_a_field_and_in_words(
     measure: Measure, through: int | None, absence: Absence, words: str
 ) -> None:
     assert read(measure, history(), through) == Reading(None, absence, words)
+
+
+def test_a_figure_of_another_task_is_not_said_to_be_unrecorded() -> None:
+    rows = [row | {"test_accuracy": None, "test_mae": 0.5} for row in history().to_pylist()]
+    rounds = with_task(pa.Table.from_pylist(rows, schema=ROUND_SCHEMA), "regression")
+    expected = "the figure is of accuracy, the run is judged by MAE"
+    assert read(Measure(value="best_accuracy"), rounds, None) == Reading.absent(Absence.NOT_DEFINED, expected)
 
 
 def test_every_quantity_can_be_read_and_has_a_heading() -> None:
