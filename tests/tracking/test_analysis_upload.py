@@ -9,7 +9,10 @@ from command_line import Finished
 
 pytestmark = pytest.mark.slow
 
-TINY = ("run", "rounds=1", "data.clients=2", "model=cnn-bn", "schedule=full", "runtime.executor=inline")
+TINY = (
+    "run", "rounds=1", "data.clients=2", "data.samples_per_client=60", "model=cnn-bn", "schedule=full",
+    "runtime.executor=inline",
+)  # fmt: skip
 
 
 def test_an_analysis_is_in_its_run_and_one_that_could_not_be_sent_is_sent_later(

@@ -14,7 +14,10 @@ from fedbench.records.run_lock import LOCK, RunLock
 from fedbench.tracking.recording_key import keep_key, key_file
 from fedbench.tracking.store import environment_store, sqlite_uri
 
-TINY = ("run", "rounds=1", "data.clients=2", "model=cnn-bn", "schedule=full", "runtime.executor=inline")
+TINY = (
+    "run", "rounds=1", "data.clients=2", "data.samples_per_client=60", "model=cnn-bn", "schedule=full",
+    "runtime.executor=inline",
+)  # fmt: skip
 PASSWORD = "s3cret"
 
 
