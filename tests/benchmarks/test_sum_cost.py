@@ -3,6 +3,20 @@
 Prints figures and ratios, judges nothing:
 
     pytest tests/benchmarks/test_sum_cost.py -m benchmark -s
+
+Measured with `-k bandwidth` on a virtual machine with 2 cores of a Zen 4 EPYC, other processes beside it, in process
+time: median (min to max) of 9 sums of a single float32 message at the server, beside NumPy's int64 addition.
+
+        values   int64 addition          with numba 0.68                    with NumPy alone
+     1,237,962    0.7 ms (0.6 to 0.9)     0.8 ms (0.7 to 551, the import)    4.0 ms (3.9 to 4.1)
+    33,655,114   19.9 ms (18.5 to 22.3)  21.3 ms (19.3 to 36.3)             82.5 ms (81.7 to 83.1)
+
+With numba that is 94 % of the bandwidth in bytes touched and 47 % in bytes received, of which a float32 message has
+half as many as an int64 sum; with NumPy alone, measured at another time and by the wall clock, 25 % and 12 %. None of
+the arrangements of NumPy's operations that were tried came beyond 26 % of the bytes touched: a scalar product or a
+maximum of unsigned integers as the test of the range, the offset left in the total, pieces of 4,096 to 32,768 values.
+numba costs a process 0.65 s of processor time and 125 MB (0.2 s and 58 MB of it the import; 0.95 s where nothing has
+been compiled yet), and 208 MB on disk.
 """
 
 import statistics
@@ -43,9 +57,10 @@ def config(*overrides: str) -> ExperimentConfig:
 
 
 def timed(work: Callable[[], object]) -> float:
-    began = time.perf_counter()
+    """Seconds of this process's time, in which other processes count little."""
+    began = time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.process_time() - began
 
 
 def spread(milliseconds: list[float]) -> str:
