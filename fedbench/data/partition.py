@@ -50,6 +50,15 @@ class Partition(Component):
             ConfigError: an option without effect under this rule, or more rows asked for than there are.
         """
 
+    def remarks(self, parts: Sequence[IntArray], owners: IntArray | None) -> tuple[str, ...]:
+        """What a user should know of a division, one line each.
+
+        Args:
+            parts: for each client its rows, as `split` gave them.
+            owners: as for `split`.
+        """
+        return ()
+
     def _refuse_sampling(self, samples_per_client: int | None, overlap: bool) -> None:
         """Refuse `samples_per_client` and `overlap`, in rules that deal out every row exactly once.
 
@@ -332,6 +341,16 @@ class Natural(Partition):
         starts = np.searchsorted(owners[order], chosen, side="left")
         ends = np.searchsorted(owners[order], chosen, side="right")
         return _ascending(order[start:end] for start, end in zip(starts, ends, strict=True))
+
+    def remarks(self, parts: Sequence[IntArray], owners: IntArray | None) -> tuple[str, ...]:
+        """See `Partition.remarks`: owners that are no clients."""
+        if owners is None or len(parts) == (natural := len(np.unique(owners))):
+            return ()
+        unused = len(owners) - sum(map(len, parts))
+        return (
+            f"data.clients={len(parts)}: of {natural} natural clients; the {unused} training rows of the others are "
+            "left out",
+        )
 
 
 def class_counts(labels: IntArray, parts: Sequence[IntArray], classes: int) -> tuple[tuple[int, ...], ...]:

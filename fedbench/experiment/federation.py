@@ -35,6 +35,7 @@ class Federation:
         test_rows: for each client, the rows of the training split that are held out for scoring it, int64; (): none.
             Where one client holds the rows of all: those of each client before.
         pooled_sizes: where one client holds the rows of all: the number of samples of each client before; else ().
+        partition_remarks: what a user should know of the division, one line each.
     """
 
     data: FederatedData
@@ -43,6 +44,7 @@ class Federation:
     strata: Strata
     pooled_sizes: tuple[int, ...] = ()
     test_rows: tuple[IntArray, ...] = ()
+    partition_remarks: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> tuple[int, ...]:
@@ -60,7 +62,8 @@ class Federation:
     @property
     def remarks(self) -> tuple[str, ...]:
         """What a user should know of the data, one line each."""
-        return (*remarks_on(self.data, WORTH_A_LINE), *remarks_on_clients(self.test_rows))
+        on_data = remarks_on(self.data, WORTH_A_LINE)
+        return (*on_data, *self.partition_remarks, *remarks_on_clients(self.test_rows))
 
     @property
     def task(self) -> Task:
@@ -184,6 +187,7 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
             owners=data.train.owners,
         )
     parts = check_rows(section.partition, rows, len(data.train), section.clients, section.overlap)
+    remarks = section.partition.remarks(parts, data.train.owners)
     test_parts: tuple[IntArray, ...] = ()
     if (fraction := section.client_test_fraction) > 0:
         refuse_overlapping_rows(data, "data.client_test_fraction", fraction)
@@ -192,4 +196,5 @@ def divide(config: ExperimentConfig, data: FederatedData) -> Federation:
     sizes: tuple[int, ...] = ()
     if config.method.pools_rows:
         sizes, parts = tuple(map(len, parts)), (np.unique(np.concatenate(parts)),)
-    return Federation(data, parts, class_counts(classes, parts, len(strata.names)), strata, sizes, test_parts)
+    counts = class_counts(classes, parts, len(strata.names))
+    return Federation(data, parts, counts, strata, sizes, test_parts, remarks)

@@ -173,6 +173,16 @@ def test_quantity_sizes_have_the_moments_of_the_distribution() -> None:
     assert sizes.var() == pytest.approx(0.25 * 0.75 / 13, rel=0.06)
 
 
+def test_owners_that_are_no_clients_are_told() -> None:
+    assert Natural().remarks(deal(Natural(), 30, owners=OWNERS), OWNERS) == ()
+    parts = deal(Natural(), 5, owners=OWNERS)
+    unused = len(OWNERS) - sum(len(part) for part in parts)
+    assert Natural().remarks(parts, OWNERS) == (
+        f"data.clients=5: of 30 natural clients; the {unused} training rows of the others are left out",
+    )
+    assert Iid().remarks(parts, OWNERS) == ()
+
+
 def test_natural_clients_are_the_owners() -> None:
     parts = deal(Natural(), 30, owners=OWNERS)
     for owner, part in zip(np.unique(OWNERS), parts, strict=True):
