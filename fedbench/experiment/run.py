@@ -1,6 +1,8 @@
 """One experiment, from its configuration to what it leaves."""
 
 import os
+import sys
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -183,15 +185,23 @@ def prepared(
     Raises:
         KeyboardInterrupt: the user has interrupted before it was ready.
     """
-    with Preparation(lambda: _build(config), interrupted) as building:
-        if config.runtime.executor == "inline":
+    on_ray, has_own_parts = config.runtime.executor != "inline", bool(config.own_code())
+    data_loaded, may_import_torch = threading.Event(), threading.Event()
+    # In one process two imports take turns: Ray's daemons start earlier where PyTorch is imported after Ray.
+    torch_can_wait = on_ray and not has_own_parts and "torch" not in sys.modules
+    if not torch_can_wait:
+        may_import_torch.set()
+    with Preparation(lambda: _build(config, data_loaded, may_import_torch), interrupted) as building:
+        if not on_ray:
             executor = _inline(building.result())
         else:
             # What is missing or misspelt mostly shows at once; then there is no need to start Ray for it. A model or a
             # method from outside fedbench is first tried out.
-            has_own_parts = bool(config.own_code())
-            seconds = EARLY_ERRORS_OF_OWN_PARTS if has_own_parts else EARLY_ERRORS - _import_ray()
-            if building.is_done(seconds):
+            try:
+                seconds = EARLY_ERRORS_OF_OWN_PARTS if has_own_parts else EARLY_ERRORS - _import_ray()
+            finally:
+                may_import_torch.set()
+            if building.is_done(0.0 if torch_can_wait and data_loaded.is_set() else seconds):
                 building.result()
             if announce is not None:
                 what = f"{config.model.name} on {config.data.dataset.name}"
@@ -222,8 +232,11 @@ def where_it_runs(runtime: RuntimeSection) -> str:
     return f"on the Ray cluster at {address}" if address else "on a Ray of this machine"
 
 
-def _build(config: ExperimentConfig) -> "Problem":
+def _build(config: ExperimentConfig, data_loaded: threading.Event, may_import_torch: threading.Event) -> "Problem":
+    """Load the data, which is told at once, and build the problem as soon as PyTorch may be imported."""
     federation = load_federation(config)
+    data_loaded.set()
+    may_import_torch.wait()
     with no_garbage_search():  # PyTorch comes with this import; on a cluster it loads beside Ray.
         from fedbench.experiment.setup import build_problem
         from fedbench.experiment.work import check_work
