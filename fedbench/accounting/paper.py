@@ -16,8 +16,8 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 
 from fedbench.models.adapters import is_linear
 from fedbench.models.base import Task
+from fedbench.models.networks.transformer import SelfAttention
 from fedbench.models.probe import example_inputs, probe
-from fedbench.models.transformer import SelfAttention
 
 # Table 1, Comm.: float32 parameters, in units of 10^6 bytes, of which 1,024 make a "GB".
 BYTES_PER_PARAMETER = 4

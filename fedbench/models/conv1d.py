@@ -4,18 +4,15 @@ Z. Wang, W. Yan, T. Oates, "Time Series Classification from Scratch with Deep Ne
 IJCNN 2017 (arXiv 1611.06455), Section II-B: the fully convolutional network.
 """
 
+from typing import TYPE_CHECKING
+
 from pydantic import Field
-from torch import Tensor, nn
-from torch.nn.functional import pad
 
 from fedbench.models.base import Model, Task
 from fedbench.models.requirements import series_shape
 
-KERNELS = (8, 5, 3)
-"""Lengths of the convolutions' kernels."""
-
-FACTORS = (1, 2, 1)
-"""Channels of each convolution, in units of the width."""
+if TYPE_CHECKING:
+    from torch import nn
 
 
 class Conv1d(Model):
@@ -31,35 +28,8 @@ class Conv1d(Model):
     name: str = "conv1d"
     width: int = Field(128, gt=0)
 
-    def build(self, task: Task) -> nn.Module:
+    def build(self, task: Task) -> "nn.Module":
+        from fedbench.models.networks.conv1d import SeriesNetwork
+
         channels, _ = series_shape(task, self.name, smallest=2)
         return SeriesNetwork(channels, self.width, task.classes)
-
-
-class SeriesNetwork(nn.Module):
-    """Three blocks of (convolution, BatchNorm, ReLU) that keep the length, mean over it, linear.
-
-    Args:
-        channels: C of the series.
-        width: channels of the first convolution.
-        outputs: number of outputs.
-    """
-
-    def __init__(self, channels: int, width: int, outputs: int) -> None:
-        super().__init__()
-        sizes = [channels, *(factor * width for factor in FACTORS)]
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(sizes[i], sizes[i + 1], kernel, bias=False) for i, kernel in enumerate(KERNELS)
-        )
-        self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes[1:])
-        self.relu = nn.ReLU()
-        self.output = nn.Linear(sizes[-1], outputs)
-
-    def forward(self, series: Tensor) -> Tensor:
-        """float32 [N, C, L] or [N, L] -> outputs float32 [N, K]."""
-        maps = series.unsqueeze(1) if series.dim() == 2 else series
-        for kernel, convolution, norm in zip(KERNELS, self.convolutions, self.norms, strict=True):
-            maps = pad(maps, ((kernel - 1) // 2, kernel // 2))  # zeros, so that the length stays
-            maps = self.relu(norm(convolution(maps)))
-        outputs: Tensor = self.output(maps.mean(dim=2))
-        return outputs

@@ -10,8 +10,8 @@ from plain_networks import FORMATS
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from fedbench.models.resnet import ResNet
-from fedbench.models.transformer import TransformerClassifier
+from fedbench.models.networks.resnet import ResNet
+from fedbench.models.networks.transformer import TransformerClassifier
 
 
 def resnet8() -> nn.Module:

@@ -11,8 +11,9 @@ from fedbench.errors import ModelError
 from fedbench.models.base import Model, Task
 from fedbench.models.cnn import Cnn, CnnBatchNorm
 from fedbench.models.groups import build_module, derive_layer_groups, feature_layer, parameter_layout
+from fedbench.models.networks.resnet20 import PaddedBlock, PreactBottleneck
 from fedbench.models.resnet import ResNet8, ResNet18
-from fedbench.models.resnet20 import PaddedBlock, PreactBottleneck, ResNet20, ResNet20Preact
+from fedbench.models.resnet20 import ResNet20, ResNet20Preact
 from fedbench.models.vgg import Vgg16
 
 CIFAR = Task("image", (32, 32, 3), 10)

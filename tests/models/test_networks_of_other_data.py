@@ -17,7 +17,8 @@ from fedbench.models.conv1d import Conv1d
 from fedbench.models.groups import build_module, derive_layer_groups, parameter_layout
 from fedbench.models.lstm import Lstm
 from fedbench.models.mlp import Mlp
-from fedbench.models.transformer import EncoderLayer, TextTransformer
+from fedbench.models.networks.transformer import EncoderLayer
+from fedbench.models.transformer import TextTransformer
 from fedbench.models.unet import UNet
 
 TABLE = Task("array", (9,), 2, target="regression")

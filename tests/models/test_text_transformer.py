@@ -10,7 +10,8 @@ from fedbench.components.base import Component
 from fedbench.errors import ConfigError, ModelError
 from fedbench.models.base import Task
 from fedbench.models.groups import build_module, derive_layer_groups, feature_layer, parameter_layout
-from fedbench.models.transformer import EncoderLayer, SelfAttention, TextTransformer, sinusoids
+from fedbench.models.networks.transformer import EncoderLayer, SelfAttention, sinusoids
+from fedbench.models.transformer import TextTransformer
 
 SMALL = Task("text", (7,), 4, vocabulary_size=30, padding_index=0)
 
