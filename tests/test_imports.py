@@ -42,6 +42,20 @@ def test_server_actors_load_no_pytorch() -> None:
     assert loaded_by(f"import fedbench.engine.on_ray.server_actors; {built}") == set()
 
 
+def test_a_configuration_loads_no_pytorch_whatever_it_names() -> None:
+    """So that Ray starts at once, and PyTorch is imported beside it."""
+    looked_up = """
+from fedbench.components.catalogue import BUILTIN, component_class
+from fedbench.config.experiment import ExperimentConfig
+
+ExperimentConfig.load("quickstart")
+for kind, names in BUILTIN.items():
+    for name in names:
+        component_class(kind, name)
+"""
+    assert loaded_by(looked_up) == set()
+
+
 @pytest.mark.slow
 def test_that_heavy_packages_would_be_seen() -> None:
     assert loaded_by("import fedbench.models.flat") == {"torch"}

@@ -11,6 +11,13 @@ process of its own talks, and without it in turns, five each. Of each kind the t
     MLflow    rounds 2 to 5 / 6 to 12    command to end of round 1    last round to prompt    seconds of a core
     on        1.00  1.02  1.18           6.7  6.8  8.5 s              1.5  1.6  1.6 s         21.1  21.2  21.7
     off       0.97  1.01  1.11           6.4  6.6  7.6 s              1.2  1.5  1.5 s         19.0  19.1  19.7
+
+On two slower cores that nobody else used, where importing Ray and `ray.init` take 5.0 s (4.3 to 6.1), the first
+benchmark's commands, min median max of three:
+
+    PyTorch is imported           to "starting ..."        command to end of round 1    last round to prompt
+    to read the configuration     3.42  3.49  3.64 s        9.42   9.84  10.20 s        1.76  1.99  2.15 s
+    beside the start of Ray       0.92  1.13  1.18 s        8.60   8.66   9.64 s        1.67  2.02  2.28 s
 """
 
 import os
