@@ -52,8 +52,16 @@ def is_free(port: int, host: str = "") -> bool:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on."""
-    return next(port for port in iter(lambda: random.choice(PORTS), None) if is_free(port))
+    """A TCP port that nobody listens on, and that this process has not been given lately: its user may not listen yet."""
+    if len(_given) > len(PORTS) // 2:
+        _given.clear()
+    port = next(port for port in iter(lambda: random.choice(PORTS), None) if port not in _given and is_free(port))
+    _given.add(port)
+    return port
+
+
+_given: set[int] = set()
+"""Ports that `free_port` has given."""
 
 
 def reachable(host: str, port: int) -> bool:

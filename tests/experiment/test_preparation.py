@@ -22,7 +22,7 @@ def test_ray_starts_beside_fedbenchs_own_parts_and_after_those_of_others(
         ray_starts.set()
         raise KeyboardInterrupt
 
-    def slow_build(config: object) -> float:
+    def slow_build(config: object, *events: threading.Event) -> float:
         ray_starts.wait(0.3 if waits else 60)  # where nothing is waited for, however long importing Ray takes
         return 0.0
 
