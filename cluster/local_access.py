@@ -52,7 +52,7 @@ def is_free(port: int, host: str = "") -> bool:
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens on, and that this process has not been given lately: its user may not listen yet."""
+    """A TCP port that nobody listens on, and that this process was not given lately, whose user may not listen yet."""
     if len(_given) > len(PORTS) // 2:
         _given.clear()
     port = next(port for port in iter(lambda: random.choice(PORTS), None) if port not in _given and is_free(port))
