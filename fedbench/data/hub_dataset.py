@@ -101,7 +101,7 @@ class HubDataset(ColumnDataset):
         )
 
     def _description(self, folder: Path | None, split: Any) -> str:
-        """Where the rows come from, in words: of a data set of the Hub with its part and its commit."""
+        """The source of the rows, in words; a data set of the Hub is named with its part and its commit."""
         if folder is not None:
             return f"the folder {folder.resolve().name}{f' ({self.subset})' if self.subset else ''}"
         part = split.info.config_name

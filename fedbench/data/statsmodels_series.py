@@ -149,7 +149,7 @@ class StatsmodelsSeries(Dataset):
         if file is None:
             raise DataError(
                 f"{self.name}: the installed statsmodels has no file {'/'.join(self.file)}; install another version:"
-                f" pip install 'fedbench-ray[{EXTRA}]'"
+                " pip install 'statsmodels>=0.14'"
             )
         return file
 

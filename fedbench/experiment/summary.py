@@ -113,7 +113,7 @@ def _lists_at_the_end(rounds: pa.Table) -> dict[str, Any]:
 
 
 def _directions(problem: Problem) -> dict[str, dict[str, str]]:
-    """Which values of one's own metrics are better, where these say so."""
+    """The direction, larger or smaller, in which each of one's own metrics is better, where the metric states it."""
     task = problem.spec.task
     directions = own_directions(problem.config.evaluation.metrics, task.classes, task.target)
     return {DIRECTIONS: directions} if directions else {}

@@ -103,7 +103,7 @@ BEST_MEANING = "test {} of the best round so far: best on validation, or on test
 
 FRACTIONS = ("accuracy", "mean_iou")
 BIGGER_IS_BETTER = ("accuracy", "mean_iou", "r2")
-"""Of the metrics that tasks have, those in 0..1, and those of which more is better."""
+"""The metrics of tasks whose larger values are better; those in 0..1 are `FRACTIONS`."""
 
 WORST_CLASS = "worst_class_recall"
 WORST_MEANING = "recall of the worst class that has rows"

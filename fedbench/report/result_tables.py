@@ -180,7 +180,7 @@ def comparisons(methods: Sequence[Method], baseline: Method) -> Comparisons:
 
 
 def _direction(headline: ShownHeadline) -> str:
-    """Which differences speak for a method, one sentence; "" where it is as readers expect."""
+    """A sentence that says which sign of a difference speaks for a method; "" where larger is better, as usual."""
     if headline.headline.higher_is_better:
         return ""
     return f"Lower {headline.words} is better: a difference below zero speaks for the method. "

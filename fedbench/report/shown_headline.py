@@ -123,7 +123,7 @@ def tenth_worse(shown: ShownHeadline, value: float) -> float:
 
 
 def origin(shown: ShownHeadline) -> str:
-    """Where a target that nobody gave comes from, one sentence."""
+    """A sentence that says how a target was chosen that the user did not give."""
     if shown.headline.higher_is_better:
         return f"The target is 90 % of the worst method's best {shown.words}."
     return f"The target is 1.1 times the worst method's best {shown.words}."

@@ -72,7 +72,7 @@ class Cell:
 
     @property
     def p_value(self) -> float | None:
-        """Of the test that the published figure is the true mean; None where there is none or too few seeds."""
+        """The p-value of the test that the published figure is the true mean; None without it or with too few seeds."""
         return None if self.measured is None or self.published is None else self.measured.p_value(self.published)
 
 
