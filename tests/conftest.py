@@ -6,6 +6,7 @@ import os
 import re
 import secrets
 import signal
+import sys
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
 from functools import cache
@@ -29,6 +30,10 @@ MOST_SLOW = 12
 
 POOLS: list[WarmPools] = []
 """The warm actors of this process, once a test has asked for them."""
+
+# What one of the tests' many processes has compiled is there for the others.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 
 # For tests in this process and for what they start. For small tensors several threads mostly wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -186,6 +191,14 @@ def flops_counted_once() -> Iterator[None]:
         patch.setattr(StepFlops, "_count", remembered)
         for name in ("derive_layer_groups", "forward_macs"):
             patch.setattr(initial_model, name, at_first(getattr(initial_model, name)))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_waiting_for_disks() -> Iterator[None]:
+    """Nothing that a test writes has to outlive a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda file: None)
         yield
 
 

@@ -13,6 +13,7 @@ import site
 import sys
 import sysconfig
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from importlib.machinery import ModuleSpec, PathFinder
 from importlib.metadata import packages_distributions, version
 from importlib.util import resolve_name
@@ -76,7 +77,7 @@ def own_sources(module: str) -> dict[str, Path]:
         file = _own_file(name)
         if file is not None:
             sources[name] = file
-            waiting += _imports(name, file)
+            waiting += _imports(name, file.stem == "__init__", file.read_bytes())
     return dict(sorted(sources.items()))
 
 
@@ -147,13 +148,14 @@ def _is_in_a_library(file: Path) -> bool:
     return any(file.is_relative_to(folder) for folder in (*folders, site.getusersitepackages()))
 
 
-def _imports(module: str, file: Path) -> list[str]:
-    """The modules that a source file may import, with the packages that they are in; its own names among others."""
+@lru_cache(maxsize=256)
+def _imports(module: str, is_package: bool, source: bytes) -> tuple[str, ...]:
+    """The modules that a source may import, with the packages that they are in; its own names among others."""
     try:
-        tree = ast.parse(file.read_bytes())
+        tree = ast.parse(source)
     except (SyntaxError, ValueError):  # no Python source: a compiled module, or one whose import will fail
-        return []
-    package = module if file.stem == "__init__" else module.rpartition(".")[0]
+        return ()
+    package = module if is_package else module.rpartition(".")[0]
     names: list[str] = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
@@ -164,7 +166,7 @@ def _imports(module: str, file: Path) -> list[str]:
             except ImportError:
                 continue
             names += [base, *(f"{base}.{alias.name}" for alias in node.names if alias.name != "*")]
-    return [name for imported in names for name in _with_parents(imported)]
+    return tuple(name for imported in names for name in _with_parents(imported))
 
 
 def _with_parents(module: str) -> list[str]:

@@ -26,7 +26,7 @@ def test_the_final_model_scores_as_the_run_recorded(tiny_run: Path) -> None:
     assert model.layout.group_names == ("conv1", "conv2", "conv3", "fc")
 
 
-def test_a_checkpoint_is_the_model_of_a_run_that_ended_there(tiny_run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_is_the_model_of_a_run_that_ended_there(tiny_run: Path, tmp_path: Path, no_figures: None) -> None:
     shorter = tmp_path / "shorter"
     recorded = open_model(tiny_run).experiment.config
     run(recorded.model_copy(update={"rounds": 2, "output": recorded.output.model_copy(update={"directory": shorter})}))
@@ -64,7 +64,7 @@ def test_what_is_damaged_changed_or_no_run_is_refused_in_one_line(tiny_run: Path
         open_models([str(tiny_run), f"{tiny_run}/../tiny"])
 
 
-def test_a_run_without_a_final_model_says_so(tmp_path: Path, flops_counted_once: None) -> None:
+def test_a_run_without_a_final_model_says_so(tmp_path: Path, flops_counted_once: None, no_figures: None) -> None:
     failed = tmp_path / "failed"
     with pytest.raises(Exception, match=r"not finite|finite"):
         run(config("rounds=2", "data.clients=3", "runtime.executor=inline", "schedule=full", "local.optimizer.lr=1e6",

@@ -32,7 +32,9 @@ def test_a_result_loads_into_a_plain_module_and_scores_as_recorded(run_folder: P
     assert right / len(data.test) == result.summary["final_accuracy"] > 0.9
 
 
-def test_nested_values_run_as_the_preset_and_the_overrides_that_say_the_same(run_folder: Path) -> None:
+def test_nested_values_run_as_the_preset_and_the_overrides_that_say_the_same(
+    run_folder: Path, no_figures: None
+) -> None:
     values = {
         "name": "own",
         "rounds": 2,

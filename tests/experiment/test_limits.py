@@ -14,7 +14,7 @@ from fedbench.experiment.run import run
 from fedbench.experiment.setup import build_problem
 from fedbench.experiment.work import check_work, estimated_tflop
 
-pytestmark = pytest.mark.usefixtures("flops_counted_once", "run_folder")
+pytestmark = pytest.mark.usefixtures("flops_counted_once", "run_folder", "no_figures")
 
 ENDLESS = {
     "epochs": (config, "local.epochs=2147483648", "local steps in"),

@@ -331,7 +331,7 @@ def test_blocks_before_all_that_trains_keep_nothing() -> None:
 RESIDUAL = ("model=resnet8", "model.width=4", "rounds=1", "schedule=full", "data.clients=2", "runtime.executor=inline")
 
 
-def test_runs_with_checkpointed_blocks_have_the_same_hash_and_the_foreseen_flops() -> None:
+def test_runs_with_checkpointed_blocks_have_the_same_hash_and_the_foreseen_flops(no_figures: None) -> None:
     plain = run(config(*RESIDUAL)).summary
     checkpointed = config(*RESIDUAL, "local.checkpoint_activations=true")
     recomputed = run(checkpointed).summary
@@ -345,7 +345,9 @@ def test_runs_with_checkpointed_blocks_have_the_same_hash_and_the_foreseen_flops
 CONVOLUTIONAL = ("rounds=1", "schedule=full", "data.clients=2", "runtime.executor=inline")
 
 
-def test_runs_with_bfloat16_parameters_send_float32_and_are_refused_where_the_model_cannot() -> None:
+def test_runs_with_bfloat16_parameters_send_float32_and_are_refused_where_the_model_cannot(
+    no_figures: None,
+) -> None:
     overrides = (*CONVOLUTIONAL, "local.precision=bf16-parameters")
     lowered, plain = run(config(*overrides)).summary, run(config(*CONVOLUTIONAL)).summary
     assert lowered["model_sha256"] != plain["model_sha256"]

@@ -100,7 +100,7 @@ def test_a_reader_never_sees_a_torn_table(tmp_path: Path) -> None:
 
     reader = threading.Thread(target=read)
     reader.start()
-    for index in range(60):
+    for index in range(25):
         recorder.round_finished(a_round(index), client_rows(index, 200))
         recorder.flush()
     done.set()
