@@ -163,6 +163,17 @@ class Dataset(Component):
             ConfigError: an option that would have no effect, such as `test_fraction` for data with a test split.
         """
 
+    def for_task(self, task: TaskName | None) -> Self:
+        """The data set as a run with a task loads it.
+
+        Rows are held out for testing by what the task makes of their labels: of a regression, whole numbers are no
+        classes each of which keeps a row for training.
+
+        Args:
+            task: `task` of the configuration; None: the data's own.
+        """
+        return self
+
     def check(self, root: Path | None) -> None:
         """Check that the data are there, as far as that is told without reading them; called before anything starts.
 

@@ -10,11 +10,11 @@ from typing import Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from fedbench.data.base import Dataset, FederatedData, IntArray, Split
 from fedbench.data.cache import Entry, cached
-from fedbench.data.column_rows import ColumnRows, Tables, TextOptions, read_rows
+from fedbench.data.column_rows import ColumnRows, Tables, TextOptions, read_rows, with_rows
 from fedbench.data.columns import ChosenColumns, Content, choose_columns
 from fedbench.data.decode import DECODER_VERSION, ImageKind
 from fedbench.data.holdout import DEFAULT_TEST_FRACTION, hold_out, refuse_test_fraction, require_rows
@@ -24,8 +24,9 @@ from fedbench.data.overlap import count_shared
 from fedbench.data.text import TOKENIZER_VERSION
 from fedbench.data.tokenizer import FolderTokenizer
 from fedbench.errors import ConfigError, DataError
+from fedbench.tasks.kinds import TaskName
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Part of the cache key: raise it when the same tables would give other arrays."""
 
 SPLITS = ("train", "test", "validation")
@@ -80,6 +81,8 @@ class ColumnDataset(Dataset):
     tokenizer: str | None = None
     channels: Literal["auto", 1, 3] = "auto"
 
+    _task: TaskName | None = PrivateAttr(default=None)
+
     @model_validator(mode="after")
     def _one_way_to_cut(self) -> Self:
         if self.inputs == ():
@@ -110,7 +113,7 @@ class ColumnDataset(Dataset):
             DataError: as `choose_columns`.
             ConfigError: an option that has no effect on such columns.
         """
-        columns = choose_columns(tables["train"][0], self.inputs, self.label, self.owner)
+        columns = choose_columns(with_rows(tables["train"], "train")[0], self.inputs, self.label, self.owner)
         only: dict[str, Content] = {
             "tokens": "text",
             "max_tokens": "text",
@@ -130,6 +133,12 @@ class ColumnDataset(Dataset):
     def arranged(self, rows: ColumnRows) -> ColumnRows:
         """The rows as they are kept, where a data set keeps them otherwise than they stand in its columns."""
         return rows
+
+    def for_task(self, task: TaskName | None) -> Self:
+        """See `Dataset.for_task`."""
+        dataset = self.model_copy()
+        dataset._task = task
+        return dataset
 
     def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
         """See `Dataset.load`."""
@@ -154,7 +163,15 @@ class ColumnDataset(Dataset):
 
         entry = cached(self.name.partition(":")[0], source.files, parameters, build)
         described = f"{source.description} ({entry.facts['columns']})"
-        data = assembled(self.name, entry, described, test_fraction=test_fraction, seed=seed, remarks=source.remarks)
+        data = assembled(
+            self.name,
+            entry,
+            described,
+            test_fraction=test_fraction,
+            seed=seed,
+            task=self._task,
+            remarks=source.remarks,
+        )
         return data if tokenizer is None else replace(data, tokenizer=tokenizer.digest)
 
 
@@ -212,7 +229,14 @@ def facts_of(rows: ColumnRows) -> dict[str, Any]:
 
 
 def assembled(
-    name: str, entry: Entry, source: str, *, test_fraction: float | None, seed: int, remarks: tuple[str, ...] = ()
+    name: str,
+    entry: Entry,
+    source: str,
+    *,
+    test_fraction: float | None,
+    seed: int,
+    task: TaskName | None = None,
+    remarks: tuple[str, ...] = (),
 ) -> FederatedData:
     """The data of a cache entry; where it has no test split, one is held out.
 
@@ -222,6 +246,7 @@ def assembled(
         name: of the data set, as configured.
         entry: arrays as `read_rows` gives them, and facts as `facts_of`.
         source: for the data's description.
+        task: what the labels will be used for, where that is another task than theirs.
         remarks: as in `FederatedData`.
     """
     facts = entry.facts
@@ -231,7 +256,7 @@ def assembled(
     held_out = test is None
     if test is None:
         require_rows(len(train), name)
-        groups, of_what = _groups(train, facts["task"])
+        groups, of_what = _groups(train, task or facts["task"])
         kept, held = hold_out(groups, test_fraction, seed)
         train, test = _select(train, kept), _select(train, held)
         fraction = DEFAULT_TEST_FRACTION if test_fraction is None else test_fraction

@@ -1,6 +1,7 @@
 """A data set's splits, read from the columns of tables: inputs, labels, owners, and what was found of them."""
 
 import itertools
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -24,6 +25,10 @@ from fedbench.tasks.kinds import TaskName
 
 Tables = Mapping[str, Sequence[ColumnTable]]
 """{split: its tables in order}; "train" comes first."""
+
+_FILE_NAME = re.compile(
+    r"\S.*\.(jpe?g|png|bmp|gif|tiff?|webp|ppm|pgm|npy|npz|wav|mp3|flac|ogg|mp4|avi|pdf)", re.IGNORECASE
+)
 
 Arrays = dict[str, npt.NDArray[Any]]
 
@@ -69,13 +74,9 @@ def read_rows(tables: Tables, columns: ChosenColumns, images: ImageKind, texts: 
     Raises:
         DataError: names the file and the row that is wrong.
     """
-    for split, parts in tables.items():
+    tables = {split: with_rows(parts, split) for split, parts in tables.items()}
+    for parts in tables.values():
         _check_alike(tables["train"][0], parts, columns)
-        if not sum(table.rows for table in parts):
-            raise DataError(
-                f"{parts[0].place}: no rows in the {split} split, expected at least one; get the file again"
-            )
-    tables = {split: [table for table in parts if table.rows] for split, parts in tables.items()}
     rows = ColumnRows({})
     if columns.content == "image":
         _read_images(rows, tables, columns.inputs[0], images)
@@ -93,6 +94,18 @@ def read_rows(tables: Tables, columns: ChosenColumns, images: ImageKind, texts: 
     return rows
 
 
+def with_rows(tables: Sequence[ColumnTable], split: str) -> list[ColumnTable]:
+    """The tables of a split that have rows; the others have no values that tell types.
+
+    Raises:
+        DataError: none of them has any.
+    """
+    filled = [table for table in tables if table.rows]
+    if not filled:
+        raise DataError(f"{tables[0].place}: no rows in the {split} split, expected at least one; get the file again")
+    return filled
+
+
 def _check_alike(first: ColumnTable, tables: Sequence[ColumnTable], columns: ChosenColumns) -> None:
     """Check that every table has the columns that are read, with content of the kind that the first one has."""
     names = (*columns.inputs, *columns.labels, *((columns.owner,) if columns.owner else ()))
@@ -101,7 +114,8 @@ def _check_alike(first: ColumnTable, tables: Sequence[ColumnTable], columns: Cho
             table.column((name,), "needed", "as in the other files")
             content, expected = content_of(table, name), content_of(first, name)
             # Whole numbers can stand where floating-point ones are expected; as labels not the other way round.
-            alike = {content, expected} <= {*NUMBERS} and (name in columns.inputs or expected == "float")
+            numbers = {content, expected} <= {*NUMBERS} or {content, expected} <= {"integers", "floats"}
+            alike = numbers and (name in columns.inputs or expected in ("float", "floats"))
             if content != expected and not alike:
                 raise DataError(
                     f"{table.place}: column {name!r} is {table.kind(name)} ({content}), in {first.place}"
@@ -128,6 +142,7 @@ def _read_images(rows: ColumnRows, tables: Tables, column: str, kind: ImageKind)
 
 def _read_texts(rows: ColumnRows, tables: Tables, column: str, options: TextOptions, *, sequences: bool) -> None:
     """Texts as token ids; as `sequences` cut into pieces, with the tokens that follow as labels."""
+    _refuse_file_names(tables["train"], column)
     if options.tokenizer is not None:
         _read_texts_by(options.tokenizer, rows, tables, column, options.max_tokens, sequences=sequences)
         return
@@ -149,6 +164,21 @@ def _read_texts(rows: ColumnRows, tables: Tables, column: str, options: TextOpti
         rows.origins[split] = origins
     if sequences:
         rows.task, rows.class_names = "next_token", token_texts(vocabulary)
+
+
+def _refuse_file_names(tables: Sequence[ColumnTable], column: str) -> None:
+    """Refuse texts all of which are the names of files: the words of a name are not what is in the file.
+
+    Raises:
+        DataError: names the first of them.
+    """
+    texts = (text for table in tables for text in table.texts(column))
+    first = next(texts)
+    if all(_FILE_NAME.fullmatch(text) for text in itertools.chain([first], texts)):
+        raise DataError(
+            f"{tables[0].where(0)}: column {column!r} has names of files ({first}) in place of their content; write the"
+            " content into the column of a Parquet file, or place images in folders by class (data.dataset=images)"
+        )
 
 
 def _read_texts_by(

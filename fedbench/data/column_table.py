@@ -149,7 +149,15 @@ class ColumnTable(ABC):
         return tuple(str(name) for name in names) if isinstance(names, list) else None
 
     def kind(self, column: str) -> pa.DataType:
-        """The type of a column's values; of a column of categories (a dictionary in Arrow) that of the categories."""
+        """The type of a column's values; of a column of categories (a dictionary in Arrow) that of the categories.
+
+        Raises:
+            DataError: the table has several columns of this name.
+        """
+        if (count := self.columns.count(column)) > 1:
+            raise DataError(
+                f"{self.place}: {count} columns are named {column!r}; keep one of them, or rename the others"
+            )
         kind = self.schema.field(column).type
         if isinstance(kind, pa.BaseExtensionType):
             kind = kind.storage_type

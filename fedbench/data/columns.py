@@ -29,7 +29,10 @@ OWNER_NAMES = ("client", "client_id", "owner", "owner_id", "user", "user_id", "w
 """Names that a column of natural clients is known by."""
 
 INDEX_COLUMN = "__index_level_"
-"""The beginning of the names under which pandas writes row labels; they are no data."""
+"""The beginning of the names under which pandas writes row labels to Parquet; they are no data."""
+
+UNNAMED_COLUMN = "Unnamed: "
+"""The beginning of the names that pandas gives to columns of a CSV file without a name: its row labels, as a rule."""
 
 SHOWN = 8
 """Columns that a line names at most."""
@@ -68,7 +71,9 @@ class ChosenColumns:
 
 def listed(names: Sequence[str]) -> str:
     """Names with commas; of many the first ones, and how many there are."""
-    return ", ".join(names[:SHOWN]) + (f", ... ({len(names)} columns)" if len(names) > SHOWN else "")
+    return ", ".join(name if name.strip() else "a column without a name" for name in names[:SHOWN]) + (
+        f", ... ({len(names)} columns)" if len(names) > SHOWN else ""
+    )
 
 
 def content_of(table: ColumnTable, column: str) -> Content:
@@ -122,14 +127,15 @@ def choose_columns(
     Raises:
         DataError: a column is not there, or its content cannot be used for this, or it is not clear which is meant.
     """
-    there = [name for name in table.columns if not name.startswith(INDEX_COLUMN)]
     configured = {
         "inputs": (inputs,) if isinstance(inputs, str) else tuple(inputs or ()),
         "label": (label,) if isinstance(label, str) else tuple(label or ()),
         "owner": (owner,) if owner is not None else (),
     }
-    _check_configured(table, there, configured)
     taken = [name for names in configured.values() for name in names]
+    unnamed = [name for name in table.columns if is_unnamed(name) and name not in taken]
+    there = [name for name in table.columns if not name.startswith(INDEX_COLUMN) and name not in unnamed]
+    _check_configured(table, there, configured)
     free = [name for name in there if name not in taken]
     owned = configured["owner"] or tuple(name for name in free if name.lower() in OWNER_NAMES)[:1]
     free = [name for name in free if name not in owned]
@@ -146,7 +152,12 @@ def choose_columns(
             f" data.dataset.label=COLUMN{remedy}"
         )
     is_stacked = several or content in NUMBERS
-    return ChosenColumns(chosen, is_stacked, content, labels, owned[0] if owned else None, tuple(rest))
+    return ChosenColumns(chosen, is_stacked, content, labels, owned[0] if owned else None, (*rest, *unnamed))
+
+
+def is_unnamed(column: str) -> bool:
+    """Whether a column has no name, or one that pandas gives to such a column: it is read only where it is named."""
+    return not column.strip() or column.startswith(UNNAMED_COLUMN)
 
 
 def _check_configured(table: ColumnTable, there: list[str], configured: Mapping[str, tuple[str, ...]]) -> None:

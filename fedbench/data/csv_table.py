@@ -12,6 +12,16 @@ import pyarrow.csv as pa_csv
 from fedbench.data.column_table import BATCH_ROWS, ColumnTable, is_text
 from fedbench.errors import DataError
 
+OTHER_KINDS = (
+    (b"\xff\xfe", "UTF-16", "write it again"),
+    (b"\xfe\xff", "UTF-16", "write it again"),
+    (b"\x1f\x8b", "compressed with gzip", "unpack it"),
+    (b"BZh", "compressed with bzip2", "unpack it"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", "unpack it"),
+    (b"PK\x03\x04", "a ZIP archive or a workbook", "unpack it, or save it as CSV"),
+)
+"""How files begin that are often named .csv without being text: (first bytes, what it is, what to do)."""
+
 
 class CsvTable(ColumnTable):
     """One CSV file with the names of its columns in the first line; types are found from all of its values.
@@ -56,6 +66,7 @@ class CsvTable(ColumnTable):
             first += batch.num_rows
 
     def _read(self) -> pa.Table:
+        require_utf8(self.path)
         wrong: list[pa_csv.InvalidRow] = []
 
         def note(row: pa_csv.InvalidRow) -> str:
@@ -112,7 +123,7 @@ class CsvTable(ColumnTable):
         Raises:
             DataError: names the first line whose value is no number.
         """
-        if not is_text(self.kind(column)) or self.columns.count(column) > 1 or column in self._strings:
+        if self.columns.count(column) > 1 or not is_text(self.kind(column)) or column in self._strings:
             return
         numeric = np.array([_is_number(text) for text in self.texts(column)], dtype=bool)
         if numeric.mean() > 0.5 and not numeric.all():
@@ -122,6 +133,31 @@ class CsvTable(ColumnTable):
                 f"{self.where(row)}: column {column!r} is {value!r}, other values of it are numbers; correct it or drop"
                 " the line"
             )
+
+
+def require_utf8(path: Path) -> None:
+    """Check that a file is text in UTF-8.
+
+    Raises:
+        DataError: it is compressed, a workbook, or in another encoding; names the line where that is known.
+    """
+    try:
+        with path.open("rb") as stream:
+            start = stream.read(4)
+            stream.seek(0)
+            for beginning, kind, remedy in OTHER_KINDS:
+                if start.startswith(beginning):
+                    raise DataError(f"{path}: {kind}, expected text in UTF-8; {remedy}")
+            for number, line in enumerate(stream, start=1):
+                try:
+                    line.decode()
+                except UnicodeDecodeError as error:
+                    wrong = f"0x{line[error.start]:02x}"
+                    raise DataError(
+                        f"{path}, line {number}: not UTF-8 (byte {wrong}); write the file again as UTF-8"
+                    ) from None
+    except OSError as error:
+        raise DataError(f"{path}: not a readable file ({error.strerror}); get it again") from error
 
 
 def _is_number(text: str) -> bool:

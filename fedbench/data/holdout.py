@@ -107,7 +107,7 @@ def hold_out(
         raise ConfigError(
             f"{key}={share}: holds out none of the {len(groups)} rows, since each is the only one of its class or owner"
             " and stays for training; bring a split of its own (test-*, validation-*), or name another column as"
-            " data.dataset.label or data.dataset.owner"
+            " data.dataset.label or data.dataset.owner; whole numbers are targets with task=regression"
         )
     if not held.any():
         raise ConfigError(f"{key}={share}: holds out none of the {len(groups)} rows; raise it")

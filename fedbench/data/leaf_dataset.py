@@ -14,6 +14,9 @@ from fedbench.data.parquet_files import SplitFiles, find_splits, refuse_copies, 
 from fedbench.data.root import missing, require_root
 from fedbench.errors import ConfigError, DataError
 
+MOST_INDICES = 10_000
+"""Whole numbers below it are indices of classes, of which the samples need not have each; larger ones are values."""
+
 ALL_DATA = "all_data"
 """LEAF's folder of the samples before they are divided into splits."""
 
@@ -105,10 +108,10 @@ class LeafDataset(ColumnDataset):
 
 
 def _class_names(tables: Sequence[LeafTable]) -> tuple[str, ...] | None:
-    """The classes of all files: texts in sorted order, or the whole numbers from 0 on; None where y is neither."""
+    """The classes of all files: texts in sorted order, or the indices from 0 on; None where y is neither."""
     labels = set().union(*(table.labels for table in tables))
     if labels and all(isinstance(label, str) for label in labels):
         return tuple(sorted(labels))
-    if labels and all(type(label) is int and label >= 0 for label in labels):
+    if labels and all(type(label) is int and 0 <= label < MOST_INDICES for label in labels):
         return tuple(map(str, range(max(labels) + 1)))
     return None

@@ -1,6 +1,7 @@
 """One JSON file of the benchmark LEAF: the samples of some users, as a table of inputs, labels and users."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -53,8 +54,9 @@ class LeafTable(ColumnTable):
 
     @cached_property
     def labels(self) -> set[Any]:
-        """The labels that occur; none where they are lists."""
-        if is_list(self.kind("y")):
+        """The labels that occur; none where they are lists or mappings."""
+        kind = self.kind("y")
+        if is_list(kind) or pa.types.is_struct(kind):
             return set()
         return set(self._table.column("y").to_pylist())
 
@@ -62,8 +64,11 @@ class LeafTable(ColumnTable):
         content = self._content()
         x: list[Any] = []
         y: list[Any] = []
+        self._refuse_other_users(content)
         for user, count in zip(content["users"], content["num_samples"], strict=True):
             samples = content["user_data"].get(str(user))
+            if samples is None and count == 0:
+                continue
             if not isinstance(samples, Mapping) or not all(isinstance(samples.get(key), list) for key in "xy"):
                 raise DataError(f"{self.path}: user_data has no lists x and y of user {user!r}; {ADVICE}")
             if not len(samples["x"]) == len(samples["y"]) == count:
@@ -73,7 +78,7 @@ class LeafTable(ColumnTable):
                 )
             x.extend(samples["x"])
             y.extend(samples["y"])
-            self._samples.extend((str(user), sample) for sample in range(count))
+            self._samples.extend((str(user), sample) for sample in range(len(samples["y"])))
         if field is not None:
             x = [self._text(value, row, field) for row, value in enumerate(x)]
         elif x and isinstance(x[0], list) and x[0] and isinstance(x[0][0], str):
@@ -82,12 +87,15 @@ class LeafTable(ColumnTable):
                 " data.dataset.field=INDEX (4 of Sent140)"
             )
         users = [user for user, _ in self._samples]
-        return pa.table({"x": self._column("x", x), "y": self._column("y", y), "user": pa.array(users, pa.string())})
+        columns = {name: self._column(name, values) for name, values in (("x", x), ("y", y), ("user", users))}
+        if not users:
+            columns["user"] = columns["user"].cast(pa.string())
+        return pa.table(columns)
 
     def _content(self) -> Mapping[str, Any]:
         try:
             content = json.loads(self.path.read_bytes())
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise DataError(f"{self.path}: not a readable JSON file ({str(error)[:120]}); get it again") from error
         kinds: dict[str, type] = {"users": list, "num_samples": list, "user_data": dict}
         for key, kind in kinds.items():
@@ -98,6 +106,23 @@ class LeafTable(ColumnTable):
                 f"{self.path}: {len(content['users'])} users and {len(content['num_samples'])} num_samples; {ADVICE}"
             )
         return dict(content)
+
+    def _refuse_other_users(self, content: Mapping[str, Any]) -> None:
+        """Refuse users that are named twice, whose samples would count twice, and samples of users that are not named.
+
+        Raises:
+            DataError: names the first such user.
+        """
+        counts = Counter(str(user) for user in content["users"])
+        for user, count in counts.items():
+            if count > 1:
+                raise DataError(f"{self.path}: user {user!r} stands {count} times in users; name each user once")
+        unnamed = [user for user in content["user_data"] if user not in counts]
+        if unnamed:
+            raise DataError(
+                f"{self.path}: user_data has {len(unnamed)} user(s) that users does not name ({unnamed[0]!r}); add them"
+                " to users and num_samples, or drop their samples"
+            )
 
     def _text(self, value: Any, row: int, field: int) -> str:
         if not isinstance(value, list) or not -len(value) <= field < len(value) or not isinstance(value[field], str):
@@ -110,6 +135,10 @@ class LeafTable(ColumnTable):
         """Values of one type as a column."""
         try:
             return pa.array(values)
+        except UnicodeEncodeError as error:
+            raise DataError(
+                f"{self.path}: {name} has half a character ({error.object!r:.60}); write whole ones"
+            ) from error
         except (pa.ArrowException, OverflowError) as error:
             reason = " ".join(str(error).split())[:160]
             raise DataError(f"{self.path}: {name} is not of one type in all samples ({reason}); {ADVICE}") from error

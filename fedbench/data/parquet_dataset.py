@@ -31,7 +31,8 @@ class ParquetDataset(ColumnDataset):
     def check(self, root: Path | None) -> None:
         """See `Dataset.check`."""
         source = self.locate(root, test_fraction=None)
-        self.choose({"train": [ParquetTable(source.files[0])]})
+        if (first := ParquetTable(source.files[0])).rows:
+            self.choose({"train": [first]})
 
     def locate(self, root: Path | None, *, test_fraction: float | None) -> TableSource:
         """See `ColumnDataset.locate`."""

@@ -175,8 +175,8 @@ def _check_complete(split: str, paths: Sequence[Path], place: Path) -> None:
         if missing or len(shards) > total:
             wrong = f"number {missing[0]} is missing" if missing else "some have a number beyond that"
             raise DataError(
-                f"{place}: {len(shards)} Parquet file(s) of the {split} split, expected {total} by their names (-of-),"
-                f" numbered from 0: {wrong}; get the missing ones, or move the foreign ones away"
+                f"{place}: {len(shards)} {_kind(paths[0].suffix)} file(s) of the {split} split, expected {total} by"
+                f" their names (-of-), numbered from 0: {wrong}; get the missing ones, or move the foreign ones away"
             )
         return
     whole = [path for path in others if SPLIT_NAMES.get(path.stem.lower()) == split]
@@ -187,8 +187,8 @@ def _check_complete(split: str, paths: Sequence[Path], place: Path) -> None:
     if len(numbers) == len(others) and sorted(numbers) != list(range(len(numbers))):
         missing_number = next(number for number in range(len(numbers) + 1) if number not in numbers)
         raise DataError(
-            f"{place}: the Parquet files of the {split} split are numbered, and number {missing_number} is missing;"
-            " get it, or number the files from 0"
+            f"{place}: the {_kind(paths[0].suffix)} files of the {split} split are numbered, and number"
+            f" {missing_number} is missing; get it, or number the files from 0"
         )
 
 

@@ -102,7 +102,8 @@ def load_data(config: ExperimentConfig) -> FederatedData:
         # Such a data set may draw from PyTorch's global generator, which can be seeded once it is there.
         import torch  # noqa: F401
     with global_generators_seeded(torch_seed(config.seed, "data")):
-        data = section.dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
+        dataset = section.dataset.for_task(config.task)
+        data = dataset.load(section.root, test_fraction=section.test_fraction, seed=config.seed)
     checked = with_task(check_data(section.dataset, data), config.task)
     return with_validation(checked, section.validation_fraction, config.seed)
 

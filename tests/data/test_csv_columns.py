@@ -1,5 +1,6 @@
 """CSV files as data sets: types from all values, wrong rows named by their line."""
 
+import gzip
 from pathlib import Path
 from typing import Any
 
@@ -133,3 +134,42 @@ def test_lines_are_counted_over_values_with_line_breaks_and_empty_lines(tmp_path
     table = CsvTable(tmp_path / "train.csv")
     assert [table.where(row).rpartition(" ")[2] for row in range(table.rows)] == ["2", "5", "6"]
     assert np.array_equal(list(table.texts("b")), ["x", "y", "z"])
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("größe,label\n1,a\n".encode("latin-1"), r"train\.csv, line 1: not UTF-8 \(byte 0xf6\)"),
+        ("x,label\n1,a\n2,ä\n".encode("latin-1"), r"train\.csv, line 3: not UTF-8 \(byte 0xe4\)"),
+        ("x,label\n1,a\n".encode("utf-16"), r"train\.csv: UTF-16, expected text in UTF-8"),
+        (gzip.compress(b"x,label\n1,a\n"), r"train\.csv: compressed with gzip, expected text in UTF-8; unpack it"),
+        (b"x,x,label\n1,2,a\n", r"train\.csv: 2 columns are named 'x'; keep one of them, or rename the others"),
+    ],
+)
+def test_other_encodings_and_columns_of_one_name_are_one_line(content: bytes, line: str, tmp_path: Path) -> None:
+    (tmp_path / "train.csv").write_bytes(content)
+    with pytest.raises(DataError, match=line):
+        load(tmp_path)
+
+
+def test_row_labels_without_a_name_are_no_inputs(tmp_path: Path) -> None:
+    write(tmp_path, ",x,label\n0,0.5,a\n1,1.5,b\n2,2.5,b\n3,3.5,b\n")
+    data = load(tmp_path)
+    assert (data.input_shape, "unused a column without a name" in data.source) == ((1,), True)
+    write(tmp_path, "Unnamed: 0,x,label\n0,0.5,a\n1,1.5,b\n2,2.5,b\n3,3.5,b\n")
+    assert load(tmp_path).input_shape == (1,)
+    assert load(tmp_path, inputs=["Unnamed: 0", "x"]).input_shape == (2,)
+
+
+def test_names_of_files_are_no_texts(tmp_path: Path) -> None:
+    write(tmp_path, "image,label\na b.jpg,x\nc.PNG,y\n")
+    with pytest.raises(DataError, match=r"train\.csv, line 2: column 'image' has names of files \(a b\.jpg\)"):
+        load(tmp_path)
+
+
+def test_whole_numbers_as_targets_are_held_out_as_rows_not_as_classes(tmp_path: Path) -> None:
+    write(tmp_path, "x,label\n" + "".join(f"{row},{1000 * row}\n" for row in range(10)))
+    data = CsvDataset().for_task("regression").load(tmp_path, test_fraction=None, seed=0)
+    assert (len(data.train), len(data.test)) == (8, 2)
+    with pytest.raises(ConfigError, match="whole numbers are targets with task=regression"):
+        load(tmp_path)

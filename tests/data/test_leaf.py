@@ -102,7 +102,16 @@ GOOD: Samples = {"u": ([[0.1, 0.2], [0.3, 0.4]], [0, 1])}
 @pytest.mark.parametrize(
     ("samples", "changes", "line"),
     [
-        (GOOD, {"users": ["v"]}, r"a\.json: user_data has no lists x and y of user 'v'; write it as LEAF does"),
+        (GOOD, {"user_data": {}}, r"a\.json: user_data has no lists x and y of user 'u'; write it as LEAF does"),
+        (GOOD, {"users": ["v"]}, r"a\.json: user_data has 1 user\(s\) that users does not name \('u'\)"),
+        (GOOD, {"users": ["u", "u"], "num_samples": [2, 2]}, r"a\.json: user 'u' stands 2 times in users"),
+        (
+            {"u": (["a.jpg", "b.jpg"], [0, 1])},
+            {},
+            r"a\.json, user u, sample 0: column 'x' has names of files \(a\.jpg\)",
+        ),
+        ({"u": ([0.1, 0.2], [{"next": 1}, {"next": 2}])}, {}, r"a\.json: column 'y' is struct.* can be no label"),
+        ({"u": (["ab", "\ud800"], [0, 1])}, {}, r"a\.json: x has half a character"),
         (GOOD, {"num_samples": [3]}, r"a\.json: user 'u' has 2 x and 2 y, num_samples says 3"),
         (GOOD, {"num_samples": []}, r"a\.json: 1 users and 0 num_samples"),
         (GOOD, {"user_data": None}, r"a\.json: no user_data; write it as LEAF does"),
@@ -120,6 +129,18 @@ def test_a_wrong_file_is_one_line(samples: Samples, changes: dict[str, Any], lin
         return
     with pytest.raises(DataError, match=line):
         load(tmp_path)
+
+
+def test_users_without_samples_are_no_clients_and_large_labels_no_indices(tmp_path: Path) -> None:
+    empty: Samples = {"v": ([], [])}
+    write(tmp_path / "train" / "a.json", empty)
+    write(tmp_path / "train" / "b.json", GOOD, users=["u", "w"], num_samples=[2.0, 0])
+    write(tmp_path / "train" / "c.json", {"x": ([[1, 2], [3, 4]], [0, 1])})
+    data = load(tmp_path, test_fraction=0.5)
+    assert (len(data.train) + len(data.test), data.class_names) == (4, ("0", "1"))
+    write(tmp_path / "train" / "b.json", {"u": (GOOD["u"][0], [7, 10**9])})
+    write(tmp_path / "train" / "c.json", {"x": ([[1, 2], [3, 4]], [7, 10**9])})
+    assert load(tmp_path, test_fraction=0.5).class_names == ("7", "1000000000")
 
 
 def test_what_is_not_there_or_no_pixels_is_one_line(tmp_path: Path) -> None:
