@@ -93,7 +93,8 @@ def test_trials_beside_each_other_on_actors_fail_alone_and_are_heard_of_and_best
 ) -> None:
     monkeypatch.setattr(study_module, "SILENT_SECONDS", 0.0)
     monkeypatch.setattr(study_module, "POLL_SECONDS", 0.2)
-    space = {"algorithm": {"type": "categorical", "choices": ["fedavg", "small:Exhausted", "fedprox"]}}
+    # The trial that fails is the last one: after a failure a runner ends its actors, and starting others takes long.
+    space = {"algorithm": {"type": "categorical", "choices": ["fedavg", "fedprox", "small:Exhausted"]}}
     listener = Silent()
     result = run_study(
         listener, space=space, sampler="grid", overrides=[*ON_RAY, "rounds=15", "evaluation.every=3"], seeds=[3, 4],
@@ -211,6 +212,14 @@ def test_a_trial_at_a_time_without_actors_needs_no_ray(here: Path, monkeypatch: 
     monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "init", lambda *arguments, **options: pytest.fail("Ray was started"))
     assert states(run_study(budget={"trials": 1})) == ["COMPLETE"]
+
+
+def test_a_slot_runs_the_next_trial_after_one_that_has_failed(here: Path) -> None:
+    space = {"algorithm": {"type": "categorical", "choices": ["small:Exhausted", "fedavg"]}}
+    result = run_study(space=space, sampler="grid", concurrency=1)
+    assert [(trial.params["algorithm"], trial.state.name) for trial in result.study.trials] == [
+        ("small:Exhausted", "FAIL"), ("fedavg", "COMPLETE"),
+    ]  # fmt: skip
 
 
 def test_sqlite_serves_as_storage_and_the_table_holds_every_trial(here: Path) -> None:

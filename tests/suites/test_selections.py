@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from small_suites import BASE, TINY, plan_of, run, write_suite
+from small_suites import BASE, TINY, RecordedSuite, plan_of, run, write_suite
 
 pytestmark = pytest.mark.slow
 
@@ -28,8 +28,8 @@ def document() -> dict[str, object]:
     return found
 
 
-def test_a_selection_after_the_whole_leaves_the_files_as_they_are(run_folder: Path) -> None:
-    suite = write_suite(run_folder)
+def test_a_selection_after_the_whole_leaves_the_files_as_they_are(recorded_suite: RecordedSuite) -> None:
+    suite = recorded_suite.take("*")
     whole, _ = run(plan_of(suite))
     before = files()
     outcomes, _ = run(plan_of(suite, only="C=1/FNU"))
@@ -39,8 +39,8 @@ def test_a_selection_after_the_whole_leaves_the_files_as_they_are(run_folder: Pa
     assert "FedPart" in (FOLDER / "report" / "report.html").read_text()
 
 
-def test_part_by_part_the_table_is_filled_and_what_lacks_is_said_to_be_missing(run_folder: Path) -> None:
-    suite = write_suite(run_folder)
+def test_part_by_part_the_table_is_filled_and_what_lacks_is_said_to_be_missing(recorded_suite: RecordedSuite) -> None:
+    suite = recorded_suite.take("FNU-seed0")
     outcomes, _ = run(plan_of(suite, only="FNU", seeds="0"))
     assert outcomes.status == "finished"
     first = shown()
@@ -50,6 +50,7 @@ def test_part_by_part_the_table_is_filled_and_what_lacks_is_said_to_be_missing(r
     }
     assert document()["banner"] == "Incomplete: 1 of 2 runs."
     assert "missing" in (FOLDER / "table" / "table.md").read_text()
+    recorded_suite.take("FedPart-seed0")
     run(plan_of(suite, only="C=2/FedPart", seeds="0"))
     by_parts = files()
     assert "missing" not in shown().values()
@@ -58,9 +59,10 @@ def test_part_by_part_the_table_is_filled_and_what_lacks_is_said_to_be_missing(r
     assert files() == by_parts
 
 
-def test_a_selection_with_another_seed_keeps_the_seeds_that_are_recorded(run_folder: Path) -> None:
-    suite = write_suite(run_folder)
+def test_a_selection_with_another_seed_keeps_the_seeds_that_are_recorded(recorded_suite: RecordedSuite) -> None:
+    suite = recorded_suite.take("*-seed1")
     run(plan_of(suite, seeds="1"))
+    recorded_suite.take("FNU-seed0")
     outcomes, _ = run(plan_of(suite, only="FNU", seeds="0"))
     assert outcomes.plan.seeds == (0,)
     cells = {(cell["row"], cell["column"]): set(cell["values"]) for cell in document()["cells"]}  # type: ignore[attr-defined]
@@ -72,8 +74,8 @@ def test_a_selection_with_another_seed_keeps_the_seeds_that_are_recorded(run_fol
     assert document()["banner"] == "Incomplete: 3 of 4 runs."
 
 
-def test_seeds_of_runs_with_other_settings_make_no_empty_columns(run_folder: Path) -> None:
-    suite = write_suite(run_folder)
+def test_seeds_of_runs_with_other_settings_make_no_empty_columns(recorded_suite: RecordedSuite) -> None:
+    suite = recorded_suite.take("FNU-seed0")
     run(plan_of(suite, "local.batch_size=20", only="FNU", seeds="7"))
     run(plan_of(suite, only="FNU", seeds="0"))
     assert document()["seeds"] == [0]

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from command_line import Finished, start, write_cifar10
 from interrupted import interrupted_after
-from small_suites import BASE, TINY, WITHOUT, directories, write_suite
+from small_suites import BASE, TINY, WITHOUT, RecordedSuite, directories, write_suite
 from waiting import wait_until
 
 from fedbench.cli.suite import make_plan
@@ -20,7 +20,7 @@ from fedbench.suites.data_places import require_data
 
 Call = Callable[..., Finished]
 
-LONG = {**BASE, "rounds": 80, "schedule": "full", "runtime": {"executor": "inline", "checkpoint_every": 5}}
+LONG = {**BASE, "rounds": 50, "schedule": "full", "runtime": {"executor": "inline", "checkpoint_every": 5}}
 """Some seconds a run, with checkpoints."""
 
 COLUMNS = [{"name": "best", "measure": "best_accuracy"}]
@@ -165,11 +165,14 @@ def test_a_dry_run_says_what_would_run_and_runs_nothing(call: Call, run_folder: 
     assert summary["uplink_bytes"] == full["uplink_bytes"]
 
 
-def test_a_failed_cell_is_exit_status_1_and_stdout_is_the_result(call: Call, run_folder: Path) -> None:
+def test_a_failed_cell_is_exit_status_1_and_stdout_is_the_result(
+    call: Call, run_folder: Path, recorded_suite: RecordedSuite
+) -> None:
     columns = [
         *TINY["columns"],
         {"name": "Broken", "measure": "best_accuracy", "set": {"algorithm": "small:Exhausted"}},
     ]
+    recorded_suite.take("*-seed0")
     suite = write_suite(run_folder, columns=columns, published=None)
     found = call("suite", suite, "--only", "C=1/[!C]*", "--seeds", "0", *WITHOUT)
     assert found.status == 1

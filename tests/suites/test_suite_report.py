@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from small_suites import BASE, plan_of, run, write_suite
+from small_suites import BASE, RecordedSuite, plan_of, run, write_suite
 
 from fedbench.records.reader import load_run
 from fedbench.records.recorded_run import run_directories
@@ -12,8 +12,8 @@ REPORT = Path("runs/suites/tiny/report/report.html")
 ONE_COLUMN = [{"name": "best", "measure": "best_accuracy"}]
 
 
-def test_a_suite_ends_with_a_report_that_has_its_title_and_its_charts(run_folder: Path) -> None:
-    outcomes, lines = run(plan_of(write_suite(run_folder), seeds="0"))
+def test_a_suite_ends_with_a_report_that_has_its_title_and_its_charts(recorded_suite: RecordedSuite) -> None:
+    outcomes, lines = run(plan_of(recorded_suite.take("*-seed0"), seeds="0"))
     assert outcomes.status == "finished"
     assert not [line for line in lines if "report could not" in line]
     text = REPORT.read_text()
@@ -58,11 +58,10 @@ def test_a_suite_of_which_nothing_finished_has_no_report_and_no_warning(run_fold
     assert not [line for line in lines if "warning" in line]
 
 
-def test_a_report_that_cannot_be_drawn_is_a_warning(run_folder: Path) -> None:
-    folder = REPORT.parent
-    folder.parent.mkdir(parents=True)
-    folder.write_text("in the way")
-    outcomes, lines = run(plan_of(write_suite(run_folder), seeds="0"))
+def test_a_report_that_cannot_be_drawn_is_a_warning(recorded_suite: RecordedSuite) -> None:
+    suite = recorded_suite.take("*-seed0")
+    REPORT.parent.write_text("in the way")
+    outcomes, lines = run(plan_of(suite, seeds="0"))
     assert outcomes.status == "finished"
     assert [line for line in lines if "the report could not be written" in line]
 

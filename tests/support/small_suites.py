@@ -1,7 +1,9 @@
 """Suites of runs that take a fraction of a second, and the means to look at what they left."""
 
 import io
+import shutil
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import yaml
@@ -84,3 +86,35 @@ def values(outcomes: Outcomes, row: str, column: str) -> Sequence[float]:
     """A cell's values over the seeds."""
     cell = next(cell for cell in outcomes.to_mapping()["cells"] if (cell["row"], cell["column"]) == (row, column))
     return list(cell["values"].values())
+
+
+@dataclass(frozen=True)
+class RecordedSuite:
+    """The tiny suite after its four runs.
+
+    Attributes:
+        folder: the working directory, with `runs/suites/tiny`.
+        outcomes: what became of the runs.
+        lines: what a person saw of them.
+        source: the working directory in which the suite was run, where it is another one.
+    """
+
+    folder: Path
+    outcomes: Outcomes
+    lines: list[str]
+    source: Path | None = None
+
+    def take(self, *patterns: str) -> str:
+        """Copy run directories, as "FNU-seed0", so that the suite finds them recorded.
+
+        Returns:
+            The path of the suite's file.
+        """
+        assert self.source is not None
+        place = Path("runs/suites/tiny")
+        for pattern in patterns:
+            matching = list((self.source / place).glob(f"{pattern}-*"))
+            assert matching, pattern
+            for path in matching:
+                shutil.copytree(path, self.folder / place / path.name)
+        return write_suite(self.folder)
