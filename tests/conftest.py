@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 from command_line import Finished, cache_in, in_this_process
 from local_cluster import LocalCluster
+from unobserved import UNOBSERVED
 from warm_pools import RESOURCE, WarmPools
 
 HERE = Path(__file__).parent
@@ -156,7 +157,8 @@ def flops_counted_once() -> Iterator[None]:
     themselves, the FLOPs alone are remembered, and of networks with another forward pass than their classes' nothing.
     """
     from fedbench.accounting.flops import StepFlops
-    from fedbench.experiment import initial_model
+    from fedbench.experiment import device_memory, initial_model
+    from fedbench.models import groups
 
     looks: dict[str, Any] = {}
 
@@ -189,8 +191,10 @@ def flops_counted_once() -> Iterator[None]:
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(StepFlops, "_count", remembered)
-        for name in ("derive_layer_groups", "forward_macs"):
-            patch.setattr(initial_model, name, at_first(getattr(initial_model, name)))
+        derive, macs = at_first(groups.derive_layer_groups), at_first(initial_model.forward_macs)
+        patch.setattr(initial_model, "forward_macs", macs)
+        for user in (groups, initial_model, device_memory):
+            patch.setattr(user, "derive_layer_groups", derive)
         yield
 
 
@@ -293,9 +297,8 @@ def cluster(clusters: list[LocalCluster], tmp_path_factory: pytest.TempPathFacto
             patch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
             patch.setenv("RAY_health_check_period_ms", "500")
             patch.setenv("RAY_health_check_failure_threshold", "3")
-            # Nobody looks at figures of the nodes, and collecting them takes a tenth of a core.
-            patch.setenv("REPORTER_UPDATE_INTERVAL_MS", "600000")
-            patch.setenv("RAY_enable_metrics_collection", "false")
+            for setting, value in UNOBSERVED.items():
+                patch.setenv(setting, value)
             resources = [{"left": 1}, {"right": 1}]
             clusters.append(LocalCluster(nodes=2, cpus=1, resources=resources, object_store_memory=80_000_000))
             clusters[-1].start()

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from process_trees import all_processes, environment_of, is_alive
+from unobserved import UNOBSERVED
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "slurm.sh"
 
@@ -56,6 +57,7 @@ def test_two_nodes_come_up_run_and_go_down(tmp_path: Path) -> None:
         "SLURM_JOB_ID": job,
         "SLURM_JOB_NODELIST": "nodes[1-2]",
         "SLURM_CPUS_PER_TASK": "1",
+        **UNOBSERVED,
     }
     small = ["rounds=1", "runtime.actors=2", "data.clients=2", "data.samples_per_client=40", "model.width=4"]
     run = ["fedavg-digits", *small, "tracking.enabled=false", f"output.directory={result}"]

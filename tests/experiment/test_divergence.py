@@ -24,7 +24,8 @@ pytestmark = pytest.mark.usefixtures("run_folder", "flops_counted_once", "no_fig
 ON = "analysis.divergence=true"
 FEW = "data.samples_per_client=60"
 SGD = ("local.optimizer=sgd", "local.optimizer.lr=0.05")
-SKEWED = ("data.partition=dirichlet", "data.partition.alpha=0.5")
+SKEWED = ("data.partition=dirichlet", "data.partition.alpha=0.5", "data.test_fraction=0.75")
+"""Such a partition deals out every row that is not held out for testing."""
 FOLLOWING = ("schedule=discrepancy", "schedule.cycles=1", "rounds=5", FEW)
 
 KINDS = {

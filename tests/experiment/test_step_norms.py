@@ -93,7 +93,8 @@ OnRay = Callable[..., Result]
 
 @pytest.mark.slow
 def test_the_table_is_the_same_on_any_number_of_actors(warm_pools: WarmPools, no_figures: None) -> None:
-    skewed = (ON, "data.partition=dirichlet", "data.partition.alpha=0.5", "schedule=per-client")
+    dealt = ("data.partition=dirichlet", "data.partition.alpha=0.5", "data.test_fraction=0.75")
+    skewed = (ON, *dealt, "schedule=per-client")
     expected = steps_of(inline(*skewed))
     for actors in (1, 3):
         overrides = ("rounds=3", f"runtime.actors={actors}", "runtime.cpus_per_client=0.1", *skewed)

@@ -101,13 +101,15 @@ def cases() -> Iterator[object]:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def recorded(flops_counted_once: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a whole run, the same run broken off after round 5 of 6, and another one broken off so."""
     place = tmp_path_factory.mktemp("recorded")
-    run(load("rounds=6", f"output.directory={place / 'whole'}"))
-    for name, seed in (("broken", 0), ("other", 1)):
-        with pytest.raises(Broken):
-            run(load("rounds=6", f"seed={seed}", f"output.directory={place / name}"), [BreakAfter(4)])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
+        run(load("rounds=6", f"output.directory={place / 'whole'}"))
+        for name, seed in (("broken", 0), ("other", 1)):
+            with pytest.raises(Broken):
+                run(load("rounds=6", f"seed={seed}", f"output.directory={place / name}"), [BreakAfter(4)])
     shutil.copy(place / "whole" / "model.safetensors", place / "other")
     return place
 

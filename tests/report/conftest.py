@@ -13,7 +13,7 @@ from fedbench.records.schema import ClientRecord, RoundRecord
 
 SEEDS = (0, 1, 2)
 SHORT = (
-    "rounds=3", "data.clients=3", "data.samples_per_client=null", "model.width=4", "runtime.executor=inline",
+    "rounds=3", "data.clients=3", "data.samples_per_client=160", "model.width=4", "runtime.executor=inline",
 )  # fmt: skip
 FULL = (*SHORT, "schedule=full")
 
@@ -30,6 +30,13 @@ class Interrupting:
 
     def run_finished(self, summary: dict[str, object]) -> None:
         pass
+
+
+@pytest.fixture
+def no_pdf(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PDF files of charts are empty: embedding their fonts takes longer than a report."""
+    for name in ("chart_pdf", "heatmap_pdf"):
+        monkeypatch.setattr(f"fedbench.report.files.{name}", lambda picture: b"")
 
 
 @pytest.fixture(scope="session")

@@ -41,20 +41,28 @@ def analysis(title: str = "A <title> & more") -> Analysis:
     )
 
 
+@pytest.fixture(scope="module")
+def analysed(recorded: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with two recorded runs that both have the same analysis."""
+    folder = tmp_path_factory.mktemp("analysed")
+    for name in ("full-0", "part-0"):
+        write_analysis(analysis(), Path(shutil.copytree(recorded / name, folder / name)), "kernels")
+    return folder
+
+
 @pytest.fixture
-def runs(recorded: Path, tmp_path: Path) -> list[Path]:
-    """Two recorded runs that both have the same analysis."""
-    directories = [Path(shutil.copytree(recorded / name, tmp_path / name)) for name in ("full-0", "part-0")]
-    for directory in directories:
-        write_analysis(analysis(), directory, "kernels")
-    return directories
+def runs(analysed: Path, tmp_path: Path) -> list[Path]:
+    """The same two runs, to be changed."""
+    return [Path(shutil.copytree(directory, tmp_path / directory.name)) for directory in sorted(analysed.iterdir())]
 
 
 def report_of(runs: list[Path]) -> Report:
     return make_report(compare(load(runs)))
 
 
-def test_an_analysis_of_several_runs_stands_in_their_report_once(runs: list[Path], tmp_path: Path) -> None:
+def test_an_analysis_of_several_runs_stands_in_their_report_once(
+    runs: list[Path], tmp_path: Path, no_pdf: None
+) -> None:
     report = report_of(runs)
     assert [found.title for found in report.analyses.shown] == ["A <title> & more"]
     files = write_report(report, tmp_path / "out")

@@ -168,7 +168,9 @@ def test_the_clients_go_from_the_worst_to_the_best_by_the_metric(folder: Path) -
     assert all((np.diff(line.curve.mean) <= 0).all() for line in chart.lines)
 
 
-def test_runs_of_several_tasks_are_parts_of_one_page_and_never_compared(folder: Path, tmp_path: Path) -> None:
+def test_runs_of_several_tasks_are_parts_of_one_page_and_never_compared(
+    folder: Path, tmp_path: Path, no_pdf: None
+) -> None:
     report = report_on(folder, "regression", "next_token", "multilabel")
     tasks = dict.fromkeys(method.task for method in report.comparison.methods)
     assert [part.name for part in report.parts] == list(tasks)

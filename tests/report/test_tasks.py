@@ -118,7 +118,7 @@ def test_references_are_shown_beside_and_neither_judged_nor_ranked(recorded: Pat
     document(report)
 
 
-def test_methods_are_ranked_in_every_file_of_the_report(recorded: Path, tmp_path: Path) -> None:
+def test_methods_are_ranked_in_every_file_of_the_report(recorded: Path, tmp_path: Path, no_pdf: None) -> None:
     pytest.importorskip("scikit_posthocs")
     report = report_of(recorded)
     assert report.parts[0].ranking is not None

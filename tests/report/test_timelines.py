@@ -20,7 +20,7 @@ def _small_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timelines, "DOTS_PER_INCH", 30)
 
 
-def test_runs_with_a_clock_have_a_picture_in_every_file(recorded: Path, tmp_path: Path) -> None:
+def test_runs_with_a_clock_have_a_picture_in_every_file(recorded: Path, tmp_path: Path, no_pdf: None) -> None:
     report = report_of(recorded, "full-0", "async-0")
     (picture,) = report.timelines.shown
     assert picture.title.endswith("seed 0")
