@@ -92,6 +92,15 @@ def remarks_on(data: FederatedData, least_overlap: float = 0.0) -> tuple[str, ..
         if empty.size:
             names = ", ".join(data.class_names[label] for label in empty[:5]) + (", ..." if empty.size > 5 else "")
             lines.append(f"{data.name}: {empty.size} of {data.outputs} classes have no {name} rows ({names})")
+    if data.task == "regression":
+        constant = [
+            f"{data.class_names[place]} is {values[0]:g} in every {name} row"
+            for name, split in (("training", data.train), ("test", data.test))
+            for place, values in enumerate(split.labels.T)
+            if len(values) > 1 and split.labels.strides[0] and (values == values[0]).all()
+        ]
+        if constant:
+            lines.append(f"{data.name}: the target {constant[0]}; nothing is learned of it, and R2 is not defined")
     if data.test_rows_in_train > least_overlap * len(data.test):
         share = data.test_rows_in_train / len(data.test)
         lines.append(

@@ -5,10 +5,12 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
+from fedbench.data.columns import SHOWN, content_of
 from fedbench.data.decode import ImageKind
 from fedbench.data.image_dataset import ImageDataset
 from fedbench.data.image_source import ImageSource
 from fedbench.data.image_tree import class_folders
+from fedbench.data.parquet_table import ParquetTable
 from fedbench.errors import DataError
 
 
@@ -49,7 +51,7 @@ class ParquetImages(ImageDataset):
         """See `ImageDataset.find_parquet`.
 
         Raises:
-            DataError: Parquet files and image files are there beside each other.
+            DataError: Parquet files and image files are there beside each other, or the Parquet holds no images.
         """
         source = super().find_parquet(root)
         if source is not None and (images := class_folders(root / self.folder / "train")):
@@ -57,7 +59,22 @@ class ParquetImages(ImageDataset):
                 f"{root / self.folder}: holds Parquet files, and class folders of images ({images[0]}) in train; move"
                 " one of them away"
             )
+        if source is not None:
+            self._require_images(ParquetTable(source.files[0]))
         return source
+
+    def _require_images(self, table: ParquetTable) -> None:
+        """Refuse a table of which no column holds images.
+
+        Raises:
+            DataError: names its columns, and the data set that reads them.
+        """
+        if table.columns and not any(content_of(table, name) == "image" for name in table.columns):
+            there = ", ".join(f"{name} ({table.kind(name)})" for name in table.columns[:SHOWN])
+            raise DataError(
+                f"{table.place}: none of its columns holds images: {there}; for other data set data.dataset=parquet"
+                f" data.dataset.folder={self.folder}, and look at them with: fedbench data parquet folder={self.folder}"
+            )
 
     @property
     def advice(self) -> str:

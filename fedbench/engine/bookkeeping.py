@@ -213,10 +213,12 @@ def scored_rows(round_index: int, phase: ClientScoringPhase, reports: Sequence[C
 
 
 def mean_loss(reports: Sequence[ClientReport]) -> float:
-    """Mean training loss over the samples of the accepted clients; NaN when no client was accepted."""
+    """Mean training loss over the accepted clients' rows, tokens or pixels that count; NaN when none was accepted."""
     accepted = [report for report in reports if report.status == "ok"]
-    samples = sum(report.samples for report in accepted)
-    return sum(report.loss * report.samples for report in accepted) / samples if samples else math.nan
+    counted = sum(report.samples * report.places for report in accepted)
+    if not counted:
+        return 0.0 if any(report.samples for report in accepted) else math.nan
+    return sum(report.loss * (report.samples * report.places) for report in accepted) / counted
 
 
 SENT_NOTHING = ("failed", DROPPED)

@@ -195,7 +195,7 @@ class ClientHost(OwnModelHost):
         return ClientReport(
             client, status, samples, result.steps, result.loss, trained.seconds, result.passes, result.rms_loss,
             step_norms=result.step_norms, gradient_norms=result.gradient_norms,
-            held_out=self._training_scores.pop(client, None) if accepted else None,
+            held_out=self._training_scores.pop(client, None) if accepted else None, places=result.places,
         )  # fmt: skip
 
     def _add(

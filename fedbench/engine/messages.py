@@ -266,7 +266,7 @@ class ClientReport:
             an exception) or "dropped" (training did not end in time).
         samples: training samples of the client; of a gradient, those of the minibatch.
         steps: minibatches trained on.
-        loss: mean training loss over the samples of all steps; NaN where nothing was trained.
+        loss: mean training loss over the rows, tokens or pixels that count of all steps; NaN where nothing was trained.
         seconds: duration of the training.
         passes: additional forward passes of every minibatch, beside that of the training step.
         rms_loss: root of the mean squared minibatch loss, over the samples of all steps; NaN where nothing was trained.
@@ -276,6 +276,7 @@ class ClientReport:
         gradient_norms: for each layer group, the norm of the gradient of its first minibatch at its start; (): none.
         held_out: its scores on its held-out rows; None where it has none, is not scored in this round, or did not
             train to the end.
+        places: tokens or pixels that count of a sample, on average; 1 where the loss is one of rows.
     """
 
     client: int
@@ -291,6 +292,7 @@ class ClientReport:
     step_norms: StepNorms | None = None
     gradient_norms: tuple[float, ...] = ()
     held_out: TrainingScores | None = None
+    places: float = 1.0
 
     @property
     def scoring_seconds(self) -> float:

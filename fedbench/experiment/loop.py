@@ -31,7 +31,14 @@ from fedbench.experiment.references import own_models_of
 from fedbench.experiment.result import Result
 from fedbench.experiment.saved_model import named_tensors
 from fedbench.experiment.setup import Problem
-from fedbench.experiment.summary import mixed_devices, near_chance, privacy_warning, summarise, waiting
+from fedbench.experiment.summary import (
+    mixed_devices,
+    near_chance,
+    never_accepted,
+    privacy_warning,
+    summarise,
+    waiting,
+)
 from fedbench.planning.deadlines import DroppedClients
 from fedbench.protocol.layout import Vector, model_digest
 from fedbench.records.observers import ALONE, Membership, Observer
@@ -367,7 +374,12 @@ class ExperimentLoop:
             self._saving.warning,
             tracker,
         ]
-        learned = [*near_chance(self._problem.federation.data, summary), *privacy_warning(summary), *waiting(summary)]
+        learned = [
+            *near_chance(self._problem.federation.data, summary),
+            *never_accepted(self._directory.work(), summary),
+            *privacy_warning(summary),
+            *waiting(summary),
+        ]
         return tuple(warning for warning in [*recorded, *learned] if warning)
 
 

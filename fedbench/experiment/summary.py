@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fedbench.accounting.totals import Costs, total
 from fedbench.data.base import FederatedData
@@ -23,6 +24,9 @@ from fedbench.training.scores import Scores
 
 WHERE_ASKED_FOR = tuple(name for name, metric in METRICS.items() if metric.undefined in (NO_CLIENT_SCORES, NO_METRIC))
 """Figures that the summary has where the configuration asks for them."""
+
+MOST_SHOWN = 5
+"""Clients that a line names at most."""
 
 CHANCE_FACTOR = 1.5
 """A finished run whose best accuracy is below this many times chance deserves a second look."""
@@ -155,6 +159,28 @@ def privacy_warning(summary: dict[str, Any]) -> Iterator[str]:
     if note := summary["privacy_note"]:
         shown = summary["privacy_epsilon"]
         yield f"privacy_epsilon={'none' if shown is None else format(shown, '.4g')}: {note}"
+
+
+def never_accepted(work: pa.Table, summary: Mapping[str, Any]) -> Iterator[str]:
+    """A warning where every update of a client was rejected, so that the model has learned nothing of its rows.
+
+    Args:
+        work: columns client and status of all local trainings, as in `CLIENT_SCHEMA` or `ARRIVAL_SCHEMA`.
+        summary: of the run.
+    """
+    if summary["status"] != "finished" or not summary["rejected_clients"]:
+        return
+    is_rejected = pc.equal(work["status"], "rejected")
+    tried, others = (
+        set(work["client"].filter(mask).unique().to_pylist()) for mask in (is_rejected, pc.invert(is_rejected))
+    )
+    if never := sorted(tried - others):
+        shown_clients = ", ".join(map(str, never[:MOST_SHOWN])) + (", ..." if len(never) > MOST_SHOWN else "")
+        which = f"client {shown_clients}" if len(never) == 1 else f"{len(never)} clients ({shown_clients})"
+        yield (
+            f"every update of {which} was rejected as not finite or too large: the model has learned nothing of these "
+            "rows; look at them, or lower local.optimizer.lr"
+        )
 
 
 def near_chance(data: FederatedData, summary: Mapping[str, Any]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from fedbench.errors import ModelError
 from fedbench.models.base import Task
 from fedbench.models.groups import feature_layer
 from fedbench.models.probe import example_inputs, probe
+from fedbench.tasks.kinds import TASKS
 
 
 def check_features(module: nn.Module, task: Task, method: str) -> None:
@@ -18,8 +19,15 @@ def check_features(module: nn.Module, task: Task, method: str) -> None:
         method: the method's name, for the message.
 
     Raises:
-        ModelError: no classifier, one that is not called, or features of another shape than [N, F].
+        ModelError: a task that scores tokens or pixels, no classifier, one that is not called, or features of another
+            shape than [N, F].
     """
+    if TASKS[task.target].places != "row":
+        allowed = ", ".join(kind.name for kind in TASKS.values() if kind.places == "row")
+        raise ModelError(
+            f"algorithm.name={method}: compares one vector of features for each row, and task={task.target} scores "
+            f"every {TASKS[task.target].places} of a row; choose another method, or a task of {allowed}"
+        )
     name, owner, samples = feature_layer(module), type(module).__name__, 2
 
     def shape(copy: nn.Module, device: torch.device) -> tuple[int, ...] | None:

@@ -132,8 +132,14 @@ class Trace(Availability):
             ConfigError: the file is missing or damaged, or its spans are not in order.
         """
         given = f"delays.availability.path={self.path}"
+        needed = ("client", "start", "end")
         try:
-            table = pq.read_table(self.path, columns=["client", "start", "end"])
+            there = pq.read_schema(self.path).names
+            if missing := [name for name in needed if name not in there]:
+                raise ConfigError(
+                    f"{given}: no column {missing[0]!r}; needs client, start and end, has {', '.join(there) or 'none'}"
+                )
+            table = pq.read_table(self.path, columns=list(needed))
             clients = table["client"].cast(pa.int64()).to_pylist()
             starts, ends = (table[name].cast(pa.float64()).to_pylist() for name in ("start", "end"))
         except FileNotFoundError:
@@ -234,9 +240,10 @@ class Presence:
             time = min(comings, default=math.inf)
             if time - now > MOST_WAITING_SECONDS:
                 break
+        looked = "for ever" if time == math.inf else f"for {(time - now) / DAY_SECONDS:,.1f} days"
         raise RunError(
-            f"round {round_index + 1}: {count} clients are needed and at most {most} are on at once from {now:,.0f} s "
-            "of the virtual clock on; lower participation.clients_per_round, or change delays.availability"
+            f"round {round_index + 1}: {count} clients are needed and at most {most} are on at once, {looked} after "
+            f"{now:,.0f} s of the virtual clock; lower participation.clients_per_round, or change delays.availability"
         )
 
     def _place(self, client: int, now: float) -> int:

@@ -218,6 +218,11 @@ class RunDirectory:
         """All arrivals so far, with `ARRIVAL_SCHEMA`."""
         return self._rows[EVENTS].table()
 
+    def work(self) -> pa.Table:
+        """All arrivals of an asynchronous run, or else all local trainings, so far: with the columns client, status."""
+        arrivals = self.arrivals()
+        return arrivals if arrivals.num_rows else self._rows[CLIENTS].table()
+
     def run_started(self, run: RunDescription) -> None:
         """Write the configuration, the partition and empty tables.
 

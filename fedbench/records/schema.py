@@ -68,7 +68,8 @@ ROUND_SCHEMA = pa.schema(
 )
 """`rounds.parquet`. round: from 0 in the tables; all that is shown, and MLflow's steps, count from 1. Bytes, FLOPs and
 seconds are of this round; the paper_ columns are cumulative, paper_comm_gb is null where the paper does not define it.
-The *_seconds after `rejected_clients` say where the round's wall_seconds went.
+The *_seconds after `rejected_clients` say where the round's wall_seconds went. train_loss is the mean over the
+rows, tokens or pixels that count of the accepted clients.
 
 An asynchronous run's round is a stretch of arrivals: phase is `async`, `clients` counts the updates that arrived, group
 is -1 unless all trained the same one, virtual_seconds is the clock at its end. epochs: samples trained on so far, per

@@ -1,33 +1,14 @@
 """What the task of a study's trials decides: the objective where none is named, and what their target may be."""
 
-import re
 from collections.abc import Iterable
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.errors import ConfigError
+from fedbench.experiment.task_limits import no_such_score, task_of
 from fedbench.records.metrics import headline_figures
-from fedbench.tasks.kinds import TASKS, TaskName
-from fedbench.training.metric_names import metrics_of
+from fedbench.tasks.kinds import TASKS
 
 LARGEST_SHARE = 1.0
-
-
-def task_of(config: ExperimentConfig) -> TaskName:
-    """The task of an experiment: the one that it names, or else the one of its data.
-
-    These are loaded for it where their task is not known beforehand, as that of columns of a file is not.
-
-    Raises:
-        FedbenchError: the data are missing or damaged.
-    """
-    if config.task is not None:
-        return config.task
-    outline = config.data.dataset.outline()
-    if outline is not None:
-        return outline.task
-    from fedbench.experiment.federation import load_data
-
-    return load_data(config).task
 
 
 def default_objective(config: ExperimentConfig) -> dict[str, str]:
@@ -84,20 +65,9 @@ def check_metrics(metrics: Iterable[str], config: ExperimentConfig) -> None:
         ConfigError: the task has no such figure.
         FedbenchError: the data are missing or damaged.
     """
-    headlines = {kind.headline.name for kind in TASKS.values()}
-    sought = {name: re.sub(r"^(best|final)_(validation_)?", "", name) for name in metrics}
-    if not (sought := {name: score for name, score in sought.items() if score in headlines and score != name}):
-        return
-    task = task_of(config)
-    kind = TASKS[task]
-    known = {kind.headline.name, *metrics_of(task, config.evaluation.metrics), *(("accuracy",) * kind.counts_hits)}
-    for name, score in sought.items():
-        if score not in known:
-            instead = name.removesuffix(score) + kind.headline.name
-            raise ConfigError(
-                f"{name}: the task of the data is {task}, which has no {score} and is judged by {kind.headline.words}; "
-                f"choose {instead}"
-            )
+    for name in metrics:
+        if (refusal := no_such_score(name, config)) is not None:
+            raise ConfigError(f"{name}: {refusal}")
 
 
 def check_target(target: float | None, config: ExperimentConfig) -> None:

@@ -36,6 +36,7 @@ from fedbench.suites.plan import Plan, Run, slug
 from fedbench.suites.present_data import PresentData
 from fedbench.suites.progress import SuiteListener
 from fedbench.suites.results import Outcome, Outcomes
+from fedbench.suites.task_measures import require_measures
 from fedbench.suites.whole_table import whole_and_recorded
 from fedbench.tables import render
 from fedbench.tasks.kinds import TASKS
@@ -79,12 +80,14 @@ def run_suite(plan: Plan, listener: SuiteListener, *, force: bool = False) -> Ou
         force: run everything again, also what is recorded; earlier runs are set aside in `.replaced`.
 
     Raises:
-        ConfigError: another process is at work on the suite, or `data.root` is not set for data that need it.
+        ConfigError: another process is at work on the suite, `data.root` is not set for data that need it, or a column
+            shows a figure that none of its runs has, of another task.
         DataError: the data of none of the runs are there.
         RunError: there is no Ray to run on.
     """
     folder = suite_folder(plan)
     require_data(plan, lambda: () if force else {key for key, run in recorded_for(plan).items() if run.finished})
+    require_measures(plan)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

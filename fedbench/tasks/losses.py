@@ -30,6 +30,20 @@ def loss_sum(task: TaskName, outputs: Tensor, labels: Tensor) -> tuple[float, in
     return float(total), int(count)
 
 
+def counted_in(labels: Tensor) -> Tensor | int:
+    """The number of rows, tokens or pixels that the loss of a minibatch is the mean over.
+
+    Args:
+        labels: of the minibatch, as the table of `fedbench.models.base.Task` gives them.
+
+    Returns:
+        The number of rows; of tokens and pixels an int64 scalar on the device of the labels, which is not waited for.
+    """
+    if labels.dim() < 3 and (labels.dim() < 2 or labels.dtype != torch.int64):
+        return len(labels)
+    return (labels != UNSCORED["uint8" if labels.dtype == torch.uint8 else "int64"]).sum()
+
+
 def hits(task: TaskName, outputs: Tensor, labels: Tensor) -> int | None:
     """The number of rows, tokens or pixels whose largest output is at their label; None where a task has no such."""
     if not TASKS[task].counts_hits:

@@ -16,6 +16,7 @@ from fedbench.measures.step_norms import StepNorms
 from fedbench.measures.step_recorder import StepNormRecorder
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import generator, torch_seed
+from fedbench.tasks.losses import counted_in
 from fedbench.training.backward import BackwardPass
 from fedbench.training.captured import CapturedSteps
 from fedbench.training.minibatches import minibatches
@@ -63,7 +64,7 @@ class LocalResult:
 
     Attributes:
         steps: minibatches trained on.
-        loss: mean training loss over the samples of all steps.
+        loss: mean training loss over the rows, tokens or pixels that count of all steps.
         passes: additional forward passes of every minibatch, beside that of the training step.
         outgoing: {channel: float32 [P]}, what the client adds to the method's further channels; meaningful on the
             active groups.
@@ -71,6 +72,7 @@ class LocalResult:
         rms_loss: root of the mean squared minibatch loss, over the samples of all steps.
         gradient_norms: for each layer group, the norm of the gradient of the first minibatch, before any step; (): not
             computed.
+        places: tokens or pixels that count of a sample, on average over all steps; 1 where the loss is one of rows.
     """
 
     steps: int
@@ -80,6 +82,7 @@ class LocalResult:
     step_norms: StepNorms | None = None
     rms_loss: float = math.nan
     gradient_norms: tuple[float, ...] = ()
+    places: float = 1.0
 
 
 class ClientTraining:
@@ -128,6 +131,7 @@ class ClientTraining:
         )
         self._losses: list[Tensor] = []
         self._sizes: list[int] = []
+        self._counted: list[Tensor | int] = []
         self._objective.begin(self._context)
         variant = self._objective.variant()
         self._key = None if variant is None else (groups, variant)
@@ -139,7 +143,7 @@ class ClientTraining:
 
         Args:
             inputs: the inputs as the module takes them.
-            labels: int64 [B].
+            labels: of the minibatch, as the task has them.
         """
         if self._captured is None:
             loss = self._compute(inputs, labels)
@@ -149,6 +153,7 @@ class ClientTraining:
             self._norms.after_step()
         self._losses.append(loss)
         self._sizes.append(len(labels))
+        self._counted.append(counted_in(labels))
 
     def _compute(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """What a step computes; returns the loss."""
@@ -170,17 +175,19 @@ class ClientTraining:
         with torch.no_grad():
             self._objective.finish(self._context, len(self._losses))
         losses = torch.stack(self._losses).double().tolist() if self._losses else []
-        total = sum(loss * size for loss, size in zip(losses, self._sizes, strict=True))
+        counted = torch.stack(list(map(torch.as_tensor, self._counted))).tolist() if losses else []
+        total = sum(loss * count for loss, count in zip(losses, counted, strict=True))
         squares = sum(loss * loss * size for loss, size in zip(losses, self._sizes, strict=True))
         samples = max(sum(self._sizes), 1)
         norms = None if self._norms is None else self._norms.result()
         return LocalResult(
             len(losses),
-            total / samples,
+            total / max(sum(counted), 1),
             self._context.passes,
             self._context.outgoing,
             norms,
             math.sqrt(squares / samples),
+            places=sum(counted) / samples,
         )
 
 

@@ -148,20 +148,6 @@ def test_a_text_is_continued_over_adapters(call: Call, folder: Path) -> None:
     assert summary["best_perplexity"] == min(perplexities)
 
 
-@pytest.mark.slow
-def test_adapters_learn_from_real_news(call: Call, run_folder: Path, real_data: Path) -> None:
-    bert(run_folder / "bert", vocabulary=30_000)
-    summary = finished(
-        call, "run", *LORA, "model.peft.lora.head=[word_embeddings,pooler,classifier]", f"data.root={real_data}",
-        "data.dataset.max_tokens=32", "data.dataset.min_frequency=3", "data.samples_per_client=512", "rounds=2",
-        "model.config.initializer_range=0.1", "local.optimizer.lr=0.01", "local.batch_size=16", "schedule=full",
-        "evaluation.batch_size=1000",
-    )  # fmt: skip
-    assert summary["best_accuracy"] > 0.6
-    description = json.loads((run_folder / "run" / "description.json").read_text())
-    assert description["group_names"] == ["embeddings", "layer.0", "layer.1", "classifier"]
-
-
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [

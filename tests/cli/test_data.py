@@ -96,3 +96,22 @@ def test_what_messages_and_the_last_line_say_can_be_typed(call: Call, tmp_path_f
     assert (
         "is a file; name the folder that holds it" in call("data", "parquet", "--root", f"{root}/train.parquet").stderr
     )
+
+
+def test_a_folder_of_other_rows_than_images_names_what_reads_them(
+    call: Call, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    root = tmp_path_factory.mktemp("root")
+    (root / "reviews").mkdir()
+    for split in ("train", "test"):
+        table = pa.table({"text": [f"{split} good", f"{split} bad"] * 5, "label": [0, 1] * 5})
+        pq.write_table(table, root / "reviews" / f"{split}.parquet")
+    refused = call("data", "reviews", "--root", str(root))
+    assert (refused.status, refused.stderr.count("\n")) == (2, 1)
+    for expected in (
+        "none of its columns holds images: text (string), label (int64)",
+        "data.dataset=parquet data.dataset.folder=reviews",
+        "fedbench data parquet folder=reviews",
+    ):
+        assert expected in refused.stderr
+    assert report(call, "parquet", "folder=reviews", "--root", str(root))["task"] == "classification"

@@ -8,7 +8,7 @@ import pytest
 
 from fedbench.config.experiment import ExperimentConfig
 from fedbench.data.base import FederatedData, Split
-from fedbench.data.contract import check_data
+from fedbench.data.contract import check_data, remarks_on
 from fedbench.data.digits import Digits
 from fedbench.data.holdout import VALIDATION_DRAW, hold_out, with_validation
 from fedbench.data.retask import with_task
@@ -86,6 +86,15 @@ def test_what_a_task_cannot_be_learned_from_is_refused(data: FederatedData, mess
 @pytest.mark.parametrize("data", [regression(), texts(), masks()])
 def test_sound_data_of_each_kind_are_taken(data: FederatedData) -> None:
     assert check_data(Digits(), data) is data
+
+
+def test_a_target_that_never_changes_is_remarked_on() -> None:
+    data = regression()
+    assert remarks_on(data) == ()
+    labels = data.train.labels.copy()
+    labels[:, 1] = 7
+    (line,) = remarks_on(changed(data, labels=labels))
+    assert line == "made: the target width is 7 in every training row; nothing is learned of it, and R2 is not defined"
 
 
 def test_text_is_its_own_label_shifted_by_one() -> None:

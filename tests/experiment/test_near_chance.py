@@ -1,13 +1,15 @@
-"""Runs that have learned next to nothing are warned of, by the measure of their task."""
+"""Runs that have learned next to nothing, or nothing of some clients, are warned of."""
 
 import re
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from fedbench.data.base import FederatedData, Split
-from fedbench.experiment.summary import near_chance
+from fedbench.experiment.summary import near_chance, never_accepted
 
 ROWS = Split(np.zeros((4, 3), np.int32), np.arange(4))
 DATA = FederatedData("words", "text", ROWS, ROWS, tuple("abcd"), None, None, 50, 0, "by hand", "0")
@@ -42,3 +44,15 @@ def test_a_model_that_guesses_is_warned_of(
 @pytest.mark.parametrize("task", ["segmentation", "multilabel"])
 def test_of_tasks_without_a_chance_to_compare_with_nothing_is_said(task: str) -> None:
     assert remarks(task, best_mean_iou=0.0, best_macro_f1=0.0) == []
+
+
+def test_clients_whose_every_update_was_rejected_are_named() -> None:
+    statuses = {0: ["ok", "rejected"], 1: ["rejected", "rejected"], 2: ["rejected", "dropped"], 3: ["rejected"]}
+    rows = [{"client": client, "status": status} for client, seen in statuses.items() for status in seen]
+    work, summary = pa.Table.from_pylist(rows), {"status": "finished", "rejected_clients": 5}
+    (line,) = never_accepted(work, summary)
+    assert line.startswith("every update of 2 clients (1, 3) was rejected as not finite or too large: the model has")
+    (line,) = never_accepted(work.filter(pc.less(work["client"], 3)), summary)
+    assert line.startswith("every update of client 1 was rejected")
+    assert list(never_accepted(work, summary | {"status": "interrupted"})) == []
+    assert list(never_accepted(work.slice(0, 2), summary)) == []

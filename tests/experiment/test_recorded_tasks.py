@@ -120,3 +120,10 @@ def test_the_lines_of_a_run_show_what_it_is_judged_by() -> None:
     assert f"  perplexity {result.history['test_perplexity'].to_pylist()[0]:.4g}  loss" in lines
     assert "accuracy" not in lines
     assert f"best perplexity {result.summary['best_perplexity']:.4g}" in repr(result)
+
+
+def test_the_training_loss_is_the_mean_over_the_tokens_that_count(run_folder: Path) -> None:
+    """At a learning rate that moves nothing it is that of an evaluation on the same rows, a third of which is empty."""
+    still = ("rounds=1", "local.epochs=1", "local.optimizer=sgd", "local.optimizer.lr=1e-12")
+    result = run(config("next_token", "data.dataset.unscored=31", "data.dataset.test_is_train=true", *still))
+    assert result.history["train_loss"][0].as_py() == pytest.approx(result.history["test_loss"][0].as_py(), rel=1e-5)

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -287,6 +288,9 @@ def test_features_of_each_token_are_refused_where_those_of_a_sample_are_compared
     check_features(build_module(imported("Tied"), TEXTS, seed=0), TEXTS, "moon")
     with pytest.raises(ModelError, match=r"moon: compares one vector .* 'last' has shape \[2, 5, 6\] for 2 samples"):
         check_features(build_module(imported("EachToken"), TEXTS, seed=0), TEXTS, "moon")
+    continued = replace(TEXTS, target="next_token")
+    with pytest.raises(ModelError, match=r"moon: compares one .* task=next_token scores every token of a row; choose"):
+        check_features(build_module(imported("Tied"), TEXTS, seed=0), continued, "moon")
 
 
 class Wide(nn.Module):

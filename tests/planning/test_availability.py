@@ -72,8 +72,16 @@ def test_a_round_waits_until_enough_are_on_at_once(tmp_path: Path) -> None:
     assert presence.wait_for(1, 0.0, 0) == (0.0, (0,))
     assert presence.wait_for(2, 0.0, 0) == (5.0, (0, 1))
     assert presence.wait_for(1, 25.0, 0) == (30.0, (2,))
-    with pytest.raises(RunError, match="round 4: 3 clients are needed and at most 2 are on at once from 0 s"):
+    with pytest.raises(
+        RunError, match="round 4: 3 clients are needed and at most 2 are on at once, for ever after 0 s"
+    ):
         presence.wait_for(3, 0.0, 3)
+
+
+def test_a_wait_of_more_than_a_year_is_told_in_days(tmp_path: Path) -> None:
+    presence = Presence(a_trace(tmp_path, [(0, 0.0, 10.0), (1, 4e7, 5e7)]), 2, seed=0)
+    with pytest.raises(RunError, match=r"at most 1 are on at once, for 463\.0 days after 0 s of the virtual clock"):
+        presence.wait_for(2, 0.0, 0)
 
 
 @pytest.mark.parametrize(
@@ -100,7 +108,7 @@ def test_a_trace_that_is_none_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="not a Parquet file with numbers client, start, end"):
         Trace(path=tmp_path / "text.parquet").check(2)
     pq.write_table(pa.table({"client": [0], "begin": [1.0]}), tmp_path / "columns.parquet")
-    with pytest.raises(ConfigError, match="not a Parquet file with numbers client, start, end"):
+    with pytest.raises(ConfigError, match=r"no column 'start'; needs client, start and end, has client, begin$"):
         Trace(path=tmp_path / "columns.parquet").check(2)
 
 

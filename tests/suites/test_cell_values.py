@@ -94,6 +94,9 @@ def test_a_figure_of_another_task_is_not_said_to_be_unrecorded() -> None:
     rounds = with_task(pa.Table.from_pylist(rows, schema=ROUND_SCHEMA), "regression")
     expected = "the figure is of accuracy, the run is judged by MAE"
     assert read(Measure(value="best_accuracy"), rounds, None) == Reading.absent(Absence.NOT_DEFINED, expected)
+    target = Measure(value="rounds", target=50, metric="accuracy")
+    expected = "the target is of accuracy, the run is judged by MAE"
+    assert read(target, rounds, None) == Reading.absent(Absence.NOT_DEFINED, expected)
 
 
 def test_every_quantity_can_be_read_and_has_a_heading() -> None:

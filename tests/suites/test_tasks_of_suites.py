@@ -20,6 +20,7 @@ from fedbench.report.content import make_report
 from fedbench.report.markdown import document
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.results import Outcomes
+from fedbench.suites.task_measures import require_measures
 from fedbench.tables import render
 
 pytestmark = pytest.mark.slow
@@ -54,7 +55,6 @@ def outcomes(flops_counted_once: None, tmp_path_factory: pytest.TempPathFactory)
             R2="best_r2",
             sent={"value": "sent_mb", "target": 2.0},
             named={"value": "rounds", "target": 2.0, "metric": "mae"},
-            wrong={"value": "rounds", "target": 50, "metric": "accuracy"},
         ),
         published={"source": "nobody, Table 1", "values": {"quick": {"best": "0.9 +- 0.1", "R2": "-0.5 +- 0.1"}}},
         notes=[],
@@ -79,7 +79,7 @@ def test_a_suite_of_a_regression_runs_and_shows_the_metric_as_it_is(outcomes: Ou
     assert shown.published == 0.9
     assert any("Best MAE: the smallest of all rounds on the test split itself" in note for note in table.notes)
     text = render.markdown(table)
-    assert "ccuracy" not in text.replace("judged by", "").replace("target is of accuracy", "")
+    assert "ccuracy" not in text.replace("judged by", "")
 
 
 def test_a_target_is_reached_by_falling_to_it(outcomes: Outcomes) -> None:
@@ -91,9 +91,6 @@ def test_a_target_is_reached_by_falling_to_it(outcomes: Outcomes) -> None:
         course = outcomes._history(digest)["test_mae"].to_pylist()
         first = next(place for place, value in enumerate(course, 1) if value <= 2.0)
         assert reached.values[seed] == first
-    wrong = cells["quick"][next(name for name in cells["quick"] if name.startswith("wrong"))]
-    assert wrong.spread is None or not wrong.spread.n
-    assert "the target is of accuracy, the run is judged by MAE" in wrong.note
 
 
 def test_differences_go_by_the_direction(outcomes: Outcomes) -> None:
@@ -191,6 +188,39 @@ def test_a_measure_that_makes_no_sense_is_refused_in_one_line(
         make_plan([name, *WITHOUT])
     assert message in str(refused.value)
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("measure", "message"),
+    [
+        (
+            "best_accuracy",
+            "column x: measure best_accuracy: the task of the data is regression, which has no accuracy and",
+        ),
+        ("final_perplexity", "is judged by MAE; choose final_mae"),
+        ({"value": "rounds", "target": 50, "metric": "accuracy"}, "metric=accuracy: the run is judged by mae; leave"),
+    ],
+)
+def test_a_measure_that_no_run_has_is_refused_before_the_first(
+    measure: object, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FEDBENCH_RUNS", str(tmp_path / "runs"))
+    rows = [{"name": "mae", "set": {"rounds": 1}}]
+    base = config("regression").to_mapping()
+    name = write_suite(tmp_path, base=base, rows=rows, columns=columns(y="best_mae", x=measure), published=None)
+    with pytest.raises(ConfigError) as refused:
+        run(make_plan([name, *WITHOUT]))
+    assert message in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_measure_that_some_runs_have_is_kept(tmp_path: Path) -> None:
+    of_task = {"data.dataset.of": "classification"}
+    rows = [{"name": "a", "set": {"rounds": 1}}, {"name": "b", "set": of_task}]
+    base = config("regression").to_mapping()
+    name = write_suite(tmp_path, base=base, rows=rows, columns=columns(x="best_accuracy"), published=None)
+    require_measures(make_plan([name, *WITHOUT]))
 
 
 def test_headings_name_the_metric_of_a_target() -> None:

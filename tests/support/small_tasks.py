@@ -42,7 +42,7 @@ class Drawn(Dataset):
         kind: InputKind = {"next_token": "text", "segmentation": "image"}.get(self.of, "array")  # type: ignore[assignment]
         train, test = _split(self.of, ROWS, rng), _split(self.of, TEST_ROWS, rng)
         if self.unscored:
-            test.labels[1 : 1 + self.unscored] = UNSCORED["int64"]
+            (train if self.test_is_train else test).labels[1 : 1 + self.unscored] = UNSCORED["int64"]
         names = {"classification": 3, "multilabel": 2, "regression": 1, "segmentation": 2, "next_token": TOKENS}
         return FederatedData(
             name=self.name,

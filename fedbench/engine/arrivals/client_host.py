@@ -17,7 +17,7 @@ from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS
 from fedbench.randomness import generator
-from fedbench.tasks.losses import criterion_of
+from fedbench.tasks.losses import counted_in, criterion_of
 from fedbench.training.gradient import minibatch_gradient
 from fedbench.training.local import LocalResult
 from fedbench.training.minibatches import epoch_sizes, nth_minibatch
@@ -97,8 +97,9 @@ class ArrivalHost(ClientHost):
             self._states[client] = new_state
         spent.upload += watch.lap()
         report = ClientReport(
-            client, "ok" if accepted else "rejected", samples, result.steps, result.loss, watch.total(), result.passes
-        )
+            client, "ok" if accepted else "rejected", samples, result.steps, result.loss, watch.total(), result.passes,
+            places=result.places,
+        )  # fmt: skip
         return message if accepted else empty, report
 
     def _train_delta(self, order: TaskOrder) -> tuple[int, LocalResult, ClientState, Tensor]:
@@ -143,4 +144,5 @@ class ArrivalHost(ClientHost):
             visit=order.visit,
         )
         new_state = self._new_state(self._model, self._states.get(order.client, ClientState()), {})
-        return len(chosen), LocalResult(1, loss, 0, {}), new_state, self._model.gradient
+        places = int(counted_in(labels[torch.from_numpy(chosen)])) / len(chosen)
+        return len(chosen), LocalResult(1, loss, 0, {}, places=places), new_state, self._model.gradient
