@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from broken_runs import BreakAfter, Broken, load, tables
+from broken_runs import CopyAfter, load, tables
 from plain_training import accuracy, images, new_module, train_round
 from warm_pools import WarmPools
 
@@ -129,12 +129,9 @@ def test_options_on_updates_are_refused(option: str) -> None:
 
 @pytest.mark.slow
 def test_a_run_on_actors_or_resumed_leaves_the_same_model(warm_pools: WarmPools) -> None:
-    expected = run(load(CENTRALISED, "output.directory=whole")).summary
-    for actors in (1, 3):
-        on_actors = warm_pools.run(load(CENTRALISED, "runtime.executor=ray", f"runtime.actors={actors}"))
-        assert on_actors.summary["model_sha256"] == expected["model_sha256"]
-        assert on_actors.summary["final_accuracy"] == expected["final_accuracy"]
-    with pytest.raises(Broken):
-        run(load(CENTRALISED, "output.directory=broken"), [BreakAfter(3)])
+    expected = run(load(CENTRALISED, "output.directory=whole"), [CopyAfter(3, "broken")]).summary
+    on_actors = warm_pools.run(load(CENTRALISED, "runtime.executor=ray", "runtime.actors=3"))
+    assert on_actors.summary["model_sha256"] == expected["model_sha256"]
+    assert on_actors.summary["final_accuracy"] == expected["final_accuracy"]
     assert resume("broken").summary["model_sha256"] == expected["model_sha256"]
     assert tables(Path("whole")) == tables(Path("broken"))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import small_tasks
 import torch
-from broken_runs import BreakAfter, Broken, load, tables
+from broken_runs import CopyAfter, load, tables
 from plain_training import accuracy, images, new_module, train_round
 from warm_pools import WarmPools
 
@@ -123,14 +123,11 @@ def test_it_is_no_server_rule() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("overrides", [(SOME,), (SOME, "algorithm.scored_clients=3", "runtime.slots=2")])
 def test_a_run_on_actors_or_resumed_leaves_the_same_model(overrides: tuple[str, ...], warm_pools: WarmPools) -> None:
-    expected = run(load(LOCAL, *overrides, "output.directory=whole")).summary
-    for actors in (1, 3):
-        on_actors = warm_pools.run(load(LOCAL, *overrides, "runtime.executor=ray", f"runtime.actors={actors}"))
-        assert on_actors.summary["model_sha256"] == expected["model_sha256"]
-        recorded = [tables(path)["clients.parquet"] for path in (Path("whole"), on_actors.directory)]
-        assert recorded[0] == recorded[1]
-    with pytest.raises(Broken):
-        run(load(LOCAL, *overrides, "output.directory=broken"), [BreakAfter(3)])
+    expected = run(load(LOCAL, *overrides, "output.directory=whole"), [CopyAfter(3, "broken")]).summary
+    on_actors = warm_pools.run(load(LOCAL, *overrides, "runtime.executor=ray", "runtime.actors=3"))
+    assert on_actors.summary["model_sha256"] == expected["model_sha256"]
+    recorded = [tables(path)["clients.parquet"] for path in (Path("whole"), on_actors.directory)]
+    assert recorded[0] == recorded[1]
     assert resume("broken").summary["model_sha256"] == expected["model_sha256"]
     assert tables(Path("whole")) == tables(Path("broken"))
 

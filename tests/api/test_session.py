@@ -99,9 +99,10 @@ def test_a_session_without_actors_changes_nothing(run_folder: Path) -> None:
 
 
 TWO_RUNS = """
+# The first is refused where Ray has started: no node has what it asks for.
 import os, signal
 import ray
-from fedbench import ExperimentConfig, run
+from fedbench import ConfigError, ExperimentConfig, run
 from fedbench.records import plots
 
 plots.save_figures = lambda *arguments: None  # drawing takes longer than the runs
@@ -119,8 +120,11 @@ config = ExperimentConfig.load("quickstart", {
     "schedule": "full", "tracking.enabled": False, "runtime.actors": 1,
 })
 heads = []
-for seed in (0, 1):
-    run(ExperimentConfig.load(config, {"seed": seed}))
+for resources in ({"absent": 1.0}, {}):
+    try:
+        run(ExperimentConfig.load(config, {"runtime.resources": resources}))
+    except ConfigError as error:
+        assert "0 present" in str(error) and resources, error
     heads.append(ray.get_runtime_context().gcs_address)
 assert heads[0] == heads[1], heads
 assert state() == before, [pair for pair in zip(state(), before) if pair[0] != pair[1]]

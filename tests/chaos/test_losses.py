@@ -34,15 +34,16 @@ SCAFFOLD = ("algorithm=scaffold", "server=fedadam", "schedule=sequential", "sche
 LAST = ROUNDS - 1
 LOSSES: dict[str, tuple[Sequence[str], dict[str, Sequence[int]]]] = {
     "scaffold, fedadam, partial: server, client": (SCAFFOLD, {"server": [2], "client": [LAST]}),
-    "fedmr: client, server": (("algorithm=fedmr",), {"client": [1], "server": [LAST]}),
     "streaming-diloco: client": (("algorithm=streaming-diloco",), {"client": [3]}),
     "fedbuff: client": (("algorithm=fedbuff", "algorithm.buffer_size=4", "local.steps=2"), {"client": [2]}),
     "ormo: server": (
         ("algorithm=ormo", "delays.concurrency=4", "delays.arrivals_per_round=8"),
         {"server": [3]},
     ),
+    "fedmr: client, server": (("algorithm=fedmr",), {"client": [1], "server": [LAST]}),
 }
 """The method, and after which rounds an actor of each kind is killed; after the last one nothing is computed again.
+Where a server dies, its run ends those of other methods, too: therefore this order.
 
 A lost task is done again in the same way for every asynchronous method, and a lost actor for every method in rounds:
 from a checkpoint, whose state differs between servers, rules and what clients keep.
@@ -89,6 +90,11 @@ def with_deaths(pools: WarmPools, deaths: Mapping[str, Sequence[int]], *override
     return pools.prepared(config, recorded)
 
 
+def test_a_loss_without_retries_left_ends_the_run(warm_pools: WarmPools) -> None:
+    with pytest.raises(LostActor, match=r"runtime\.max_retries=0 is used up"):
+        with_deaths(warm_pools, {"client": [1]}, *SCAFFOLD, "runtime.max_retries=0")
+
+
 @pytest.mark.parametrize("case", LOSSES)
 def test_an_actor_killed_at_any_point_changes_nothing(case: str, warm_pools: WarmPools) -> None:
     """At any point is also after the last round, when its model and its memory are still to be asked for."""
@@ -103,8 +109,3 @@ def test_an_actor_killed_at_any_point_changes_nothing(case: str, warm_pools: War
     assert result.history.column("round").to_pylist() == list(range(ROUNDS))
     accuracy = undisturbed.history.column("test_accuracy")
     assert result.history.column("test_accuracy").equals(accuracy)
-
-
-def test_a_loss_without_retries_left_ends_the_run(warm_pools: WarmPools) -> None:
-    with pytest.raises(LostActor, match=r"runtime\.max_retries=0 is used up"):
-        with_deaths(warm_pools, {"client": [1]}, *SCAFFOLD, "runtime.max_retries=0")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from small import config
+from warm_pools import WarmPools
 
 from fedbench import run
 from fedbench.config.runtime import RuntimeSection
@@ -154,12 +155,11 @@ def test_out_of_memory_is_tried_once_more_with_the_same_result(tmp_path: Path) -
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("local_ray")
-def test_a_dead_gpu_is_a_lost_actor_and_its_work_is_done_again(tmp_path: Path) -> None:
+def test_a_dead_gpu_is_a_lost_actor_and_its_work_is_done_again(tmp_path: Path, warm_pools: WarmPools) -> None:
     short = ("rounds=2", "schedule=full")
     expected = run(config("runtime.executor=inline", *short))
     dead = ("algorithm=broken_device:Dead", f"algorithm.mark={tmp_path / 'once'}")
-    result = run(config("runtime.actors=2", *short, *dead))
+    result = warm_pools.run(config("runtime.actors=2", *short, *dead))
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert any("has lost its GPU: CUDA error: device-side assert" in warning for warning in result.warnings)
 

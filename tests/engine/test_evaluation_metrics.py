@@ -75,11 +75,10 @@ def test_metrics_change_no_result_and_leave_no_trace_where_they_are_not_asked_fo
 
 
 @pytest.mark.slow
-def test_same_figures_to_the_last_bit_on_any_number_of_actors(warm_pools: WarmPools) -> None:
+def test_same_figures_to_the_last_bit_on_several_actors(warm_pools: WarmPools) -> None:
     expected = figures_of(run(inline()))
-    for actors in (1, 3):
-        result = warm_pools.run(config(*SMALL, EVERY, f"runtime.actors={actors}", "runtime.cpus_per_client=0.1"))
-        assert figures_of(result) == expected, actors
+    result = warm_pools.run(config(*SMALL, EVERY, "runtime.actors=2", "runtime.cpus_per_client=0.1"))
+    assert figures_of(result) == expected
 
 
 def test_a_resumed_run_has_the_same_figures(run_folder: Path) -> None:

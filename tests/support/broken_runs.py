@@ -1,5 +1,6 @@
 """Small runs that are broken off after a round, and what they have recorded."""
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,21 @@ class BreakAfter:
 
     def run_finished(self, summary: dict[str, Any]) -> None:
         pass
+
+
+class CopyAfter(BreakAfter):
+    """Copies the run directory after a round: what a kill then would have left of it (an observer)."""
+
+    def __init__(self, round_index: int, copy: str | Path) -> None:
+        super().__init__(round_index)
+        self._copy = copy
+
+    def run_started(self, run: RunDescription) -> None:
+        self._directory = run.directory
+
+    def round_finished(self, record: RoundRecord, clients: Sequence[ClientRecord]) -> None:
+        if record.round == self._round:
+            shutil.copytree(self._directory, self._copy)
 
 
 def load(*overrides: str) -> ExperimentConfig:

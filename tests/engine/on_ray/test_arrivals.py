@@ -52,7 +52,6 @@ VARIANTS = {
     "estimates of partial updates": ("algorithm=dana-zero", *SEQUENTIAL, "delays.arrivals_per_round=9"),
     "buffered": ("algorithm=fedbuff", "algorithm.buffer_size=3", "local.steps=2", *WANDERING),
     "by client": ("algorithm=ca2fl", "algorithm.buffer_size=3", "local.steps=2", *SEQUENTIAL, *WANDERING),
-    "adaptive": ("algorithm=fadas", "algorithm.buffer_size=3", "local.steps=2", *WANDERING),
     "own statistics": ("local.batchnorm=local", "local.steps=1", "algorithm=ormo", *WANDERING),
     "residuals": ("update.compression=topk", "update.compression.fraction=0.2", *WANDERING),
     "failures": (*FAULTY, "server=asgd", "runtime.max_failed_clients=5"),
@@ -104,9 +103,8 @@ def assert_alike(mine: Followed, theirs: Followed) -> None:
     assert plain_rows(mine) == plain_rows(theirs)
 
 
-@pytest.mark.parametrize("variant", ["ormo", "estimates of partial updates", "buffered"])
-def test_one_actor_gives_the_run_that_one_process_gives(variant: str, single: ActorCluster) -> None:
-    overrides = VARIANTS[variant]
+def test_one_actor_gives_the_run_that_one_process_gives(single: ActorCluster) -> None:
+    overrides = VARIANTS["estimates of partial updates"]
     assert_alike(follow_on(single, on_ray(*overrides)), inline(*overrides))
 
 
@@ -229,8 +227,7 @@ def end_process(actor: object) -> None:
 
 def test_lost_batches_are_computed_again_on_the_parameters_of_their_tasks(pair: ActorCluster) -> None:
     NOTICED.clear()
-    overrides = (*MANY, "algorithm=ormo")
-    assert_alike(follow_on(pair, on_ray(*overrides), LosesBatches), inline(*overrides))
+    assert_alike(follow_on(pair, on_ray(*MANY), LosesBatches), inline(*MANY))
     assert NOTICED == ["batch"]
 
 

@@ -15,17 +15,18 @@ from fedbench.experiment.run import run
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("local_ray")]
 
 
-@pytest.mark.parametrize("placement", ["pack", "spread"])
-def test_actors_are_placed_as_asked(placement: str) -> None:
+def test_actors_are_placed_as_asked(warm_pools: WarmPools) -> None:
     from ray.util.placement_group import placement_group_table
 
-    cluster = ActorCluster(RuntimeSection(actors=2, placement=placement), cohort=2)
+    with warm_pools.lent(RuntimeSection(actors=2, placement="pack")) as packed:
+        assert placement_group_table(packed._group)["strategy"] == "PACK"
+        assert len(packed.client_actors) == 2
+    spread = ActorCluster(RuntimeSection(actors=1, placement="spread"), cohort=2)
     try:
-        assert cluster._group is not None
-        assert placement_group_table(cluster._group)["strategy"] == placement.upper()
-        assert len(cluster.client_actors) == 2
+        assert placement_group_table(spread._group)["strategy"] == "SPREAD"
+        assert len(spread.client_actors) == 1
     finally:
-        cluster.close()
+        spread.close()
 
 
 def test_nodes_are_waited_for_as_long_as_allowed_and_no_longer(capfd: pytest.CaptureFixture[str]) -> None:

@@ -74,7 +74,10 @@ def components(section: str, kind: type[Component]) -> dict[str, Component]:
 
 
 def with_methods() -> Iterator[tuple[tuple[str, ...], ExperimentConfig]]:
-    """Every method with every server rule, and each of them under every schedule."""
+    """Every method with every server rule, FedAvg under every schedule, and each method and each rule under one more.
+
+    What a schedule changes is the groups of a round: a crossing of methods is not asked about it again.
+    """
     base = config(*TINY, "rounds=2", "algorithm.weighting=uniform")
     methods = components("algorithm", Algorithm)
     schedules = {
@@ -83,6 +86,7 @@ def with_methods() -> Iterator[tuple[tuple[str, ...], ExperimentConfig]]:
         )
         for name in BUILTIN["schedule"]
     }
+    partial = itertools.cycle(name for name in schedules if name != "full")
     for algorithm, server in itertools.product(methods, (None, *methods)):
         chosen = base.model_copy(
             update={"algorithm": methods[algorithm], "server": methods[server] if server else None}
@@ -91,8 +95,11 @@ def with_methods() -> Iterator[tuple[tuple[str, ...], ExperimentConfig]]:
             chosen.method  # noqa: B018
         except ConfigError:
             continue
-        # What a schedule changes is the groups of a round: a crossing of methods is not asked about it again.
-        under = schedules if server in (None, "fedavg") or algorithm == "fedavg" else ("full",)
+        under = ["full"]
+        if (algorithm, server) == ("fedavg", None):
+            under = list(schedules)
+        elif server in (None, "fedavg") or algorithm == "fedavg":
+            under.append(next(partial))
         for name in under:
             schedule = schedules[name]
             yield (algorithm, str(server), name), chosen.model_copy(update={"schedule": schedule})
