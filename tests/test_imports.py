@@ -39,7 +39,8 @@ def test_what_needs_no_cluster_and_no_training_loads_neither(packages: tuple[str
 def test_server_actors_load_no_pytorch() -> None:
     """Importing it takes longer than all else that their processes do when they start."""
     built = "from fedbench.algorithms import fedavg, fedmr, fedprox, scaffold, ormo"
-    assert loaded_by(f"import fedbench.engine.on_ray.server_actors; {built}") == set()
+    sums = "import fedbench.engine.on_ray.node_sum"
+    assert loaded_by(f"import fedbench.engine.on_ray.server_actors; {built}; {sums}") == set()
 
 
 def test_a_configuration_loads_no_pytorch_whatever_it_names() -> None:

@@ -77,7 +77,7 @@ def test_all_clients_rows_are_seen_once_a_round_however_they_were_divided() -> N
 
 
 def test_a_round_has_the_samples_of_the_mean_cohort() -> None:
-    partial = (*UNEVEN, "participation.clients_per_round=2")
+    partial = (*UNEVEN, "participation.clients_per_round=2", "rounds=3")
     federated = samples_by_round(run(load(*partial)))
     rows = tables(run(load(CENTRALISED, *partial)).directory)["clients.parquet"]
     assert {row["steps"] for row in rows} == {round(sum(federated) / len(federated) / 10)}

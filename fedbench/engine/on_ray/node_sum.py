@@ -1,4 +1,7 @@
-"""The sum of a node: adds the uploads of one node's actors before they travel to the server."""
+"""The sum of a node: adds the uploads of one node's actors before they travel to the server.
+
+Nothing here imports PyTorch, which would take longer than the rest of the actor's start.
+"""
 
 import numpy as np
 
@@ -31,3 +34,7 @@ class NodeSum:
         total, self._total = self._total, None
         assert total is not None
         return total
+
+
+class NodeSumActor(NodeSum):
+    """The sum of a node in its own process, as a Ray actor."""

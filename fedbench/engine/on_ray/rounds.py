@@ -35,7 +35,7 @@ from fedbench.engine.messages import (
 from fedbench.engine.on_ray.actors import ActorCluster
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
 from fedbench.engine.on_ray.liveness import ray_answers
-from fedbench.engine.on_ray.node_sum import NodeSum
+from fedbench.engine.on_ray.node_sum import NodeSumActor
 from fedbench.engine.on_ray.placement import assign, deal_tests
 from fedbench.engine.on_ray.server_actors import PoolServerActor, ServerActor
 from fedbench.engine.own_models import mean_model
@@ -50,10 +50,6 @@ INT64_BYTES = 8
 
 HANG_GRACE = 30.0
 """Seconds beyond their deadline after which clients that have not returned are given up, and their actor is ended."""
-
-
-class NodeSumActor(NodeSum):
-    """The sum of a node in its own process, as a Ray actor."""
 
 
 class RayRoundExecutor(ActorExecutor, RoundExecutor):
