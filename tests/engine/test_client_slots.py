@@ -3,6 +3,7 @@
 A "graph" is here the recorded step itself, called again: what it reads and writes is what a CUDA graph would.
 """
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ from fedbench.training.captured import CalledStep
 
 pytestmark = pytest.mark.slow
 
-INLINE = ("runtime.executor=inline", "rounds=3")
+INLINE = ("runtime.executor=inline", "rounds=2")
 
 VARIANTS: dict[str, tuple[str, ...]] = {
     "fedavg": (),
@@ -41,9 +42,15 @@ def trained(*overrides: str) -> Result:
     return run(config(*INLINE, *overrides))
 
 
+@cache
+def one_after_the_other(*overrides: str) -> Result:
+    """The run without slots; several tests compare with it."""
+    return trained(*overrides)
+
+
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_recorded_steps_in_slots_leave_the_same_model(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = trained(*VARIANTS[variant])
+    expected = one_after_the_other(*VARIANTS[variant])
     monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
     result = trained(*VARIANTS[variant], "runtime.slots=4")
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
@@ -61,17 +68,20 @@ def test_the_norms_of_recorded_steps_are_those_of_steps_one_after_the_other(
 
 
 def test_steps_that_are_not_recorded_leave_the_same_model_in_slots() -> None:
-    assert trained("runtime.slots=3").summary["model_sha256"] == trained().summary["model_sha256"]
+    assert trained("runtime.slots=3").summary["model_sha256"] == one_after_the_other().summary["model_sha256"]
 
 
 def test_a_network_that_draws_random_numbers_draws_them_by_client() -> None:
     drops = ("model=pfl_network:SmallDropout",)
-    assert trained(*drops, "runtime.slots=3").summary["model_sha256"] == trained(*drops).summary["model_sha256"]
+    assert (
+        trained(*drops, "runtime.slots=3").summary["model_sha256"]
+        == one_after_the_other(*drops).summary["model_sha256"]
+    )
 
 
 def test_out_of_memory_in_a_slot_is_tried_once_more_there(tmp_path: Path) -> None:
     short = ("algorithm=broken_device:Short", f"algorithm.mark={tmp_path / 'once'}", "runtime.slots=3")
-    assert trained(*short).summary["model_sha256"] == trained().summary["model_sha256"]
+    assert trained(*short).summary["model_sha256"] == one_after_the_other().summary["model_sha256"]
     assert (tmp_path / "once").exists()
 
 
