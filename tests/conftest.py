@@ -31,6 +31,8 @@ MOST_SLOW = 12
 
 POOLS: list[WarmPools] = []
 """The warm actors of this process, once a test has asked for them."""
+CLUSTERS: list[LocalCluster] = []
+"""The clusters that this process has started and not stopped."""
 
 # What one of the tests' many processes has compiled is there for the others.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
@@ -143,10 +145,14 @@ def warm_pools(local_ray: None) -> Iterator[WarmPools]:
 
 
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
-    """Distributed, the warm actors end when another group of files follows: idle ones slow its tests, too."""
-    distributed = nextitem is not None and hasattr(item.config, "workerinput")
-    if POOLS and distributed and group_of(nextitem.nodeid.partition("::")[0]) != "warm_pools":
+    """Distributed, warm actors and clusters end when another group of files follows: idle ones slow its tests, too."""
+    if nextitem is None or not hasattr(item.config, "workerinput"):
+        return
+    following = group_of(nextitem.nodeid.partition("::")[0])
+    if POOLS and following != "warm_pools":
         POOLS[0].close()
+    if following != "cluster":
+        stop_clusters()
 
 
 @pytest.fixture(scope="session")
@@ -272,13 +278,16 @@ def call(
     return in_this_process(monkeypatch, capfd)
 
 
+def stop_clusters() -> None:
+    while CLUSTERS:
+        CLUSTERS.pop().stop()
+
+
 @pytest.fixture(scope="session")
 def clusters() -> Iterator[list[LocalCluster]]:
     """The clusters that were started."""
-    started: list[LocalCluster] = []
-    yield started
-    for cluster in started:
-        cluster.stop()
+    yield CLUSTERS
+    stop_clusters()
 
 
 @pytest.fixture
