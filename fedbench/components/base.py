@@ -5,6 +5,7 @@ new one is a class with typed fields. The fields are the keys that a configurati
 types and bounds; `fedbench list` shows the first line of the docstring, `fedbench help` its "Attributes:" section.
 """
 
+import itertools
 import re
 from pathlib import Path
 from types import UnionType
@@ -155,6 +156,11 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
     """
     # An unknown key comes first: it is often the misspelling of a key that is reported as missing.
     first, *others = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
+    inside = [problem for problem in others if _key_of(problem) == _key_of(first) and len(problem["loc"]) > 1]
+    deepest = max(inside, key=lambda problem: len(problem["loc"]), default=first)
+    if len(deepest["loc"]) > len(first["loc"]):  # a list whose form is right tells more than that it is no number
+        others = [problem for problem in others if _key_of(problem) != _key_of(first)]
+        first = deepest
     place = [str(part) for part in (prefix, *first["loc"]) if part != ""]
     key = ".".join(part for part in place if not ALTERNATIVE.fullmatch(part))
     more = f" (and {len(others)} more)" if others else ""
@@ -174,6 +180,12 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
         return f"{key}{joint}{message}{more}" if key else f"{message}{more}"
     shown = str(given)
     return f"{key}={shown if len(shown) <= LONGEST_SHOWN else shown[:LONGEST_SHOWN] + '...'}: {message}{more}"
+
+
+def _key_of(problem: Any) -> tuple[Any, ...]:
+    """The key that a problem of pydantic's is about: its place up to the alternative that was tried."""
+    place = problem["loc"]
+    return tuple(itertools.takewhile(lambda part: not ALTERNATIVE.fullmatch(str(part)), place))
 
 
 def keys_beside(root: type[BaseModel], error: ValidationError) -> list[str]:

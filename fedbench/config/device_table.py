@@ -1,5 +1,6 @@
 """The table of devices and links that is shipped, and how those that a configuration names come to stand in it."""
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -36,7 +37,12 @@ def read_table(path: Path) -> dict[str, dict[str, Any]]:
     for kind, parts in table.items():
         if not isinstance(parts, dict):
             raise ConfigError(f"{path}: {kind}: must be a mapping of names to figures")
-    return table
+    return {kind: named(parts) for kind, parts in table.items()}
+
+
+def named(parts: Mapping[Any, Any]) -> dict[str, Any]:
+    """The parts of a table by their names as text: YAML reads some of them as numbers."""
+    return {str(name): figures for name, figures in parts.items()}
 
 
 def with_figures(profile: object) -> object:
@@ -57,7 +63,10 @@ def with_figures(profile: object) -> object:
     section = dict(section)
     if isinstance(section.get("profiles"), str):
         section["profiles"] = [section["profiles"]]
-    given = {kind: dict(section.get(kind) or {}) for kind in KINDS}
+    for kind in KINDS:
+        if not isinstance(section.get(kind) or {}, dict):
+            raise ConfigError(f"delays.profile.{kind}={section[kind]}: must be a mapping of names to figures")
+    given = {kind: named(section.get(kind) or {}) for kind in KINDS}
     if (file := section.pop("file", None)) is not None:
         of_file = read_table(expanded(file))
         given = {kind: of_file[kind] | given[kind] for kind in KINDS}

@@ -122,6 +122,8 @@ def _classes(tables: Sequence[ColumnTable], column: str) -> LabelRule:
             raise DataError(f"{table.place}: other class names than in {tables[0].place}; these are two data sets")
     is_text = content_of(tables[0], column) == "text"
     if names is not None:
+        if len(names) < 2:
+            raise DataError(f"{tables[0].place}: column {column!r} has the classes {list(names)}, expected 2 or more")
         return LabelRule("classification", (column,), names, names if is_text else tuple(range(len(names))))
     values = sorted({value for table in tables for value in _plain_values(table, column)})
     if len(values) < 2:
@@ -172,12 +174,27 @@ def _without_labels(value: object, split: str) -> str:
 
 def _sets(tables: Sequence[ColumnTable], column: str) -> LabelRule:
     """Lists of class indices, or of class names: multi-label."""
-    names = inner_class_names(tables[0], column)
-    if names is None:
-        names = tuple(sorted({text for table in tables for _, items in _items(table, column) for text in items}))
+    given = inner_class_names(tables[0], column)
+    occurring = {text for table in tables for _, items in _items(table, column) for text in items}
+    names = tuple(sorted(occurring)) if given is None else given
+    _require_labels(tables, column, names)
+    if given is None:
         return LabelRule("multilabel", (column,), names, names, form="sets")
     values = names if content_of(tables[0], column) == "texts" else tuple(range(len(names)))
     return LabelRule("multilabel", (column,), names, values, form="sets")
+
+
+def _require_labels(tables: Sequence[ColumnTable], column: str, names: Sequence[str]) -> None:
+    """Refuse fewer labels than two: one that applies or not is a class.
+
+    Raises:
+        DataError: names the column.
+    """
+    if len(names) < 2:
+        raise DataError(
+            f"{tables[0].place}: the lists in column {column!r} have {len(names)} label(s) in the train split, expected"
+            " 2 or more; write a single one as a column of 0 and 1, which are classes"
+        )
 
 
 def _items(table: ColumnTable, column: str) -> list[tuple[int, list[str]]]:
@@ -231,7 +248,9 @@ def _lists(tables: Sequence[ColumnTable], column: str, columns: ChosenColumns) -
             " labels as 0 and 1 for each, or name them in the Hugging Face metadata, and targets as floating-point"
             " numbers"
         )
-    return replace(rule, task="multilabel", names=tuple(str(index) for index in range(shape[0])))
+    names = tuple(str(index) for index in range(shape[0]))
+    _require_labels(tables, column, names)
+    return replace(rule, task="multilabel", names=names)
 
 
 def _as_labels(tables: Sequence[ColumnTable], rows: npt.NDArray[np.float64], rule: LabelRule) -> Labels:

@@ -51,10 +51,10 @@ def check_data(dataset: Dataset, data: object, method: str = "load") -> Federate
         raise DataError(f"{owner} returned data of kind={data.kind} for task=next_token, which needs text")
     if data.task == "segmentation" and data.kind == "text":
         raise DataError(f"{owner} returned data of kind=text for task=segmentation, which needs images or arrays")
-    fewest = {"classification": 2, "segmentation": 2, "next_token": 0}.get(data.task, 1)
+    fewest = {"classification": 2, "multilabel": 2, "segmentation": 2, "next_token": 0}.get(data.task, 1)
     if len(data.class_names) < fewest:
-        what = {"multilabel": "one for each label", "regression": "one for each target"}.get(data.task)
-        needed = f"at least {fewest} are needed" if what is None else f"{what} is needed"
+        needed = "one for each target is needed" if data.task == "regression" else f"at least {fewest} are needed"
+        needed += "; a single label that applies or not is task=classification" if data.task == "multilabel" else ""
         raise DataError(f"{owner} returned {len(data.class_names)} class_names; {needed}")
     splits = data.splits
     for name, split in splits.items():

@@ -77,9 +77,10 @@ def mask_classes(masks: npt.NDArray[np.uint8], name: str) -> tuple[str, ...]:
     """
     present = np.flatnonzero(np.bincount(masks.ravel(), minlength=NOT_SCORED + 1)[:NOT_SCORED])
     if len(present) == 0 or present[-1] < 1:
+        have = "only the class 0" if len(present) else "no class"
         raise DataError(
-            f"{name}: the masks of the train split have no class beside {present.tolist()}, expected 2 classes or more,"
-            f" numbered from 0; {NOT_SCORED} is no class: such pixels are not scored"
+            f"{name}: the masks of the train split have {have}, expected 2"
+            f" classes or more, numbered from 0; {NOT_SCORED} is no class: such pixels are not scored"
         )
     return tuple(str(label) for label in range(present[-1] + 1))
 

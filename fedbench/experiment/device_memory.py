@@ -144,8 +144,8 @@ def check_device_memory(
         whole = groups == layout.all_groups
         what = "the whole network" if whole else " + ".join(layout.group_names[group] for group in groups)
         raise ConfigError(
-            f"delays.profile: client {client} ({profile.name}) needs {needs / 1e6:,.1f} MB to train {what} and has "
-            f"{has / 1e6:,.1f} MB; set participation.capacities=memory with schedule=per-client, lower "
+            f"delays.profile: client {client} ({profile.name}) needs {_in_bytes(needs)} to train {what} and has "
+            f"{_in_bytes(has)}; set participation.capacities=memory with schedule=per-client, lower "
             "local.batch_size, or give it another device"
         )
 
@@ -202,7 +202,7 @@ def memory_limits(world: World, memory: TrainingMemory, sizes: Sequence[int], la
             needs = min(memory.peak_bytes((group,), samples) for group in layout.all_groups)
             raise ConfigError(
                 f"participation.capacities=memory: client {client} ({profile.name}) could train no layer group: the "
-                f"least needs {needs / 1e6:,.1f} MB, it has {has / 1e6:,.1f} MB; give it another device"
+                f"least needs {_in_bytes(needs)}, it has {_in_bytes(has)}; give it another device"
             )
         of_clients.append(windows)
     return Clients(windows=tuple(of_clients))
@@ -239,3 +239,12 @@ def _window(first: int, length: int, groups: int) -> tuple[int, ...]:
 def _fits(world: World, memory: TrainingMemory, client: int, groups: tuple[int, ...], sizes: Sequence[int]) -> bool:
     has = world.profiles[client].device.memory_bytes
     return has is None or memory.peak_bytes(groups, memory.minibatch(sizes[client])) <= has
+
+
+def _in_bytes(count: int) -> str:
+    """A number of bytes in MB, and a small one as it is.
+
+    >>> _in_bytes(2_500_000), _in_bytes(1200)
+    ('2.5 MB', '1,200 bytes')
+    """
+    return f"{count / 1e6:,.1f} MB" if count >= 100_000 else f"{count:,} bytes"

@@ -156,7 +156,10 @@ class Trace(Availability):
             spans.sort()
             for (_, end), (start, _) in itertools.pairwise(spans):
                 if start < end:
-                    raise ConfigError(f"{given}: client {client} comes at {start:g} s and is there until {end:g} s")
+                    raise ConfigError(
+                        f"{given}: client {client} comes at {start:g} s and is there until {end:g} s; write one row for"
+                        " times that overlap"
+                    )
             if self.repeat_seconds is not None and spans[-1][1] > self.repeat_seconds:
                 raise ConfigError(
                     f"delays.availability.repeat_seconds={self.repeat_seconds:g}: client {client} is on until "

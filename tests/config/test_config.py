@@ -141,3 +141,8 @@ def test_compiled_steps_are_refused_by_name() -> None:
     with pytest.raises(ConfigError, match=r"^local.compile=true: steps are not compiled: torch.compile took .*; leave"):
         ExperimentConfig.load(None, ["local.compile=true"])
     assert "compile" not in ExperimentConfig.load(None, ["local.compile=false"]).to_mapping()["local"]
+
+
+def test_a_wrong_value_in_a_list_is_told_where_a_single_number_would_do() -> None:
+    with pytest.raises(ConfigError, match=r"^data\.normalize\.std\.1=2\.0: must be less than or equal to 1$"):
+        ExperimentConfig.load(None, ["data.normalize={mean: [0, 0], std: [1.0, 2.0]}"])

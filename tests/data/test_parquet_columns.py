@@ -130,6 +130,12 @@ def test_lists_of_names_or_of_class_indices_are_several_labels(tmp_path: Path) -
         assert indexed.test.labels.tolist() == [[0, 0, 1]]
 
 
+@pytest.mark.parametrize("labels", [[["x"], [], ["x"], [], []], [[1], [0], [1], [0], [0]]])
+def test_a_single_label_that_applies_or_not_is_a_class(labels: list[list[Any]], tmp_path: Path) -> None:
+    write(tmp_path, {"age": TABLE["age"], "label": labels})
+    assert "column 'label' have 1 label(s) in the train split, expected 2 or more; write" in refusal(tmp_path)
+
+
 @pytest.mark.parametrize("kind", [pa.list_(pa.list_(pa.float64())), pa.list_(pa.list_(pa.int16(), 3), 2)])
 def test_nested_lists_are_arrays(kind: pa.DataType, tmp_path: Path) -> None:
     values = RNG.integers(0, 9, (6, 2, 3))
@@ -189,7 +195,7 @@ def test_an_image_as_label_is_a_mask(tmp_path: Path) -> None:
     together = np.concatenate([data.train.labels, data.test.labels])
     assert sorted(map(bytes, together)) == sorted(map(bytes, masks))
     write(tmp_path, {"image": images, "mask": [png(mask, "P") for mask in np.zeros_like(masks)]})
-    assert "no class beside [0]" in refusal(tmp_path)
+    assert "the masks of the train split have only the class 0, expected 2 classes or more" in refusal(tmp_path)
     write(tmp_path, {"image": images, "mask": masks.tolist()})
     assert load(tmp_path).task == "segmentation"
     write(tmp_path, {"image": images, "mask": [png(mask[:5]) for mask in masks]})

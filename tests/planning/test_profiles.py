@@ -57,6 +57,14 @@ def test_a_configuration_holds_the_figures_of_what_it_names(tmp_path: Path) -> N
     assert other.digest() != config.digest()
 
 
+def test_names_that_yaml_reads_as_numbers_are_names(tmp_path: Path) -> None:
+    (tmp_path / "own.yaml").write_text("devices: {5: {flops_per_second: 1e+6}}\n")
+    file = str(tmp_path / "own.yaml")
+    assert section({"profiles": ["5+lte"], "file": file}).devices["5"].flops_per_second == 1e6
+    with pytest.raises(ConfigError, match="no such device; allowed: 5, mac-mini-m4"):
+        section({"profiles": ["a+lte"], "file": file})
+
+
 def test_own_figures_take_the_place_of_shipped_ones() -> None:
     own = section({"profiles": ["raspberry-pi-5+lte"], "devices": {"raspberry-pi-5": {"flops_per_second": 5.0}}})
     assert own.devices["raspberry-pi-5"].flops_per_second == 5.0
@@ -94,6 +102,7 @@ def test_each_client_may_have_its_own() -> None:
         ({"profiles": ["raspberry-pi-5+lte"], "shares": [0]}, "at least one must be above 0"),
         ({"profiles": ["a+lte"], "devices": {"a": {"flops_per_second": 0}}}, "devices.a.flops_per_second=0: must be"),
         ({"profiles": ["a+lte"], "devices": {"a": {"speed": 1}}}, "devices.a.speed: unknown key"),
+        ({"profiles": ["a+lte"], "devices": ["a"]}, r"devices=\['a'\]: must be a mapping of names to figures"),
         ({"profiles": ["raspberry-pi-5+lte"], "colour": "red"}, "profile.colour: unknown key; allowed: clients, dev"),
         ({"profiles": ["raspberry-pi-5+lte"], "file": "nowhere.yaml"}, "file=nowhere.yaml: no such file"),
     ],
