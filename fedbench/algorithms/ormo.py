@@ -120,8 +120,10 @@ class OrderedMomentum(ArrivalRule):
             self.buffer *= self.momentum  # u <- beta u
         late = current - bucket(index, self.workers)  # d = c - ceil(ite / K)
         rate = self.rate(lr, self.index - index)  # eta, from tau = t - ite in OrMo-DA
-        self.buffer += self.momentum**late * rate * update  # u <- u + beta^d eta g
-        self.parameters = self.parameters - self.weight(late) * rate * update  # w <- w - (1 + ... + beta^d) eta g
+        step = np.empty_like(self.parameters)  # a new array is the new parameters: the old ones may have been sent
+        self.buffer += np.multiply(self.momentum**late * rate, update, out=step)  # u <- u + beta^d eta g
+        np.multiply(self.weight(late) * rate, update, out=step)
+        self.parameters = np.subtract(self.parameters, step, out=step)  # w <- w - (1 + ... + beta^d) eta g
 
 
 class VanillaStep(OrderedMomentum):

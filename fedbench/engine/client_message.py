@@ -65,6 +65,6 @@ class MessageMemory:
 
 def message_values(table: PartTable, parts: tuple[int, ...], tensors: dict[str, Tensor]) -> Vector:
     """A client's message in memory of its own; arguments as for `MessageMemory.values`."""
-    pieces = [tensors[part.channel][part.piece] for part in (table.parts[index] for index in parts)]
+    pieces = [tensors[channel][piece] for channel, piece in table.pieces(parts)]
     values: Vector = torch.cat([torch.empty(0, device=next(iter(tensors.values())).device), *pieces]).cpu().numpy()
     return values

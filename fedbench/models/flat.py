@@ -70,6 +70,22 @@ class FlatModel:
             places = list(zip(self._parameters, views, strict=True))
             self._lowered = LoweredCopy(self.module, places, self.vector, copy)
         self._active: list[tuple[int, nn.Parameter]] = []
+        self._layers = list(self.module.modules())
+        self._has_plain_modes = all(
+            type(layer).train is nn.Module.train and "train" not in vars(layer) for layer in self._layers
+        )
+
+    def train(self) -> None:
+        """Put the module in training mode: what its own `train` does, by a list of the layers where none redefines it.
+
+        PyTorch walks through the module, which takes longer than a layer of a small network.
+        """
+        if not self._has_plain_modes:
+            self.module.train()
+            return
+        for layer in self._layers:
+            if not layer.training:
+                layer.training = True
 
     def _owner(self, slot: TensorSlot) -> nn.Module:
         return self.module.get_submodule(slot.name.rpartition(".")[0])

@@ -185,9 +185,11 @@ def _rounded(values: npt.NDArray[np.float64]) -> FixedPoint:
 
 
 def summable(
-    values: npt.NDArray[np.float32], reference: npt.NDArray[np.float32], limit: float = LARGEST_UPDATE
+    values: npt.NDArray[np.float32], reference: npt.NDArray[np.float32] | None, limit: float = LARGEST_UPDATE
 ) -> bool:
-    """Whether every |values - reference| is finite and at most `limit`."""
+    """Whether every |values - reference| is finite and at most `limit`; `reference` None stands for zeros."""
+    if reference is None:
+        return bool(values.max(initial=0) <= limit and values.min(initial=0) >= -limit)  # NaN is neither
     with np.errstate(invalid="ignore", over="ignore"):
         return all(
             bool(np.abs(values[start : start + _CHUNK] - reference[start : start + _CHUNK]).max() <= limit)

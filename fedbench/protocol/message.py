@@ -94,6 +94,16 @@ class PartTable:
             position += self.sizes[part]
         return [(self.parts[part], slice(starts[part], starts[part] + self.sizes[part])) for part in parts]
 
+    def pieces(self, parts: Iterable[int]) -> list[tuple[str, slice]]:
+        """The fewest (channel, place in its vector) that `parts` consist of, in their order."""
+        pieces: list[tuple[str, slice]] = []
+        for part in (self.parts[index] for index in parts):
+            if pieces and pieces[-1][0] == part.channel and pieces[-1][1].stop == part.piece.start:
+                pieces[-1] = (part.channel, slice(pieces[-1][1].start, part.piece.stop))
+            else:
+                pieces.append((part.channel, part.piece))
+        return pieces
+
     def gather(self, vectors: Mapping[str, Vector], parts: Sequence[int], memory: Vector | None = None) -> Vector:
         """A message: the values of `parts`, one after the other.
 
@@ -105,13 +115,7 @@ class PartTable:
         Returns:
             float32; a view into a vector where the parts lie there as one piece, else a copy.
         """
-        pieces: list[tuple[str, slice]] = []
-        for part in (self.parts[index] for index in parts):
-            if pieces and pieces[-1][0] == part.channel and pieces[-1][1].stop == part.piece.start:
-                pieces[-1] = (part.channel, slice(pieces[-1][1].start, part.piece.stop))
-            else:
-                pieces.append((part.channel, part.piece))
-        arrays = [vectors[channel][piece] for channel, piece in pieces]
+        arrays = [vectors[channel][piece] for channel, piece in self.pieces(parts)]
         if len(arrays) == 1:
             return arrays[0]
         if memory is None:
@@ -120,8 +124,11 @@ class PartTable:
 
     def scatter(self, message: Vector, vectors: Mapping[str, Vector], parts: Sequence[int]) -> None:
         """Write a message in the order of `gather` into the vectors' places of `parts`."""
-        for part, segment in self.segments(parts, parts):
-            vectors[part.channel][part.piece] = message[segment]
+        start = 0
+        for channel, piece in self.pieces(parts):
+            stop = start + piece.stop - piece.start
+            vectors[channel][piece] = message[start:stop]
+            start = stop
 
     def tensors(self, message: Vector, parts: Sequence[int]) -> dict[str, Vector]:
         """The tensors in a message, by name, in their logical shapes.

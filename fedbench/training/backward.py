@@ -27,7 +27,7 @@ class BackwardPass:
         self._model = model
         self._objective = objective
         self._bf16 = bf16
-        model.module.train()
+        model.train()
 
     def __call__(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """Compute the gradient of one minibatch, into `grad` of each of `parameters`.

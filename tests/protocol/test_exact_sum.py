@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from fedbench.protocol import exact_sum
-from fedbench.protocol.exact_sum import LARGEST_UPDATE, SCALE, accumulate, decode, retract
+from fedbench.protocol.exact_sum import LARGEST_UPDATE, SCALE, accumulate, decode, retract, summable
 
 SIZE = 40_000
 
@@ -199,3 +199,12 @@ def test_where_numba_can_keep_nothing_the_loop_is_compiled_anew(way_to_add: str)
     names: dict[str, object] = {}
     exec("def of_no_file(number):\n    return number + 1", names)
     assert _compiled(names["of_no_file"], numba.int64(numba.int64))(1) == 2  # type: ignore[type-var, operator]
+
+
+@pytest.mark.parametrize("odd", [0.0, LARGEST_UPDATE, 2 * LARGEST_UPDATE, math.inf, math.nan])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_an_update_by_itself_is_summable_where_its_difference_from_zeros_is(odd: float, sign: int) -> None:
+    values = np.full(SIZE, sign, np.float32)
+    values[-2] = sign * odd
+    assert summable(values, None) == summable(values, np.zeros_like(values)) == (abs(odd) <= LARGEST_UPDATE)
+    assert summable(values[:0], None)

@@ -131,3 +131,26 @@ def test_a_last_minibatch_of_one_sample_is_left_out_where_batchnorm_could_not_ta
         anchor=model.vector.clone(), groups=(0,), round_index=0, client=0, lr_factor=1.0,
     )  # fmt: skip
     assert result.steps == 2
+
+
+class StaysFrozen(nn.BatchNorm2d):
+    """A layer that redefines what training mode means for it: its statistics never move."""
+
+    def train(self, mode: bool = True) -> "StaysFrozen":
+        super().train(False)
+        return self
+
+
+@pytest.mark.parametrize("layer", [nn.BatchNorm2d, StaysFrozen])
+def test_training_mode_is_what_the_modules_own_train_makes_it(layer: type[nn.BatchNorm2d]) -> None:
+    model = flat(CnnBatchNorm(width=8))
+    layers = model.module.named_modules()
+    name, normalisation = next((name, module) for name, module in layers if isinstance(module, nn.BatchNorm2d))
+    normalisation.__class__ = layer
+    model = FlatModel(model.module, model.layout)
+    model.module.eval()
+    model.train()
+    modes = {name: module.training for name, module in model.module.named_modules()}
+    model.module.train()
+    assert modes == {name: module.training for name, module in model.module.named_modules()}
+    assert modes[name] == (layer is nn.BatchNorm2d)

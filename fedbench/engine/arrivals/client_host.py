@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -11,7 +12,7 @@ from fedbench.engine.bookkeeping import Stopwatch
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import failure_report
 from fedbench.engine.device import explained
-from fedbench.engine.messages import BatchReport, ClientReport, TaskOrder, TaskSeconds
+from fedbench.engine.messages import BatchReport, ClientReport, DeviceRecord, HostSpec, TaskOrder, TaskSeconds
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
@@ -25,6 +26,13 @@ from fedbench.training.minibatches import epoch_sizes, nth_minibatch
 
 class ArrivalHost(ClientHost):
     """A `ClientHost` that runs asynchronous tasks, each on the parameters as they were when it was dispatched."""
+
+    def prepare(self, spec: HostSpec, *arguments: Any) -> DeviceRecord:
+        record = super().prepare(spec, *arguments)
+        # What gradients and deltas are measured from: the start of a message of any parts.
+        self._zeros = np.zeros(spec.table.values(range(len(spec.table.parts))), np.float32)
+        self._zeros.setflags(write=False)
+        return record
 
     def run_tasks(
         self,
@@ -84,15 +92,18 @@ class ArrivalHost(ClientHost):
             if order.on_failure == "raise":
                 raise
             return empty, failure_report(client, len(self._rows[client]), watch.total(), explained(error))
-        reference = np.zeros(table.values(parts), np.float32)
-        accepted = message.shape == reference.shape and summable(message, reference)
+        reference = self._zeros[: table.values(parts)]
+        accepted = message.shape == reference.shape and summable(message, None)
         if accepted:
-            message = self._byzantine.message(client, order.visit, parts, message, reference, sign=-1.0)
-            accepted = summable(message, reference)
+            honest, message = (
+                message,
+                self._byzantine.message(client, order.visit, parts, message, reference, sign=-1.0),
+            )
+            accepted = message is honest or summable(message, None)
         if accepted:
             rng = generator(self._spec.seed, "update", order.visit, client)
             read = self._after_pipeline(parts, message, reference, new_state, rng, sign=-1.0)
-            accepted, message = read is message or summable(read, reference), read
+            accepted, message = read is message or summable(read, None), read
         if accepted:
             self._states[client] = new_state
         spent.upload += watch.lap()

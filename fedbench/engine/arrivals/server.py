@@ -109,13 +109,13 @@ class ArrivalServer:
         Returns:
             float32, the values of `parts`, one after the other.
         """
-        self._fix(number, worker, groups)
+        with self._one_thread():
+            self._fix(number, worker, groups)
         return self.resend(number, parts)
 
     def _fix(self, number: int, worker: int, groups: Sequence[int]) -> None:
         """Keep the parameters that a task starts from; arguments as for `send`."""
-        seeded = seeded_if_foreign(self._spec.method, self._spec.seed, "parameters of a task", number)
-        with self._one_thread(), seeded:
+        with seeded_if_foreign(self._spec.method, self._spec.seed, "parameters of a task", number):
             pulled = {group: self._machines[group].pull(worker) for group in groups}
         pieces: list[Array] = []
         for part in self._table.parts:
@@ -145,14 +145,15 @@ class ArrivalServer:
             For each of `wanted`, what `resend` returns; and the seconds that all of it took.
         """
         began = time.perf_counter()
-        for step in steps:
-            match step:
-                case SendStep():
-                    self._fix(step.number, step.worker, step.groups)
-                case ApplyStep():
-                    self.apply(step.number, batches[step.batch][step.place], step.lr, step.steps)
-                case ForgetStep():
-                    self.forget(step.number)
+        with self._one_thread():
+            for step in steps:
+                match step:
+                    case SendStep():
+                        self._fix(step.number, step.worker, step.groups)
+                    case ApplyStep():
+                        self._apply(step.number, batches[step.batch][step.place], step.lr, step.steps)
+                    case ForgetStep():
+                        self.forget(step.number)
         payloads = tuple(self.resend(number, parts) for number, parts in wanted)
         return payloads, time.perf_counter() - began
 
@@ -165,11 +166,14 @@ class ArrivalServer:
             lr: eta, the factor on the update.
             steps: n, the minibatches that the client trained on.
         """
-        with self._one_thread(), seeded_if_foreign(self._spec.method, self._spec.seed, "arrival", number):
+        with self._one_thread():
             self._apply(number, upload, lr, steps)
 
     def _apply(self, number: int, upload: Vector, lr: float, steps: int) -> None:
-        sent = self._sent.pop(number)
+        with seeded_if_foreign(self._spec.method, self._spec.seed, "arrival", number):
+            self._apply_to_parts(self._sent.pop(number), upload, lr, steps)
+
+    def _apply_to_parts(self, sent: SentParameters, upload: Vector, lr: float, steps: int) -> None:
         parts = self._table.uploaded(sent.indices)
         for part, segment in self._table.segments(parts, parts):
             if part.channel == STATISTICS:
