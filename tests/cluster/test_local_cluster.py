@@ -9,13 +9,16 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 
+import local
 import pytest
 from disturbed import marked_by
 from local_cluster import MARK, ClusterError, LocalCluster
 from network_namespaces import Bridge, NoNamespacesError
 from process_trees import environment_of, kill_all
+from unobserved import UNOBSERVED
 from waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "cluster" / "local.py"
@@ -50,33 +53,45 @@ def test_dashboard_asks_for_the_token_and_listens_on_loopback_alone(cluster: Loc
 
 
 @pytest.mark.slow
-def test_a_command_runs_on_the_cluster_and_its_exit_code_is_carried(tmp_path: Path) -> None:
-    command = 'test -n "$RAY_ADDRESS" && ls "$TMPDIR" && command -v fedbench && exit 7'
-    done = subprocess.run(
-        [*OWN, "--nodes=1", "--namespaces=off", "--command", command],
-        env={**os.environ, "TMPDIR": "/tmp"},
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 7, done.stderr
-    assert "1 nodes (loopback addresses)" in done.stderr
+@pytest.mark.parametrize(
+    ("command", "status"), [("command -v fedbench && exit 7", 7), ("kill -TERM $$", 128 + signal.SIGTERM)]
+)
+def test_the_exit_code_of_a_command_is_carried(
+    command: str,
+    status: int,
+    cluster: LocalCluster,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    """On a cluster that runs already, in place of the one that the program would start for itself."""
+    on_it = f'test "$RAY_ADDRESS" = {cluster.address} && {command}'
+    monkeypatch.setattr(sys, "argv", ["local.py", "--command", on_it])
+    monkeypatch.setattr(local, "LocalCluster", lambda *arguments, **options: nullcontext(cluster))
+    monkeypatch.setattr(signal, "signal", lambda number, handler: None)
+    assert local.main() == status
+    assert f"{len(cluster.nodes)} nodes (loopback addresses)" in capfd.readouterr().err
 
 
 @pytest.mark.slow
-def test_sigterm_leaves_no_process_no_namespace_and_no_file() -> None:
-    process = subprocess.Popen([*OWN, "--nodes=2"], stderr=subprocess.PIPE, text=True)
-    assert process.stderr is not None
-    said = ""
-    while "Ctrl-C" not in said:
-        line = process.stderr.readline()
-        assert line, said
-        said += line
+def test_sigterm_ends_the_command_and_leaves_no_process_no_namespace_and_no_file() -> None:
+    command = 'test -n "$RAY_ADDRESS" && command -v fedbench && echo ready && sleep 1000'
+    process = subprocess.Popen(
+        [*OWN, "--nodes=2", "--command", command],
+        env={**os.environ, **UNOBSERVED},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert "ready\n" in iter(process.stdout.readline, "")
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     entries = [entry.decode() for child in children for entry in environment_of(int(child))]
-    marks = [entry.split("=")[1] for entry in entries if entry.startswith(MARK)]
+    marks = sorted({entry.split("=")[1] for entry in entries if entry.startswith(f"{MARK}=")})
     assert len(marks) == 2
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 128 + signal.SIGTERM
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert said.startswith("2 nodes (")
     assert not [pid for mark in marks for pid in marked_by(mark)]
     if "namespaces of their own" in said:
         identity = marks[0].split("-")[0]

@@ -59,13 +59,14 @@ class Recorded:
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
+def recorded(flops_counted_once: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Recorded]:
     folder = tmp_path_factory.mktemp("pages")
     server = MlflowServer(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
+        patch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
         server.start()
         try:
             yield _record(server.uri, folder)

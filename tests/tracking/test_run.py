@@ -60,8 +60,10 @@ def validated(record: RoundRecord) -> RoundRecord:
     return replace(record, **scores)
 
 
-def record(tracker: MlflowTracker, directory: Path, rounds: int = 4, status: str = "finished") -> Path:
-    recorder = RunDirectory.create("demo", 3, directory)
+def record(
+    tracker: MlflowTracker, directory: Path, rounds: int = 4, status: str = "finished", plots: bool = True
+) -> Path:
+    recorder = RunDirectory.create("demo", 3, directory, plots=plots)
     observers = (recorder, tracker)
     for observer in observers:
         observer.run_started(replace(a_description(recorder.path), group_names=("stem", "body", "fc")))
@@ -169,7 +171,7 @@ def test_how_a_run_ended_is_mlflows_status(tmp_path: Path, status: str, expected
     from mlflow import MlflowClient
 
     tracker = MlflowTracker()
-    record(tracker, tmp_path / "run", rounds=0, status=status)
+    record(tracker, tmp_path / "run", rounds=0, status=status, plots=False)
     assert MlflowClient().get_run(tracker.run_id).info.status == expected
 
 
@@ -391,6 +393,7 @@ class KilledAndBack:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("flops_counted_once", "no_figures")
 def test_what_a_server_missed_while_it_was_away_arrives_once(
     tmp_path: Path, server: MlflowServer, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -409,7 +412,8 @@ def test_what_a_server_missed_while_it_was_away_arrives_once(
     assert recorded.info.status == "FINISHED"
     for key in ROUND_METRICS:
         assert [step for step, _ in values(client, recorded.info.run_id, key)] == list(range(1, 41))
-    assert len(client.list_artifacts(recorded.info.run_id, "plots")) == 4
+    files = {artifact.path for artifact in client.list_artifacts(recorded.info.run_id)}
+    assert files >= {"config.yaml", "rounds.parquet", "clients.parquet", "summary.json"}
     assert capfd.readouterr() == ("", "")
 
 
