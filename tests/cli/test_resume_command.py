@@ -22,7 +22,7 @@ def summary_of(directory: Path) -> dict[str, object]:
 @pytest.mark.parametrize(
     "run",
     [
-        ("quickstart", *TINY, "data.samples_per_client=40", "schedule=full", "rounds=60"),
+        ("quickstart", *TINY, "data.samples_per_client=40", "schedule=full", "rounds=40"),
         ("ormo-digits", "runtime.executor=inline", "model.width=4", "delays.arrivals_per_round=16", "rounds=40"),
     ],
     ids=["rounds", "arrivals"],

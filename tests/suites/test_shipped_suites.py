@@ -282,4 +282,6 @@ def test_the_suite_of_recombination_draws_a_tenth_of_a_hundred_clients(base: tup
     plan = make_plan(["recombination", *base], seeds="0")
     for run in plan.runs.values():
         assert (run.config.data.clients, run.config.participation.clients_per_round) == (100, 10)
-    assert total_open(foresee(plan, {})) is not None
+    of_one_task = make_plan(["recombination", *base], seeds="0", only=f"*/{plan.columns[0]}")
+    assert len(of_one_task.runs) == len(plan.rows)
+    assert total_open(foresee(of_one_task, {})) is not None
