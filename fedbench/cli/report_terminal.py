@@ -1,12 +1,13 @@
 """Prints a short form of a report on the terminal."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from rich.table import Table
 
 from fedbench.cli.table_terminal import print_table
-from fedbench.cli.terminal import console, duration, results
+from fedbench.cli.terminal import console, duration, in_seconds, results
 from fedbench.records.headline import ACCURACY
 from fedbench.report.content import Report
 from fedbench.report.files import CHARTS
@@ -45,7 +46,10 @@ def _print_part(part: TaskPart) -> None:
     table = Table(box=None, padding=(0, 2, 0, 0), title=title, title_justify="left")
     table.add_column("method", overflow="fold")
     scores = f"best{words}{unit}", f"final{words}{unit}"
-    for column in ("seeds", *scores, f"up + down {sent.unit}", f"work {worked.unit}", "time"):
+    clock = [method.spread("virtual_seconds").mean for method in methods]
+    on_clock = any(not math.isnan(seconds) for seconds in clock)
+    times = ("clock", "wall") if on_clock else ("time",)
+    for column in ("seeds", *scores, f"up + down {sent.unit}", f"work {worked.unit}", *times):
         table.add_column(column, justify="right", no_wrap=True)
     for place, (method, bytes_, flops) in enumerate(zip(methods, traffic, work, strict=True)):
         table.add_row(
@@ -54,6 +58,7 @@ def _print_part(part: TaskPart) -> None:
             *(_shown(spreads[place], number) for spreads, number in zip(figures, numbers, strict=True)),
             sent.bare(bytes_.mean),
             worked.bare(flops.mean),
+            *(["-" if math.isnan(clock[place]) else in_seconds(clock[place])] if on_clock else []),
             duration(method.spread("wall_seconds").mean),
         )
     results.print(table, markup=False, highlight=False)

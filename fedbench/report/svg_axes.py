@@ -5,6 +5,9 @@ from dataclasses import dataclass
 
 STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 
+SAME = 1e-9
+"""Difference of two values, as a share of them, below which an axis has no ticks between them."""
+
 
 @dataclass(frozen=True)
 class Scale:
@@ -58,8 +61,10 @@ def from_zero(high: float, start: float, end: float, most: int, whole: bool = Fa
 
 
 def around(low: float, high: float, start: float, end: float, most: int) -> Scale:
-    """An axis from a tick at or below `low` to one at or above `high`."""
-    if not high > low:
-        low, high = low - 0.01, high + 0.01
+    """An axis from a tick at or below `low` to one at or above `high`; around values that are as good as equal."""
+    largest = max(abs(low), abs(high))
+    if not high - low > SAME * largest:
+        margin = max(0.01, 1e-3 * largest)
+        low, high = low - margin, high + margin
     step = nice_step(high - low, most)
     return Scale(math.floor(low / step + 1e-9) * step, math.ceil(high / step - 1e-9) * step, start, end, step)

@@ -4,6 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from fedbench.cli.report_terminal import print_report
+from fedbench.cli.terminal import in_seconds
+from fedbench.records.recorded_run import read_run
 from fedbench.report import timelines
 from fedbench.report.analyses import png_data
 from fedbench.report.compare import compare, load
@@ -39,3 +42,14 @@ def test_what_is_left_out_is_said(recorded: Path, monkeypatch: pytest.MonkeyPatc
     methods = report_of(recorded, "full-0", "async-0").comparison.methods
     monkeypatch.setattr(timelines, "MOST_TIMELINES", 0)
     assert "The first 0 of 1 methods." in timelines.timelines_of(methods).note
+
+
+def test_the_terminal_tells_the_clock_beside_the_wall_time(recorded: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    print_report(report_of(recorded, "full-0", "async-0"), ())
+    table = capsys.readouterr().out
+    (heading,) = (line for line in table.splitlines() if "seeds" in line)
+    assert heading.split()[-2:] == ["clock", "wall"]
+    seconds = in_seconds(read_run(recorded / "async-0").summary["virtual_seconds"])
+    assert seconds in table
+    print_report(report_of(recorded, "full-0"), ())
+    assert "clock" not in capsys.readouterr().out
