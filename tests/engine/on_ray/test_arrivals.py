@@ -132,7 +132,7 @@ def test_what_really_happened_is_replayed_in_one_process(pair: ActorCluster, tmp
 
 def test_rounds_of_real_seconds_are_replayed_with_the_same_arrivals_in_each(pair: ActorCluster, tmp_path: Path) -> None:
     """In one process, too, which could not keep to the time by itself."""
-    wall = ("delays.clock=wall", "delays.seconds_per_round=0.4", *SEQUENTIAL, "rounds=6")
+    wall = ("delays.clock=wall", "delays.seconds_per_round=0.4", *SEQUENTIAL, "rounds=5")
     recorded = follow_on(pair, on_ray(*wall))
     assert recorded.arrivals
     assert_alike(inline(*wall, log_of(recorded, tmp_path)), recorded)
