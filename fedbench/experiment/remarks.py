@@ -24,6 +24,21 @@ def counted_twice(config: ExperimentConfig, method: Algorithm) -> Iterator[str]:
         )
 
 
+def no_step(config: ExperimentConfig, rounds: int) -> Iterator[str]:
+    """A line where an asynchronous run has fewer arrivals than a step of the server takes: nothing is learnt."""
+    method, delays = config.asynchronous, config.delays
+    if method is None or delays.seconds_per_round is not None:
+        return
+    workers = config.slots()
+    period = method.period(method.count_workers(workers, config.data.clients))
+    arrivals = rounds * (delays.arrivals_per_round or workers)
+    if arrivals < period:
+        yield (
+            f"algorithm.name={method.name}: the server takes a step for {period} updates, and rounds={rounds} has "
+            f"{arrivals} arrivals, so that the model stays as it was drawn; raise rounds, or take a step for fewer updates"
+        )
+
+
 def cut_schedule(config: ExperimentConfig, layout: ParameterLayout, rounds: int) -> Iterator[str]:
     """A line on the layer groups that are never trained alone, where the run ends before its schedule does."""
     length = config.schedule.length(layout.groups)

@@ -40,7 +40,14 @@ from fedbench.experiment.limits import check_arrivals, check_rounds
 from fedbench.experiment.measured import check_measures
 from fedbench.experiment.privacy import check_privacy
 from fedbench.experiment.references import remarks_on_references, round_length
-from fedbench.experiment.remarks import averaged_buffers, counted_twice, cut_schedule, idle_objectives, work_left_out
+from fedbench.experiment.remarks import (
+    averaged_buffers,
+    counted_twice,
+    cut_schedule,
+    idle_objectives,
+    no_step,
+    work_left_out,
+)
 from fedbench.experiment.setup_async import arrival_plan
 from fedbench.experiment.specs import host_spec, keeps_statistics, server_spec, weight_decay
 from fedbench.experiment.task_limits import check_task
@@ -242,6 +249,7 @@ def _remarks(
         *idle_objectives(config, method, layout, module, rounds),
         *counted_twice(config, method),
         *cut_schedule(config, layout, rounds),
+        *no_step(config, rounds),
         *work_left_out(model.flops.uncounted),
         *unknown_energies(world),
     )

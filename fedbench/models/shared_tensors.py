@@ -63,8 +63,9 @@ def tied_parameters(module: nn.Module) -> dict[str, list[str]]:
 
 
 def ties_in_words(module: nn.Module) -> Iterator[str]:
-    """One line on the parameters that have several names, where there are any."""
-    ties = tied_parameters(module)
+    """One line on the parameters that train and have several names, where there are any."""
+    trained = {name for name, parameter in module.named_parameters() if parameter.requires_grad}
+    ties = {name: further for name, further in tied_parameters(module).items() if name in trained}
     if not ties:
         return
     shown = [f"{' and '.join(further)} {'is' if len(further) == 1 else 'are'} {name}" for name, further in ties.items()]

@@ -10,6 +10,7 @@ from fedbench.config.merge import preset_names
 from fedbench.errors import ConfigError, RunError
 from fedbench.experiment.estimate import estimate
 from fedbench.experiment.federation import load_federation, outline_federation
+from fedbench.experiment.remarks import no_step
 from fedbench.experiment.run import run
 from fedbench.experiment.setup import build_problem
 from fedbench.experiment.work import check_work, estimated_tflop
@@ -86,3 +87,12 @@ def test_every_preset_is_within_the_limit(name: str) -> None:
     outline = outline_federation(preset)
     if outline is not None:
         check_work(build_problem(preset, outline))
+
+
+def test_a_run_with_fewer_arrivals_than_a_step_takes_says_that_nothing_is_learnt() -> None:
+    settings = ["algorithm=fedbuff", "algorithm.buffer_size=9", "local.optimizer=sgd", "delays.arrivals_per_round=4"]
+    config = ExperimentConfig.load("quickstart", settings)
+    (line,) = no_step(config, 2)
+    assert "takes a step for 9 updates, and rounds=2 has 8 arrivals" in line
+    assert list(no_step(config, 3)) == []
+    assert list(no_step(ExperimentConfig.load("quickstart"), 1)) == []

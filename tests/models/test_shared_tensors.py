@@ -95,6 +95,7 @@ def test_a_tensor_with_several_names_is_kept_under_the_first() -> None:
     line = "2.weight is 0.weight, 3.weight is 1.weight, 3.bias is 1.bias: one parameter, which is trained, sent"
     assert [text.startswith(line) for text in ties_in_words(module)] == [True]
     assert list(ties_in_words(nn.Linear(2, 2))) == []
+    assert list(ties_in_words(module.requires_grad_(False))) == []
 
 
 class SavesMore(nn.Linear):
