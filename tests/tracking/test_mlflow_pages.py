@@ -115,9 +115,9 @@ def browser() -> Iterator["playwright.Browser"]:
 
 @pytest.fixture(scope="module")
 def tab(browser: "playwright.Browser") -> Iterator["playwright.Page"]:
-    """High enough for all charts."""
+    """High enough for the first charts of a page alone: drawing all of them takes most of the time."""
     expect.set_options(timeout=PATIENCE)
-    context = browser.new_context(viewport={"width": 1800, "height": 3600}, reduced_motion="reduce")
+    context = browser.new_context(viewport={"width": 1500, "height": 1500}, reduced_motion="reduce")
     context.set_default_timeout(PATIENCE)
     yield context.new_page()
     context.close()
