@@ -266,12 +266,14 @@ def test_an_embedding_is_a_look_up() -> None:
 
 
 OF_THE_SAME_OPERATORS = [
-    pytest.param("mnasnet1_0", marks=pytest.mark.exhaustive),  # as mobilenet_v2
+    pytest.param("mnasnet1_0", marks=pytest.mark.exhaustive),  # as mobilenet_v3_small, which has gates, too
+    pytest.param("mobilenet_v2", marks=pytest.mark.exhaustive),
+    pytest.param("efficientnet_b0", marks=pytest.mark.exhaustive),
     pytest.param("resnet18", marks=pytest.mark.exhaustive),  # as resnext50_32x4d, which has grouped ones, too
 ]
 
 
-@pytest.mark.parametrize("name", ["efficientnet_b0", "mobilenet_v2", "resnext50_32x4d", *OF_THE_SAME_OPERATORS])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small", "resnext50_32x4d", *OF_THE_SAME_OPERATORS])
 def test_networks_of_grouped_convolutions_count_three_forward_passes(name: str) -> None:
     """A full step is a forward pass and two gradients of every product; the first layer's input has none."""
     models = pytest.importorskip("torchvision.models")
