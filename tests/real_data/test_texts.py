@@ -100,7 +100,7 @@ class Case:
 
 
 CASES = {
-    "adapters with FedAvg": Case("ag_news", (*TOPICS, "rounds=3"), 0.5),
+    "adapters with FedAvg": Case("ag_news", (*TOPICS, "rounds=2"), 0.5),
     "adapters with FedPart": Case("ag_news", (*TOPICS, *FEDPART), 0.6),
     "adapters with OrMo": Case("ag_news", (*WORDS, "rounds=3"), 250),
     "plays with FedAvg": Case("tinyshakespeare", (*PLAYS, "rounds=4"), 20),
