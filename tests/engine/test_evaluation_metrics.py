@@ -36,9 +36,16 @@ def inline(*overrides: str) -> ExperimentConfig:
     return config("runtime.executor=inline", *SMALL, EVERY, *overrides)
 
 
-def test_figures_are_those_of_scikit_learn_on_the_final_model() -> None:
-    settings = inline()
-    result = run(settings)
+@pytest.fixture(scope="module")
+def measured(tmp_path_factory: pytest.TempPathFactory) -> Result:
+    """A run with every metric, which several tests only read."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fedbench.records.plots.save_figures", lambda *arguments: None)
+        return run(inline(f"output.directory={tmp_path_factory.mktemp('measured') / 'run'}"))
+
+
+def test_figures_are_those_of_scikit_learn_on_the_final_model(measured: Result) -> None:
+    settings, result = inline(), measured
     federation = load_federation(settings)
     module = build_module(settings.model, federation.task, 0)
     module.load_state_dict({name: torch.as_tensor(values) for name, values in result.state_dict().items()})
@@ -64,8 +71,8 @@ def test_figures_are_those_of_scikit_learn_on_the_final_model() -> None:
     assert result.summary["best_macro_f1"] == result.history.column("test_macro_f1")[best].as_py()
 
 
-def test_metrics_change_no_result_and_leave_no_trace_where_they_are_not_asked_for() -> None:
-    with_them, without = run(inline()), run(config("runtime.executor=inline", *SMALL))
+def test_metrics_change_no_result_and_leave_no_trace_where_they_are_not_asked_for(measured: Result) -> None:
+    with_them, without = measured, run(config("runtime.executor=inline", *SMALL))
     assert with_them.summary["model_sha256"] == without.summary["model_sha256"]
     assert all(without.history.column(name).null_count == 2 for name in COLUMNS)
     assert not {name for name in without.summary if "macro_f1" in name or "recall" in name or name == OWN_METRICS}
@@ -75,8 +82,8 @@ def test_metrics_change_no_result_and_leave_no_trace_where_they_are_not_asked_fo
 
 
 @pytest.mark.slow
-def test_same_figures_to_the_last_bit_on_several_actors(warm_pools: WarmPools) -> None:
-    expected = figures_of(run(inline()))
+def test_same_figures_to_the_last_bit_on_several_actors(measured: Result, warm_pools: WarmPools) -> None:
+    expected = figures_of(measured)
     result = warm_pools.run(config(*SMALL, EVERY, "runtime.actors=2", "runtime.cpus_per_client=0.1"))
     assert figures_of(result) == expected
 
@@ -102,11 +109,11 @@ def figures_of(result: Result) -> str:
     return repr([{name: record[name] for name in COLUMNS} for record in result.history.to_pylist()])
 
 
-def test_every_figure_has_a_name_in_mlflow_and_for_studies_and_suites() -> None:
+def test_every_figure_has_a_name_in_mlflow_and_for_studies_and_suites(measured: Result) -> None:
     from fedbench.studies.metrics import CHOOSERS, OBJECTIVES
     from fedbench.suites.cell_values import QUANTITIES
 
-    result = run(inline())
+    result = measured
     sent = further_metrics(RoundRecord(**result.history.to_pylist()[-1]))
     assert {"test/macro_f1", "validation/macro_f1", "test/per_class_recall/3", "test/MeanSpecificity"} <= set(sent)
     assert {"validation/precision/9", "test/expected_calibration_error"} <= set(sent)
@@ -138,8 +145,8 @@ def test_clients_alone_have_no_model_that_the_metrics_are_of() -> None:
         run(config("runtime.executor=inline", "algorithm=local", "schedule=full", "evaluation.metrics=[macro_f1]"))
 
 
-def test_the_content_of_an_own_metric_is_part_of_what_a_run_is() -> None:
-    result = run(inline("rounds=1"))
+def test_the_content_of_an_own_metric_is_part_of_what_a_run_is(measured: Result) -> None:
+    result = measured
     assert set(json.loads((result.directory / "summary.json").read_text())["own_code"]) == {
         "own_metric:MeanSpecificity",
         "own_metric:precision",
