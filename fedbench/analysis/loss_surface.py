@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from fedbench.analysis.recorded_model import RecordedModel
+from fedbench.engine.device_rows import host_tensors
 from fedbench.protocol.layout import Vector
 from fedbench.randomness import generator
 from fedbench.training.evaluation import recalibrate, score_batches
@@ -62,7 +63,7 @@ class LossSurface:
         self._experiment = experiment
         self._flat = model.build()
         self._train_rows = everyone
-        self._train = torch.from_numpy(np.ascontiguousarray(data.train.inputs))
+        self._train, _ = host_tensors(data.train)
         self._inputs = torch.from_numpy(np.ascontiguousarray(chosen.inputs[rows]))
         self._labels = torch.from_numpy(chosen.labels[rows])
 

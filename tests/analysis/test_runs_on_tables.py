@@ -1,8 +1,10 @@
 """Analyses of a run on a table: computed on its rows as the run took them, or refused in one line."""
 
+import warnings
 from pathlib import Path
 
 import pytest
+import torch
 from small_tasks import config
 
 from fedbench.analysis.activations import Activations
@@ -30,6 +32,18 @@ def test_the_loss_on_a_table_is_the_one_that_the_run_recorded(table_run: Path) -
     score = LossSurface(model, "test", 10**6, "recalibrated", 0).score(model.vector, model.statistics)
     recorded = model.experiment.run.rounds.to_pylist()[-1]
     assert (score.loss, score.accuracy) == (pytest.approx(recorded["test_loss"]), recorded["test_accuracy"])
+
+
+def test_rows_that_can_only_be_read_are_scored_without_a_warning(table_run: Path) -> None:
+    model = open_model(table_run)
+    model.experiment.problem.federation.data.train.inputs.flags.writeable = False
+    torch.set_warn_always(True)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            LossSurface(model, "test", 10**6, "recalibrated", 0)
+    finally:
+        torch.set_warn_always(False)
 
 
 def test_the_landscape_of_a_table_has_a_sharpness(table_run: Path) -> None:
