@@ -100,7 +100,8 @@ def test_a_suite_runs(call: Call, run_folder: Path) -> None:
     assert document["files"] == ["my-table.yaml"]
     foreseen = json.loads(carry_out(call, document["test"], "--json").stdout)
     assert foreseen["to_run"] == 8
-    table = json.loads(carry_out(call, document["run"], *ALL_ROWS, "--json").stdout)
+    few_rows = (*ALL_ROWS, "data.test_fraction=0.75", "model.width=4")
+    table = json.loads(carry_out(call, document["run"], *few_rows, "--json").stdout)
     assert table["status"] == "finished"
     assert [len(cell["values"]) for cell in table["cells"]] == [2] * 6
 
