@@ -175,7 +175,8 @@ class ClientTraining:
         with torch.no_grad():
             self._objective.finish(self._context, len(self._losses))
         losses = torch.stack(self._losses).double().tolist() if self._losses else []
-        counted = torch.stack(list(map(torch.as_tensor, self._counted))).tolist() if losses else []
+        on_device = [count for count in self._counted if isinstance(count, Tensor)]  # all of them, or none
+        counted = torch.stack(on_device).tolist() if on_device else self._counted
         total = sum(loss * count for loss, count in zip(losses, counted, strict=True))
         squares = sum(loss * loss * size for loss, size in zip(losses, self._sizes, strict=True))
         samples = max(sum(self._sizes), 1)
