@@ -6,6 +6,8 @@ import sys
 import tomllib
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[1]
 
 IMPORTED_AS = {
@@ -48,6 +50,7 @@ def declared(*extras: str) -> set[str]:
     return {IMPORTED_AS.get(name, name) for name in names}
 
 
+@pytest.mark.slow
 def test_what_is_imported_is_declared() -> None:
     assert imported() - declared("privacy", "analysis", "statistics", "huggingface", "fast-sums") == set()
 

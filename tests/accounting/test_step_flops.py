@@ -55,6 +55,7 @@ def test_two_linear_layers_by_hand(kind: type[nn.Module]) -> None:
     assert counted.flops([0, 1], batch) == first + last + last + last + first
 
 
+@pytest.mark.slow
 def test_what_freezing_saves_in_resnet8() -> None:
     """Shares of a full step for each of the ten groups, at 32x32 with 100 classes."""
     counted = step_flops(ResNet8(), Task("image", (32, 32, 3), 100))
@@ -63,6 +64,7 @@ def test_what_freezing_saves_in_resnet8() -> None:
     assert shares == [0.706, 0.647, 0.590, 0.529, 0.500, 0.446, 0.440, 0.411, 0.357, 0.354]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "task"),
     [(Cnn(), IMAGES), (CnnBatchNorm(), IMAGES), (ResNet20(), IMAGES), (TextTransformer(embedding=8), TEXTS)],

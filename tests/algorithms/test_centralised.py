@@ -21,6 +21,7 @@ CENTRALISED = "algorithm=centralised"
 UNEVEN = ("data.samples_per_client=null", "data.partition=dirichlet", "data.partition.alpha=0.5")
 
 
+@pytest.mark.slow
 def test_it_is_a_plain_loop_over_all_rows() -> None:
     config = load(CENTRALISED, "rounds=3", "local.optimizer.momentum=0.9")
     federation = load_federation(config)
@@ -67,6 +68,7 @@ def samples_by_round(result: Result) -> list[int]:
     return [sum(row["samples"] for row in clients if row["round"] == index) for index in rounds]
 
 
+@pytest.mark.slow
 def test_all_clients_rows_are_seen_once_a_round_however_they_were_divided() -> None:
     two = "rounds=2"
     even, uneven = run(load(CENTRALISED, two, "data.samples_per_client=null")), run(load(CENTRALISED, two, *UNEVEN))

@@ -180,6 +180,7 @@ def test_three_rounds_are_numpys_running_statistics_included(method: tuple[str, 
         np.testing.assert_allclose(recorded, expected, rtol=0, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_mean_collapses_under_scaled_sign_flips_and_the_robust_rules_do_not() -> None:
     # Enough training that chance (10 %) and a digits classifier are far apart; a network without running statistics.
     learning = (*SMALL, "model=small:TwoLayers", "data.samples_per_client=100", "rounds=8", "local.epochs=3")

@@ -154,6 +154,7 @@ def test_clients_held_out_rows_are_scored_with_their_own_model_or_with_the_one_o
         assert last["client_accuracy_after_mean"] == pytest.approx(np.mean(scores), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_the_error_of_a_regression_is_the_mean_over_the_models_of_all_clients() -> None:
     with prepared(small_tasks.config("regression", LOCAL)) as (problem, executor):
         executor.train(executor.plan(0))
@@ -175,6 +176,7 @@ def test_the_error_of_a_regression_is_the_mean_over_the_models_of_all_clients() 
     assert recorded.test_loss == pytest.approx(np.mean(squares), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["multilabel", "regression", "next_token", "segmentation"])
 def test_with_one_client_other_tasks_have_the_scores_of_fedavg_too(task: TaskName) -> None:
     alone = ("data.clients=1", "rounds=2")

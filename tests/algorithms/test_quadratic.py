@@ -100,6 +100,7 @@ def test_fedavg_stops_short_of_the_optimum() -> None:
     assert distance(problem.run(FedAvg(), 400, steps=(1,) * CLIENTS), problem.optimum()) < 1e-9
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("participants", "partial"), [(CLIENTS, False), (3, True)], ids=["all", "3-groups-take-turns"])
 @pytest.mark.parametrize("algorithm", [Scaffold(), FedDyn(alpha=0.5)], ids=lambda algorithm: algorithm.name)
 def test_scaffold_and_feddyn_reach_the_optimum(algorithm: Algorithm, participants: int, partial: bool) -> None:

@@ -153,6 +153,7 @@ def test_what_is_measured_lies_below_the_bound(groups: int) -> None:
         assert 0.1 * bound < np.mean(means) < bound
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["FedPart, M=4, N=1", "OrMo, K=8, heavy-tailed delays"])
 def test_digits_run_in_the_engine(name: str) -> None:
     (series,) = (series for series in all_series("digits") if series.label == name)

@@ -71,6 +71,7 @@ def test_dlg_finds_the_input_of_a_linear_layer_with_bias_that_its_closed_form_gi
     torch.testing.assert_close(attack(view, images, labels).flatten(), closed_form, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_dlg_finds_a_digit_from_the_whole_gradient_of_a_sigmoid_network_and_less_from_less() -> None:
     flat = flat_of(sigmoid_cnn())
     images, labels = digits(1)
@@ -81,6 +82,7 @@ def test_dlg_finds_a_digit_from_the_whole_gradient_of_a_sigmoid_network_and_less
     assert float(psnr(attack(GradientView(flat, few, unchanged), images, labels), images)) < 20
 
 
+@pytest.mark.slow
 def test_the_cosine_attack_finds_it_too() -> None:
     flat = flat_of(sigmoid_cnn())
     images, labels = digits(1)

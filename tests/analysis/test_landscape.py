@@ -173,6 +173,7 @@ def test_interpolated_statistics_score_the_test_split_as_the_run_did(kept_run: P
     assert score.loss == pytest.approx(rounds["test_loss"].to_pylist()[-1], rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_command_draws_line_plane_and_sharpness(kept_run: Path, call: Call) -> None:
     command = ("analyze", "landscape", str(kept_run), "--round", "2", "--points", "3", "--grid", "3", "--samples", "20")
     finished = call(*command, "--json")

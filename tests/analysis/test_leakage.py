@@ -106,6 +106,7 @@ class Stopped(Exception):
     """Stands for a kill."""
 
 
+@pytest.mark.slow
 def test_a_killed_analysis_goes_on_with_the_next_image(kept_run: Path) -> None:
     model, settings = open_model(kept_run), Leakage(**QUICK, groups="all")
     whole = settings.perform([model], silent)
@@ -134,6 +135,7 @@ def test_a_killed_analysis_goes_on_with_the_next_image(kept_run: Path) -> None:
     assert not list((kept_run / "analysis").glob(".leakage-*"))
 
 
+@pytest.mark.slow
 def test_everything_is_beside_the_whole_and_the_floors(kept_run: Path) -> None:
     analysis = Leakage(**QUICK).perform([open_model(kept_run)], silent)
     recorded = read_analysis(write_analysis(analysis, kept_run, "leakage").folder)

@@ -107,6 +107,7 @@ def test_needs_may_be_given_to_a_rule_when_it_is_made() -> None:
     check_method(method, layout, cohort_size=3, population=5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     ["schedule=Ends", "algorithm=NeedsOfInstanceRule", "data.dataset=Images", "data.partition=Slices", "model=Network"],

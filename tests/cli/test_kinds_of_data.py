@@ -27,6 +27,7 @@ def rounds_of(finished: Finished) -> tuple[dict, dict]:
     return summary, pq.read_table(Path(summary["directory"]) / "rounds.parquet").to_pydict()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_of_data_is_learned_to_the_same_model_on_two_actors(
     kind: str, call: Call, tmp_path: Path, warm_pools: WarmPools

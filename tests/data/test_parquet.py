@@ -112,6 +112,7 @@ def test_a_folder_that_is_not_there_has_no_splits(tmp_path: Path) -> None:
     assert find_splits(tmp_path / "nowhere") == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("form", ["PNG", "JPEG", "WEBP", "BMP"])
 @pytest.mark.parametrize("share", [0.3, 0.9, 0.995])
 def test_a_truncated_image_is_named_with_file_and_row(

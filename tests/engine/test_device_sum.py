@@ -33,6 +33,7 @@ def order(groups: tuple[tuple[int, ...], ...], weight: float, scale: float) -> H
     )  # fmt: skip
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(
     start=arrays(np.float32, 5, elements=st.floats(-100, 100, width=32)),
@@ -76,6 +77,7 @@ def test_a_message_of_another_shape_is_not_added() -> None:
     assert not collected.content().any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize(
     "overrides",

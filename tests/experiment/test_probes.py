@@ -93,6 +93,7 @@ def weights(directory: Path, client: int | None) -> dict[str, torch.Tensor]:
     return {name: value + update.get(name, torch.zeros(())) for name, value in start.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", ["full", "sequential"])
 def test_the_tables_are_what_the_kept_models_say(schedule: str) -> None:
     result, module, images, labels = probed_round(f"schedule={schedule}", *ALL_SKEWED)

@@ -31,6 +31,7 @@ def without_time(rounds: pa.Table) -> list[dict[str, object]]:
     return rounds.select([name for name in rounds.column_names if not name.endswith("_seconds")]).to_pylist()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", OTHERS)
 def test_a_run_leaves_the_figures_of_its_task_and_no_other_ones(task: TaskName) -> None:
     kind, headline = TASKS[task], TASKS[task].headline

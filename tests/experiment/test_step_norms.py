@@ -51,6 +51,7 @@ def test_step_norms_leave_no_trace_in_the_model(kind: str, no_figures: None) -> 
     assert with_norms.history.drop_columns(STEP_FIGURES).column("train_loss").equals(without.history["train_loss"])
 
 
+@pytest.mark.slow
 def test_the_table_has_every_step_whole_and_by_group_and_the_rounds_sum_it_up() -> None:
     result = inline(ON)
     steps, rounds = steps_of(result), result.history
@@ -113,6 +114,7 @@ def test_measures_are_part_of_a_runs_identity_only_where_there_are_any() -> None
     assert off.digest() != on.digest()
 
 
+@pytest.mark.slow
 def test_the_cost_of_step_norms_is_foreseen() -> None:
     (cost,) = estimate(config("rounds=3", ON, FEW)).measures
     assert cost.name == "step_norms"

@@ -80,6 +80,7 @@ def test_a_profile_changes_neither_the_model_nor_what_it_costs() -> None:
     assert plain.history["joules"].null_count == 4
 
 
+@pytest.mark.slow
 def test_virtual_time_and_energy_are_foreseen() -> None:
     moon = ("algorithm=moon", "delays.deadline=5")
     for overrides in ((HALF,), moon, ("schedule=selective", "update.compression=int8"), ("delays.deadline=0.4", HALF)):
@@ -141,6 +142,7 @@ def test_only_clients_that_are_on_take_part_and_rounds_wait_for_them(tmp_path: P
 BY_CHANCE = (HALF, "delays.availability={on_seconds: 8, off_seconds: 2}", "delays.deadline=0.9")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("overrides", [BY_CHANCE, (*BY_CHANCE, "algorithm=moon"), (*BY_CHANCE, "algorithm=fedmr")])
 def test_a_resumed_run_goes_on_at_its_time(overrides: tuple[str, ...]) -> None:
     whole, rounds = run(config(*MIXED, *overrides)), list[int]()
@@ -249,6 +251,7 @@ def test_asynchronous_clients_that_are_off_are_not_drawn_and_those_that_go_off_a
     assert resume(part.directory).summary["model_sha256"] == whole.summary["model_sha256"]
 
 
+@pytest.mark.slow
 def test_clients_that_are_never_on_long_enough_end_an_asynchronous_run() -> None:
     short = "delays.availability={on_seconds: 0.001, off_seconds: 0.001}"
     with pytest.raises(RunError, match="the last 10,001 tasks were lost"):

@@ -44,6 +44,7 @@ def test_a_network_that_reads_what_follows_is_refused() -> None:
     check_causal(Reader(bidirectional=True), Task("text", (9,), 30, vocabulary_size=30), "my:Reader")  # no next token
 
 
+@pytest.mark.slow
 def test_shipped_networks_and_those_of_folders_see_no_later_token(tmp_path: Path) -> None:
     networks = {"lstm": built("lstm", hidden=8), "text-transformer": built("text-transformer", embedding=8)}
     networks |= {name: built(name) for name in (bert(tmp_path / "bert"), gpt(tmp_path / "gpt"))}

@@ -163,6 +163,7 @@ def test_a_network_that_writes_to_its_base_is_refused(tmp_path: Path) -> None:
         flat.reset()
 
 
+@pytest.mark.slow
 def test_flops_of_a_step_count_the_base_forwards_and_backwards_but_no_gradient_of_its_weights(tmp_path: Path) -> None:
     name = bert(tmp_path / "bert")
     counts = []

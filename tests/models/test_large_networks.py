@@ -301,6 +301,7 @@ def test_the_foreseen_peak_is_the_measured_one(checkpointed: bool, lowered: bool
     assert 0 <= measured_step(checkpointed, lowered) - foreseen < 3 * attention_weights
 
 
+@pytest.mark.slow
 def test_checkpointing_takes_less_memory_and_one_more_pass_through_the_blocks() -> None:
     module = build_module(DEEP, LONG, seed=0)
     groups = derive_layer_groups(module, LONG)
@@ -331,6 +332,7 @@ def test_blocks_before_all_that_trains_keep_nothing() -> None:
 RESIDUAL = ("model=resnet8", "model.width=4", "rounds=1", "schedule=full", "data.clients=2", "runtime.executor=inline")
 
 
+@pytest.mark.slow
 def test_runs_with_checkpointed_blocks_have_the_same_hash_and_the_foreseen_flops(no_figures: None) -> None:
     plain = run(config(*RESIDUAL)).summary
     checkpointed = config(*RESIDUAL, "local.checkpoint_activations=true")

@@ -183,6 +183,7 @@ LABELLED = pytest.mark.parametrize(
 )
 
 
+@pytest.mark.slow
 @LABELLED
 def test_flat_channels_last_parameters_give_the_same_step(model: Model, task: Task) -> None:
     """Parameters and gradients as permuted views into flat vectors, counters gone: logits and gradients agree.

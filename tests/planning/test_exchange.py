@@ -191,6 +191,7 @@ CROSSED = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("algorithm", "schedule", "exchange"), CROSSED)
 def test_exchanges_cross_with_methods_and_schedules(algorithm: str, schedule: str, exchange: str) -> None:
     """Bytes by formula; what nobody sent is as it was, and what somebody sent that trained it is not."""

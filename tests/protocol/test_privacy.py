@@ -66,6 +66,7 @@ def test_noise_depends_on_the_generator_alone() -> None:
     assert not gaussian_noise(50, 0.0, np.random.default_rng(1)).any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("noise_multiplier", "sample_rate", "rounds", "delta"),
     [(1.0, 0.1, 50, 1e-5), (0.7, 0.5, 10, 1e-3), (2, 1, 7, 1e-4)],

@@ -61,6 +61,7 @@ def test_the_table_has_the_figures_of_the_summary(report: Report) -> None:
     assert dict(report.parts[0].clients.rows)[other.title][0].spread is None
 
 
+@pytest.mark.slow
 def test_charts_are_files_and_pictures_of_the_page(report: Report, tmp_path: Path) -> None:
     write_report(report, tmp_path)
     for name in ("clients-global", "clients-trained"):

@@ -83,6 +83,7 @@ def test_a_pruner_is_told_the_metric_that_is_sought_on_the_split_by_which_is_cho
     assert watch.where == "round 3/10 perplexity 25"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("flops_counted_once", "no_figures")
 def test_a_study_of_a_regression_finds_the_least_error(run_folder: Path) -> None:
     from rich.console import Console

@@ -119,6 +119,7 @@ def test_two_tasks_or_two_methods_are_not_ranked(methods: int, tasks: int, words
         assert "ranks need 3 tasks and 3 methods at least" in refusal
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("methods", range(3, 13))
 def test_no_text_of_the_diagram_covers_another_or_is_cut_off(methods: int) -> None:
     pytest.importorskip("scikit_posthocs")

@@ -73,6 +73,7 @@ def test_a_run_whose_process_was_killed_is_marked_when_the_experiment_is_opened_
     assert {store.get_run(run).info.status for run in (alive, elsewhere, unknown)} == {"RUNNING"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("status", "shown"), [("running", "KILLED"), ("finished", "FINISHED"), ("failed", "FAILED"), ("other's", "KILLED")]
 )

@@ -19,6 +19,7 @@ def _in_its_own_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setenv("MLFLOW_DISABLE_TELEMETRY", "true")
 
 
+@pytest.mark.slow
 def test_what_a_parent_is_told_is_in_the_store_and_a_run_lies_below_it(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -59,6 +60,7 @@ def test_what_a_parent_is_told_is_in_the_store_and_a_run_lies_below_it(tmp_path:
     assert "fedbench" in client.get_experiment(parent.experiment_id).tags[NOTE]
 
 
+@pytest.mark.slow
 def test_the_same_key_finds_the_run_again_and_another_key_does_not(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 
@@ -74,6 +76,7 @@ def test_the_same_key_finds_the_run_again_and_another_key_does_not(tmp_path: Pat
     assert [client.get_run(run_id).info.status for run_id in (ids[0], ids[2])] == ["FINISHED", "FAILED"]
 
 
+@pytest.mark.slow
 def test_an_experiment_that_someone_described_keeps_the_description(tmp_path: Path) -> None:
     from mlflow import MlflowClient
 

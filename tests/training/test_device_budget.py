@@ -189,6 +189,7 @@ def client_with(objective: str) -> Client:
     return Client(flat_model(ResNet8), OBJECTIVES[objective]())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OBJECTIVES)
 def test_a_step_waits_for_nothing_and_uploads_nothing(name: str) -> None:
     client = client_with(name)

@@ -34,6 +34,7 @@ BOOKS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BOOKS)
 def test_the_records_agree_with_the_events(name: str) -> None:
     config = inline(*BOOKS[name])

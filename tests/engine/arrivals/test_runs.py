@@ -109,6 +109,7 @@ def test_with_as_many_slots_as_clients_each_keeps_its_own() -> None:
     assert all(event["worker"] == event["client"] for event in events_of(run(inline())))
 
 
+@pytest.mark.slow
 def test_a_hundred_times_slower_worker_holds_nobody_up() -> None:
     config = inline(
         "data.clients=64",

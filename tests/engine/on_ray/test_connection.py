@@ -70,6 +70,7 @@ def test_a_listener_that_is_no_ray_is_refused_in_time(silent_port: int, monkeypa
         connect(f"127.0.0.1:{silent_port}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["a missing token", "a long folder"])
 def test_what_keeps_a_local_ray_from_starting_is_one_line(fault: str, tmp_path: Path) -> None:
     folder = tmp_path / ("x" * 100)

@@ -86,6 +86,7 @@ def test_a_ray_that_is_kept_makes_runtime_environments() -> None:
     assert started("kept") == ({"gcs_server", "raylet", "worker", "idle", "environments"}, "False", "0")
 
 
+@pytest.mark.slow
 def test_an_idle_agent_ends_with_the_process_that_started_it() -> None:
     starter = subprocess.Popen(
         ["sh", "-c", f"{sys.executable} -S -E {idle_agent.__file__} & echo $!; read line"],

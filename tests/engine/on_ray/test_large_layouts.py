@@ -7,6 +7,7 @@ from operator import itemgetter
 
 import numpy as np
 import psutil
+import pytest
 from large_encoder import large
 from small import config
 from warm_pools import WarmPools
@@ -38,6 +39,7 @@ def private_memory() -> int:
     return int(used.rss - used.shared)
 
 
+@pytest.mark.slow
 def test_its_layer_groups_go_through_the_object_store(warm_pools: WarmPools) -> None:
     """Of each size several go to a worker and back, in the bytes of the protocol; the first one is added up."""
     import ray

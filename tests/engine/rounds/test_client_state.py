@@ -51,6 +51,7 @@ def mean_over_clients(state: Tree, name: str, like: np.ndarray) -> np.ndarray:
     return np.sum(kept, axis=0, dtype=np.float64) / 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=["full", "per-client", "rotate"])
 @pytest.mark.parametrize("change", CHANGES)
 def test_feddyns_h_is_the_mean_of_the_clients_duals(change: str, schedule: tuple[str, ...]) -> None:
