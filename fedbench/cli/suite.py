@@ -50,10 +50,15 @@ def dry_run(plan: Plan, force: bool = False) -> tuple[dict[str, Any], Any]:
 
     Args:
         force: whether what is recorded would be run again.
+
+    Raises:
+        ConfigError: a column shows a figure that none of its runs has, of another task.
     """
     from fedbench.suites.dry_run import foresee, total_open
     from fedbench.suites.run import recorded_for
+    from fedbench.suites.task_measures import require_measures
 
+    require_measures(plan)
     foreseen = foresee(plan, {} if force else recorded_for(plan))
     whole = total_open(foreseen)
     document = {

@@ -158,7 +158,7 @@ def explain(error: ValidationError, prefix: str, known: list[str], owner: str = 
     first, *others = sorted(error.errors(include_url=False), key=lambda problem: problem["type"] != "extra_forbidden")
     inside = [problem for problem in others if _key_of(problem) == _key_of(first) and len(problem["loc"]) > 1]
     deepest = max(inside, key=lambda problem: len(problem["loc"]), default=first)
-    if len(deepest["loc"]) > len(first["loc"]):  # a list whose form is right tells more than that it is no number
+    if len(deepest["loc"]) > len(first["loc"]):  # what is wrong inside a list says more than that a list is no number
         others = [problem for problem in others if _key_of(problem) != _key_of(first)]
         first = deepest
     place = [str(part) for part in (prefix, *first["loc"]) if part != ""]

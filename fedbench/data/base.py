@@ -164,13 +164,16 @@ class Dataset(Component):
         """
 
     def for_task(self, task: TaskName | None) -> Self:
-        """The data set as a run with a task loads it.
+        """The data set as a run with a task loads it; this one, unless the class says otherwise.
 
-        Rows are held out for testing by what the task makes of their labels: of a regression, whole numbers are no
-        classes each of which keeps a row for training.
+        The task can change which rows are held out for testing. Of each class a row stays for training; whole numbers
+        as targets of a regression are no classes, and the rows are drawn from all.
 
         Args:
             task: `task` of the configuration; None: the data's own.
+
+        Returns:
+            The data set whose `load` is called.
         """
         return self
 

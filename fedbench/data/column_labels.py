@@ -185,7 +185,7 @@ def _sets(tables: Sequence[ColumnTable], column: str) -> LabelRule:
 
 
 def _require_labels(tables: Sequence[ColumnTable], column: str, names: Sequence[str]) -> None:
-    """Refuse fewer labels than two: one that applies or not is a class.
+    """Refuse a multilabel column with fewer than two labels: whether a single label applies is a classification.
 
     Raises:
         DataError: names the column.

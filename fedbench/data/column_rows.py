@@ -98,7 +98,7 @@ def with_rows(tables: Sequence[ColumnTable], split: str) -> list[ColumnTable]:
     """The tables of a split that have rows; the others have no values that tell types.
 
     Raises:
-        DataError: none of them has any.
+        DataError: no table of the split has rows.
     """
     filled = [table for table in tables if table.rows]
     if not filled:

@@ -7,8 +7,13 @@ import numpy as np
 
 from fedbench.data.base import Dataset, FederatedData, Split, counted
 from fedbench.data.partition import Partition
+from fedbench.data.retask import numbers_of_classes
 from fedbench.errors import ConfigError, DataError
 from fedbench.tasks.kinds import TASKS, UNSCORED, TaskName
+
+MANY_CLASSES = 20
+FEW_ROWS = 3
+"""Classes that are numbers, more than so many with fewer rows each on average, may be amounts: prices, ages, counts."""
 
 CAST = {
     "image": "store images as uint8, values 0..255: (255 * x).round().astype(numpy.uint8) where x is in 0..1",
@@ -92,6 +97,12 @@ def remarks_on(data: FederatedData, least_overlap: float = 0.0) -> tuple[str, ..
         if empty.size:
             names = ", ".join(data.class_names[label] for label in empty[:5]) + (", ..." if empty.size > 5 else "")
             lines.append(f"{data.name}: {empty.size} of {data.outputs} classes have no {name} rows ({names})")
+    many = data.task == "classification" and data.outputs > MANY_CLASSES
+    if many and len(data.train) < FEW_ROWS * data.outputs and numbers_of_classes(data) is not None:
+        lines.append(
+            f"{data.name}: {data.outputs:,} classes, which are numbers, have {len(data.train):,} training rows in all; "
+            "where the numbers are amounts, a run with task=regression takes them as targets"
+        )
     if data.task == "regression":
         constant = [
             f"{data.class_names[place]} is {values[0]:g} in every {name} row"

@@ -15,7 +15,8 @@ from fedbench.data.root import missing, require_root
 from fedbench.errors import ConfigError, DataError
 
 MOST_INDICES = 10_000
-"""Whole numbers below it are indices of classes, of which the samples need not have each; larger ones are values."""
+"""Labels that are whole numbers below this limit are indices of classes, some of which may have no samples; where any
+label is larger, the classes are the numbers that occur."""
 
 ALL_DATA = "all_data"
 """LEAF's folder of the samples before they are divided into splits."""

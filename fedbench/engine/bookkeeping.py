@@ -213,7 +213,10 @@ def scored_rows(round_index: int, phase: ClientScoringPhase, reports: Sequence[C
 
 
 def mean_loss(reports: Sequence[ClientReport]) -> float:
-    """Mean training loss over the accepted clients' rows, tokens or pixels that count; NaN when none was accepted."""
+    """Mean training loss over the accepted clients' rows, tokens or pixels that count.
+
+    NaN where no client was accepted; 0 where the accepted clients have rows, of which no token or pixel counts.
+    """
     accepted = [report for report in reports if report.status == "ok"]
     counted = sum(report.samples * report.places for report in accepted)
     if not counted:

@@ -276,7 +276,7 @@ class ClientReport:
         gradient_norms: for each layer group, the norm of the gradient of its first minibatch at its start; (): none.
         held_out: its scores on its held-out rows; None where it has none, is not scored in this round, or did not
             train to the end.
-        places: tokens or pixels that count of a sample, on average; 1 where the loss is one of rows.
+        places: mean number of tokens or pixels of a sample that count; 1 where the loss is the mean over rows.
     """
 
     client: int

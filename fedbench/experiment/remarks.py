@@ -36,7 +36,7 @@ def no_step(config: ExperimentConfig, rounds: int) -> Iterator[str]:
         yield (
             f"algorithm.name={method.name}: the server takes a step for {period} updates, and rounds={rounds} has "
             f"{arrivals} arrivals, so that the model stays as it was drawn; raise rounds, or lower the number of "
-            "updates"
+            "updates that a step takes"
         )
 
 

@@ -178,8 +178,8 @@ def never_accepted(work: pa.Table, summary: Mapping[str, Any]) -> Iterator[str]:
         shown_clients = ", ".join(map(str, never[:MOST_SHOWN])) + (", ..." if len(never) > MOST_SHOWN else "")
         which = f"client {shown_clients}" if len(never) == 1 else f"{len(never)} clients ({shown_clients})"
         yield (
-            f"every update of {which} was rejected as not finite or too large: the model has learned nothing of these "
-            "rows; look at them, or lower local.optimizer.lr"
+            f"every update of {which} was rejected as not finite or too large: the model has learned nothing from "
+            "such a client; look at its rows, or lower local.optimizer.lr"
         )
 
 

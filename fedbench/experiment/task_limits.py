@@ -47,7 +47,7 @@ def task_of(config: ExperimentConfig) -> TaskName:
 
 
 def no_such_score(figure: str, config: ExperimentConfig) -> str | None:
-    """What to say of a figure by which another task is judged, and which no run of this one has.
+    """Why a figure by which another task is judged is refused: no run of the experiment has it.
 
     Args:
         figure: the name of a figure of a run: best_accuracy, final_validation_mae, sent_mb, ...

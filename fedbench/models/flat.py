@@ -76,9 +76,10 @@ class FlatModel:
         )
 
     def train(self) -> None:
-        """Put the module in training mode: what its own `train` does, by a list of the layers where none redefines it.
+        """Put the module in training mode, as its own `train` does.
 
-        PyTorch walks through the module, which takes longer than a layer of a small network.
+        Where no layer redefines `train`, a list of the layers is gone through: PyTorch's walk through the module takes
+        longer than a layer of a small network computes.
         """
         if not self._has_plain_modes:
             self.module.train()

@@ -1,6 +1,6 @@
 """Whether the measures of a suite are of the tasks of its runs, before any of them begins."""
 
-from fedbench.errors import ConfigError, FedbenchError
+from fedbench.errors import ConfigError
 from fedbench.experiment.task_limits import no_such_score, task_of
 from fedbench.suites.cell_values import Measure
 from fedbench.suites.plan import Plan, SuiteCell
@@ -15,15 +15,19 @@ def require_measures(plan: Plan) -> None:
     Raises:
         ConfigError: names the column whose measure no run has, and what to choose instead.
     """
-    refusals: dict[Measure, list[str | None]] = {}
-    columns: dict[Measure, str] = {}
+    allowed: set[Measure] = set()
+    refusals: dict[Measure, str] = {}
     for cell in plan.cells.values():
-        if cell.runs:
-            refusals.setdefault(cell.measure, []).append(_refusal(plan, cell))
-            columns.setdefault(cell.measure, cell.column)
-    for measure, reasons in refusals.items():
-        if all(reasons):
-            raise ConfigError(f"column {columns[measure]}: measure {measure.value}: {reasons[0]}")
+        if not cell.runs or cell.measure in allowed:
+            continue
+        refusal = _refusal(plan, cell)
+        if refusal is None:
+            allowed.add(cell.measure)
+        else:
+            refusals.setdefault(cell.measure, f"column {cell.column}: measure {cell.measure.value}: {refusal}")
+    for measure, refusal in refusals.items():
+        if measure not in allowed:
+            raise ConfigError(refusal)
 
 
 def _refusal(plan: Plan, cell: SuiteCell) -> str | None:
@@ -33,8 +37,11 @@ def _refusal(plan: Plan, cell: SuiteCell) -> str | None:
         if (refusal := no_such_score(cell.measure.value, config)) is not None or cell.measure.metric is None:
             return refusal
         headline = TASKS[task_of(config)].headline
-    except FedbenchError:  # the run fails by itself, beside the others
+    except Exception:  # the run fails by itself, beside the others; a data set of one's own may raise anything
         return None
     if cell.measure.metric == headline.name:
         return None
-    return f"metric={cell.measure.metric}: the run is judged by {headline.name}; leave metric out, or choose that"
+    return (
+        f"metric={cell.measure.metric}: the run is judged by {headline.name}; leave metric out, or set "
+        f"metric={headline.name}"
+    )

@@ -72,7 +72,7 @@ class LocalResult:
         rms_loss: root of the mean squared minibatch loss, over the samples of all steps.
         gradient_norms: for each layer group, the norm of the gradient of the first minibatch, before any step; (): not
             computed.
-        places: tokens or pixels that count of a sample, on average over all steps; 1 where the loss is one of rows.
+        places: mean number of tokens or pixels of a sample that count, over all steps; 1 where rows count.
     """
 
     steps: int

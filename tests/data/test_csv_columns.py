@@ -105,6 +105,18 @@ def test_a_file_that_belongs_to_no_split_is_named(tmp_path: Path) -> None:
     assert line == "csv: not read, since no split that is used has such a name: sample_submission.csv"
 
 
+def test_many_whole_numbers_as_classes_are_remarked_on(tmp_path: Path) -> None:
+    def remarks(classes: int) -> tuple[str, ...]:
+        write(tmp_path, "x,y\n" + "".join(f"{row},{10 * (row % classes)}\n" for row in range(60)))
+        write(tmp_path, "x,y\n" + "".join(f"{row},{10 * row}\n" for row in range(classes)), "test")
+        return remarks_on(load(tmp_path), 1.0)
+
+    assert remarks(20) == ()
+    (line,) = remarks(21)
+    assert line.startswith("csv: 21 classes, which are numbers, have 60 training rows in all; where the numbers are")
+    assert "task=regression" in line
+
+
 def test_other_delimiters(tmp_path: Path) -> None:
     write(tmp_path, "x;y\n1;0.5\n2;1.5\n3;2.5\n")
     assert load(tmp_path, delimiter=";").task == "regression"

@@ -12,8 +12,9 @@ from small_tasks import config
 from fedbench.api.progress import Row
 from fedbench.api.reports import WrittenReport
 from fedbench.api.suites import SuiteRows
-from fedbench.cli.suite import make_plan
+from fedbench.cli.suite import dry_run, make_plan
 from fedbench.cli.suite_progress import SuiteProgress
+from fedbench.data.base import Dataset, FederatedData
 from fedbench.errors import ConfigError
 from fedbench.report.compare import compare, load
 from fedbench.report.content import make_report
@@ -221,6 +222,30 @@ def test_a_measure_that_some_runs_have_is_kept(tmp_path: Path) -> None:
     base = config("regression").to_mapping()
     name = write_suite(tmp_path, base=base, rows=rows, columns=columns(x="best_accuracy"), published=None)
     require_measures(make_plan([name, *WITHOUT]))
+
+
+class Unreadable(Dataset):
+    """Raises what a data set of one's own may raise."""
+
+    name: str = f"{__name__}:Unreadable"
+
+    def load(self, root: Path | None, *, test_fraction: float | None, seed: int) -> FederatedData:
+        raise ValueError("an odd file")
+
+
+def test_data_that_cannot_be_read_are_left_to_their_run(tmp_path: Path) -> None:
+    base = config("regression").to_mapping() | {"data": {"dataset": f"{__name__}:Unreadable"}}
+    rows = [{"name": "a", "set": {"rounds": 1}}]
+    name = write_suite(tmp_path, base=base, rows=rows, columns=columns(x="best_mae"), published=None)
+    require_measures(make_plan([name, *WITHOUT]))
+
+
+def test_the_dry_run_refuses_a_measure_that_no_run_has(tmp_path: Path) -> None:
+    base = config("regression").to_mapping()
+    rows = [{"name": "a", "set": {"rounds": 1}}]
+    name = write_suite(tmp_path, base=base, rows=rows, columns=columns(x="best_accuracy"), published=None)
+    with pytest.raises(ConfigError, match="choose best_mae"):
+        dry_run(make_plan([name, *WITHOUT]))
 
 
 def test_headings_name_the_metric_of_a_target() -> None:

@@ -29,7 +29,7 @@ class ArrivalHost(ClientHost):
 
     def prepare(self, spec: HostSpec, *arguments: Any) -> DeviceRecord:
         record = super().prepare(spec, *arguments)
-        # What gradients and deltas are measured from: the start of a message of any parts.
+        # Gradients and deltas are differences from zeros: as many as the longest message has values.
         self._zeros = np.zeros(spec.table.values(range(len(spec.table.parts))), np.float32)
         self._zeros.setflags(write=False)
         return record
