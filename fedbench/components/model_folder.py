@@ -35,13 +35,14 @@ DIGITS = 16
 """Hexadecimal digits of a folder's digest."""
 
 
-def find_model_folder(name: str, key: str, *, download: bool = False, needs: str = CONFIG) -> Path:
+def find_model_folder(name: str, key: str, *, download: bool | None = False, needs: str = CONFIG) -> Path:
     """The folder that a name "hf:PATH" or "hf:OWNER/NAME" stands for.
 
     Args:
         name: the configured name.
         key: the key that has it, for messages.
-        download: whether a name that is in no cache may be fetched from the Hugging Face hub.
+        download: whether a name that is in no cache may be fetched from the Hugging Face hub; None: not by this key,
+            only with its model.
         needs: a file that the folder must have; "": none.
 
     Raises:
@@ -58,7 +59,7 @@ def find_model_folder(name: str, key: str, *, download: bool = False, needs: str
     return folder
 
 
-def _cached_folder(wanted: str, name: str, key: str, download: bool) -> Path:
+def _cached_folder(wanted: str, name: str, key: str, download: bool | None) -> Path:
     """The snapshot of a repository in the cache of huggingface_hub."""
     is_repository = wanted.count("/") <= 1 and not wanted.startswith((".", "/", "~"))
     if not is_repository:
@@ -72,9 +73,12 @@ def _cached_folder(wanted: str, name: str, key: str, download: bool) -> Path:
         if download:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise ConfigError(f"{key}={name}: cannot be downloaded: {reason}") from error
+        asked_for = (
+            "model.download=true" if download is not None else f"with its model: model={name} model.download=true"
+        )
         raise ConfigError(
             f"{key}={name}: there is no folder {wanted}, and no such model in the Hugging Face cache; nothing is "
-            "downloaded without being asked for (model.download=true)"
+            f"downloaded without being asked for ({asked_for})"
         ) from None
 
 

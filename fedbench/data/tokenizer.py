@@ -34,7 +34,7 @@ class FolderTokenizer:
         if not name.startswith(PREFIX):
             raise ConfigError(f"{key}={name}: must be {PREFIX}PATH of a folder with a tokenizer")
         self._name, self._key = name, key
-        self._folder: Path = find_model_folder(name, key, needs="")
+        self._folder: Path = find_model_folder(name, key, download=None, needs="")
         self.digest = tokenizer_digest(self._folder)
         if not self.digest:
             raise ConfigError(f"{key}={name}: {self._folder} has no tokenizer (tokenizer.json, vocab.txt or the like)")

@@ -154,6 +154,7 @@ def test_a_text_is_continued_over_adapters(call: Call, folder: Path) -> None:
         (("model=hf:no/such/folder",), "model.name=hf:no/such/folder: there is no folder no/such/folder"),
         (("model.peft.lora.targets=[qurey]",), "did you mean 'query'?"),
         (("model.peft.lora.r=0",), "model.peft.lora.r=0: must be greater than or equal to 1"),
+        (("data.dataset.tokenizer=hf:absent",), "(with its model: model=hf:absent model.download=true)"),
         (("data.dataset.tokenizer=hf:data",), "data.dataset.tokenizer=hf:data: data has no tokenizer"),
         (("data.dataset.max_tokens=80",), "takes texts of up to 64 tokens, those of the data have 80"),
     ],
