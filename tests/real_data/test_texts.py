@@ -1,7 +1,7 @@
-"""Adapters of small transformers learn from real news, and recurrent networks from real plays, by command line.
+"""Adapters of small transformers learn from real news and plays, and recurrent networks from real plays.
 
-The transformers are built from a configuration, without weights. Every run is the same on two actors, and sends the
-bytes of its tensors.
+The transformers are built from a configuration, without weights. Runs are started by the command line; each is the same
+on two actors, and sends the bytes of its tensors.
 """
 
 import json
@@ -67,12 +67,18 @@ PLAYS = (
     "data.dataset.length=40",
     "data.partition=natural",
     "data.clients=10",
-    "model=lstm",
-    "model.layers=1",
-    "model.hidden=32",
     "local.optimizer.lr=0.02",
     "local.epochs=null",
     "local.steps=10",
+)
+RECURRENT = (*PLAYS, "model=lstm", "model.layers=1", "model.hidden=32")
+TRANSFORMER = (
+    *PLAYS,
+    "task=next_token",
+    "model=hf:gpt",
+    "model.config.initializer_range=0.1",
+    "model.peft.lora.r=2",
+    "model.peft.lora.head=[wte]",
 )
 FEDPART = (
     "schedule=sequential",
@@ -103,8 +109,9 @@ CASES = {
     "adapters with FedAvg": Case("ag_news", (*TOPICS, "rounds=2"), 0.5),
     "adapters with FedPart": Case("ag_news", (*TOPICS, *FEDPART), 0.6),
     "adapters with OrMo": Case("ag_news", (*WORDS, "rounds=3"), 250),
-    "plays with FedAvg": Case("tinyshakespeare", (*PLAYS, "rounds=4"), 20),
-    "plays with FedPart": Case("tinyshakespeare", (*PLAYS, *FEDPART), 20),
+    "plays with FedAvg": Case("tinyshakespeare", (*RECURRENT, "rounds=4"), 20),
+    "plays with FedPart": Case("tinyshakespeare", (*RECURRENT, *FEDPART), 20),
+    "adapters on plays with FedAvg": Case("tinyshakespeare", (*TRANSFORMER, "rounds=6"), 22),
 }
 """Guessing a class has the accuracy 0.25, guessing one of the 1,257 words the perplexity 1,257; the frequencies of the
 characters of the training rows have the perplexity 23.5 on the test rows."""
