@@ -58,7 +58,9 @@ class RuntimeSection(Section):
         cpus_per_client: CPUs for each client actor.
         resources: Ray's custom resources for each client actor, such as {A100: 0.25}.
         placement: Whether the actors are packed onto few nodes or spread over many.
-        server: Whether the server's actor is on the cluster's head, or on the node of the first client actor.
+        server: Where the server is. head: in an actor on the cluster's head. clients: in an actor on the node of the
+            first client actor. driver: in the process of the run itself. auto: in that process where it has started Ray
+            itself, else on the head.
         combine: Which updates are summed before they are sent to the server: those of an actor's clients, or those of
             a node's actors, so that the server receives one sum from each node.
         wait_for_nodes: Seconds to wait for nodes that an autoscaler may add, where there is no room yet.
@@ -87,7 +89,7 @@ class RuntimeSection(Section):
     cpus_per_client: float = Field(default=1.0, ge=SMALLEST_AMOUNT, le=LARGEST_AMOUNT)
     resources: dict[str, Annotated[float, Field(ge=SMALLEST_AMOUNT, le=LARGEST_AMOUNT)]] = Field(default={})
     placement: Literal["pack", "spread"] = "pack"
-    server: Literal["head", "clients"] = "head"
+    server: Literal["auto", "driver", "head", "clients"] = "auto"
     combine: Literal["actor", "node"] = "actor"
     wait_for_nodes: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     torch_threads: int = Field(default=1, ge=1, le=1024)

@@ -259,12 +259,10 @@ def _inline(problem: "Problem") -> "Executor":
 def _on_cluster(config: ExperimentConfig, building: "Preparation[Problem]", warm: "WarmActors | None") -> "Executor":
     from fedbench.engine.on_ray.connection import disconnect, join
 
-    # Ray's daemons start while the modules of the actors load PyTorch.
+    # The actors start, and import PyTorch, while this process does.
     has_to_leave = warm is None and join(config.runtime.address)
     try:
         from fedbench.engine.on_ray.actors import ActorCluster
-        from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
-        from fedbench.engine.on_ray.rounds import RayRoundExecutor
 
         if warm is None:
             cluster = ActorCluster(config.runtime, config.slots(), owns_ray=has_to_leave)
@@ -276,6 +274,9 @@ def _on_cluster(config: ExperimentConfig, building: "Preparation[Problem]", warm
         raise
     try:
         problem = building.result()
+        from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
+        from fedbench.engine.on_ray.rounds import RayRoundExecutor
+
         # An actor with a share of a GPU uses it or refuses; one without leaves GPUs alone, even where it sees them.
         spec = replace(problem.spec, device="cuda" if cluster.gpus_each else "cpu", gpu_fraction=cluster.gpus_each)
         data, rows = problem.federation.data, problem.federation.rows

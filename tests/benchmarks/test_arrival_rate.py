@@ -111,7 +111,7 @@ class Timed(RayArrivalExecutor):
     def end_round(self) -> tuple[float, int]:
         self._give_out()
         self._send_steps()
-        self.server_seconds += sum(self._ask(self._pending))
+        self.server_seconds += sum(self._server.settle())
         return super().end_round()
 
     def parts(self) -> tuple[list[float], dict[str, float]]:

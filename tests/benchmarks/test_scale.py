@@ -81,13 +81,17 @@ def test_more_clients_with_the_same_work(capsys: pytest.CaptureFixture[str]) -> 
     times: dict[int, list[float]] = {clients: [] for clients in populations}
     with ExitStack() as stack:
         executors = {
-            clients: stack.enter_context(prepared(config(f"data.clients={clients}", "runtime.actors=2", share)))[1]
+            clients: stack.enter_context(
+                prepared(config(f"data.clients={clients}", "runtime.actors=2", "runtime.server=head", share))
+            )[1]
             for clients in populations
         }
         for index in range(8):  # in turn, so that a machine whose speed drifts slows all
             for clients, executor in executors.items():
                 times[clients] += rounds(executor, 1, first=index)
-        memory = {clients: ray.get(one._server.__ray_call__.remote(resident)) for clients, one in executors.items()}
+        memory = {
+            clients: ray.get(one._server.actor.__ray_call__.remote(resident)) for clients, one in executors.items()
+        }
     with capsys.disabled():
         print(f"\n{SAMPLES} images divided among ever more clients, all in each round, 2 actors:")
         for clients in populations:

@@ -69,7 +69,7 @@ class Killer:
     def _kill(self, which: str, *, at_once: bool) -> None:
         import ray
 
-        actor = self._executor._server if which == "server" else self._executor._cluster.client_actors[1]
+        actor = self._executor._server.actor if which == "server" else self._executor._cluster.client_actors[1]
         self.killed.append(ray.get(actor.__ray_call__.remote(process_of)))
         if at_once:
             os.kill(self.killed[-1], signal.SIGKILL)
@@ -81,7 +81,8 @@ class Killer:
 
 
 def with_deaths(pools: WarmPools, deaths: Mapping[str, Sequence[int]], *overrides: str) -> tuple[Result, Killer]:
-    config = ExperimentConfig.load(None, [*SMALL, "runtime.actors=2", *overrides])
+    place = ["runtime.server=head"] if "server" in deaths else []
+    config = ExperimentConfig.load(None, [*SMALL, "runtime.actors=2", *place, *overrides])
 
     def recorded(problem: Problem, executor: Executor) -> tuple[Result, Killer]:
         killer = Killer(executor, deaths)

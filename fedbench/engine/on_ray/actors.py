@@ -18,16 +18,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy, Place
 
 from fedbench.components.named_code import Shipment
 from fedbench.config.runtime import RuntimeSection
-from fedbench.engine.on_ray.allocator import keep_freed_memory
-from fedbench.engine.on_ray.connection import disconnect, join
+from fedbench.engine.on_ray.client_actor import ClientActor
+from fedbench.engine.on_ray.connection import disconnect, is_local, join
 from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
+from fedbench.engine.on_ray.servers import ServerHere, ServerInActor, ServerLink, Wait
 from fedbench.errors import ConfigError, LostDevice, RunError
-from fedbench.system.garbage import no_garbage_search
-
-with no_garbage_search():  # every actor imports PyTorch before it can do anything else
-    from fedbench.engine.arrivals.client_host import ArrivalHost
-    from fedbench.engine.device import explained
 
 START_TIMEOUT = 120.0
 """Seconds to wait for a placement group, or for one actor to start."""
@@ -43,50 +39,6 @@ RESERVE_TIMEOUT = 5.0
 
 HEAD, HEAD_SHARE = "node:__internal_head__", 0.0001
 """Ray's own resource of the head node, and the amount of it that places an actor there."""
-
-
-class ClientActor(ArrivalHost):
-    """A client host in its own process, as a Ray actor."""
-
-    def __init__(self) -> None:
-        keep_freed_memory()
-
-    def train(self, *arguments: Any) -> Any:
-        return self._watched(super().train, *arguments)
-
-    def run_tasks(self, *arguments: Any) -> Any:
-        return self._watched(super().run_tasks, *arguments)
-
-    def probe(self, *arguments: Any) -> Any:
-        return self._watched(super().probe, *arguments)
-
-    def evaluate(self, *arguments: Any) -> Any:
-        return self._watched(super().evaluate, *arguments)
-
-    def score_clients(self, *arguments: Any) -> Any:
-        return self._watched(super().score_clients, *arguments)
-
-    def evaluate_own(self, *arguments: Any) -> Any:
-        return self._watched(super().evaluate_own, *arguments)
-
-    def _watched(self, work: Callable[..., Any], *arguments: Any) -> Any:
-        """What `work` returns.
-
-        Raises:
-            LostDevice: it has failed with an error after which this process can no longer use its GPU.
-        """
-        try:
-            return work(*arguments)
-        except Exception as error:
-            self.check_device(error)
-            if (clear := explained(error)) is not error:
-                raise clear from error
-            raise
-
-    def node(self) -> str:
-        """Ray's id of the node that the actor runs on."""
-        node: str = ray.get_runtime_context().get_node_id()
-        return node
 
 
 class ActorCluster:
@@ -274,16 +226,30 @@ class ActorCluster:
         each = self._resources_per_actor()
         return sum(fitting_on_node(node, each) for node in node_resources())
 
-    def start_server(self, kind: type, spec: Any) -> tuple[Any, Any]:
-        """Create a server actor from `spec`, or reset the one of its class that is already there.
+    def start_server(
+        self, kind: type, spec: Any, wait: Wait, check: Callable[[], None]
+    ) -> tuple[ServerLink, list[Any]]:
+        """Create a server from `spec` at the place that `runtime.server` says; its actor may be there already.
+
+        Args:
+            kind: class of the server's actor.
+            spec: argument of its constructor.
+            wait, check: as for `ServerHere`.
 
         Returns:
-            The actor, and a reference that becomes ready when the server is.
+            The server, and references that become ready when it is.
         """
+        if self.server_is_here():
+            return ServerHere(kind, spec, wait, check), []
         if kind in self._servers:
-            return self._servers[kind], self._servers[kind].reset.remote(Shipment(spec))
-        self._servers[kind] = server = self.create_server(kind, spec)
-        return server, server.__ray_ready__.remote()
+            actor = self._servers[kind]
+            return ServerInActor(actor, wait), [actor.reset.remote(Shipment(spec))]
+        self._servers[kind] = actor = self.create_server(kind, spec)
+        return ServerInActor(actor, wait), [actor.__ray_ready__.remote()]
+
+    def server_is_here(self) -> bool:
+        """Whether the server of a run is in this process: where that is asked for, or this process has started Ray."""
+        return self._runtime.server == "driver" or (self._runtime.server == "auto" and is_local())
 
     def all_actors(self) -> list[Any]:
         """Handles of all client and server actors."""

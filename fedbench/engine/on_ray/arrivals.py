@@ -109,13 +109,12 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         self._arrived: dict[int, ComputedTask] = {}
         self._steps: list[ServerStep] = []
         self._uploads: list[Any] = []
-        self._pending: list[Any] = []
         self._bytes = 0
 
     def state(self) -> Tree:
         self.compute_all()
         self._send_steps()
-        server = self._ask(self._server.state.remote())
+        server = self._server.ask("state")
         finished = {
             number: FinishedTask(task.order, self._ask(task.uploads)[task.place], task.report)
             for number, task in sorted(self._computed.items())
@@ -130,10 +129,10 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         }
 
     def restore(self, state: Tree) -> None:
-        self._ask(self._server.restore.remote(state["server"]))
+        self._server.ask("restore", state["server"])
         self._held, self._home = self._restored_places(state)
         everything = tuple(range(len(self._spec.table.parts)))
-        self._put_client_states(state["clients"], self._server.current.remote(everything))
+        self._put_client_states(state["clients"], self._server.publish("current", everything))
         for number, task in state["finished"].items():
             self._computed[number] = ComputedTask(task.order, task.report, ray.put((task.upload,)), 0)
         self._bytes = state.get("bytes", 0)
@@ -180,8 +179,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         """
         if not self._steps and not wanted:
             return None
-        payload, done = self._server.advance.options(num_returns=2).remote(self._steps, wanted, *self._uploads)
-        self._pending.append(done)
+        payload = self._server.publish_first("advance", self._steps, wanted, *self._uploads)
         self._steps, self._uploads = [], []
         return payload
 
@@ -321,7 +319,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
                 stale = stale_parts(self._held[actor], versions)
                 self._held[actor] = list(versions)
                 self._bytes += self._spec.table.nbytes(stale)
-                payload = self._server.current.remote(stale)
+                payload = self._server.publish("current", stale)
                 calls[actor] = client.evaluate.remote(stale, payload, batches, (), self._client0_for(actor))
             try:
                 reports: list[EvaluationReport] = self._waiter.get(
@@ -339,10 +337,9 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
     def end_round(self) -> tuple[float, int]:
         self._give_out()
         self._send_steps()
-        self._ask(self._pending)
-        self._pending = []
+        self._server.settle()
         transport_bytes, self._bytes = self._bytes, 0
-        norm: float = self._ask(self._server.end_round.remote())
+        norm: float = self._server.ask("end_round")
         return norm, transport_bytes
 
 

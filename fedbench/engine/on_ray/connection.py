@@ -141,6 +141,12 @@ def connect(address: str | None) -> None:
         raise RunError(_reason(given, error)) from None
 
 
+def is_local() -> bool:
+    """Whether this process is connected to a Ray that it has started itself, and that ends with it."""
+    started: Any = ray._private.worker._global_node
+    return ray.is_initialized() and started is not None and bool(started.is_head())
+
+
 def disconnect() -> None:
     """Leave the cluster; end the local Ray that `connect` has started."""
     children: list[Any] = []

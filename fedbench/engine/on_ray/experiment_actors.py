@@ -84,7 +84,9 @@ class ActorExecutor:
         self._home: dict[int, int] = {}
         self._held = [[-1] * len(self._spec.table.parts) for _ in self._cluster.client_actors]
         timeout = start_timeout(self._cluster.actor_count)
-        self._server, server_ready = self._cluster.start_server(self._server_class, self._server_spec)
+        self._server, server_ready = self._cluster.start_server(
+            self._server_class, self._server_spec, self._ask, self._waiter.check_daemon
+        )
         try:
             self._devices: list[DeviceRecord] = self._waiter.get(
                 [client.prepare.remote(*self._shared) for client in self._cluster.client_actors], timeout
@@ -95,7 +97,7 @@ class ActorExecutor:
 
     def model(self) -> tuple[Vector, Vector]:
         """The global parameters and the global running statistics, both float32."""
-        model: tuple[Vector, Vector] = self._ask(self._server.model.remote())
+        model: tuple[Vector, Vector] = self._server.ask("model")
         return model
 
     def devices(self) -> list[DeviceRecord]:

@@ -89,6 +89,15 @@ class ResultWaiter:
         while self._check_head(began) == began:
             time.sleep(1.0)
 
+    def check_daemon(self) -> None:
+        """Check Ray's daemon of this machine: without it, Ray ends a process that uses its shared memory.
+
+        Raises:
+            HeadGone: Ray's daemon of this machine has ended.
+        """
+        if (socket_name := ended_daemon()) is not None:
+            raise self._end_of_ray(socket_name)
+
     def check(self) -> None:
         """Contact the head if that was not done within `CHECK_INTERVAL` seconds; for loops that wait by themselves.
 
@@ -111,8 +120,7 @@ class ResultWaiter:
         Raises:
             HeadGone: its last answer is more than `HEAD_TIMEOUT` seconds ago, or the daemon has ended.
         """
-        if (socket_name := ended_daemon()) is not None:
-            raise self._end_of_ray(socket_name)
+        self.check_daemon()
         try:
             contact_head(self._address)
         except OSError as error:
@@ -167,6 +175,8 @@ def ended_daemon() -> str | None:
     if node is None:  # a client of a cluster elsewhere
         return None
     name = str(node.raylet_socket_name)
+    for daemon in node.all_processes.get("raylet", ()):  # a child of this process
+        return None if daemon.process.poll() is None else name
     with socket.socket(socket.AF_UNIX) as connection:
         try:
             connection.connect(name)

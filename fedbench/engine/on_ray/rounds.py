@@ -38,6 +38,7 @@ from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.node_sum import NodeSumActor
 from fedbench.engine.on_ray.placement import assign, deal_tests
 from fedbench.engine.on_ray.server_actors import PoolServerActor, ServerActor
+from fedbench.engine.on_ray.servers import ServerLink
 from fedbench.engine.own_models import mean_model
 from fedbench.engine.probing import ClientProbe
 from fedbench.engine.rounds.server_spec import ServerSpec
@@ -77,10 +78,10 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         super()._start()
         self._queues: tuple[tuple[int, ...], ...] = ()
         self._summed_on_node: frozenset[int] = frozenset()
-        self._received: list[Any] = []
+        self._added: list[Any] = []
         self._losses: dict[int, float] = {}
         self._norms: dict[int, tuple[float, ...]] = {}
-        self._versions: tuple[int, ...] = self._ask(self._server.versions.remote())
+        self._versions: tuple[int, ...] = self._server.ask("versions")
         if self._runtime.combine == "node":
             self._create_node_sums()
 
@@ -100,18 +101,18 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         super().close()
 
     def state(self) -> Tree:
-        server = self._ask(self._server.state.remote())
+        server = self._server.ask("state")
         return {"server": server, "clients": self._client_states(), "held": self._held, "home": self._home}
 
     def restore(self, state: Tree) -> None:
-        self._ask(self._server.restore.remote(state["server"]))
-        self._versions = self._ask(self._server.versions.remote())
+        self._server.ask("restore", state["server"])
+        self._versions = self._server.ask("versions")
         self._held, self._home = self._restored_places(state)
         everything = tuple(range(len(self._versions)))
-        self._put_client_states(state["clients"], self._server.payload.remote(everything))
+        self._put_client_states(state["clients"], self._server.publish("payload", everything))
 
     def plan(self, round_index: int, available: Sequence[int] | None = None) -> RoundPlan:
-        plan: RoundPlan = self._ask(self._server.plan.remote(round_index, available))
+        plan: RoundPlan = self._server.ask("plan", round_index, available)
         self._versions = plan.versions
         return plan
 
@@ -178,7 +179,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         hosts: list[HostReport] = []
         transport = payloads.bytes
         table = self._spec.table
-        self._received = []
+        self._added = []
         summed_clients: dict[str, list[int]] = {}
         for reference in self._as_completed(orders, plan.round):
             actor, upload, order = orders[reference]
@@ -189,14 +190,14 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             sent = accepted_clients(host.clients)
             transport += host.state_bytes + sum(message.update.nbytes for message in host.kept)
             if actor in self._summed_on_node:
-                self._received.append(self._node_sums[self._nodes[actor]].add.remote(upload))
+                self._added.append(self._node_sums[self._nodes[actor]].add.remote(upload))
                 summed_clients.setdefault(self._nodes[actor], []).extend(sent)
                 continue
-            self._received.append(self._server.receive.remote(upload, sent))
+            self._server.tell("receive", upload, sent)
             transport += message_bytes(table, order, sent)
         for node, clients in sorted(summed_clients.items()):
             total = self._node_sums[node].total.remote()
-            self._received.append(self._server.receive.remote(total, tuple(clients)))
+            self._server.tell("receive", total, tuple(clients))
             transport += INT64_BYTES * table.values(table.uploaded(plan.combined))
         self._losses, self._norms = accepted_losses(reports), accepted_norms(reports)
         return TrainingPhase(
@@ -242,8 +243,9 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
         return HangingClients(round_index, tuple(client for _, _, order in orders for client in order.clients))
 
     def finish(self) -> RoundOutcome:
-        self._ask(self._received)
-        outcome: RoundOutcome = self._ask(self._server.finish.remote(self._losses, self._norms))
+        self._ask(self._added)
+        self._server.settle()
+        outcome: RoundOutcome = self._server.ask("finish", self._losses, self._norms)
         self._versions = outcome.versions
         return outcome
 
@@ -306,7 +308,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
 
     def _start_parts(self, actor: int) -> tuple[int, ...]:
         """Parts of a pool model; the actor then no longer holds the global values of these."""
-        parts: tuple[int, ...] = self._ask(self._server.start_parts.remote())
+        parts: tuple[int, ...] = self._server.ask("start_parts")
         for part in parts:
             self._held[actor][part] = -1
         return parts
@@ -340,7 +342,7 @@ class Payloads:
         bytes: bytes sent to actors so far, one copy counted for each actor.
     """
 
-    def __init__(self, server: Any, table: PartTable) -> None:
+    def __init__(self, server: ServerLink, table: PartTable) -> None:
         self._server = server
         self._table = table
         self._references: dict[tuple[int, ...], Any] = {}
@@ -349,14 +351,14 @@ class Payloads:
     def reference(self, parts: tuple[int, ...]) -> Any:
         """Reference to the global values of `parts`; each call counts their bytes."""
         if parts not in self._references:
-            self._references[parts] = self._server.payload.remote(parts)
+            self._references[parts] = self._server.publish("payload", parts)
         self.bytes += self._table.nbytes(parts)
         return self._references[parts]
 
     def starts(self, clients: tuple[int, ...], parts: tuple[int, ...]) -> Any:
         """Reference to the models that `clients` start from, one after the other, each made of `parts`."""
         self.bytes += self._table.nbytes(parts) * len(clients)
-        return self._server.starts.remote(clients)
+        return self._server.publish("starts", clients)
 
 
 def message_bytes(table: PartTable, order: HostOrder, sent: Sequence[int]) -> int:

@@ -11,7 +11,7 @@ import pytest
 from fedbench.records.reader import load_run
 
 PROGRAM = """
-import os, signal, sys
+import sys
 
 import ray
 
@@ -26,8 +26,9 @@ show = terminal.Progress.round_finished
 def round_finished(self, record, clients):
     show(self, record, clients)
     if record.round + 1 == fatal:
-        node = ray._private.worker._global_node
-        os.kill(node.all_processes[kind][0].process.pid, signal.SIGKILL)
+        process = ray._private.worker._global_node.all_processes[kind][0].process
+        process.kill()
+        process.wait()
 
 terminal.Progress.round_finished = round_finished
 main()

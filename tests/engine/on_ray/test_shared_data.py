@@ -10,8 +10,9 @@ from warm_pools import WarmPools
 pytestmark = pytest.mark.slow
 
 
-def mapped_from(host: Any) -> list[tuple[str, str]]:
+def mapped_from(actor: Any) -> list[tuple[str, str]]:
     """(inode, permissions) of the mappings in which a host's images, labels and rows lie; called in its process."""
+    host = actor._host
     addresses = [host._train[0].data_ptr(), host._train[1].data_ptr(), host._rows[0].ctypes.data]
     found = []
     with open("/proc/self/maps") as maps:
