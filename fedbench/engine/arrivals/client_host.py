@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fedbench.engine.arrivals.shared_slots import OpenedSlots, SlotsPlace
 from fedbench.engine.bookkeeping import Stopwatch
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.client_reports import failure_report
@@ -16,7 +17,7 @@ from fedbench.engine.messages import BatchReport, ClientReport, DeviceRecord, Ho
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
-from fedbench.protocol.message import PARAMETERS
+from fedbench.protocol.message import PARAMETERS, STATISTICS
 from fedbench.randomness import generator
 from fedbench.tasks.losses import counted_in, criterion_of
 from fedbench.training.gradient import minibatch_gradient
@@ -32,12 +33,22 @@ class ArrivalHost(ClientHost):
         # Gradients and deltas are differences from zeros: as many as the longest message has values.
         self._zeros = np.zeros(spec.table.values(range(len(spec.table.parts))), np.float32)
         self._zeros.setflags(write=False)
+        self._shared: OpenedSlots | None = None
         return record
+
+    def attach(self, place: SlotsPlace) -> bool:
+        """Open the slots in which parameters and updates go to and fro; whether they are on this machine."""
+        try:
+            self._shared = OpenedSlots(place)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def run_tasks(
         self,
         orders: Sequence[TaskOrder],
         payloads: Sequence[Vector],
+        slots: Sequence[int | None],
         arriving: Sequence[int] = (),
         *states: ClientState,
     ) -> tuple[tuple[Vector, ...], BatchReport]:
@@ -45,31 +56,44 @@ class ArrivalHost(ClientHost):
 
         Args:
             orders: the tasks.
-            payloads: for each order with stale parts, in their order: float32, the values of these parts, one after
-                the other.
+            payloads: for each order with stale parts and without a slot, in their order: float32, the values of these
+                parts, one after the other.
+            slots: for each order, the slot of `attach` in which these values are, and into which the upload is
+                written; None: there is none.
             arriving: clients whose state comes with the call, from the host that held it.
             states: one state for each of `arriving`, in that order.
 
         Returns:
-            The uploads, one for each order, and a report; an upload is what `run_task` returns.
+            The uploads, one for each order, and a report. An upload is what `run_task` returns; empty where it is in a
+            slot.
         """
         began, spent = time.monotonic(), TaskSeconds()
         self.put_states(dict(zip(arriving, states, strict=True)))
         arrays, empty = iter(payloads), np.empty(0, np.float32)
         uploads, reports = [], []
-        for order in orders:
-            upload, report = self.run_task(order, next(arrays) if order.stale else empty, spent)
+        for order, number in zip(orders, slots, strict=True):
+            slot = None if number is None or self._shared is None else self._shared.slot(number)
+            if slot is not None:
+                upload, report = self.run_task(order, slot, spent, slot)
+                if not np.may_share_memory(upload, slot):
+                    slot[: len(upload)] = upload
+                upload = empty
+            else:
+                upload, report = self.run_task(order, next(arrays) if order.stale else empty, spent)
             uploads.append(upload)
             reports.append(report)
         return tuple(uploads), BatchReport(tuple(reports), began, time.monotonic(), spent)
 
-    def run_task(self, order: TaskOrder, payload: Vector, spent: TaskSeconds) -> tuple[Vector, ClientReport]:
+    def run_task(
+        self, order: TaskOrder, payload: Vector, spent: TaskSeconds, memory: Vector | None = None
+    ) -> tuple[Vector, ClientReport]:
         """Compute one update.
 
         Args:
             order: the task.
-            payload: float32, the values of the order's stale parts, one after the other.
+            payload: float32, which begins with the values of the order's stale parts, one after the other.
             spent: the parts of the time that the task takes are added to it.
+            memory: float32, for the upload, if that is convenient; may be that of `payload`.
 
         Returns:
             The upload and a report. The upload is float32, the parts that the client sends: in the parameters the
@@ -86,7 +110,7 @@ class ArrivalHost(ClientHost):
                 self._differentiate(order) if order.gradient else self._train_delta(order)
             )
             spent.compute += watch.lap()
-            message = self._values(parts, {PARAMETERS: update})
+            message = self._message(parts, update, memory)
         except Exception as error:
             self.check_device(error)
             if order.on_failure == "raise":
@@ -112,6 +136,19 @@ class ArrivalHost(ClientHost):
             places=result.places,
         )  # fmt: skip
         return message if accepted else empty, report
+
+    def _message(self, parts: tuple[int, ...], update: Tensor, memory: Vector | None) -> Vector:
+        """float32, the values of `parts` in an update and in the model's running statistics, one after the other.
+
+        Args:
+            parts: numbers of the parts.
+            update: float32 [P].
+            memory: as for `run_task`.
+        """
+        statistics = self._model.statistics
+        if memory is None or update.device.type != "cpu" or statistics.device.type != "cpu":
+            return self._values(parts, {PARAMETERS: update})
+        return self._spec.table.gather({PARAMETERS: update.numpy(), STATISTICS: statistics.numpy()}, parts, memory)
 
     def _train_delta(self, order: TaskOrder) -> tuple[int, LocalResult, ClientState, Tensor]:
         """Train locally.

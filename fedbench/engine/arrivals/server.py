@@ -131,18 +131,44 @@ class ArrivalServer:
         """float32, the values of `parts` that task `number` starts from, once more."""
         return _joined([self._sent[number].pieces[part] for part in parts])
 
+    def send_into(self, number: int, parts: Sequence[int], memory: Vector) -> float:
+        """Write the values of `parts` that task `number` starts from into `memory`, float32, from its beginning.
+
+        Returns:
+            The seconds that it took.
+        """
+        began = time.perf_counter()
+        pieces = [self._sent[number].pieces[part] for part in parts]
+        size = sum(map(len, pieces))
+        np.concatenate([*pieces, np.empty(0, np.float32)], out=memory[:size], casting="same_kind")
+        return time.perf_counter() - began
+
     def advance(
         self, steps: Sequence[ServerStep], wanted: Sequence[tuple[int, Sequence[int]]], *batches: Sequence[Vector]
     ) -> tuple[tuple[Vector, ...], float]:
         """Take several steps in their order, then return the parameters of tasks: one call in place of many.
 
         Args:
-            steps: what to do.
+            steps, batches: as for `take_steps`.
             wanted: (number of a task, parts that its host has to be sent), for tasks whose parameters are fixed.
-            batches: the updates that steps refer to.
 
         Returns:
             For each of `wanted`, what `resend` returns; and the seconds that all of it took.
+        """
+        began = time.perf_counter()
+        self.take_steps(steps, *batches)
+        payloads = tuple(self.resend(number, parts) for number, parts in wanted)
+        return payloads, time.perf_counter() - began
+
+    def take_steps(self, steps: Sequence[ServerStep], *batches: Sequence[Vector]) -> float:
+        """Take several steps in their order.
+
+        Args:
+            steps: what to do.
+            batches: the updates that steps refer to.
+
+        Returns:
+            The seconds that all of it took.
         """
         began = time.perf_counter()
         with self._one_thread():
@@ -154,8 +180,7 @@ class ArrivalServer:
                         self._apply(step.number, batches[step.batch][step.place], step.lr, step.steps)
                     case ForgetStep():
                         self.forget(step.number)
-        payloads = tuple(self.resend(number, parts) for number, parts in wanted)
-        return payloads, time.perf_counter() - began
+        return time.perf_counter() - began
 
     def apply(self, number: int, upload: Vector, lr: float, steps: int) -> None:
         """Apply the update of a task.

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,6 +14,7 @@ from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrivals.server import ArrivalServerSpec
+from fedbench.engine.arrivals.shared_slots import SharedSlots
 from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, ServerStep
 from fedbench.engine.arrivals.task_queue import TaskQueue, WaitingTask
 from fedbench.engine.bookkeeping import stale_for_task, stale_parts
@@ -28,6 +30,7 @@ from fedbench.engine.messages import (
 from fedbench.engine.on_ray.actors import START_TIMEOUT, ActorCluster
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
 from fedbench.engine.on_ray.server_actors import ArrivalServerActor
+from fedbench.engine.on_ray.servers import ServerHere
 from fedbench.errors import LostActor, RunError
 from fedbench.protocol.layout import Vector
 
@@ -44,12 +47,14 @@ class Batch:
         tasks: the tasks, in the order in which it computes them.
         uploads: reference to the parts that they send.
         report: reference to the `BatchReport`.
+        slots: for each task, the memory into which its upload is written; None: it is among `uploads`.
     """
 
     actor: int
     tasks: tuple[WaitingTask, ...]
     uploads: Any
     report: Any
+    slots: tuple[Vector | None, ...]
 
     @property
     def clients(self) -> list[int]:
@@ -64,7 +69,7 @@ class ComputedTask:
     Attributes:
         order: the task.
         report: the outcome of the task.
-        uploads: reference to the uploads of its batch.
+        uploads: reference to the uploads of its batch, or a tuple of them.
         place: place of its own upload among these.
     """
 
@@ -95,6 +100,8 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
     ) -> None:
         """Set the actors up; arguments and errors as for `ActorExecutor`."""
         self._estimates, self._worker_of = server.method.estimates, server.worker_of
+        self._workers = server.workers
+        self._slots: SharedSlots | None = None
         self._restarts = 0
         super().__init__(cluster, spec, data, rows, runtime, ArrivalServerActor, server)
 
@@ -109,14 +116,48 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         self._arrived: dict[int, ComputedTask] = {}
         self._steps: list[ServerStep] = []
         self._uploads: list[Any] = []
+        self._share_slots()
         self._bytes = 0
+
+    def _share_slots(self) -> None:
+        """Share memory with the client actors on this machine, where the server is in this process.
+
+        Sets `_slots`, None where there are none, and `_lost_slots`: the memory that lost actors may still write to,
+        which is not used again.
+        """
+        self._end_slots()
+        self._lost_slots: list[Vector | None] = []
+        self._attached: set[int] = set()
+        if isinstance(self._server, ServerHere):
+            table = self._spec.table
+            with suppress(OSError):
+                self._slots = SharedSlots(self._workers, table.values(range(len(table.parts))))
+            self._attach(range(self._cluster.actor_count))
+
+    def _attach(self, actors: Sequence[int]) -> None:
+        """Have actors open the shared memory, those that are on this machine."""
+        if self._slots is not None:
+            opened = self._ask(
+                [self._cluster.client_actors[actor].attach.remote(self._slots.place) for actor in actors]
+            )
+            self._attached -= set(actors)
+            self._attached |= {actor for actor, is_open in zip(actors, opened, strict=True) if is_open}
+
+    def _end_slots(self) -> None:
+        if self._slots is not None:
+            self._slots.close()
+        self._slots = None
+
+    def close(self) -> None:
+        self._end_slots()
+        super().close()
 
     def state(self) -> Tree:
         self.compute_all()
         self._send_steps()
         server = self._server.ask("state")
         finished = {
-            number: FinishedTask(task.order, self._ask(task.uploads)[task.place], task.report)
+            number: FinishedTask(task.order, self._upload(task), task.report)
             for number, task in sorted(self._computed.items())
         }
         return {
@@ -127,6 +168,12 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
             "finished": finished,
             "bytes": self._bytes,
         }
+
+    def _upload(self, task: ComputedTask) -> Vector:
+        """The upload of a task that is not applied yet."""
+        uploads = task.uploads if isinstance(task.uploads, tuple) else self._ask(task.uploads)
+        upload: Vector = uploads[task.place]
+        return upload
 
     def restore(self, state: Tree) -> None:
         self._server.ask("restore", state["server"])
@@ -152,21 +199,31 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
 
     def _submit(self, actor: int, tasks: tuple[WaitingTask, ...]) -> None:
         """Call an actor for a batch of tasks, and the server for the parameters that they start from."""
-        orders, arriving = [], {}
+        if self._slots is not None:
+            self._send_steps()  # the slots of updates that have been applied are free
+        orders, arriving, slots = [], {}, []
         for task in tasks:
             stale = stale_for_task(self._held[actor], task.versions, task.order.groups, self._estimates)
             self._bytes += self._spec.table.nbytes(stale)
             orders.append(replace(task.order, stale=stale))
+            slots.append(self._slots.take() if self._slots is not None and actor in self._attached else None)
             if (state := self._move_home(task.order.client, actor)) is not None:
                 arriving[task.order.client] = state
-        wanted = [(order.number, order.stale) for order in orders if order.stale]
+        wanted = []
+        for order, slot in zip(orders, slots, strict=True):
+            if slot is not None:
+                self._server.tell("send_into", order.number, order.stale, slot[1])
+            elif order.stale:
+                wanted.append((order.number, order.stale))
         payload = self._send_steps(wanted) if wanted else ()
+        numbers = [None if slot is None else slot[0] for slot in slots]
         uploads, report = (
             self._cluster.client_actors[actor]
             .run_tasks.options(num_returns=2)
-            .remote(orders, payload, tuple(arriving), *arriving.values())
+            .remote(orders, payload, numbers, tuple(arriving), *arriving.values())
         )
-        self._outstanding.append(Batch(actor, tasks, uploads, report))
+        memory = tuple(None if slot is None else slot[1] for slot in slots)
+        self._outstanding.append(Batch(actor, tasks, uploads, report, memory))
 
     def _send_steps(self, wanted: Sequence[tuple[int, tuple[int, ...]]] = ()) -> Any:
         """Tell the server what has arrived and been dispatched.
@@ -175,12 +232,14 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
             wanted: (number of a task, parts), for the tasks whose parameters are needed.
 
         Returns:
-            Reference to a tuple of the parameters of `wanted`.
+            Reference to a tuple of the parameters of `wanted`; None where there are none.
         """
-        if not self._steps and not wanted:
-            return None
-        payload = self._server.publish_first("advance", self._steps, wanted, *self._uploads)
+        steps, uploads, payload = self._steps, self._uploads, None
         self._steps, self._uploads = [], []
+        if wanted:
+            payload = self._server.publish_first("advance", steps, wanted, *uploads)
+        elif steps:
+            self._server.tell("take_steps", steps, *uploads)
         return payload
 
     def ready(self, timeout: float) -> int | None:
@@ -254,8 +313,13 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
 
     def _keep(self, batch: Batch, report: BatchReport) -> None:
         """Keep the results of a batch until they are collected."""
+        table = self._spec.table
         for place, (task, client_report) in enumerate(zip(batch.tasks, report.clients, strict=True)):
-            self._computed[task.number] = ComputedTask(task.order, client_report, batch.uploads, place)
+            uploads, slot = batch.uploads, batch.slots[place]
+            if slot is not None:
+                sent = client_report.status == "ok"
+                uploads, place = (slot[: table.values(table.uploaded(task.order.groups)) if sent else 0],), 0
+            self._computed[task.number] = ComputedTask(task.order, client_report, uploads, place)
 
     def _revive(self, actor: int, error: RayActorError) -> None:
         """Replace a dead actor and have the tasks that it was given wait for a place again.
@@ -277,6 +341,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         self._queue.lost(actor, len(lost))
         for batch in lost:
             self._outstanding.remove(batch)
+            self._lost_slots += batch.slots
             for task in batch.tasks:
                 self._queue.add(task)
 
@@ -296,12 +361,15 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
             self._waiter.get(ready, timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as failure:
             raise as_fedbench_error(failure, "an actor could not be brought back") from failure
+        self._attach([actor])
 
     def apply(self, number: int, lr: float, steps: int) -> None:
         task = self._arrived.pop(number)
-        if task.uploads not in self._uploads:
+        known = next((index for index, uploads in enumerate(self._uploads) if uploads is task.uploads), None)
+        if known is None:
+            known = len(self._uploads)
             self._uploads.append(task.uploads)
-        self._steps.append(ApplyStep(number, self._uploads.index(task.uploads), task.place, lr, steps))
+        self._steps.append(ApplyStep(number, known, task.place, lr, steps))
 
     def discard(self, number: int) -> None:
         del self._arrived[number]

@@ -41,6 +41,9 @@ class ClientActor:
     def train(self, *arguments: Any) -> Any:
         return self._watched("train", *arguments)
 
+    def attach(self, *arguments: Any) -> bool:
+        return self._host.attach(*arguments)
+
     def run_tasks(self, *arguments: Any) -> Any:
         return self._watched("run_tasks", *arguments)
 

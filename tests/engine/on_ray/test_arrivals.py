@@ -70,13 +70,21 @@ def inline(*overrides: str) -> Followed:
 @pytest.fixture
 def single(warm_pools: WarmPools) -> Iterator[ActorCluster]:
     """Actors are made once for all runs; they forget everything when they are prepared for the next."""
-    with warm_pools.lent(RuntimeSection(actors=1)) as made:
+    with warm_pools.lent(RuntimeSection(actors=1, server="head")) as made:
         yield made
 
 
 @pytest.fixture
 def pair(warm_pools: WarmPools) -> Iterator[ActorCluster]:
-    with warm_pools.lent(RuntimeSection(actors=2)) as made:
+    """The server is in this process, and what goes to and fro is in shared memory."""
+    with warm_pools.lent(RuntimeSection(actors=2, server="driver")) as made:
+        yield made
+
+
+@pytest.fixture
+def pair_with_server(warm_pools: WarmPools) -> Iterator[ActorCluster]:
+    """The server is an actor, too, and what goes to and fro is in the object store."""
+    with warm_pools.lent(RuntimeSection(actors=2, server="head")) as made:
         yield made
 
 
@@ -180,11 +188,14 @@ class Mortal(RayArrivalExecutor):
         return super().evaluate(versions)
 
 
-def test_an_actor_that_dies_is_replaced_and_its_tasks_are_done_again(pair: ActorCluster) -> None:
+@pytest.mark.parametrize("actors", ["pair", "pair_with_server"])
+def test_an_actor_that_dies_is_replaced_and_its_tasks_are_done_again(
+    actors: str, request: pytest.FixtureRequest
+) -> None:
     """On the parameters that they were given out with, though others have been applied meanwhile."""
     NOTICED.clear()
     overrides = ("delays.arrivals_per_round=8", *SEQUENTIAL, "algorithm=dana-zero")
-    assert_alike(follow_on(pair, on_ray(*overrides), Mortal), inline(*overrides))
+    assert_alike(follow_on(request.getfixturevalue(actors), on_ray(*overrides), Mortal), inline(*overrides))
     assert NOTICED == ["collecting", "scoring"]
 
 
@@ -203,10 +214,29 @@ class Sized(RayArrivalExecutor):
         super()._submit(actor, tasks)
 
 
-def test_batches_of_several_tasks_give_the_run_that_one_process_gives(pair: ActorCluster) -> None:
+@pytest.mark.parametrize("actors", ["pair", "pair_with_server"])
+def test_batches_of_several_tasks_give_the_run_that_one_process_gives(
+    actors: str, request: pytest.FixtureRequest
+) -> None:
     SIZES.clear()
     overrides = (*MANY, *SEQUENTIAL, "delays.distribution=lognormal", "delays.drop_rate=0.1")
-    assert_alike(follow_on(pair, on_ray(*overrides), Sized), inline(*overrides))
+    assert_alike(follow_on(request.getfixturevalue(actors), on_ray(*overrides), Sized), inline(*overrides))
+    assert max(SIZES) > 1
+
+
+class FewSlots(Sized):
+    """There is shared memory for three tasks, and the other five go through the object store."""
+
+    def _share_slots(self) -> None:
+        self._workers = 3
+        super()._share_slots()
+
+
+def test_tasks_without_a_slot_go_through_the_object_store(pair: ActorCluster) -> None:
+    """Their batches have tasks with a slot, too, and a client that keeps its update keeps the slot."""
+    SIZES.clear()
+    overrides = (*MANY, "algorithm=ca2fl", "algorithm.buffer_size=3", "local.steps=1", *SEQUENTIAL)
+    assert_alike(follow_on(pair, on_ray(*overrides), FewSlots), inline(*overrides))
     assert max(SIZES) > 1
 
 
@@ -276,7 +306,7 @@ MOVED: list[tuple[TaskOrder, Any, Any]] = []
 
 
 class Watched(RayArrivalExecutor):
-    """Keeps hold of what goes to the actors and comes from them."""
+    """Keeps hold of what goes to the actors and comes from them; their server is an actor, too."""
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
@@ -293,11 +323,11 @@ class Watched(RayArrivalExecutor):
         return self._payloads[-1]
 
 
-def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(pair: ActorCluster) -> None:
+def test_with_one_client_per_actor_protocol_bytes_cross_the_object_store(pair_with_server: ActorCluster) -> None:
     """Ray's own account of every object that goes to or comes from a client actor, next to the protocol's."""
     MOVED.clear()
     one = ("data.clients=2", "model=cnn-bn", "model.width=16", "evaluation.every=99", "rounds=5")
-    done = follow_on(pair, on_ray(*one, *SEQUENTIAL, "delays.arrivals_per_round=6"), Watched)
+    done = follow_on(pair_with_server, on_ray(*one, *SEQUENTIAL, "delays.arrivals_per_round=6"), Watched)
     for worker in range(2):
         moved = [(payload, upload) for order, payload, upload in MOVED if order.worker == worker]
         arrivals = [arrival for arrival in done.arrivals if arrival.worker == worker]

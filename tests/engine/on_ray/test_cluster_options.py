@@ -50,11 +50,12 @@ def test_without_a_cluster_they_have_no_effect_and_are_refused(option: str) -> N
 
 @pytest.mark.usefixtures("run_folder")
 def test_a_sum_per_node_gives_the_same_model_and_the_server_receives_one(warm_pools: WarmPools) -> None:
+    """Wherever the server is."""
     few = "runtime.cpus_per_client=0.1"
-    sums = {
-        (how, actors): warm_pools.run(config("rounds=2", few, f"runtime.actors={actors}", f"runtime.combine={how}"))
-        for how, actors in (("actor", 2), ("node", 1), ("node", 2))
-    }
+    sums = {}
+    for how, actors, server in (("actor", 2, "clients"), ("node", 1, "driver"), ("node", 2, "head")):
+        places = (f"runtime.actors={actors}", f"runtime.combine={how}", f"runtime.server={server}")
+        sums[how, actors] = warm_pools.run(config("rounds=2", few, *places))
     assert len({result.summary["model_sha256"] for result in sums.values()}) == 1
     one, two = (sums["node", actors].history.column("transport_bytes").to_pylist() for actors in (1, 2))
     sent_down = [part - whole for part, whole in zip(two, one, strict=True)]
