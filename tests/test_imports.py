@@ -43,6 +43,11 @@ def test_server_actors_load_no_pytorch() -> None:
     assert loaded_by(f"import fedbench.engine.on_ray.server_actors; {built}; {sums}") == set()
 
 
+def test_actors_are_asked_for_before_pytorch_is_imported() -> None:
+    """The process of a run imports it while the actors do."""
+    assert loaded_by("import fedbench.engine.on_ray.actors") == {"ray"}
+
+
 def test_a_configuration_loads_no_pytorch_whatever_it_names() -> None:
     """So that Ray starts at once, and PyTorch is imported beside it."""
     looked_up = """

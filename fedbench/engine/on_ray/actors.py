@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -22,7 +22,7 @@ from fedbench.engine.on_ray.client_actor import ClientActor
 from fedbench.engine.on_ray.connection import disconnect, is_local, join
 from fedbench.engine.on_ray.liveness import ray_answers
 from fedbench.engine.on_ray.placement import count_actors, fitting_on_node, gpu_share
-from fedbench.engine.on_ray.servers import ServerHere, ServerInActor, ServerLink, Wait
+from fedbench.engine.on_ray.servers import Put, ServerHere, ServerInActor, ServerLink, Wait
 from fedbench.errors import ConfigError, LostDevice, RunError
 
 START_TIMEOUT = 120.0
@@ -226,21 +226,19 @@ class ActorCluster:
         each = self._resources_per_actor()
         return sum(fitting_on_node(node, each) for node in node_resources())
 
-    def start_server(
-        self, kind: type, spec: Any, wait: Wait, check: Callable[[], None]
-    ) -> tuple[ServerLink, list[Any]]:
+    def start_server(self, kind: type, spec: Any, wait: Wait, put: Put) -> tuple[ServerLink, list[Any]]:
         """Create a server from `spec` at the place that `runtime.server` says; its actor may be there already.
 
         Args:
             kind: class of the server's actor.
             spec: argument of its constructor.
-            wait, check: as for `ServerHere`.
+            wait, put: as for `ServerHere`.
 
         Returns:
             The server, and references that become ready when it is.
         """
         if self.server_is_here():
-            return ServerHere(kind, spec, wait, check), []
+            return ServerHere(kind, spec, wait, put), []
         if kind in self._servers:
             actor = self._servers[kind]
             return ServerInActor(actor, wait), [actor.reset.remote(Shipment(spec))]

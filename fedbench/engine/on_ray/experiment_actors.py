@@ -85,7 +85,7 @@ class ActorExecutor:
         self._held = [[-1] * len(self._spec.table.parts) for _ in self._cluster.client_actors]
         timeout = start_timeout(self._cluster.actor_count)
         self._server, server_ready = self._cluster.start_server(
-            self._server_class, self._server_spec, self._ask, self._waiter.check_daemon
+            self._server_class, self._server_spec, self._fetch, self._put
         )
         try:
             self._devices: list[DeviceRecord] = self._waiter.get(
@@ -202,6 +202,23 @@ class ActorExecutor:
         """The evaluation minibatches that an actor scores, a consecutive share of all of them."""
         batches, actors = len(self._batches), self._cluster.actor_count
         return self._batches[batches * actor // actors : batches * (actor + 1) // actors]
+
+    def _fetch(self, references: Any) -> Any:
+        """What `_ask` returns, of values that may lie in Ray's object store, which ends with Ray's daemon."""
+        self._waiter.check_daemon()
+        return self._ask(references)
+
+    def _put(self, value: Any) -> Any:
+        """Put a value into Ray's object store; returns a reference to it.
+
+        Raises:
+            FedbenchError: there is no room for it, or the store is gone.
+        """
+        self._waiter.check_daemon()
+        try:
+            return ray.put(value)
+        except RayError as error:
+            raise as_fedbench_error(error, "what the server sends could not be stored") from error
 
     def _ask(self, references: Any) -> Any:
         """Results of one or several actor calls, waited for up to `runtime.round_timeout` seconds.

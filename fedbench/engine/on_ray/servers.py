@@ -10,7 +10,10 @@ import ray
 from fedbench.errors import FedbenchError, RunError
 
 Wait = Callable[[Any], Any]
-"""Waits for the results of one reference, or of a list of them; raises `FedbenchError` where a call failed."""
+"""Waits for the results of one reference, or of a list of them; raises `FedbenchError` where there are none."""
+
+Put = Callable[[Any], Any]
+"""Puts a value into Ray's object store, to which it gives back a reference; raises `FedbenchError` where it cannot."""
 
 
 class ServerLink(ABC):
@@ -79,27 +82,24 @@ class ServerInActor(ServerLink):
 class ServerHere(ServerLink):
     """A server in the process of the run, which spares a process, and calls and copies between the two."""
 
-    def __init__(self, kind: type, spec: Any, wait: Wait, check: Callable[[], None]) -> None:
+    def __init__(self, kind: type, spec: Any, wait: Wait, put: Put) -> None:
         """Create the server.
 
         Args:
             kind: its class.
             spec: argument of its constructor; the server is given a copy, as one in an actor is.
-            wait: how to wait for references.
-            check: raises `FedbenchError` where Ray's shared memory can no longer be used.
+            wait, put: how to wait for references, and how to make them.
         """
-        # The arrays of the copy are the same memory: servers copy what they change.
+        # The arrays of the copy are the same memory, which the server can read only, as with what Ray brings.
         buffers: list[pickle.PickleBuffer] = []
         pickler: Any = ray.cloudpickle
         data = pickler.dumps(spec, protocol=5, buffer_callback=buffers.append)
-        self._server: Any = kind(pickler.loads(data, buffers=buffers))
-        self._wait, self._check = wait, check
+        self._server: Any = kind(pickler.loads(data, buffers=[buffer.raw().toreadonly() for buffer in buffers]))
+        self._wait, self._put = wait, put
         self._told: list[Any] = []
 
     def ask(self, method: str, *arguments: Any) -> Any:
         references = [value for value in arguments if isinstance(value, ray.ObjectRef)]
-        if references:
-            self._check()
         values = iter(self._wait(references) if references else ())
         given = [next(values) if isinstance(value, ray.ObjectRef) else value for value in arguments]
         try:
@@ -116,10 +116,6 @@ class ServerHere(ServerLink):
         first, second = self.ask(method, *arguments)
         self._told.append(second)
         return self._put(first)
-
-    def _put(self, value: Any) -> Any:
-        self._check()
-        return ray.put(value)
 
     def tell(self, method: str, *arguments: Any) -> None:
         self._told.append(self.ask(method, *arguments))
