@@ -21,7 +21,8 @@ from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.arrivals.server import ArrivalServer
 from fedbench.engine.messages import BatchReport
 from fedbench.engine.on_ray.actors import ActorCluster
-from fedbench.engine.on_ray.arrivals import Batch, RayArrivalExecutor
+from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
+from fedbench.engine.on_ray.batches import Batch
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import Problem, build_problem
 

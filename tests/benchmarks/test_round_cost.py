@@ -124,7 +124,7 @@ def pfl_research(problem: Problem, network: str, batch_size: int) -> Iterator[di
 @pytest.mark.parametrize("network", COMPONENTS)
 def test_a_round_against_the_bare_loop(network: str, job: str, capsys: pytest.CaptureFixture[str]) -> None:
     clients, samples, batch_size = JOBS[job]
-    repeats = 3 if samples > 500 else 15
+    repeats = 7 if samples > 500 else 15
     with (
         engine(config(network, clients, samples, batch_size)) as (problem, executor),
         bare_loops(problem, network, batch_size) as loops,

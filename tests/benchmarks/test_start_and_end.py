@@ -18,6 +18,13 @@ benchmark's commands, min median max of three:
     PyTorch is imported           to "starting ..."        command to end of round 1    last round to prompt
     to read the configuration     3.42  3.49  3.64 s        9.42   9.84  10.20 s        1.76  1.99  2.15 s
     beside the start of Ray       0.92  1.13  1.18 s        8.60   8.66   9.64 s        1.67  2.02  2.28 s
+
+On two cores that nobody else used, where `ray.init` without a dashboard takes 4.1 to 4.5 s after an import of 0.5 s,
+min median max of three:
+
+    actors asked for, server is      command to end of round 1   last round to prompt   seconds of a core
+    after PyTorch's import, actor    7.47  7.69  7.87 s          1.91  2.13  2.34 s     15.2  16.5  16.5
+    before it, in the driver         5.62  5.80  6.63 s          1.44  1.56  1.76 s     12.8  13.1  13.4
 """
 
 import os

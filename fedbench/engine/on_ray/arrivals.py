@@ -3,8 +3,7 @@
 import math
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import ray
@@ -14,7 +13,6 @@ from fedbench.checkpoints.state import Tree
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import FederatedData, IntArray
 from fedbench.engine.arrivals.server import ArrivalServerSpec
-from fedbench.engine.arrivals.shared_slots import SharedSlots
 from fedbench.engine.arrivals.steps import ApplyStep, ForgetStep, SendStep, ServerStep
 from fedbench.engine.arrivals.task_queue import TaskQueue, WaitingTask
 from fedbench.engine.bookkeeping import stale_for_task, stale_parts
@@ -27,7 +25,9 @@ from fedbench.engine.messages import (
     HostSpec,
     TaskOrder,
 )
+from fedbench.engine.on_ray.actor_slots import ActorSlots
 from fedbench.engine.on_ray.actors import START_TIMEOUT, ActorCluster
+from fedbench.engine.on_ray.batches import Batch, ComputedTask
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor, as_fedbench_error
 from fedbench.engine.on_ray.server_actors import ArrivalServerActor
 from fedbench.engine.on_ray.servers import ServerHere
@@ -38,55 +38,15 @@ PLACEMENT_CHECK_INTERVAL = 2.0
 """Seconds between two checks of whether a replaced actor has a place."""
 
 
-@dataclass(frozen=True)
-class Batch:
-    """Tasks that an actor was given in one call, and that it has not answered for.
-
-    Attributes:
-        actor: index of the actor.
-        tasks: the tasks, in the order in which it computes them.
-        uploads: reference to the parts that they send.
-        report: reference to the `BatchReport`.
-        slots: for each task, the memory into which its upload is written; None: it is among `uploads`.
-    """
-
-    actor: int
-    tasks: tuple[WaitingTask, ...]
-    uploads: Any
-    report: Any
-    slots: tuple[Vector | None, ...]
-
-    @property
-    def clients(self) -> list[int]:
-        """The clients of the tasks."""
-        return [task.order.client for task in self.tasks]
-
-
-@dataclass(frozen=True)
-class ComputedTask:
-    """A task whose update has been computed and not yet applied.
-
-    Attributes:
-        order: the task.
-        report: the outcome of the task.
-        uploads: reference to the uploads of its batch, or a tuple of them.
-        place: place of its own upload among these.
-    """
-
-    order: TaskOrder
-    report: ClientReport
-    uploads: Any
-    place: int
-
-
 class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
     """Runs asynchronous tasks on client actors; each actor computes its tasks one after the other.
 
     Most tasks wait here, where `TaskQueue` keeps them in the order in which they are due. The server is told in one
     call what has arrived and been dispatched since the call before, and returns the parameters of the batch that an
     actor is given next. It takes its calls in the order in which they were made, so that the driver need not wait for
-    one before it makes the next. An actor that dies is replaced, and its tasks are computed again on the same
-    parameters.
+    one before it makes the next. A server in this process writes parameters into memory that it shares with the actors
+    of the machine, and reads updates there. An actor that dies is replaced, and its tasks are computed again on the
+    same parameters.
     """
 
     def __init__(
@@ -101,7 +61,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         """Set the actors up; arguments and errors as for `ActorExecutor`."""
         self._estimates, self._worker_of = server.method.estimates, server.worker_of
         self._workers = server.workers
-        self._slots: SharedSlots | None = None
+        self._slots: ActorSlots | None = None
         self._restarts = 0
         super().__init__(cluster, spec, data, rows, runtime, ArrivalServerActor, server)
 
@@ -116,32 +76,17 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         self._arrived: dict[int, ComputedTask] = {}
         self._steps: list[ServerStep] = []
         self._uploads: list[Any] = []
-        self._share_slots()
+        self._end_slots()
+        self._slots = self._make_slots()
         self._bytes = 0
 
-    def _share_slots(self) -> None:
-        """Share memory with the client actors on this machine, where the server is in this process.
-
-        Sets `_slots`, None where there are none, and `_lost_slots`: the memory that lost actors may still write to,
-        which is not used again.
-        """
-        self._end_slots()
-        self._lost_slots: list[Vector | None] = []
-        self._attached: set[int] = set()
-        if isinstance(self._server, ServerHere):
-            table = self._spec.table
-            with suppress(OSError):
-                self._slots = SharedSlots(self._workers, table.values(range(len(table.parts))))
-            self._attach(range(self._cluster.actor_count))
-
-    def _attach(self, actors: Sequence[int]) -> None:
-        """Have actors open the shared memory, those that are on this machine."""
-        if self._slots is not None:
-            opened = self._ask(
-                [self._cluster.client_actors[actor].attach.remote(self._slots.place) for actor in actors]
-            )
-            self._attached -= set(actors)
-            self._attached |= {actor for actor, is_open in zip(actors, opened, strict=True) if is_open}
+    def _make_slots(self) -> ActorSlots | None:
+        """Share memory with the client actors where the server is in this process, which can read it."""
+        if not isinstance(self._server, ServerHere):
+            return None
+        slots = ActorSlots(self._workers, self._spec.table.values(range(len(self._spec.table.parts))))
+        slots.attach(range(self._cluster.actor_count), self._cluster.client_actors, self._ask)
+        return slots
 
     def _end_slots(self) -> None:
         if self._slots is not None:
@@ -181,7 +126,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         everything = tuple(range(len(self._spec.table.parts)))
         self._put_client_states(state["clients"], self._server.publish("current", everything))
         for number, task in state["finished"].items():
-            self._computed[number] = ComputedTask(task.order, task.report, ray.put((task.upload,)), 0)
+            self._computed[number] = ComputedTask(task.order, task.report, (task.upload,), 0)
         self._bytes = state.get("bytes", 0)
 
     def model(self) -> tuple[Vector, Vector]:
@@ -206,7 +151,7 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
             stale = stale_for_task(self._held[actor], task.versions, task.order.groups, self._estimates)
             self._bytes += self._spec.table.nbytes(stale)
             orders.append(replace(task.order, stale=stale))
-            slots.append(self._slots.take() if self._slots is not None and actor in self._attached else None)
+            slots.append(None if self._slots is None else self._slots.take(actor))
             if (state := self._move_home(task.order.client, actor)) is not None:
                 arriving[task.order.client] = state
         wanted = []
@@ -341,7 +286,8 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
         self._queue.lost(actor, len(lost))
         for batch in lost:
             self._outstanding.remove(batch)
-            self._lost_slots += batch.slots
+            if self._slots is not None:
+                self._slots.lose(batch.slots)
             for task in batch.tasks:
                 self._queue.add(task)
 
@@ -361,7 +307,8 @@ class RayArrivalExecutor(ActorExecutor, ArrivalExecutor):
             self._waiter.get(ready, timeout=START_TIMEOUT)
         except (RayError, GetTimeoutError) as failure:
             raise as_fedbench_error(failure, "an actor could not be brought back") from failure
-        self._attach([actor])
+        if self._slots is not None:
+            self._slots.attach([actor], self._cluster.client_actors, self._ask)
 
     def apply(self, number: int, lr: float, steps: int) -> None:
         task = self._arrived.pop(number)

@@ -24,6 +24,7 @@ from fedbench.engine.arrivals.loop import ArrivalLoop
 from fedbench.engine.arrivals.task_queue import WaitingTask
 from fedbench.engine.interfaces import EvaluationPhase
 from fedbench.engine.messages import TaskOrder
+from fedbench.engine.on_ray.actor_slots import ActorSlots
 from fedbench.engine.on_ray.actors import ActorCluster
 from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
 from fedbench.errors import ClientFailure, RunError
@@ -227,9 +228,9 @@ def test_batches_of_several_tasks_give_the_run_that_one_process_gives(
 class FewSlots(Sized):
     """There is shared memory for three tasks, and the other five go through the object store."""
 
-    def _share_slots(self) -> None:
+    def _make_slots(self) -> ActorSlots | None:
         self._workers = 3
-        super()._share_slots()
+        return super()._make_slots()
 
 
 def test_tasks_without_a_slot_go_through_the_object_store(pair: ActorCluster) -> None:
