@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from local_cluster import ClusterError, LocalCluster, search_path
+from process_trees import signals_later
 
 
 def describe(cluster: LocalCluster) -> str:
@@ -37,12 +38,15 @@ def describe(cluster: LocalCluster) -> str:
 
 def run_command(command: str, environment: Mapping[str, str]) -> int:
     """Run a shell command on the cluster and return its exit code; a signal ends it first."""
-    process = subprocess.Popen(
-        ["/bin/sh", "-c", command],
-        env={**os.environ, **environment, "PATH": search_path()},
-        start_new_session=True,
-    )
+    with signals_later() as come:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", command],
+            env={**os.environ, **environment, "PATH": search_path()},
+            start_new_session=True,
+        )
     try:
+        for number in come:
+            signal.raise_signal(number)
         status = process.wait()
         return status if status >= 0 else 128 - status
     except BaseException:

@@ -14,6 +14,7 @@ import os
 import random
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -26,7 +27,7 @@ from typing import Any, Literal, Self
 
 from local_access import free_port, is_free, reachable, read_token, token_environment
 from network_namespaces import Bridge, NoNamespacesError
-from process_trees import kill_all
+from process_trees import kill_all, signals_later
 
 Namespaces = Literal["auto", "on", "off"]
 Resources = Mapping[str, float]
@@ -269,7 +270,7 @@ class LocalCluster:
         environment |= {name: value for name, value in self.environment.items() if name.startswith("RAY_AUTH")}
         environment |= {MARK: mark, "PATH": search_path()}
         log = folder / "start.log"
-        with log.open("wb") as output:
+        with log.open("wb") as output, signals_later() as come:
             process = subprocess.Popen(
                 command,
                 env=environment,
@@ -278,8 +279,10 @@ class LocalCluster:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for this program, which then ends the nodes
             )
-        node = Node(index, address, process, mark, log, namespace)
-        self.nodes.append(node)
+            node = Node(index, address, process, mark, log, namespace)
+            self.nodes.append(node)
+        for number in come:
+            signal.raise_signal(number)
         return node
 
     def _wait_until(self, condition: Callable[[], bool], deadline: float) -> None:

@@ -3,9 +3,10 @@
 import os
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
@@ -80,3 +81,23 @@ def descendants(roots: Iterable[int]) -> list[int]:
         generation = [child for pid in generation for child in children.get(pid, ()) if child not in found]
         found += generation
     return found
+
+
+@contextmanager
+def signals_later() -> Iterator[list[int]]:
+    """Context in which SIGTERM and SIGINT only note that they have come, so that no process starts unnoticed.
+
+    What it starts is to be known to somebody who ends it before these signals are raised again. Outside the main
+    thread, where no signal interrupts anything, nothing changes.
+
+    Yields:
+        Those that have come.
+    """
+    come: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    handlers = {number: signal.signal(number, lambda number, frame: come.append(number)) for number in numbers}
+    try:
+        yield come
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)

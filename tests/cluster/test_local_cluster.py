@@ -9,8 +9,10 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import local
 import pytest
@@ -97,6 +99,48 @@ def test_sigterm_ends_the_command_and_leaves_no_process_no_namespace_and_no_file
         identity = marks[0].split("-")[0]
         assert identity not in subprocess.check_output(["ip", "netns", "list"], text=True)
         assert identity not in subprocess.check_output(["ip", "link"], text=True)
+
+
+class InterruptedStart(subprocess.Popen):  # type: ignore[type-arg]
+    """A process that has just been started when SIGTERM comes, and of which nobody knows yet."""
+
+    started: "list[InterruptedStart]" = []  # noqa: RUF012
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.started.append(self)
+        signal.raise_signal(signal.SIGTERM)
+
+
+@pytest.fixture
+def interrupted_start(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[InterruptedStart]]:
+    """The processes that are started; SIGTERM ends the program by an exception, as in cluster/local.py."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    monkeypatch.setattr(subprocess, "Popen", InterruptedStart)
+    monkeypatch.setattr(InterruptedStart, "started", [])
+    try:
+        yield InterruptedStart.started
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_while_the_command_starts_ends_it(interrupted_start: list[InterruptedStart]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        local.run_command("sleep 1000", {})
+    (process,) = interrupted_start
+    assert ended.value.code == 128 + signal.SIGTERM
+    assert process.wait(timeout=30) == -signal.SIGINT
+
+
+def test_a_signal_while_a_node_starts_ends_it(interrupted_start: list[InterruptedStart]) -> None:
+    with pytest.raises(SystemExit), LocalCluster(1, 1, namespaces="off"):
+        pass
+    (process,) = interrupted_start
+    assert process.wait(timeout=30) == -signal.SIGKILL
 
 
 def test_processes_that_left_the_tree_are_ended_too() -> None:
