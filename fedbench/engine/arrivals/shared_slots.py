@@ -23,11 +23,11 @@ TOKEN_BYTES = 64
 
 @dataclass(frozen=True)
 class SlotsPlace:
-    """Where another process of the machine finds the slots.
+    """The address of shared slots, by which another process of the same machine opens them.
 
     Attributes:
-        path: file through which it opens the memory.
-        token: what the memory begins with, of `TOKEN_BYTES` bytes.
+        path: file through which the memory is opened.
+        token: the `TOKEN_BYTES` bytes that the memory begins with.
         count: number of slots.
         values: float32 values of a slot.
     """
@@ -39,7 +39,7 @@ class SlotsPlace:
 
 
 class SharedSlots:
-    """The slots as the process has them that has made them, and that gives them out.
+    """Shared memory in slots, in the process that has made it and that decides which slot is used for what.
 
     The memory has no name: the system frees it when the last process that has opened it lets go of it, however that
     process ends.
@@ -88,7 +88,7 @@ class SharedSlots:
 
 
 class OpenedSlots:
-    """The slots as another process of the machine has them."""
+    """Shared memory in slots, in a process that has opened what another process has made."""
 
     def __init__(self, place: SlotsPlace) -> None:
         """Open them.

@@ -17,7 +17,7 @@ Put = Callable[[Any], Any]
 
 
 class ServerLink(ABC):
-    """Calls the methods of a server in the order in which they are made.
+    """A connection to a server, which does what it is asked in the order of the calls.
 
     Arguments may be references to what client actors have returned; the server is given the values.
     """

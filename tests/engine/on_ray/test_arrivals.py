@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from arrival_runs import Followed, follow, followed
+from ray.exceptions import RayActorError
 from small import asynchronous, process_of
 from warm_pools import WarmPools
 
@@ -26,7 +27,8 @@ from fedbench.engine.interfaces import EvaluationPhase
 from fedbench.engine.messages import TaskOrder
 from fedbench.engine.on_ray.actor_slots import ActorSlots
 from fedbench.engine.on_ray.actors import ActorCluster
-from fedbench.engine.on_ray.arrivals import RayArrivalExecutor
+from fedbench.engine.on_ray.arrivals import RayArrivalExecutor, _is_done
+from fedbench.engine.on_ray.batches import Batch
 from fedbench.errors import ClientFailure, RunError
 from fedbench.experiment.federation import load_federation
 from fedbench.experiment.setup import build_problem
@@ -242,13 +244,29 @@ def test_tasks_without_a_slot_go_through_the_object_store(pair: ActorCluster) ->
 
 
 class LosesBatches(Sized):
-    """An actor that has been given a batch of several tasks late in the run dies."""
+    """An actor that has been given a batch of several tasks late in the run dies; its memory is not used again."""
+
+    def __init__(self, *arguments: Any) -> None:
+        self._lost_memory: set[int] = set()
+        super().__init__(*arguments)
 
     def _submit(self, actor: int, tasks: tuple[WaitingTask, ...]) -> None:
         super()._submit(actor, tasks)
+        assert not memory_of(self._outstanding[-1]) & self._lost_memory
         if not NOTICED and len(tasks) > 1 and tasks[0].number > 40:
             self._cluster.client_actors[actor].__ray_call__.remote(end_process)
             NOTICED.append("batch")
+
+    def _revive(self, actor: int, error: RayActorError) -> None:
+        lost = [batch for batch in self._outstanding if batch.actor == actor and not _is_done(batch)]
+        self._lost_memory |= set().union(*map(memory_of, lost))
+        super()._revive(actor, error)
+        assert self._lost_memory
+
+
+def memory_of(batch: Batch) -> set[int]:
+    """Addresses of the slots of a batch."""
+    return {slot.ctypes.data for slot in batch.slots if slot is not None}
 
 
 def end_process(actor: object) -> None:
