@@ -45,6 +45,8 @@ def run_command(command: str, environment: Mapping[str, str]) -> int:
             start_new_session=True,
         )
     try:
+        if come:  # before the shell starts the command it may lose SIGINT, and there is nothing to finish yet
+            os.killpg(process.pid, signal.SIGKILL)
         for number in come:
             signal.raise_signal(number)
         status = process.wait()

@@ -133,7 +133,7 @@ def test_a_signal_while_the_command_starts_ends_it(interrupted_start: list[Inter
         local.run_command("sleep 1000", {})
     (process,) = interrupted_start
     assert ended.value.code == 128 + signal.SIGTERM
-    assert process.wait(timeout=30) == -signal.SIGINT
+    assert process.wait(timeout=30) == -signal.SIGKILL
 
 
 def test_a_signal_while_a_node_starts_ends_it(interrupted_start: list[InterruptedStart]) -> None:
