@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from fedbench.models.networks.dropout import Dropout
+
 
 class LstmNetwork(nn.Module):
     """Embedding, LSTM layers, and a linear layer on each state or on the last one.
@@ -26,7 +28,7 @@ class LstmNetwork(nn.Module):
         self.embedding = nn.Embedding(vocabulary, embedding)
         inputs = [embedding] + [hidden] * (layers - 1)
         self.layers = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in inputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden, outputs)
 
     def forward(self, tokens: Tensor) -> Tensor:
@@ -61,7 +63,7 @@ class SeriesLstm(nn.Module):
         super().__init__()
         inputs = [channels] + [hidden] * (layers - 1)
         self.layers = nn.ModuleList(nn.LSTM(size, hidden, batch_first=True) for size in inputs)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.output = nn.Linear(hidden, outputs)
 
     def forward(self, series: Tensor) -> Tensor:

@@ -4,6 +4,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from fedbench.models.networks.dropout import Dropout
+
 
 class Perceptron(nn.Module):
     """Linear layers with ReLU between them.
@@ -17,7 +19,7 @@ class Perceptron(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(nn.Linear(inputs, outputs) for inputs, outputs in pairwise(sizes))
         self.relu = nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, rows: Tensor) -> Tensor:
         """float32 [N, ...] -> outputs float32 [N, K]."""

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from fedbench.models.base import LayerGroup
+from fedbench.models.networks.dropout import Dropout
 
 
 class SelfAttention(nn.Module):
@@ -16,7 +17,7 @@ class SelfAttention(nn.Module):
         super().__init__()
         self.in_proj = nn.Linear(width, 3 * width)
         self.out_proj = nn.Linear(width, width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.heads = heads
         nn.init.xavier_uniform_(self.in_proj.weight)
         nn.init.zeros_(self.in_proj.bias)
@@ -54,7 +55,7 @@ class EncoderLayer(nn.Module):
         self.norm1 = nn.LayerNorm(width)
         self.norm2 = nn.LayerNorm(width)
         self.relu = nn.ReLU()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, tokens: Tensor, hidden: Tensor) -> Tensor:
         """float32 [N, L, width], bool [N, 1 or L, L] as for `SelfAttention` -> float32 [N, L, width]."""
@@ -96,7 +97,7 @@ class TransformerClassifier(nn.Module):
         self.scale = math.sqrt(width)
         self.embedding = nn.Embedding(vocabulary, width, padding_idx=padding if padding >= 0 else None)
         self.register_buffer("positions", sinusoids(length, width), persistent=False)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
         self.layers = nn.ModuleList(EncoderLayer(width, heads, feedforward, dropout) for _ in range(layers))
         self.classifier = nn.Linear(width, classes)
         with torch.no_grad():

@@ -2,6 +2,8 @@
 
 from torch import Tensor, nn
 
+from fedbench.models.networks.dropout import Dropout
+
 # Convolutions per stage and the stage's channels in units of `width`; a max-pool ends each stage.
 STAGES = ((2, 1), (2, 2), (3, 4), (3, 8), (3, 8))
 
@@ -24,10 +26,10 @@ class Vgg(nn.Module):
         self.classifier = nn.Sequential(
             nn.Linear(inputs, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, hidden),
             nn.ReLU(),
-            nn.Dropout(dropout),
+            Dropout(dropout),
             nn.Linear(hidden, classes),
         )
 
