@@ -6,10 +6,10 @@ memory for both, as in fedbench's actors. Judges nothing:
 
     pytest tests/benchmarks/test_step_cost.py -m benchmark -s
 
-Dropout counts no FLOPs, and the forward pass draws its masks whatever trains. A step of the text transformer took 131 ms
-with `torch.nn.Dropout`, and partial steps 1.09 to 1.41 times their share of the FLOPs. With the project's own dropout it
-took 106 and 116 ms in two runs, and partial steps 1.01 to 1.17 and 0.93 to 1.36 times, most for the embedding, whose
-gradient of 24 MB counts no FLOPs either (2 cores of a Xeon, medians, in one sitting).
+Dropout counts no FLOPs, and the forward pass draws its masks whatever trains. A step of the text transformer took
+131 ms with `torch.nn.Dropout`, and partial steps 1.09 to 1.41 times their share of the FLOPs. With the project's own
+dropout it took 106 and 116 ms in two runs, and partial steps 1.01 to 1.17 and 0.93 to 1.36 times, most for the
+embedding, whose gradient of 24 MB counts no FLOPs either (2 cores of a Xeon, medians, in one sitting).
 """
 
 import statistics
