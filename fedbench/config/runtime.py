@@ -53,8 +53,8 @@ class RuntimeSection(Section):
             takes to seat all actors, and at most 4 (1 with slots) unless actors or clients_per_actor ask for more; 0
             without GPUs.
         slots: Clients of a round that train at the same time in each actor, a step of one after the other. On a GPU
-            each has a stream of its own, and its steps are captured as CUDA graphs, for networks whose steps are so
-            short that starting them takes longer than computing them. On a CPU it saves nothing.
+            each has one of PyTorch's 32 streams, and its steps are captured as CUDA graphs, for networks whose steps
+            are so short that starting them takes longer than computing them. On a CPU it saves nothing.
         cpus_per_client: CPUs for each client actor.
         resources: Ray's custom resources for each client actor, such as {A100: 0.25}.
         placement: Whether the actors are packed onto few nodes or spread over many.
@@ -85,7 +85,7 @@ class RuntimeSection(Section):
     actors: int | None = Field(default=None, ge=1)
     clients_per_actor: int | None = Field(default=None, ge=1)
     gpus_per_client: float | None = Field(default=None, ge=0, le=1)
-    slots: int = Field(default=1, ge=1, le=256)
+    slots: int = Field(default=1, ge=1, le=32)
     cpus_per_client: float = Field(default=1.0, ge=SMALLEST_AMOUNT, le=LARGEST_AMOUNT)
     resources: dict[str, Annotated[float, Field(ge=SMALLEST_AMOUNT, le=LARGEST_AMOUNT)]] = Field(default={})
     placement: Literal["pack", "spread"] = "pack"

@@ -110,6 +110,7 @@ class FinishedRound:
         full: cost of the same arrivals had each been a full update; None for synchronous rounds.
         kept: the clients' messages that are kept for later analysis.
         measured: {name of a file: rows of the round}, of the tables of measures (`fedbench.records.measured`).
+        remarks: what a user should know of how the clients were trained, one line each.
     """
 
     record: RoundRecord
@@ -118,6 +119,7 @@ class FinishedRound:
     full: Costs | None = None
     kept: tuple[KeptMessage, ...] = ()
     measured: "Mapping[str, pa.Table]" = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
 
 
 class Stopwatch:

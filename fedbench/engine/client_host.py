@@ -21,7 +21,7 @@ from fedbench.engine.client_message import message_values
 from fedbench.engine.client_probe import ProbedRound, Prober
 from fedbench.engine.client_reports import dropped_report, failure_report
 from fedbench.engine.client_slots import ClientSlot, recorder
-from fedbench.engine.device import explained, is_out_of_memory, retried_out_of_memory
+from fedbench.engine.device import explained
 from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, HostOrder, HostReport, KeptMessage
@@ -37,6 +37,7 @@ from fedbench.randomness import generator, torch_seed
 from fedbench.training.captured import Record
 from fedbench.training.group_norms import gradient_norms
 from fedbench.training.local import LocalResult, OutOfTime, train_client, training_steps
+from fedbench.training.out_of_memory import is_out_of_memory, retried_out_of_memory, without_frames
 from fedbench.training.slots import Finished, interleaved
 
 
@@ -109,6 +110,7 @@ class ClientHost(OwnModelHost):
             busy_seconds=busy,
             state_bytes=sum(state.nbytes for state in states),
             kept=tuple(self._kept),
+            remarks=self._not_captured(),
         )
         return upload.content(), report
 
@@ -228,6 +230,8 @@ class ClientHost(OwnModelHost):
         reports: list[ClientReport] = []
         for finished in interleaved(jobs, self._slots[: len(jobs)]):
             if finished.error is not None and is_out_of_memory(finished.error):
+                without_frames(finished.error)
+                finished.slot.steps.forget()
                 self._free_memory()
                 (again,) = interleaved([jobs[finished.index]], [finished.slot])
                 finished = Finished(finished.index, again.slot, again.outcome, again.error)
@@ -259,6 +263,11 @@ class ClientHost(OwnModelHost):
     def _recorder(self) -> Record | None:
         """How the slots record training steps; None: not at all."""
         return recorder(self._device)
+
+    def _not_captured(self) -> tuple[str, ...]:
+        """A line for each cause for which steps of the slots are not captured."""
+        causes = dict.fromkeys(slot.steps.refused for slot in self._slots if slot.steps.refused)
+        return tuple(f"training steps are not captured as CUDA graphs, and take longer: {cause}" for cause in causes)
 
     def _work(
         self, order: HostOrder, index: int, upload: HostUpload | DeviceSum, slot: ClientSlot

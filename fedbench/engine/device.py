@@ -1,19 +1,20 @@
 """The device that a client host computes on: which it is, how PyTorch is set for it, and when it is lost."""
 
+import gc
 import os
-from collections.abc import Callable
-from typing import TypeVar
 
 import torch
 
 from fedbench.engine.messages import DeviceRecord, HostSpec
 from fedbench.errors import ConfigError, LostDevice
-
-Result = TypeVar("Result")
+from fedbench.training.out_of_memory import is_out_of_memory
 
 CONTEXT_BYTES = 700 << 20
 """Memory of a GPU that each process takes beside what PyTorch allocates there: the context of CUDA, about half a GB,
 and the workspaces of its libraries."""
+
+MOST_STREAMS = 32
+"""Streams that work at the same time on a GPU; PyTorch has no more of one priority, and gives the same ones again."""
 
 SMALLEST_ROOM = 256 << 20
 """Memory of a GPU below which nothing is worth training on it."""
@@ -22,18 +23,15 @@ THREADS_PER_CORE = 4
 FEWEST_THREADS = 8
 """Threads of PyTorch that are accepted on a machine with few cores."""
 
-OUT_OF_MEMORY_SIGNS = ("CUDA error: out of memory", "CUBLAS_STATUS_ALLOC_FAILED", "CUDNN_STATUS_ALLOC_FAILED")
-"""Texts by which errors that are no `torch.OutOfMemoryError` say that a GPU has no memory left."""
-
 
 def choose_device(spec: HostSpec) -> torch.device:
-    """The device that a host has to compute on.
+    """The device that a host has to compute on; a GPU with its number.
 
     Raises:
         ConfigError: it is to be a GPU, or the precision needs one, and this process finds no CUDA.
     """
-    if spec.slots > 1:
-        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", "32")  # of the default, 8, several streams share one
+    if spec.device != "cpu":  # CUDA reads it once; of the default, 8, several streams of slots share one
+        os.environ.setdefault("CUDA_DEVICE_MAX_CONNECTIONS", str(MOST_STREAMS))
     finds_cuda = spec.device != "cpu" and torch.cuda.is_available()
     if spec.device == "cuda" and not finds_cuda:
         built = "finds no usable GPU" if torch.version.cuda else "was built without CUDA"
@@ -43,7 +41,7 @@ def choose_device(spec: HostSpec) -> torch.device:
         )
     if spec.precision == "tf32" and not finds_cuda:
         raise ConfigError("local.precision=tf32: only GPUs compute in TF32, and this run is on a CPU; set float32")
-    return torch.device("cuda" if finds_cuda else "cpu")
+    return torch.device("cuda", torch.cuda.current_device()) if finds_cuda else torch.device("cpu")
 
 
 def memory_fraction(share: float, total: int) -> float:
@@ -145,29 +143,12 @@ def device_record(device: torch.device) -> DeviceRecord:
     )
 
 
-def release_memory(device: torch.device) -> None:
-    """Give memory of a GPU that no tensor uses back, so that whatever comes next finds it in one piece."""
+def forget_earlier_work(device: torch.device) -> None:
+    """Free what earlier experiments of this process have left on a GPU, and measure its use of memory anew."""
     if device.type == "cuda":
+        gc.collect()  # a module and its hooks may refer to each other
         torch.cuda.empty_cache()
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a GPU had no memory left; it can be used on."""
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in OUT_OF_MEMORY_SIGNS)
-
-
-def retried_out_of_memory(attempt: Callable[[], Result], release: Callable[[], None]) -> Result:
-    """What `attempt` returns; where a GPU has no memory left it is called once more after `release`."""
-    try:
-        return attempt()
-    except RuntimeError as error:
-        if not is_out_of_memory(error):
-            raise
-    # Outside of the handler, where the traceback no longer holds the tensors of the first attempt.
-    release()
-    return attempt()
+        torch.cuda.reset_peak_memory_stats(device)
 
 
 def check_device(error: BaseException, device: torch.device) -> None:

@@ -32,6 +32,7 @@ class TrainingPhase:
         busy_seconds: longest time that a host spent on its whole share of the round.
         kept: the messages that are kept for later analysis.
         scoring_seconds: longest time that a host spent on scoring its clients on their held-out rows.
+        remarks: what a user should know of how the hosts train, one line each.
     """
 
     reports: tuple[ClientReport, ...]
@@ -40,6 +41,7 @@ class TrainingPhase:
     busy_seconds: float
     kept: tuple[KeptMessage, ...] = ()
     scoring_seconds: float = 0.0
+    remarks: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -347,6 +347,7 @@ class HostReport:
         busy_seconds: time spent in all.
         state_bytes: bytes of the client states that came from other hosts.
         kept: the accepted messages that are kept for later analysis, beside the answer to the server.
+        remarks: what a user should know of how the host trains, one line each.
     """
 
     clients: tuple[ClientReport, ...]
@@ -354,6 +355,7 @@ class HostReport:
     busy_seconds: float
     state_bytes: int
     kept: tuple[KeptMessage, ...] = ()
+    remarks: tuple[str, ...] = ()
 
     @property
     def scoring_seconds(self) -> float:

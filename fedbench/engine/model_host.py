@@ -1,6 +1,5 @@
 """A host of one experiment's model: the global parameters as it has received them, and clients' states."""
 
-import gc
 import resource
 from collections.abc import Sequence
 
@@ -16,8 +15,8 @@ from fedbench.engine.device import (
     choose_device,
     configure_torch,
     device_record,
+    forget_earlier_work,
     memory_fraction,
-    release_memory,
 )
 from fedbench.engine.device_rows import SHARE_FOR_ROWS, ClientRows, GatheredRows, RowsInPlace, host_tensors
 from fedbench.engine.messages import DeviceRecord, HostSpec
@@ -25,6 +24,7 @@ from fedbench.errors import LostDevice
 from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
+from fedbench.training.out_of_memory import release_memory
 from fedbench.training.prepared import transform_of
 from fedbench.training.scores import ScoredSplit
 
@@ -52,10 +52,11 @@ class ModelHost:
         Raises:
             ConfigError: there is no GPU, or not enough of its memory, and the experiment needs it.
         """
-        self._release()
+        vars(self).clear()  # the data and the model of the experiment before this one need not fit beside the next
         self._spec = spec
         self._rows = rows
         self._device = choose_device(spec)
+        forget_earlier_work(self._device)
         configure_torch(spec, self._device)
         self._model = host_model(spec, self._device)
         self._received = spec.table.zeros()
@@ -74,15 +75,6 @@ class ModelHost:
         self._byzantine = ByzantineClients(spec)
         self._slots: list[ClientSlot] = []
         return device_record(self._device)
-
-    def _release(self) -> None:
-        """Forget the experiment before this one, so that its data and model need not fit beside those of the next."""
-        device = vars(self).get("_device")
-        vars(self).clear()
-        if device is not None and device.type == "cuda":
-            gc.collect()  # a module and its hooks may refer to each other
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats(device)
 
     def _make_client_rows(self, data: FederatedData) -> RowsInPlace | GatheredRows:
         if self._device.type == "cpu":

@@ -155,14 +155,18 @@ class ScoringHost(ModelHost):
             Seconds that it took; 0 where the client is not scored in this round.
         """
         self._training_scores.pop(client, None)
-        scoring = self._spec.client_scoring
-        if not (scoring.participants and scoring.is_due(round_index) and len(self._test_rows[client])):
+        if not self._scores_start(client, round_index):
             return 0.0
         began = time.perf_counter()
         score = self._score_unchanged(client)
         seconds = time.perf_counter() - began
         self._training_scores[client] = TrainingScores(score, score, seconds)
         return seconds
+
+    def _scores_start(self, client: int, round_index: int) -> bool:
+        """Whether the client is scored in this round, before and after its training."""
+        scoring = self._spec.client_scoring
+        return bool(scoring.participants and scoring.is_due(round_index) and len(self._test_rows[client]))
 
     def _score_trained(self, client: int) -> None:
         """Score the model, as the client has trained it, if its start was scored. The model stays as it is."""
@@ -185,12 +189,15 @@ class ScoringHost(ModelHost):
 
     def _score_in_slot(self, client: int, round_index: int, slot: ClientSlot) -> None:
         """Score the start and the end of a client's training, which are both still in its slot, in the host's model."""
+        if not self._scores_start(client, round_index):
+            self._training_scores.pop(client, None)
+            return
         self._model.vector.copy_(slot.handed_over(slot.anchor))
         self._set_statistics(self._start_statistics(client))
-        if self._score_start(client, round_index):
-            self._model.vector.copy_(slot.handed_over(slot.model.vector))
-            self._model.statistics.copy_(slot.handed_over(slot.model.statistics))
-            self._score_trained(client)
+        self._score_start(client, round_index)
+        self._model.vector.copy_(slot.handed_over(slot.model.vector))
+        self._model.statistics.copy_(slot.handed_over(slot.model.statistics))
+        self._score_trained(client)
 
     def _evaluation_statistics(self, client0: ClientState | None) -> Vector:
         if self._spec.evaluation_statistics != "client0":

@@ -303,6 +303,7 @@ class ExperimentLoop:
     def _take(self, finished: FinishedRound) -> None:
         """Keep a round, and tell of it, if it is not one that was done before and is done again."""
         self._full += finished.full or Costs()
+        self._notes += [remark for remark in dict.fromkeys(finished.remarks) if remark not in self._notes]
         self._directory.arrivals_finished(finished.arrivals)
         self._directory.round_measured(finished.measured)
         self._directory.round_finished(finished.record, finished.clients)

@@ -17,7 +17,7 @@ from torch.nn.modules.batchnorm import _NormBase
 
 from fedbench.errors import ModelError
 from fedbench.models.frozen_base import base_parameters
-from fedbench.models.initial_state import InitialState
+from fedbench.models.initial_state import InitialState, PresentState
 from fedbench.models.kept_state import RUNNING_STATISTICS
 from fedbench.models.lowered import LoweredCopy
 from fedbench.protocol.layout import ParameterLayout, TensorSlot
@@ -174,6 +174,10 @@ class FlatModel:
         if any(parameter._version != version for parameter, version in self._base):
             raise ModelError(f"{type(self.module).__name__}: writes to the frozen parameters beside its adapters")
         self._initial.restore()
+
+    def outside(self) -> PresentState:
+        """What the network holds that is not in the flat vectors, to be compared with what it holds at another time."""
+        return self._initial.now()
 
     def changed_parameter(self, source: Tensor) -> str | None:
         """The name of a parameter that differs from a vector of the same layout; None: all are equal to it."""

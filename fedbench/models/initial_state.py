@@ -1,7 +1,7 @@
 """What a network was built with beside its flat vectors, so that each client starts from it."""
 
 from collections import deque
-from collections.abc import Set
+from collections.abc import Iterator, Set
 from typing import Any
 
 import numpy as np
@@ -24,8 +24,10 @@ class InitialState:
         module: the network, as it was built.
         elsewhere: ids of the tensors whose values are kept elsewhere; they are put back by reference alone.
         """
+        self._elsewhere = elsewhere
+        self._frozen = [parameter for parameter in module.parameters() if id(parameter) not in elsewhere]
         self._layers = [(layer, dict(layer._buffers), _plain_attributes(layer)) for layer in module.modules()]
-        held: list[Any] = [parameter for parameter in module.parameters() if id(parameter) not in elsewhere]
+        held: list[Any] = list(self._frozen)
         for _, buffers, attributes in self._layers:
             held += [value for value in (*buffers.values(), *attributes.values()) if _has_contents(value, elsewhere)]
         distinct = {id(value): value for value in held}.values()
@@ -42,6 +44,50 @@ class InitialState:
             current.update(attributes)
         for value, content in self._contents:
             _put_back(value, content)
+
+    def now(self) -> "PresentState":
+        """What `restore` would put back as it is now, and which tensor each buffer is."""
+        return PresentState([*self._entries()])
+
+    def _entries(self) -> Iterator[tuple[object, object]]:
+        for parameter in self._frozen:
+            yield self._entry(parameter)
+        for layer, _, _ in self._layers:
+            for name, value in (*layer._buffers.items(), *_plain_attributes(layer).items()):
+                yield None, name
+                yield self._entry(value)
+                if isinstance(value, list | tuple | set | deque):
+                    yield from map(self._entry, value)
+                elif isinstance(value, dict):
+                    yield from map(self._entry, (*value.keys(), *value.values()))
+
+    def _entry(self, value: object) -> tuple[object, object]:
+        """(the object that stays the same where nothing changes, what is equal where nothing changes) of a value."""
+        if isinstance(value, bool | int | float | complex | str | bytes | tuple | None):
+            return None, None if isinstance(value, tuple) else value
+        if isinstance(value, Tensor):
+            if not value.is_leaf:  # computed from parameters, again in each forward pass
+                return None, None
+            return value, None if id(value) in self._elsewhere else value._version
+        return value, value.tobytes() if isinstance(value, np.ndarray) else None
+
+
+class PresentState:
+    """What a network holds beside its flat vectors at one moment, equal to that of another if nothing has changed."""
+
+    def __init__(self, entries: list[tuple[object, object]]) -> None:
+        """Args:
+        entries: for each value an object, which is compared by identity, and what is compared with ==.
+        """
+        self._entries = entries
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, PresentState) or len(self._entries) != len(other._entries):
+            return False
+        pairs = zip(self._entries, other._entries, strict=True)
+        return all(here[0] is there[0] and (here[1] is there[1] or here[1] == there[1]) for here, there in pairs)
+
+    __hash__ = None  # type: ignore[assignment]
 
 
 def _plain_attributes(layer: nn.Module) -> dict[str, Any]:

@@ -5,14 +5,12 @@ minibatch is copied to its place, and the model, the objective and the optimizer
 A graph is captured for each combination of layer groups, minibatch size and variant of the objective and the optimizer.
 
 Every graph is compared, bit for bit, with the step that it stands for before it is used. A step that cannot be
-captured, or whose replay differs, runs as it is, which is said once.
+captured, or whose replay differs, runs as it is, and why is said once.
 """
 
 import random
-import warnings
-from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,9 +20,10 @@ from torch import Tensor, nn
 from fedbench.models.flat import FlatModel
 from fedbench.randomness import global_generators_seeded
 from fedbench.training.optimizers import Optimizer, ReusableStep
+from fedbench.training.out_of_memory import release_memory, retried_out_of_memory
 
 MOST_GRAPHS = 64
-"""Graphs that a slot keeps; the one that was used least recently makes room."""
+"""Graphs, and optimizers of layer groups, that a slot keeps from one client to the next; beyond it starts anew."""
 
 Compute = Callable[[Tensor, Tensor], Tensor]
 """A whole training step on a minibatch's inputs and labels, which returns the loss."""
@@ -56,14 +55,37 @@ class CudaStepGraph:
             step: the step, which has been done before on this stream.
             pool: memory for what it computes, shared with graphs that never run at the same time.
         """
-        self._graph = torch.cuda.CUDAGraph()
-        stream = torch.cuda.current_stream()
         torch.cuda.synchronize()
-        with torch.cuda.graph(self._graph, pool=pool, stream=stream, capture_error_mode="thread_local"):
-            self.loss = step()
+        self._graph = torch.cuda.CUDAGraph()
+        with _workspaces_of_its_own():
+            # Not `torch.cuda.graph`, which gives all free memory of all streams back before each capture, and hides
+            # the error that ended a capture behind its own.
+            self._graph.capture_begin(pool=pool, capture_error_mode="thread_local")
+            try:
+                self.loss = step()
+            except BaseException:
+                with suppress(RuntimeError):
+                    self._graph.capture_end()
+                raise
+            self._graph.capture_end()
 
     def replay(self) -> None:
         self._graph.replay()
+
+
+@contextmanager
+def _workspaces_of_its_own() -> Iterator[None]:
+    """The context of a capture, in which cuBLAS takes its workspace from the memory of the graph.
+
+    PyTorch keeps such a workspace for each stream and frees it when any graph of that stream is destroyed, while others
+    would still write to it (github.com/pytorch/pytorch/issues/193402). What a graph holds stays as long as its pool.
+    """
+    clear = torch._C._cuda_clearCublasWorkspaces
+    clear()
+    try:
+        yield
+    finally:
+        clear()
 
 
 class CalledStep:
@@ -140,7 +162,7 @@ class CapturedSteps:
     """The recorded steps of one slot.
 
     Attributes:
-        refused: why steps are not recorded; "" where all are.
+        refused: why the first step that cannot be recorded cannot; "" where all can be.
     """
 
     def __init__(self, model: FlatModel, record: Record | None) -> None:
@@ -152,8 +174,9 @@ class CapturedSteps:
         """
         self._model = model
         self._record = record
-        self._recorded: OrderedDict[Hashable, Recorded] = OrderedDict()
+        self._recorded: dict[Hashable, Recorded] = {}
         self._eager: set[Hashable] = set()
+        self._met: set[Hashable] = set()
         self._updates: dict[Hashable, ReusableStep] = {}
         self._randomness = HostRandomness()
         self.refused = ""
@@ -162,10 +185,18 @@ class CapturedSteps:
         """Seed what the steps of the next client draw from on the host."""
         self._randomness.seed(seed)
 
+    def forget(self) -> None:
+        """Give up what was recorded, with the optimizers' tensors, on which the graphs work."""
+        self._recorded.clear()
+        self._updates.clear()
+        self._met.clear()
+
     def update(
         self, optimizer: Optimizer, groups: tuple[int, ...], parameters: list[nn.Parameter], factor: float
     ) -> Callable[[], object]:
         """An optimizer's step over the parameters of some layer groups, at its beginning, on tensors that stay."""
+        if max(len(self._updates), len(self._recorded), len(self._met) // MOST_GRAPHS) > MOST_GRAPHS:
+            self.forget()
         if (kept := self._updates.get(groups)) is not None:
             kept.reset(factor)
             return kept
@@ -193,12 +224,12 @@ class CapturedSteps:
             return self._as_it_is(compute, inputs, labels)
         whole = (key, update.variant, tuple(inputs.shape), inputs.dtype)
         if (recorded := self._recorded.get(whole)) is not None:
-            self._recorded.move_to_end(whole)
             loss = recorded(inputs, labels)
             recorded.give_gradients(self._model)
             update.stepped()
             return loss
-        if whole in self._eager:
+        if whole in self._eager or whole not in self._met:
+            self._met.add(whole)  # recorded when it comes again: a rest of a client's rows may never do so
             return self._as_it_is(compute, inputs, labels)
         with self._randomness.turn():
             return self._first_step(whole, compute, update, inputs, labels)
@@ -212,22 +243,26 @@ class CapturedSteps:
     ) -> Tensor:
         """Do a step as it is, record it, and do it again from the same start to see that nothing differs."""
         tensors = [self._model.vector, self._model.statistics, *update.tensors]
-        before, outside = [tensor.clone() for tensor in tensors], _outside(self._model.module)
+        before, outside = [tensor.clone() for tensor in tensors], (self._model.outside(), _draws_of_host())
         draws = _device_draws(inputs.device)
         steps_before = update.variant
         loss = compute(inputs, labels)
         steps_after = update.variant
-        if _outside(self._model.module) != outside:
+        if (self._model.outside(), _draws_of_host()) != outside:
             return self._run_eagerly(whole, loss, "its network or Python's random numbers change with each step")
         after = [tensor.clone() for tensor in tensors]
         draws_after = _device_draws(inputs.device)
-        update.variant = steps_before
-        _restore(tensors, before, draws)
-        try:
+
+        def recorded_and_repeated() -> tuple[Recorded, Tensor]:
             assert self._record is not None
+            update.variant = steps_before
+            _restore(tensors, before, draws)
             recorded = Recorded(compute, inputs, labels, self._record, self._model)
             _restore(tensors, before, draws)
-            repeated = recorded(inputs, labels)
+            return recorded, recorded(inputs, labels)
+
+        try:  # amid a capture PyTorch cannot give memory back that is free, but not for the graph
+            recorded, repeated = retried_out_of_memory(recorded_and_repeated, lambda: release_memory(inputs.device))
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[0]
         else:
@@ -239,8 +274,6 @@ class CapturedSteps:
             return self._run_eagerly(whole, loss, reason)
         recorded.give_gradients(self._model)
         self._recorded[whole] = recorded
-        if len(self._recorded) > MOST_GRAPHS:
-            self._recorded.popitem(last=False)
         return loss
 
     def _run_eagerly(self, whole: Hashable, loss: Tensor, reason: str) -> Tensor:
@@ -249,9 +282,7 @@ class CapturedSteps:
         return loss
 
     def _refuse(self, reason: str) -> None:
-        if not self.refused:
-            self.refused = reason
-            warnings.warn(f"a training step is not captured as a graph, and takes longer: {reason}", stacklevel=2)
+        self.refused = self.refused or reason
 
 
 def _restore(tensors: list[Tensor], values: list[Tensor], draws: "Tensor | None") -> None:
@@ -267,18 +298,7 @@ def _device_draws(device: torch.device) -> "Tensor | None":
     return torch.cuda.get_rng_state(device) if device.type == "cuda" else None
 
 
-def _outside(module: nn.Module) -> tuple[object, ...]:
-    """What a step may change that a graph would not: plain attributes of layers, whole numbers, random generators."""
-    plain = tuple(
-        (name, key, value)
-        for name, layer in module.named_modules()
-        for key, value in vars(layer).items()
-        if isinstance(value, bool | int | float | str | tuple | None) and not key.startswith("_")
-    )
-    buffers = tuple(
-        (name, tuple(buffer.reshape(-1).tolist()))
-        for name, buffer in module.named_buffers()
-        if buffer.dtype is not torch.float32
-    )
+def _draws_of_host() -> tuple[object, ...]:
+    """The states of the generators that a step may draw from on the host, which a graph would not."""
     of_python, of_numpy, of_torch = _host_generators()
-    return plain, buffers, of_python, of_numpy[1].tobytes(), of_numpy[2], of_torch.numpy().tobytes()
+    return of_python, of_numpy[1].tobytes(), of_numpy[2], of_torch.numpy().tobytes()

@@ -16,7 +16,14 @@ from fedbench import run
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import Split
 from fedbench.engine.client_host import ClientHost
-from fedbench.engine.device import TorchSettings, explained, memory_fraction, set_determinism, set_precision
+from fedbench.engine.device import (
+    TorchSettings,
+    choose_device,
+    explained,
+    memory_fraction,
+    set_determinism,
+    set_precision,
+)
 from fedbench.engine.device_rows import GatheredRows
 from fedbench.engine.messages import DeviceRecord
 from fedbench.engine.on_ray.placement import fitting_on_gpus, gpu_share
@@ -47,6 +54,15 @@ def test_a_host_with_a_share_of_a_gpu_never_trains_without_one() -> None:
 def test_tf32_is_refused_where_nothing_computes_in_it(device: str) -> None:
     with pytest.raises(ConfigError, match=r"local\.precision=tf32.*float32"):
         run(config("runtime.executor=inline", f"runtime.device={device}", "local.precision=tf32"))
+
+
+def test_a_gpu_is_chosen_by_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some calls of PyTorch, such as that which limits a process's memory, refuse a device without one."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
+    device = choose_device(replace(build_problem(config(), load_federation(config())).spec, device="cuda"))
+    assert device == torch.device("cuda", 1)
+    assert torch.cuda._utils._get_device_index(device) == 1
 
 
 @pytest.mark.parametrize(("device", "share"), [("cpu", "0.5"), ("cuda", "0")])

@@ -1,5 +1,7 @@
 """Methods whose first minibatch ever fails as on a GPU. Importable by path: "broken_device:Name"."""
 
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -19,7 +21,7 @@ class Short(Algorithm):
     mark: Path
 
     def objective(self) -> Objective:
-        return FailsOnce(self.mark, torch.OutOfMemoryError("CUDA out of memory"))
+        return FailsOnce(self.mark, lambda: torch.OutOfMemoryError("CUDA out of memory"))
 
 
 class Dead(Algorithm):
@@ -33,19 +35,24 @@ class Dead(Algorithm):
     mark: Path
 
     def objective(self) -> Objective:
-        return FailsOnce(self.mark, torch.AcceleratorError("CUDA error: device-side assert triggered"))
+        return FailsOnce(self.mark, lambda: torch.AcceleratorError("CUDA error: device-side assert triggered"))
 
 
 class FailsOnce(Objective):
-    """Raises an error where a file is not there yet, and writes it."""
+    """Raises an error where a file is not there yet, and writes it; later, nothing may hold what it had computed."""
 
-    def __init__(self, mark: Path, error: Exception) -> None:
+    computed: "Callable[[], Tensor | None] | None" = None
+    """A weak reference to what had been computed when a step of this process failed."""
+
+    def __init__(self, mark: Path, error: Callable[[], Exception]) -> None:
         self._mark = mark
         self._error = error
 
     def loss(self, module: nn.Module, inputs: Tensor, labels: Tensor) -> Tensor:
+        assert FailsOnce.computed is None or FailsOnce.computed() is None, "the first attempt still takes memory"
         loss = super().loss(module, inputs, labels)
         if not self._mark.exists():
             self._mark.touch()
-            raise self._error
+            FailsOnce.computed = weakref.ref(loss)
+            raise self._error()
         return loss

@@ -26,7 +26,8 @@ WIDTH = 8
 
 PARTS = (
     "centres", "assigned", "mask", "counter", "attribute", "shared", "twice", "frozen", "weight_norm", "spectral_norm",
-    "pruned", "cumulative", "synchronised", "recurrent", "global_random", "dropout", "scored",
+    "pruned", "cumulative", "synchronised", "recurrent", "global_random", "dropout", "scored", "unsaved", "private",
+    "listed",
 )  # fmt: skip
 """The kinds of odd part that `Odd` can have, by name."""
 
@@ -73,7 +74,9 @@ class Odd(nn.Module):
         self.register_buffer("average", torch.zeros(WIDTH))
         self.register_buffer("mask", torch.full((WIDTH,), float("-inf")).diag())
         self.register_buffer("steps", torch.tensor(0))
-        self.calls = 0
+        self.register_buffer("recent", torch.zeros(WIDTH), persistent=False)
+        self.calls = self._calls = 0
+        self.sizes: list[int] = []
         self.scale = random.random() + float(np.random.rand()) if "global_random" in self.parts else 1.0
 
     def forward(self, images: Tensor) -> Tensor:
@@ -92,7 +95,8 @@ class Odd(nn.Module):
         if self.training or "scored" in self.parts:
             self.change(hidden.detach())
         distances = torch.cdist(hidden, self.centres) if "centres" in self.parts else 0.0
-        return self.last(hidden + self.average + 0.01 * self.steps + 0.01 * self.calls) - 0.1 * distances
+        counted = self.steps + self.calls + self._calls + len(self.sizes)
+        return self.last(hidden + self.average + self.recent + 0.01 * counted) - 0.1 * distances
 
     def change(self, hidden: Tensor) -> None:
         """Change buffers and attributes as a training step may, and with "scored" an evaluation, too."""
@@ -104,6 +108,12 @@ class Odd(nn.Module):
             self.steps += 1
         if "attribute" in self.parts:
             self.calls += 1
+        if "private" in self.parts:
+            self._calls += 1
+        if "listed" in self.parts:
+            self.sizes.append(len(hidden))
+        if "unsaved" in self.parts:
+            self.recent += 0.1 * (hidden.mean(0) - self.recent)
         if "global_random" in self.parts:
             self.average = self.average + random.random() * 0.01 + float(np.random.rand()) * 0.01
 

@@ -207,6 +207,7 @@ class RayRoundExecutor(ActorExecutor, RoundExecutor):
             busy_seconds=max((host.busy_seconds for host in hosts), default=0.0),
             kept=tuple(message for host in hosts for message in host.kept),
             scoring_seconds=max((host.scoring_seconds for host in hosts), default=0.0),
+            remarks=tuple(remark for host in hosts for remark in host.remarks),
         )
 
     def _as_completed(self, orders: Mapping[Any, tuple[int, Any, HostOrder]], round_index: int) -> Iterator[Any]:

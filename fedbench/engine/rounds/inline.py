@@ -68,6 +68,7 @@ class InlineRoundExecutor(RoundExecutor):
     def train(self, plan: RoundPlan, limit: Limit = UNLIMITED) -> TrainingPhase:
         trained, reports = leave_out(plan.cohort, limit, self._sizes)
         kept: list[KeptMessage] = []
+        remarks: list[str] = []
         load_seconds = busy_seconds = scoring_seconds = 0.0
         together = self._spec.slots > 1 and not plan.own_starts
         for clients in [tuple(trained)] if together else [(client,) for client in trained]:
@@ -88,11 +89,14 @@ class InlineRoundExecutor(RoundExecutor):
             check_failures(reports, plan.round, self._max_failed)
             self._server.receive(upload, accepted_clients(report.clients))
             kept += report.kept
+            remarks += report.remarks
             load_seconds += report.load_seconds
             busy_seconds += report.busy_seconds
             scoring_seconds += report.scoring_seconds
         self._losses, self._norms = accepted_losses(reports), accepted_norms(reports)
-        return TrainingPhase(by_client(reports), 0, load_seconds, busy_seconds, tuple(kept), scoring_seconds)
+        return TrainingPhase(
+            by_client(reports), 0, load_seconds, busy_seconds, tuple(kept), scoring_seconds, tuple(remarks)
+        )
 
     def finish(self) -> RoundOutcome:
         return self._server.finish(self._losses, self._norms)

@@ -192,6 +192,7 @@ class RoundLoop:
                 ),
                 clients,
                 kept=training.kept,
+                remarks=training.remarks,
                 measured=round_rows(index, norms, divergences, probes) | by_file(client_scores),
             )
             check_finite(finished.record, len(accepted), self._remedy)

@@ -26,7 +26,7 @@ from fedbench.experiment.result import Result  # noqa: E402
 from fedbench.planning.schedules import Feedback  # noqa: E402
 
 WARM_UP = 2
-"""First rounds that are left out of the figures where there are more: they load libraries and capture steps."""
+"""First rounds that are left out of the steps a second where there are more: they load libraries."""
 
 
 @dataclass(frozen=True)
@@ -127,23 +127,37 @@ def configuration(
 
 
 def figures(job: Job, result: Result) -> dict[str, float]:
-    """Steps a second and the seconds of the whole job, from the rounds that were run.
-
-    Rounds of one phase (full, partial) take the median of those that were run of it; where none was, the median of all.
-    """
+    """Steps a second and the seconds of the whole job, from the rounds that were run."""
     rows = result.history.to_pylist()
     clients = pq.read_table(result.directory / "clients.parquet").to_pylist()
     measured = rows[WARM_UP:] if len(rows) > 2 * WARM_UP else rows
     seconds = sum(row["wall_seconds"] for row in measured)
     of_measured = {row["round"] for row in measured}
     steps = sum(client["steps"] for client in clients if client["round"] in of_measured)
-    by_phase: dict[str, list[float]] = {}
-    for row in measured:
-        by_phase.setdefault(row["phase"], []).append(row["wall_seconds"])
-    of_any = statistics.median(row["wall_seconds"] for row in measured)
-    phases = phases_of(job, result.summary["layer_groups"])
-    whole = sum(statistics.median(by_phase.get(phase, [of_any])) for phase in phases)
+    whole = whole_seconds(rows, phases_of(job, result.summary["layer_groups"]))
     return {"steps_per_second": steps / seconds, "whole_seconds": whole, "run_seconds": result.summary["wall_seconds"]}
+
+
+def whole_seconds(rows: list[dict[str, Any]], phases: list[str]) -> float:
+    """The seconds of a whole job, from the rounds of it that were run.
+
+    The first round that trains a layer group, in which its steps are captured, counts as it was. The others of a phase
+    (full, partial) take the median of those that were run; where none was, the median of all.
+
+    Args:
+        rows: the phase, the group and the wall_seconds of each round that was run.
+        phases: the phase of each round of the whole job.
+    """
+    if len(rows) == len(phases):
+        return sum(row["wall_seconds"] for row in rows)
+    firsts = {(row["phase"], row["group"]): row for row in reversed(rows)}.values()
+    by_phase: dict[str, list[float]] = {}
+    for row in rows:
+        if not any(row is first for first in firsts):
+            by_phase.setdefault(row["phase"], []).append(row["wall_seconds"])
+    of_any = statistics.median(row["wall_seconds"] for row in rows)
+    usual = {phase: statistics.median(by_phase.get(phase, [of_any])) for phase in phases}
+    return sum(usual[phase] for phase in phases) + sum(row["wall_seconds"] - usual[row["phase"]] for row in firsts)
 
 
 def phases_of(job: Job, groups: int) -> list[str]:

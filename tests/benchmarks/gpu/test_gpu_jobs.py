@@ -32,6 +32,18 @@ def test_a_job_runs_and_prints_what_it_measures(
     assert "extrapolated from" in printed
 
 
+def test_rounds_that_capture_steps_count_once_in_the_whole() -> None:
+    rows = [
+        {"phase": phase, "group": group, "wall_seconds": seconds}
+        for phase, group, seconds in [
+            ("full", -1, 9.0), ("full", -1, 1.0), ("full", -1, 1.0),
+            ("partial", 0, 4.0), ("partial", 0, 0.5), ("partial", 1, 4.0), ("partial", 1, 0.5),
+        ]
+    ]  # fmt: skip
+    whole = jobs().whole_seconds(rows, ["full"] * 5 + ["partial"] * 8)
+    assert whole == pytest.approx(9 + 4 * 1 + 2 * 4 + 6 * 0.5)
+
+
 def test_the_whole_of_fedpart_is_25_full_and_100_partial_rounds() -> None:
     module = jobs()
     phases = module.phases_of(module.JOBS["fedpart"], groups=10)
