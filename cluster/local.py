@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
 from local_cluster import ClusterError, LocalCluster, search_path
-from process_trees import signals_later
+from process_trees import heeded_signals, signals_later
 
 
 def describe(cluster: LocalCluster) -> str:
@@ -38,13 +38,14 @@ def describe(cluster: LocalCluster) -> str:
 
 def run_command(command: str, environment: Mapping[str, str]) -> int:
     """Run a shell command on the cluster and return its exit code; a signal ends it first."""
-    with signals_later() as come:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", command],
-            env={**os.environ, **environment, "PATH": search_path()},
-            start_new_session=True,
-        )
+    process: subprocess.Popen[bytes] | None = None
     try:
+        with signals_later() as come:
+            process = subprocess.Popen(
+                ["/bin/sh", "-c", command],
+                env={**os.environ, **environment, "PATH": search_path()},
+                start_new_session=True,
+            )
         if come:  # before the shell starts the command it may lose SIGINT, and there is nothing to finish yet
             os.killpg(process.pid, signal.SIGKILL)
         for number in come:
@@ -52,14 +53,16 @@ def run_command(command: str, environment: Mapping[str, str]) -> int:
         status = process.wait()
         return status if status >= 0 else 128 - status
     except BaseException:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
-        with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
-            process.wait(30)
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+                process.wait(30)
         raise
     finally:
-        with suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
+        if process is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -88,14 +91,14 @@ def main() -> int:
     options = parse()
 
     def end(number: int, frame: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        for ending in heeded_signals():
+            signal.signal(ending, signal.SIG_IGN)
         raise SystemExit(128 + number)
 
-    signal.signal(signal.SIGTERM, end)
-    signal.signal(signal.SIGINT, end)
+    for ending in heeded_signals():
+        signal.signal(ending, end)
     try:
-        with LocalCluster(
+        cluster = LocalCluster(
             options.nodes,
             options.cpus,
             options.gpus,
@@ -103,13 +106,17 @@ def main() -> int:
             namespaces=options.namespaces,
             dashboard_port=options.dashboard_port or None,
             object_store_memory=options.object_store_memory,
-        ) as cluster:
+        )
+        try:
+            cluster.start()
             print(describe(cluster), file=sys.stderr, flush=True)
             if options.command:
                 return run_command(options.command, cluster.environment)
             print("Ctrl-C ends it", file=sys.stderr, flush=True)
             while True:
                 signal.pause()
+        finally:
+            cluster.stop()
     except (ClusterError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

@@ -172,18 +172,21 @@ class LocalCluster:
             raise
 
     def stop(self) -> None:
-        """End all processes, remove namespaces and files; may be called twice."""
-        for node in self.nodes:
-            node.killed = True
-        try:
-            kill_all([node.process for node in self.nodes], [f"{MARK}={node.mark}" for node in self.nodes])
-        finally:
-            if self._bridge:
-                self._bridge.remove()
-                self._bridge = None
-            if self._folder:
-                shutil.rmtree(self._folder, ignore_errors=True)
-                self._folder = None
+        """End all processes, remove namespaces and files; may be called twice. Signals are heeded afterwards."""
+        with signals_later() as come:
+            for node in self.nodes:
+                node.killed = True
+            try:
+                kill_all([node.process for node in self.nodes], [f"{MARK}={node.mark}" for node in self.nodes])
+            finally:
+                if self._bridge:
+                    self._bridge.remove()
+                    self._bridge = None
+                if self._folder:
+                    shutil.rmtree(self._folder, ignore_errors=True)
+                    self._folder = None
+        for number in come:
+            signal.raise_signal(number)
 
     def add_node(self, cpus: int | None = None, gpus: int | None = None, resources: Resources | None = None) -> int:
         """Start one more node, wait until it is alive, and return its index.

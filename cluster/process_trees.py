@@ -83,9 +83,15 @@ def descendants(roots: Iterable[int]) -> list[int]:
     return found
 
 
+def heeded_signals() -> list[signal.Signals]:
+    """The signals that end a program in order: Ctrl-C, SIGTERM, and the end of its terminal unless `nohup` is used."""
+    hears_of_its_terminal = signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN
+    return [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hears_of_its_terminal else [])]
+
+
 @contextmanager
 def signals_later() -> Iterator[list[int]]:
-    """Context in which SIGTERM and SIGINT only note that they have come, so that no process starts unnoticed.
+    """Context in which `heeded_signals` only note that they have come, so that no process starts or stays unnoticed.
 
     What it starts is to be known to somebody who ends it before these signals are raised again. Outside the main
     thread, where no signal interrupts anything, nothing changes.
@@ -94,7 +100,7 @@ def signals_later() -> Iterator[list[int]]:
         Those that have come.
     """
     come: list[int] = []
-    numbers = (signal.SIGTERM, signal.SIGINT) if threading.current_thread() is threading.main_thread() else ()
+    numbers = heeded_signals() if threading.current_thread() is threading.main_thread() else []
     handlers = {number: signal.signal(number, lambda number, frame: come.append(number)) for number in numbers}
     try:
         yield come

@@ -1,6 +1,7 @@
 """A host of one experiment's model: the global parameters as it has received them, and clients' states."""
 
 import resource
+import sys
 from collections.abc import Sequence
 
 import torch
@@ -162,4 +163,5 @@ class ModelHost:
         """
         if self._device.type == "cuda":
             return torch.cuda.max_memory_reserved(self._device)
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        unit = 1 if sys.platform == "darwin" else 1024
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -30,7 +30,7 @@ from fedbench.tracking.run_content import (
 from fedbench.tracking.sending_process import SendingProcess
 from fedbench.tracking.store import DIRECTORY_TAG, LONGEST_TAG, is_server, now
 
-LOADING_TIMEOUT = 10.0
+LOADING_TIMEOUT = 5.0
 """Seconds after a run's end that a process which sends for it has to import mlflow, if it did not get to it before."""
 
 ANSWER_TIMEOUT = 15.0

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -10,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ import pytest
 from disturbed import marked_by
 from local_cluster import MARK, ClusterError, LocalCluster
 from network_namespaces import Bridge, NoNamespacesError
-from process_trees import environment_of, kill_all
+from process_trees import environment_of, is_alive, kill_all
 from unobserved import UNOBSERVED
 from waiting import wait_until
 
@@ -68,7 +69,9 @@ def test_the_exit_code_of_a_command_is_carried(
     """On a cluster that runs already, in place of the one that the program would start for itself."""
     on_it = f'test "$RAY_ADDRESS" = {cluster.address} && {command}'
     monkeypatch.setattr(sys, "argv", ["local.py", "--command", on_it])
-    monkeypatch.setattr(local, "LocalCluster", lambda *arguments, **options: nullcontext(cluster))
+    monkeypatch.setattr(local, "LocalCluster", lambda *arguments, **options: cluster)
+    for begin_or_end in ("start", "stop"):
+        monkeypatch.setattr(cluster, begin_or_end, lambda: None)
     monkeypatch.setattr(signal, "signal", lambda number, handler: None)
     assert local.main() == status
     assert f"{len(cluster.nodes)} nodes (loopback addresses)" in capfd.readouterr().err
@@ -141,6 +144,65 @@ def test_a_signal_while_a_node_starts_ends_it(interrupted_start: list[Interrupte
         pass
     (process,) = interrupted_start
     assert process.wait(timeout=30) == -signal.SIGKILL
+
+
+ONE_IDLE_NODE = f"""
+import os, signal, subprocess, sys, tempfile
+from pathlib import Path
+import local, local_cluster, process_trees
+
+def start(cluster):
+    cluster._folder, cluster._prefix = Path(tempfile.mkdtemp(prefix="fb-")), "127.9.9"
+    mark = f"{{cluster._identity}}-0"
+    process = subprocess.Popen(["sleep", "1000"], env=os.environ | {{"{MARK}": mark}}, start_new_session=True)
+    cluster.nodes.append(local_cluster.Node(0, "127.9.9.1", process, mark, cluster._folder / "log"))
+    print(process.pid, cluster._folder, flush=True)
+
+local_cluster.LocalCluster.start = start
+"""
+"""A program with a cluster whose only node is a process that sleeps; it prints its id and the cluster's folder."""
+
+
+def what_is_left(program: str) -> tuple[int, bool, bool]:
+    """Its exit code, and whether the node and the folder of a program that begins with `ONE_IDLE_NODE` are left."""
+    path = os.pathsep.join([str(SCRIPT.parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    ended = subprocess.run(
+        [sys.executable, "-c", program],
+        env=os.environ | {"PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    pid, folder = ended.stdout.split()
+    try:
+        return ended.returncode, is_alive(int(pid)), Path(folder).exists()
+    finally:
+        with suppress(ProcessLookupError):
+            os.kill(int(pid), signal.SIGKILL)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def test_a_signal_while_the_cluster_is_being_ended_leaves_nothing() -> None:
+    program = f"""{ONE_IDLE_NODE}
+look = process_trees.all_processes
+def interrupted_look():
+    signal.raise_signal(signal.SIGINT)
+    return look()
+process_trees.all_processes = interrupted_look
+sys.argv = ["local.py", "--command", "true"]
+sys.exit(local.main())
+"""
+    assert what_is_left(program) == (128 + signal.SIGINT, False, False)
+
+
+def test_the_end_of_the_terminal_ends_the_cluster_unless_nohup_is_used() -> None:
+    program = f"""{ONE_IDLE_NODE}
+sys.argv = ["local.py", "--command", f"kill -HUP {{os.getpid()}}; sleep 0.5; exit 5"]
+sys.exit(local.main())
+"""
+    assert what_is_left(program) == (128 + signal.SIGHUP, False, False)
+    nohup = "import signal; signal.signal(signal.SIGHUP, signal.SIG_IGN)"
+    assert what_is_left(nohup + program) == (5, False, False)
 
 
 def test_processes_that_left_the_tree_are_ended_too() -> None:

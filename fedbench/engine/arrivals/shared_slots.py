@@ -63,6 +63,7 @@ class SharedSlots:
         except (OSError, ValueError):
             os.close(self._descriptor)
             raise
+        self._end = weakref.finalize(self, os.close, self._descriptor)
         path = f"/proc/{os.getpid()}/fd/{self._descriptor}"
         self.place = SlotsPlace(path, secrets.token_bytes(TOKEN_BYTES), count, values)
         self._memory[:TOKEN_BYTES] = self.place.token
@@ -83,8 +84,8 @@ class SharedSlots:
         return number, slot
 
     def close(self) -> None:
-        """Let no further process open the memory."""
-        os.close(self._descriptor)
+        """Let no further process open the memory; may be called twice."""
+        self._end()
 
 
 class OpenedSlots:

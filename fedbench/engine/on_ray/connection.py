@@ -135,10 +135,12 @@ def connect(address: str | None) -> None:
             ray.init(log_to_driver=False, logging_level=logging.WARNING, **options)
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, handler)  # Ray installs its own handler, which ends the process at once
-    except (OSError, RuntimeError, ValueError, RayError) as error:
+    except BaseException as error:  # KeyboardInterrupt, too, leaves nothing running
         with suppress(Exception):
-            ray.shutdown()
-        raise RunError(_reason(given, error)) from None
+            disconnect()
+        if isinstance(error, OSError | RuntimeError | ValueError | RayError):
+            raise RunError(_reason(given, error)) from None
+        raise
 
 
 def is_local() -> bool:

@@ -116,6 +116,9 @@ class ActorExecutor:
     def close(self) -> None:
         """Release all resources; may be called twice."""
         self._cluster.release()
+        # The two refer to each other: models and data would stay until Python next looks for such circles.
+        vars(self).pop("_server", None)
+        self._shared = []
 
     def rebuild(self) -> None:
         """Have all actors, as many as the cluster has room for now, in the state before the first round.

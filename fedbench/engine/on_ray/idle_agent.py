@@ -14,7 +14,7 @@ LOOK_EVERY = 0.5
 def idle() -> None:
     """Return when this process has got another parent."""
     parent = os.getppid()
-    while os.getppid() == parent:
+    while os.getppid() == parent != 1:  # 1: the other had ended before this process looked
         time.sleep(LOOK_EVERY)
 
 

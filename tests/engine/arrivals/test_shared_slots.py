@@ -52,6 +52,18 @@ def test_a_slot_is_given_out_again_when_nothing_refers_to_a_part_of_it() -> None
     assert taken(slots)[0] == number
 
 
+@pytest.mark.parametrize("ends", ["closed", "forgotten"])
+def test_nobody_opens_slots_that_are_closed_or_forgotten(ends: str) -> None:
+    slots = SharedSlots(1, 6)
+    place = slots.place
+    if ends == "closed":
+        slots.close()
+        slots.close()
+    del slots
+    with pytest.raises(OSError, match=place.path):
+        OpenedSlots(place)
+
+
 def test_other_memory_is_not_taken_for_the_slots() -> None:
     slots = SharedSlots(1, 6)
     with pytest.raises(OSError, match="another process's memory"):

@@ -93,3 +93,32 @@ def test_what_keeps_a_local_ray_from_starting_is_one_line(fault: str, tmp_path: 
         [sys.executable, "-c", STARTED_WRONGLY], env=environment | settings, capture_output=True, text=True, check=False
     )
     assert (ended.returncode, ended.stdout) == (0, f"{line}\n"), ended.stderr
+
+
+INTERRUPTED = """
+import ray, time
+from process_trees import descendants
+from fedbench.engine.on_ray import connection
+
+def interrupt(*arguments, **options):
+    raise KeyboardInterrupt
+
+before = set(descendants([os.getpid()]))
+ray._private.worker.connect = interrupt
+try:
+    connection.connect(None)
+except KeyboardInterrupt:
+    deadline = time.monotonic() + 20
+    while (left := set(descendants([os.getpid()])) - before) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    print("left:", len(left))
+"""
+
+
+@pytest.mark.slow
+def test_an_interrupt_while_ray_starts_leaves_no_daemon() -> None:
+    """Its daemons run, and this process is not connected yet."""
+    cluster = str(Path(__file__).parents[3] / "cluster")
+    program = f"import os, sys; sys.path.append({cluster!r})" + INTERRUPTED
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=120)
+    assert said.stdout == "left: 0\n", said.stderr

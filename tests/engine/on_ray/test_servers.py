@@ -1,10 +1,17 @@
 """How a run reaches its server: calls, references, and errors, in an actor and in its own process."""
 
+import gc
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import pytest
+from small import asynchronous, config
 
+from fedbench import run
+from fedbench.config.runtime import RuntimeSection
+from fedbench.engine.on_ray.actors import ActorCluster
+from fedbench.engine.on_ray.experiment_actors import ActorExecutor
 from fedbench.engine.on_ray.servers import ServerHere, ServerInActor, ServerLink
 from fedbench.errors import RunError
 
@@ -79,3 +86,29 @@ def test_an_error_of_foreign_code_names_itself() -> None:
     link = ServerHere(Adder, {"values": np.zeros(3)}, ray.get, ray.put)
     with pytest.raises(RunError, match=r"^the server failed: ZeroDivisionError: by nothing$"):
         link.ask("fail")
+
+
+@pytest.mark.parametrize("server", ["auto", "head"])
+@pytest.mark.parametrize("experiment", [config, asynchronous])
+def test_nothing_of_a_run_stays_in_memory_until_python_looks_for_circles(experiment: Any, server: str) -> None:
+    """The data in Ray's object store would stay, too, for each run of a suite or a study."""
+
+    def executors() -> int:
+        return sum(isinstance(thing, ActorExecutor) for thing in gc.get_objects())
+
+    before = executors()
+    gc.disable()
+    try:
+        run(experiment("runtime.actors=1", f"runtime.server={server}", "rounds=1"))
+        assert executors() == before
+    finally:
+        gc.enable()
+
+
+def test_a_run_in_another_thread_has_a_server_in_an_actor() -> None:
+    """The servers of two runs in one process would change each other's threads and random numbers."""
+    cluster = ActorCluster.__new__(ActorCluster)
+    cluster._runtime = RuntimeSection()
+    with ThreadPoolExecutor(1) as elsewhere:
+        assert not elsewhere.submit(cluster.server_is_here).result()
+    assert cluster.server_is_here()
