@@ -84,7 +84,8 @@ class ClientHost(OwnModelHost):
             (float32).
         """
         began = time.perf_counter()
-        starts = np.split(payload, len(order.clients)) if order.own_starts else []
+        self._own_starts = np.split(payload, len(order.clients)) if order.own_starts else []
+        self._loaded_start = -1
         if not order.own_starts:
             self.load(order.stale, payload)
         for client, state in zip(order.arriving, states, strict=True):
@@ -94,12 +95,11 @@ class ClientHost(OwnModelHost):
         if self._spec.probing.is_due(order.round) and (self._probed is None or self._probed.round != order.round):
             self._probed = ProbedRound.begun(order, self._received)
         reports: list[ClientReport] = []
-        interleaves = self._spec.slots > 1 and len(order.clients) > 1 and not order.own_starts
+        interleaves = self._spec.slots > 1 and len(order.clients) > 1
         if interleaves:
             reports += self._serve_interleaved(order, upload)
         for index in () if interleaves else range(len(order.clients)):
-            if order.own_starts:
-                self.load(order.stale, starts[index])
+            self._load_start(order, index)
             reports.append(self._serve(order, index, upload))
             if reports[-1].status == "failed" and order.on_failure == "stop":
                 break
@@ -113,6 +113,12 @@ class ClientHost(OwnModelHost):
             remarks=self._not_captured(),
         )
         return upload.content(), report
+
+    def _load_start(self, order: HostOrder, index: int) -> None:
+        """Load what a client starts from, where each has a model of its own, in place of the global values."""
+        if order.own_starts and self._loaded_start != index:
+            self.load(order.stale, self._own_starts[index])
+            self._loaded_start = index
 
     def probe(self, stale: tuple[int, ...], payload: Vector) -> tuple[ClientProbe, ...]:
         """Compare the models of the clients that were accepted in this round with the new global model.
@@ -236,6 +242,7 @@ class ClientHost(OwnModelHost):
                 (again,) = interleaved([jobs[finished.index]], [finished.slot])
                 finished = Finished(finished.index, again.slot, again.outcome, again.error)
             if finished.error is None:
+                self._load_start(order, finished.index)
                 self._score_in_slot(order.clients[finished.index], order.round, finished.slot)
             ended[finished.index] = finished
             while (following := ended.pop(len(reports), None)) is not None:
@@ -249,6 +256,7 @@ class ClientHost(OwnModelHost):
     ) -> ClientReport:
         """The report of a client that has trained in a slot, whose update is added to the upload."""
         if finished.outcome is not None:
+            self._load_start(order, finished.index)
             return self._accept(order, finished.index, upload, finished.outcome)
         client, error = order.clients[finished.index], finished.error
         assert error is not None
@@ -276,6 +284,7 @@ class ClientHost(OwnModelHost):
         client, started = order.clients[index], time.perf_counter()
         settings = slot.training
         until = math.inf if order.seconds is None else time.monotonic() + order.seconds
+        self._load_start(order, index)
         slot.begin(
             self._start_parameters(order, index),
             self._start_statistics(client),
@@ -294,7 +303,7 @@ class ClientHost(OwnModelHost):
             round_index=order.round,
             client=client,
             lr_factor=order.lr_factor,
-            shared={name: self._global[name] for name in settings.objective.channels},
+            shared={name: self._global[name] for name in settings.objective.channels},  # none with own starts
             state=tensors,
             until=until,
             randomness=nullcontext(),

@@ -81,6 +81,8 @@ class ClientSlot:
         self.anchor.copy_(start)
         self.model.reset()
         self.model.statistics.copy_(torch.from_numpy(statistics))
+        if self._stream is not None:  # the start may be overwritten by that of the next client
+            torch.cuda.default_stream(self._device).wait_stream(self._stream)
 
     def place(self, arrays: dict[str, Vector]) -> dict[str, Tensor]:
         """What the client keeps between rounds, in tensors of the slot, which are the same ones for each client."""

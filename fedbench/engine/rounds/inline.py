@@ -70,7 +70,7 @@ class InlineRoundExecutor(RoundExecutor):
         kept: list[KeptMessage] = []
         remarks: list[str] = []
         load_seconds = busy_seconds = scoring_seconds = 0.0
-        together = self._spec.slots > 1 and not plan.own_starts
+        together = self._spec.slots > 1
         for clients in [tuple(trained)] if together else [(client,) for client in trained]:
             stale = self._start_parts() if plan.own_starts else self._bring_up_to_date()
             order = plan.order(
