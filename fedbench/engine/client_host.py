@@ -6,10 +6,6 @@ object. The code is the same in both cases.
 
 import math
 import time
-from collections.abc import Generator
-from contextlib import nullcontext
-from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -17,48 +13,26 @@ import torch
 from torch import Tensor
 
 from fedbench.algorithms.base import Objective
-from fedbench.engine.client_message import message_values
 from fedbench.engine.client_probe import ProbedRound, Prober
 from fedbench.engine.client_reports import dropped_report, failure_report
-from fedbench.engine.client_slots import ClientSlot, recorder
+from fedbench.engine.client_slots import ClientSlot
 from fedbench.engine.device import explained
 from fedbench.engine.device_sum import DeviceSum, sums_on_device
 from fedbench.engine.host_upload import HostUpload
 from fedbench.engine.messages import ClientReport, HostOrder, HostReport, KeptMessage
-from fedbench.engine.own_layers import correct_state, start_parameters, take_back
-from fedbench.engine.own_models import OwnModelHost
+from fedbench.engine.own_layers import correct_state, take_back
 from fedbench.engine.probing import ClientProbe
-from fedbench.models.flat import FlatModel
-from fedbench.protocol.client_state import LAYERS, ClientState
+from fedbench.engine.slot_host import SlotHost, TrainedClient
+from fedbench.protocol.client_state import ClientState
 from fedbench.protocol.exact_sum import summable
 from fedbench.protocol.layout import Vector
 from fedbench.protocol.message import PARAMETERS, STATISTICS
-from fedbench.randomness import generator, torch_seed
-from fedbench.training.captured import Record
-from fedbench.training.group_norms import gradient_norms
-from fedbench.training.local import LocalResult, OutOfTime, train_client, training_steps
-from fedbench.training.out_of_memory import is_out_of_memory, retried_out_of_memory, without_frames
-from fedbench.training.slots import Finished, interleaved
+from fedbench.randomness import generator
+from fedbench.training.local import OutOfTime
+from fedbench.training.slots import Finished
 
 
-@dataclass(frozen=True)
-class TrainedClient:
-    """A client that has trained and is not yet part of an upload.
-
-    Attributes:
-        result: of its local training.
-        state: what it keeps.
-        values: float32 [n], its message; a tensor where it stays on the device, to be added to a sum there.
-        seconds: duration of its training.
-    """
-
-    result: LocalResult
-    state: ClientState
-    values: Vector | Tensor
-    seconds: float
-
-
-class ClientHost(OwnModelHost):
+class ClientHost(SlotHost):
     """Trains and scores clients in one model.
 
     It holds the state of every client that it trained last.
@@ -84,7 +58,7 @@ class ClientHost(OwnModelHost):
             (float32).
         """
         began = time.perf_counter()
-        self._own_starts = np.split(payload, len(order.clients)) if order.own_starts else []
+        self._own_starts = tuple(np.split(payload, len(order.clients))) if order.own_starts else ()
         self._loaded_start = -1
         if not order.own_starts:
             self.load(order.stale, payload)
@@ -97,12 +71,13 @@ class ClientHost(OwnModelHost):
         reports: list[ClientReport] = []
         interleaves = self._spec.slots > 1 and len(order.clients) > 1
         if interleaves:
-            reports += self._serve_interleaved(order, upload)
+            reports += self._serve_in_slots(order, upload)
         for index in () if interleaves else range(len(order.clients)):
             self._load_start(order, index)
             reports.append(self._serve(order, index, upload))
             if reports[-1].status == "failed" and order.on_failure == "stop":
                 break
+        self._own_starts = ()  # they may be memory of Ray's store
         busy = time.perf_counter() - began
         report = HostReport(
             clients=tuple(reports),
@@ -113,12 +88,6 @@ class ClientHost(OwnModelHost):
             remarks=self._not_captured(),
         )
         return upload.content(), report
-
-    def _load_start(self, order: HostOrder, index: int) -> None:
-        """Load what a client starts from, where each has a model of its own, in place of the global values."""
-        if order.own_starts and self._loaded_start != index:
-            self.load(order.stale, self._own_starts[index])
-            self._loaded_start = index
 
     def probe(self, stale: tuple[int, ...], payload: Vector) -> tuple[ClientProbe, ...]:
         """Compare the models of the clients that were accepted in this round with the new global model.
@@ -179,7 +148,7 @@ class ClientHost(OwnModelHost):
         return self._accept(order, index, upload, trained_client)
 
     def _accept(
-        self, order: HostOrder, index: int, upload: HostUpload | DeviceSum, trained: "TrainedClient"
+        self, order: HostOrder, index: int, upload: HostUpload | DeviceSum, trained: TrainedClient
     ) -> ClientReport:
         """Add a trained client's update to the upload; its new state is stored only if the update is accepted."""
         client, samples = order.clients[index], len(self._rows[order.clients[index]])
@@ -227,23 +196,11 @@ class ClientHost(OwnModelHost):
             values = self._after_pipeline(parts, values, reference, state, rng)
         return upload.add(index, parts, values, reference), values
 
-    def _serve_interleaved(self, order: HostOrder, upload: HostUpload | DeviceSum) -> list[ClientReport]:
+    def _serve_in_slots(self, order: HostOrder, upload: HostUpload | DeviceSum) -> list[ClientReport]:
         """Train the order's clients in the host's slots, and add their updates to the upload in the order's order."""
-        while len(self._slots) < min(self._spec.slots, len(order.clients)):
-            self._slots.append(ClientSlot(self._spec, self._device, self._recorder()))
-        jobs = [partial(self._work, order, index, upload) for index in range(len(order.clients))]
         ended: dict[int, Finished[ClientSlot, TrainedClient]] = {}
         reports: list[ClientReport] = []
-        for finished in interleaved(jobs, self._slots[: len(jobs)]):
-            if finished.error is not None and is_out_of_memory(finished.error):
-                without_frames(finished.error)
-                finished.slot.steps.forget()
-                self._free_memory()
-                (again,) = interleaved([jobs[finished.index]], [finished.slot])
-                finished = Finished(finished.index, again.slot, again.outcome, again.error)
-            if finished.error is None:
-                self._load_start(order, finished.index)
-                self._score_in_slot(order.clients[finished.index], order.round, finished.slot)
+        for finished in self._trained_in_slots(order, upload if isinstance(upload, DeviceSum) else None):
             ended[finished.index] = finished
             while (following := ended.pop(len(reports), None)) is not None:
                 reports.append(self._end(order, upload, following))
@@ -252,7 +209,7 @@ class ClientHost(OwnModelHost):
         return reports
 
     def _end(
-        self, order: HostOrder, upload: HostUpload | DeviceSum, finished: "Finished[ClientSlot, TrainedClient]"
+        self, order: HostOrder, upload: HostUpload | DeviceSum, finished: Finished[ClientSlot, TrainedClient]
     ) -> ClientReport:
         """The report of a client that has trained in a slot, whose update is added to the upload."""
         if finished.outcome is not None:
@@ -267,59 +224,6 @@ class ClientHost(OwnModelHost):
         if order.on_failure == "raise":
             raise error
         return failure_report(client, samples, 0.0, explained(error))
-
-    def _recorder(self) -> Record | None:
-        """How the slots record training steps; None: not at all."""
-        return recorder(self._device)
-
-    def _not_captured(self) -> tuple[str, ...]:
-        """A line for each cause for which steps of the slots are not captured."""
-        causes = dict.fromkeys(slot.steps.refused for slot in self._slots if slot.steps.refused)
-        return tuple(f"training steps are not captured as CUDA graphs, and take longer: {cause}" for cause in causes)
-
-    def _work(
-        self, order: HostOrder, index: int, upload: HostUpload | DeviceSum, slot: ClientSlot
-    ) -> "Generator[None, None, TrainedClient]":
-        """Train one client in a slot, step by step; its new state is not stored."""
-        client, started = order.clients[index], time.perf_counter()
-        settings = slot.training
-        until = math.inf if order.seconds is None else time.monotonic() + order.seconds
-        self._load_start(order, index)
-        slot.begin(
-            self._start_parameters(order, index),
-            self._start_statistics(client),
-            torch_seed(self._spec.seed, "dropout", order.round, client),
-        )
-        old_state = self._states.get(client, ClientState())
-        kept = {name: old_state.arrays[name] for name in settings.objective.keeps if name in old_state.arrays}
-        tensors = slot.place(kept)
-        result = yield from training_steps(
-            slot.model,
-            *self._training_rows(client),
-            self._transform,
-            settings,
-            anchor=slot.anchor,
-            groups=order.groups[index],
-            round_index=order.round,
-            client=client,
-            lr_factor=order.lr_factor,
-            shared={name: self._global[name] for name in settings.objective.channels},  # none with own starts
-            state=tensors,
-            until=until,
-            randomness=nullcontext(),
-            captured=slot.steps,
-        )
-        arrays = {name: tensor.cpu().numpy().copy() for name, tensor in tensors.items()}
-        state = self._new_state(slot.model, old_state, arrays)
-        take_back(order, index, settings.objective, slot.model, slot.anchor, result.outgoing, state)
-        parts = self._spec.table.uploaded(order.sent[index])
-        sent = {PARAMETERS: slot.model.vector, STATISTICS: slot.model.statistics, **result.outgoing}
-        values = (
-            slot.handed_over(upload.message(parts, sent))
-            if isinstance(upload, DeviceSum)
-            else message_values(self._spec.table, parts, sent)
-        )
-        return TrainedClient(result, state, values, time.perf_counter() - started)
 
     def _after_pipeline(
         self,
@@ -352,106 +256,3 @@ class ClientHost(OwnModelHost):
         tensors = {channel: torch.from_numpy(vector) for channel, vector in difference.items() if channel != STATISTICS}
         correct_state(objective, state, tensors, self._spec.layout.ranges(tuple(groups)))
         return read
-
-    def _start_parameters(self, order: HostOrder, index: int) -> Tensor:
-        """float32 [P], what a client starts from; not to be changed."""
-        state = self._states.get(order.clients[index])
-        return start_parameters(self._spec, order, index, self._global[PARAMETERS], state)
-
-    def _train_one(
-        self,
-        client: int,
-        groups: tuple[int, ...],
-        round_index: int,
-        lr_factor: float,
-        until: float = math.inf,
-        start: Tensor | None = None,
-    ) -> tuple[LocalResult, ClientState]:
-        """Train one client, and return its new state without storing it.
-
-        Where the GPU's memory does not suffice, it is cleared of all that is not needed, and the client trains again.
-
-        Args:
-            groups: the layer groups that it trains.
-            round_index: the round, or the client's visit in an asynchronous run; seeds minibatches and dropout.
-            lr_factor: factor on the local learning rate.
-            until: deadline on `time.monotonic`'s clock.
-            start: float32 [P], what it starts from; None: the global parameters.
-
-        Raises:
-            OutOfTime: the deadline passed.
-        """
-        return retried_out_of_memory(
-            lambda: self._attempt(client, groups, round_index, lr_factor, until, start), self._free_memory
-        )
-
-    def _attempt(
-        self,
-        client: int,
-        groups: tuple[int, ...],
-        round_index: int,
-        lr_factor: float,
-        until: float,
-        start: Tensor | None,
-    ) -> tuple[LocalResult, ClientState]:
-        """One attempt at what `_train_one` does; arguments, result and errors as there."""
-        anchor = self._global[PARAMETERS] if start is None else start
-        norms = self._gradient_norms(client, round_index, anchor) if self._spec.gradient_norms else ()
-        self._model.vector.copy_(anchor)
-        self._set_statistics(self._start_statistics(client))
-        until += self._score_start(client, round_index)
-        old_state = self._states.get(client, ClientState())
-        tensors = {
-            name: torch.from_numpy(old_state.arrays[name].copy()).to(self._device)
-            for name in self._training.objective.keeps
-            if name in old_state.arrays
-        }
-        result = train_client(
-            self._model,
-            *self._training_rows(client),
-            self._transform,
-            self._training,
-            anchor=anchor,
-            groups=groups,
-            round_index=round_index,
-            client=client,
-            lr_factor=lr_factor,
-            shared={name: self._global[name] for name in self._training.objective.channels},
-            state=tensors,
-            until=until,
-        )
-        self._score_trained(client)
-        return replace(result, gradient_norms=norms), self._new_state(
-            self._model, old_state, {name: tensor.cpu().numpy() for name, tensor in tensors.items()}
-        )
-
-    def _gradient_norms(self, client: int, round_index: int, start: Tensor) -> tuple[float, ...]:
-        """The norms that a client reports of the layer groups, at float32 [P] `start`; the model is left changed."""
-        self._model.vector.copy_(start)
-        self._set_statistics(self._start_statistics(client))
-        rows = self._training_rows(client)
-        return gradient_norms(
-            self._model, *rows, self._transform, self._training, round_index=round_index, client=client
-        )
-
-    def _new_state(self, model: FlatModel, old_state: ClientState, arrays: dict[str, Vector]) -> ClientState:
-        """A client's state after training: the old one with `arrays` replaced, and its own running statistics.
-
-        Running statistics are part of the state only where clients keep them (`local.batchnorm=local`).
-        """
-        state = ClientState(dict(old_state.arrays) | arrays)
-        if self._spec.keeps_statistics and self._spec.layout.statistics_size:
-            state.arrays[STATISTICS] = model.statistics.cpu().numpy().copy()
-        if self._spec.keeps_layers:
-            state.arrays[LAYERS] = model.vector.cpu().numpy().copy()
-        return state
-
-    def _values(self, parts: tuple[int, ...], outgoing: dict[str, Tensor]) -> Vector:
-        """A client's message: the values of `parts`, float32, one after the other.
-
-        Args:
-            parts: numbers of the parts to send.
-            outgoing: {channel: tensor} for the parameters and the method's further channels; the running statistics
-                are those of the model.
-        """
-        return message_values(self._spec.table, parts, {STATISTICS: self._model.statistics, **outgoing})

@@ -98,11 +98,6 @@ def check_limits(config: ExperimentConfig) -> None:
         ConfigError: names the schedule, or rounds in which everyone trains the whole network.
     """
     schedule, capacities = config.schedule, config.participation.capacities
-    if schedule.reads_gradient_norms and config.runtime.slots > 1:
-        raise ConfigError(
-            f"runtime.slots={config.runtime.slots} with schedule.name={schedule.name}: clients compute gradients "
-            "before they train, which slots do not; leave runtime.slots out"
-        )
     if capacities is None:
         return
     if config.asynchronous is not None:

@@ -13,7 +13,7 @@ import torch
 from small import asynchronous, config
 
 from fedbench import run
-from fedbench.engine import client_host
+from fedbench.engine import slot_host
 from fedbench.errors import ClientFailure, ConfigError, RunError
 from fedbench.experiment.result import Result
 from fedbench.records.measured import STEPS
@@ -48,6 +48,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     ),
     "groups-of-clients": ("schedule=per-client", "algorithm=fedprox"),
     "augmented": ("data.augment.flip=true", "data.augment.crop=1"),
+    "selective": ("schedule=selective", "rounds=4"),
     "median": ("server=median",),
 }
 # fmt: on
@@ -66,7 +67,7 @@ def one_after_the_other(*overrides: str) -> Result:
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_recorded_steps_in_slots_leave_the_same_model(variant: str, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = one_after_the_other(*VARIANTS[variant])
-    monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
+    monkeypatch.setattr(slot_host, "recorder", lambda device: CalledStep)
     result = trained(*VARIANTS[variant], "runtime.slots=4")
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     for name in expected.history.column_names:
@@ -82,7 +83,7 @@ def test_a_slot_that_has_recorded_many_steps_starts_anew(variant: str, monkeypat
         recorded.append(step)
         return CalledStep(step)
 
-    monkeypatch.setattr(client_host, "recorder", lambda device: record)
+    monkeypatch.setattr(slot_host, "recorder", lambda device: record)
     assert trained(*VARIANTS[variant], "runtime.slots=2").summary["model_sha256"] == expected.summary["model_sha256"]
     often = len(recorded)
     monkeypatch.setattr(captured, "MOST_GRAPHS", 1)
@@ -97,7 +98,7 @@ def test_only_a_minibatch_of_a_size_that_comes_again_is_recorded(monkeypatch: py
         sizes.append(len(inspect.getclosurevars(step).nonlocals["self"]._labels))
         return CalledStep(step)
 
-    monkeypatch.setattr(client_host, "recorder", lambda device: record)
+    monkeypatch.setattr(slot_host, "recorder", lambda device: record)
     rests = ("data.clients=2", "data.samples_per_client=40", "local.batch_size=16", "local.epochs=1", "schedule=full")
     trained(*rests, "rounds=1", "runtime.slots=2")
     assert sizes == [16, 16]  # in each slot: of 16, 16 and 8 rows
@@ -111,7 +112,7 @@ def test_the_norms_of_recorded_steps_are_those_of_steps_one_after_the_other(
 ) -> None:
     on = (*VARIANTS[variant], "analysis.step_norms=true")
     expected = load_measured(trained(*on).directory, STEPS)
-    monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
+    monkeypatch.setattr(slot_host, "recorder", lambda device: CalledStep)
     assert load_measured(trained(*on, "runtime.slots=4").directory, STEPS).equals(expected)
 
 
@@ -141,7 +142,7 @@ def test_slots_are_refused_where_they_have_no_effect() -> None:
 def test_what_cannot_be_recorded_is_done_as_it_is_and_said_once(monkeypatch: pytest.MonkeyPatch) -> None:
     odd = ("algorithm=small:Faulty", "algorithm.bad_label=99")
     expected = trained(*odd)
-    monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
+    monkeypatch.setattr(slot_host, "recorder", lambda device: CalledStep)
     result = trained(*odd, "runtime.slots=2")
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert [line for line in result.warnings if "not captured" in line] == [
@@ -164,7 +165,7 @@ def test_a_network_with_a_state_that_no_graph_would_change_is_trained_step_by_st
 ) -> None:
     network = ("model=odd_modules:Odd", f"model.parts={part}", "schedule=full", "local.epochs=3")
     expected = trained(*network)
-    monkeypatch.setattr(client_host, "recorder", lambda device: CalledStep)
+    monkeypatch.setattr(slot_host, "recorder", lambda device: CalledStep)
     result = trained(*network, "runtime.slots=3")
     assert result.summary["model_sha256"] == expected.summary["model_sha256"]
     assert any("not captured as CUDA graphs" in line for line in result.warnings) == (not captured)
