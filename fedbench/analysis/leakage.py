@@ -22,6 +22,7 @@ from fedbench.analysis.leakage_shown import Attacked, leakage_picture, leakage_t
 from fedbench.analysis.recorded_model import RecordedModel
 from fedbench.analysis.results import Analysis, Picture, Progress
 from fedbench.analysis.settings import AnalysisSettings
+from fedbench.engine.device import full_float32
 from fedbench.errors import ConfigError
 from fedbench.protocol.layout import model_digest
 from fedbench.randomness import torch_seed
@@ -107,6 +108,10 @@ class Leakage(AnalysisSettings):
     def perform(self, models: Sequence[RecordedModel], progress: Progress) -> Analysis:
         """Attack what clients of each model's run sent; goes on where a killed analysis with the same settings was."""
         device = self._device()
+        with full_float32(device):
+            return self._attacked(models, device, progress)
+
+    def _attacked(self, models: Sequence[RecordedModel], device: torch.device, progress: Progress) -> Analysis:
         benches = [self._cases(model, device) for model in models]
         cases = [self._chosen(bench) for bench in benches]
         total = sum(len(case.victims) for of_model in cases for case in of_model)

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import torch
 from torch import Tensor
@@ -15,7 +14,7 @@ from fedbench.models.lowered import LOWERED
 from fedbench.protocol.layout import Vector
 from fedbench.randomness import torch_seed
 from fedbench.tasks.losses import criterion_of
-from fedbench.training.captured import CapturedSteps, CudaStepGraph, Record
+from fedbench.training.captured import CapturedSteps, GraphRecorder, Record
 from fedbench.training.local import LocalTraining
 
 
@@ -114,7 +113,7 @@ def recorder(device: torch.device) -> Record | None:
     """How training steps of one slot are recorded on a device; None: not at all."""
     if device.type != "cuda":
         return None
-    return partial(CudaStepGraph, pool=torch.cuda.graph_pool_handle())
+    return GraphRecorder()
 
 
 def local_training(spec: HostSpec) -> LocalTraining:

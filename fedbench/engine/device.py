@@ -2,6 +2,8 @@
 
 import gc
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 
@@ -87,6 +89,20 @@ class TorchSettings:
         torch.backends.cudnn.benchmark = self._benchmark
         torch.backends.cudnn.allow_tf32 = self._convolutions_in_tf32
         torch.set_float32_matmul_precision(self._products)
+
+
+@contextmanager
+def full_float32(device: torch.device) -> Iterator[None]:
+    """Context in which a GPU computes in all 24 bits of float32; PyTorch lets convolutions round to 11 by itself."""
+    if device.type != "cuda":
+        yield
+        return
+    settings = TorchSettings()
+    set_precision("float32")
+    try:
+        yield
+    finally:
+        settings.restore()
 
 
 def configure_torch(spec: HostSpec, device: torch.device) -> None:
@@ -177,7 +193,7 @@ def explained(error: Exception) -> Exception:
     if is_out_of_memory(error):
         return _caused(
             error,
-            f"{error} (tried twice; set a smaller local.batch_size, or fewer processes on each GPU by a larger "
+            f"{error} (set a smaller local.batch_size, or fewer processes on each GPU by a larger "
             "runtime.gpus_per_client)",
         )
     return error

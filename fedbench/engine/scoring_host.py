@@ -21,6 +21,7 @@ from fedbench.tasks.kinds import TASKS
 from fedbench.training.evaluation import Rows, recalibrate, score_batches
 from fedbench.training.metric_names import ALWAYS
 from fedbench.training.metrics import EvaluationMetrics
+from fedbench.training.out_of_memory import retried_out_of_memory
 from fedbench.training.scores import BatchScore, EvaluationBatch, RowsScore, batch_borders
 
 
@@ -141,9 +142,18 @@ class ScoringHost(ModelHost):
         self, inputs: Tensor, labels: Tensor, batches: Sequence[Rows], metrics: EvaluationMetrics | None = None
     ) -> list[BatchScore]:
         """Score the model, as it stands, on minibatches; arguments as for `score_batches`."""
-        spec = self._spec
-        return score_batches(
-            self._model, inputs, labels, batches, self._transform, spec.seed, metrics, spec.task.target
+        spec, statistics = self._spec, self._model.statistics.clone()
+
+        def start_again() -> None:
+            self._free_memory()
+            self._model.reset()
+            self._model.statistics.copy_(statistics)
+
+        return retried_out_of_memory(
+            lambda: score_batches(
+                self._model, inputs, labels, batches, self._transform, spec.seed, metrics, spec.task.target
+            ),
+            start_again,
         )
 
     def _score_start(self, client: int, round_index: int) -> float:

@@ -178,6 +178,8 @@ class HuggingFaceNetwork(nn.Module):
         if inputs.is_meta:
             # Only shapes are computed there, and transformers reads the values of a mask that is not yet [N, 1, L, L].
             mask = torch.zeros(len(inputs), 1, inputs.shape[1], inputs.shape[1], device=inputs.device)
+        if mask is not None and inputs.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("transformers computes in another way where no token of a minibatch is padding")
         logits: Tensor = self.network(input_ids=inputs, attention_mask=mask).logits
         # A vocabulary is often filled up to a round number: no text has the further tokens.
         return logits[..., : self._outputs]

@@ -9,6 +9,7 @@ captured, or whose replay differs, runs as it is, and why is said once.
 """
 
 import random
+import weakref
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Protocol
@@ -53,7 +54,7 @@ class CudaStepGraph:
 
         Args:
             step: the step, which has been done before on this stream.
-            pool: memory for what it computes, shared with graphs that never run at the same time.
+            pool: memory of a living graph that never runs at the same time, for what it computes; None: new memory.
         """
         torch.cuda.synchronize()
         self._graph = torch.cuda.CUDAGraph()
@@ -71,6 +72,24 @@ class CudaStepGraph:
 
     def replay(self) -> None:
         self._graph.replay()
+
+    @property
+    def pool(self) -> Any:
+        """The memory of what the step computes, which lives as long as any graph that has it."""
+        return self._graph.pool()
+
+
+class GraphRecorder:
+    """Records the steps of one slot as CUDA graphs, which share their memory: they never run at the same time."""
+
+    def __init__(self) -> None:
+        self._living: weakref.WeakSet[CudaStepGraph] = weakref.WeakSet()
+
+    def __call__(self, step: Callable[[], Tensor]) -> CudaStepGraph:
+        # PyTorch takes no more graphs into a memory whose last graph is gone.
+        graph = CudaStepGraph(step, next((graph.pool for graph in self._living), None))
+        self._living.add(graph)
+        return graph
 
 
 @contextmanager
@@ -190,6 +209,9 @@ class CapturedSteps:
         self._recorded.clear()
         self._updates.clear()
         self._met.clear()
+        self._eager.clear()
+        for parameter in self._model.module.parameters():
+            parameter.grad = None  # it may be memory of a graph
 
     def update(
         self, optimizer: Optimizer, groups: tuple[int, ...], parameters: list[nn.Parameter], factor: float

@@ -8,7 +8,8 @@ such metrics are asked for: that takes seconds.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,11 @@ class EvaluationMetrics:
         from fedbench.tasks.metrics import judged, targets
 
         values, whole = judged(self._task, outputs), targets(self._task, labels)
-        return tuple(_state(metric, values, whole) for metric in self._metrics.values())
+        states = []
+        for name, metric in self._metrics.items():
+            with nullcontext() if ":" in name else _usual_kernels():
+                states.append(_state(metric, values, whole))
+        return tuple(states)
 
     def figures(self, scores: Sequence[BatchScore]) -> dict[str, Any]:
         """The metrics of each split that was scored, by the columns of `rounds.parquet`.
@@ -232,6 +237,21 @@ def make_metric(name: str, classes: int, task: TaskName = "classification") -> A
     if (problem := fault_of(metric)) is not None:
         raise ConfigError(f"{KEY}: {name}: {problem}")
     return metric
+
+
+@contextmanager
+def _usual_kernels() -> Iterator[None]:
+    """Context in which PyTorch does not insist on deterministic algorithms, for sums that are the same in any order.
+
+    Where it insists, as on a GPU, torchmetrics counts with a table of (rows, classes ** 2), which may take gigabytes.
+    """
+    insists, warns = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    # `torch.use_deterministic_algorithms` would import PyTorch's compiler.
+    torch._C._set_deterministic_algorithms(False, warn_only=False)
+    try:
+        yield
+    finally:
+        torch._C._set_deterministic_algorithms(insists, warn_only=warns)
 
 
 def _state(metric: Any, probabilities: Tensor, labels: Tensor) -> MetricState:

@@ -106,6 +106,24 @@ def test_only_a_minibatch_of_a_size_that_comes_again_is_recorded(monkeypatch: py
     assert sorted(sizes[2:]) == [8, 8, 16, 16]
 
 
+def test_graphs_of_a_slot_share_the_memory_of_one_that_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PyTorch refuses a memory whose last graph is gone."""
+
+    class Graph:
+        def __init__(self, step: Callable[[], torch.Tensor], pool: object) -> None:
+            self.pool = pool or object()
+
+    monkeypatch.setattr(captured, "CudaStepGraph", Graph)
+    record = captured.GraphRecorder()
+    first, second = record(torch.rand), record(torch.rand)
+    assert first.pool is second.pool
+    shared = first.pool
+    del first
+    assert record(torch.rand).pool is shared
+    del second
+    assert record(torch.rand).pool is not shared
+
+
 @pytest.mark.parametrize("variant", ["adam", "scaffold", "groups-of-clients"])
 def test_the_norms_of_recorded_steps_are_those_of_steps_one_after_the_other(
     variant: str, monkeypatch: pytest.MonkeyPatch

@@ -3,18 +3,24 @@
 There need be no GPU: errors of one are raised by hand, and rows are gathered in host memory.
 """
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from small import config
+from small import asynchronous, config
 from warm_pools import WarmPools
 
 from fedbench import run
+from fedbench.config.experiment import ExperimentConfig
 from fedbench.config.runtime import RuntimeSection
 from fedbench.data.base import Split
+from fedbench.engine import scoring_host
+from fedbench.engine.arrivals import client_host as arrivals_host
 from fedbench.engine.client_host import ClientHost
 from fedbench.engine.device import (
     TorchSettings,
@@ -168,6 +174,32 @@ def test_out_of_memory_is_tried_once_more_with_the_same_result(tmp_path: Path) -
     disturbed = run(config(*short, "algorithm=broken_device:Short", f"algorithm.mark={tmp_path / 'once'}"))
     assert disturbed.summary["model_sha256"] == expected.summary["model_sha256"]
     assert (tmp_path / "once").exists()
+
+
+@pytest.mark.parametrize(
+    ("module", "name", "experiment"),
+    [(scoring_host, "score_batches", config), (arrivals_host, "minibatch_gradient", asynchronous)],
+    ids=["evaluation", "gradient"],
+)
+def test_out_of_memory_beside_local_training_is_tried_once_more_with_the_same_result(
+    module: ModuleType, name: str, experiment: Callable[..., ExperimentConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = run(experiment("runtime.executor=inline"))
+    act, calls = getattr(module, name), 0
+
+    def short_of_memory(*arguments: Any, **named: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        result = act(*arguments, **named)
+        if calls == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return result
+
+    monkeypatch.setattr(module, name, short_of_memory)
+    result = run(experiment("runtime.executor=inline"))
+    assert calls > 2
+    assert result.summary["model_sha256"] == expected.summary["model_sha256"]
+    assert result.history.column("test_loss").equals(expected.history.column("test_loss"))
 
 
 @pytest.mark.slow

@@ -228,7 +228,7 @@ def test_nothing_is_doubled_when_answers_are_lost(tmp_path: Path, monkeypatch: p
 
     for name in ("create_experiment", "create_run", "log_batch", "log_inputs", "log_artifact", "set_terminated"):
         lose_every_second_answer(name)
-    tracker = MlflowTracker()
+    tracker = MlflowTracker(away_timeout=60.0)
     tracker.run_started(a_description(tmp_path / "run"))
     tracker.round_finished(a_round(0), [])
     (tmp_path / "run").mkdir()

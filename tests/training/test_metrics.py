@@ -2,6 +2,7 @@
 
 import pickle
 import random
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -171,3 +172,24 @@ def test_top5_of_five_classes_is_refused() -> None:
 def test_names_are_known_and_told_apart(names: tuple[str, ...], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_names(names)
+
+
+def test_counts_need_no_deterministic_kernels_and_own_metrics_have_them() -> None:
+    """Where PyTorch insists on them, as on a GPU, torchmetrics would count with a table of (rows, classes ** 2)."""
+    metrics, noted = EvaluationMetrics(("accuracy", "macro_f1", f"{HERE}:Specificity"), CLASSES), []
+    usual = metrics.states(*data())
+    for metric in metrics._metrics.values():
+
+        def update(*batch: torch.Tensor, act: Callable[..., None] = metric.update) -> None:
+            noted.append(torch.are_deterministic_algorithms_enabled())
+            act(*batch)
+
+        metric.update = update
+    torch.use_deterministic_algorithms(True)
+    try:
+        states = metrics.states(*data())
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert noted == [False, True]
+    assert pickle.dumps(states) == pickle.dumps(usual)

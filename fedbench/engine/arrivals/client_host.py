@@ -23,6 +23,7 @@ from fedbench.tasks.losses import counted_in, criterion_of
 from fedbench.training.gradient import minibatch_gradient
 from fedbench.training.local import LocalResult
 from fedbench.training.minibatches import epoch_sizes, nth_minibatch
+from fedbench.training.out_of_memory import retried_out_of_memory
 
 
 class ArrivalHost(ClientHost):
@@ -107,7 +108,9 @@ class ArrivalHost(ClientHost):
         parts = table.uploaded(order.groups)
         try:
             samples, result, new_state, update = (
-                self._differentiate(order) if order.gradient else self._train_delta(order)
+                retried_out_of_memory(lambda: self._differentiate(order), self._free_memory)
+                if order.gradient
+                else self._train_delta(order)
             )
             spent.compute += watch.lap()
             message = self._message(parts, update, memory)
