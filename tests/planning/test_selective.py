@@ -180,7 +180,6 @@ def test_a_run_goes_on_from_a_checkpoint_with_the_norms_that_were_reported() -> 
 @pytest.mark.parametrize(
     ("overrides", "problem"),
     [
-        (("runtime.slots=2",), "runtime.slots=2 with schedule.name=selective: clients compute gradients before they"),
         (
             ("algorithm=krum", "algorithm.f=1"),
             "krum with schedule.name=selective: compares whole updates",
