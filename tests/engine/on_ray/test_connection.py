@@ -14,7 +14,7 @@ from fedbench.engine.on_ray import connection
 from fedbench.engine.on_ray.connection import connect
 from fedbench.errors import RunError
 
-QUICK = 5.0
+QUICK = 20.0
 """Seconds in which a wrong address is refused, where nothing listens."""
 
 STARTED_WRONGLY = """
@@ -108,7 +108,7 @@ ray._private.worker.connect = interrupt
 try:
     connection.connect(None)
 except KeyboardInterrupt:
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (left := set(descendants([os.getpid()])) - before) and time.monotonic() < deadline:
         time.sleep(0.1)
     print("left:", len(left))
