@@ -14,6 +14,7 @@ from fedbench.engine.on_ray.lifetime import ray_kept
 from fedbench.experiment import run as experiments
 from fedbench.experiment.interrupt import delivered_afterwards
 from fedbench.experiment.result import Result
+from fedbench.experiment.turns import its_turn
 
 
 def run(
@@ -26,6 +27,7 @@ def run(
 
     A first Ctrl-C or SIGTERM ends it at the end of the round, with a checkpoint, and is delivered then: Ctrl-C raises
     KeyboardInterrupt, with a note that says how to go on. A local Ray that it starts is kept to the end of the process.
+    In several threads runs take turns; for runs beside each other use processes, a study or a suite.
 
     Args:
         config: the configuration, or what `ExperimentConfig.load` makes one of: a preset, a file, nested values.
@@ -41,6 +43,7 @@ def run(
     checked = config if isinstance(config, ExperimentConfig) else ExperimentConfig.load(config)
     with ExitStack() as context:
         was_signalled = context.enter_context(delivered_afterwards())
+        context.enter_context(its_turn(was_signalled))
         context.enter_context(ray_kept())
         context.enter_context(restored())
         observers, announce = context.enter_context(run_progress(progress))
@@ -78,6 +81,7 @@ def resume(
     texts = override_texts(overrides)
     with ExitStack() as context:
         was_signalled = context.enter_context(delivered_afterwards())
+        context.enter_context(its_turn(was_signalled))
         context.enter_context(ray_kept())
         context.enter_context(restored())
         observers, announce = context.enter_context(run_progress(progress))

@@ -60,7 +60,7 @@ class RuntimeSection(Section):
         placement: Whether the actors are packed onto few nodes or spread over many.
         server: Where the server is. head: in an actor on the cluster's head. clients: in an actor on the node of the
             first client actor. driver: in the process of the run itself. auto: in that process where it has started Ray
-            itself and the run is in its main thread, else on the head.
+            itself, else on the head.
         combine: Which updates are summed before they are sent to the server: those of an actor's clients, or those of
             a node's actors, so that the server receives one sum from each node.
         wait_for_nodes: Seconds to wait for nodes that an autoscaler may add, where there is no room yet.

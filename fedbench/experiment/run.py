@@ -20,6 +20,7 @@ from fedbench.experiment.federation import load_federation
 from fedbench.experiment.interrupt import stop_signal
 from fedbench.experiment.preparation import Preparation
 from fedbench.experiment.result import Result
+from fedbench.experiment.turns import its_turn
 from fedbench.experiment.unedited import recorded_start
 from fedbench.records.observers import ALONE, Membership, Observer
 from fedbench.records.reader import CONFIG, load_events, recorded_drops
@@ -185,6 +186,18 @@ def prepared(
     Raises:
         KeyboardInterrupt: the user has interrupted before it was ready.
     """
+    with its_turn(interrupted, announce), _prepared(config, warm, announce, interrupted) as made_ready:
+        yield made_ready
+
+
+@contextmanager
+def _prepared(
+    config: ExperimentConfig,
+    warm: "WarmActors | None",
+    announce: Callable[[str], None] | None,
+    interrupted: Callable[[], bool],
+) -> "Iterator[tuple[Problem, Executor]]":
+    """`prepared`, in its turn."""
     on_ray, has_own_parts = config.runtime.executor != "inline", bool(config.own_code())
     data_loaded, may_import_torch = threading.Event(), threading.Event()
     # In one process two imports take turns: Ray's daemons start earlier where PyTorch is imported after Ray.

@@ -1,7 +1,6 @@
 """The Ray actors of one experiment: how they are created, placed, replaced and ended."""
 
 import sys
-import threading
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -247,13 +246,8 @@ class ActorCluster:
         return ServerInActor(actor, wait), [actor.__ray_ready__.remote()]
 
     def server_is_here(self) -> bool:
-        """Whether the server of a run is in this process: where that is asked for, or this process has started Ray.
-
-        Runs in several threads would change each other's number of BLAS threads and random generators.
-        """
-        if self._runtime.server != "auto":
-            return self._runtime.server == "driver"
-        return is_local() and threading.current_thread() is threading.main_thread()
+        """Whether the server of a run is in this process: where that is asked for, or this process has started Ray."""
+        return self._runtime.server == "driver" or (self._runtime.server == "auto" and is_local())
 
     def all_actors(self) -> list[Any]:
         """Handles of all client and server actors."""

@@ -1,7 +1,6 @@
 """How a run reaches its server: calls, references, and errors, in an actor and in its own process."""
 
 import gc
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -9,8 +8,6 @@ import pytest
 from small import asynchronous, config
 
 from fedbench import run
-from fedbench.config.runtime import RuntimeSection
-from fedbench.engine.on_ray.actors import ActorCluster
 from fedbench.engine.on_ray.experiment_actors import ActorExecutor
 from fedbench.engine.on_ray.servers import ServerHere, ServerInActor, ServerLink
 from fedbench.errors import RunError
@@ -103,12 +100,3 @@ def test_nothing_of_a_run_stays_in_memory_until_python_looks_for_circles(experim
         assert executors() == before
     finally:
         gc.enable()
-
-
-def test_a_run_in_another_thread_has_a_server_in_an_actor() -> None:
-    """The servers of two runs in one process would change each other's threads and random numbers."""
-    cluster = ActorCluster.__new__(ActorCluster)
-    cluster._runtime = RuntimeSection()
-    with ThreadPoolExecutor(1) as elsewhere:
-        assert not elsewhere.submit(cluster.server_is_here).result()
-    assert cluster.server_is_here()
