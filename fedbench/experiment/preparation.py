@@ -1,6 +1,7 @@
 """Data and model made ready in a thread of their own, beside the start of Ray; an interrupt gives them up at once."""
 
 import ctypes
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -10,6 +11,9 @@ T = TypeVar("T")
 
 LOOK_EVERY = 0.1
 """Seconds between two looks at whether the user has interrupted."""
+
+SHORT = 0.01
+"""Seconds between two looks at whether an import has ended."""
 
 CLEAN_UP = 10.0
 """Seconds that what was given up has to clean up, before it is told again."""
@@ -74,9 +78,22 @@ class Preparation(Generic[T]):
     def __exit__(self, *exception: object) -> None:
         """Have the thread raise KeyboardInterrupt at its next line of Python, if it is still at work, and wait for it.
 
-        It cleans up as after any exception; what it is doing in a library comes to its end first.
+        It cleans up as after any exception; what it is doing in a library comes to its end first, as does an import: a
+        package that was imported by half cannot be imported again.
         """
         while self._thread.is_alive():
+            if self._is_importing():
+                self._thread.join(SHORT)
+                continue
             thread = ctypes.c_ulong(self._thread.ident or 0)
             ctypes.pythonapi.PyThreadState_SetAsyncExc(thread, ctypes.py_object(KeyboardInterrupt))
             self._thread.join(CLEAN_UP)
+
+    def _is_importing(self) -> bool:
+        """Whether the thread is importing a module."""
+        frame = sys._current_frames().get(self._thread.ident or 0)
+        while frame is not None:
+            if frame.f_code.co_filename == "<frozen importlib._bootstrap>":
+                return True
+            frame = frame.f_back
+        return False

@@ -1,11 +1,17 @@
 """What is made ready before Ray starts, and what beside it."""
 
+import importlib
+import sys
 import threading
+import time
+from pathlib import Path
 
 import pytest
 from small import config
+from waiting import wait_until
 
 from fedbench.experiment import run as module
+from fedbench.experiment.preparation import Preparation
 from fedbench.experiment.run import prepared
 
 
@@ -34,3 +40,26 @@ def test_ray_starts_beside_fedbenchs_own_parts_and_after_those_of_others(
     with pytest.raises(KeyboardInterrupt), prepared(config(*model)):
         pass
     assert ready == [waits]
+
+
+def test_what_is_given_up_amid_an_import_can_be_imported_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A package that was left by half has lost its modules: "module 'slowly' has no attribute 'part'"."""
+    package = tmp_path / "slowly"
+    package.mkdir()
+    (package / "part.py").write_text("")
+    lines = ["import time", "import slowly.part", "for _ in range(50):", "    time.sleep(0.01)"]
+    (package / "__init__.py").write_text("\n".join(lines))
+    monkeypatch.syspath_prepend(tmp_path)
+    begun = threading.Event()
+
+    def prepare() -> None:
+        begun.set()
+        import slowly  # noqa: F401
+
+        while True:
+            time.sleep(0.01)
+
+    with Preparation(prepare, lambda: False):
+        begun.wait(60)
+        wait_until(lambda: "slowly.part" in sys.modules, "half of the package")
+    assert importlib.import_module("slowly").part
